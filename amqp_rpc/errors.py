@@ -1,0 +1,167 @@
+"""Every error that amqp_rpc raises; it imports nothing, so that anything may import it.
+
+::
+
+    AmqpRpcError
+    ├─ ConfigurationError(ValueError)     fix your code or settings
+    ├─ BrokerError(ConnectionError)       the broker did not do its part
+    │  ├─ NotConnected                    no connection could be made
+    │  ├─ ConnectionLost                  there was one, and it broke
+    │  ├─ PublishRefused                  the broker answered "no" to a message
+    │  └─ AccessRefused                   wrong password, virtual host or permission
+    ├─ CallError                          what became of one call: see may_have_run
+    │  ├─ did not run
+    │  │  ├─ Unroutable                   there is no such queue
+    │  │  ├─ NoServer                     the queue is there, and nobody consumes it
+    │  │  ├─ FunctionNotFound             the server has no function of that name
+    │  │  ├─ InvalidArguments(TypeError)  the arguments do not fit the function
+    │  │  ├─ Expired                      its time was over before a handler started
+    │  │  ├─ Overloaded                   too many calls are under way
+    │  │  └─ NotSent                      the request never left this process
+    │  ├─ may have run
+    │  │  ├─ CallTimeout(TimeoutError)    no answer in time
+    │  │  └─ MaybeExecuted                the server or the connection that had the call died
+    │  └─ RemoteError                     it ran and raised; also an instance of the builtin that it raised
+    ├─ CodecError(ValueError)             bytes and values
+    │  ├─ Undecodable                     bytes that are not what they say
+    │  ├─ Unencodable                     a value that has no form on the wire
+    │  └─ MessageTooLarge                 more bytes than the limit
+    └─ Retry · Reject                     raised by handlers to steer a task, never by the library
+
+Every error has ``may_have_run``: whether the function may have been executed. Only where it is false is it
+safe to send a call again that is not idempotent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AmqpRpcError(Exception):
+    """The root: catches whatever amqp_rpc raises."""
+
+    #: Whether the function that was called may have been executed.
+    may_have_run: bool = False
+
+
+class ConfigurationError(AmqpRpcError, ValueError):
+    """Code or settings are wrong; nothing was sent."""
+
+
+class BrokerError(AmqpRpcError, ConnectionError):
+    """The broker, or the way to it, failed."""
+
+
+class NotConnected(BrokerError):
+    """No connection to the broker could be made; nothing was sent."""
+
+
+class ConnectionLost(BrokerError):
+    """The connection to the broker broke."""
+
+
+class PublishRefused(BrokerError):
+    """The broker did not take a message."""
+
+
+class AccessRefused(BrokerError):
+    """The broker refused the user name, the password, the virtual host or the operation."""
+
+
+class CallError(AmqpRpcError):
+    """What became of a call that has no result; ``may_have_run`` says whether it was executed."""
+
+
+class Unroutable(CallError):
+    """There is no such queue: no server for it was ever started on this broker. The call did not run."""
+
+
+class NoServer(CallError):
+    """The queue exists, but nobody consumes it. The call did not run: it was not sent."""
+
+
+class FunctionNotFound(CallError):
+    """The server has no function of that name. Nothing ran."""
+
+
+class InvalidArguments(CallError, TypeError):
+    """The arguments do not fit the function's parameters. Nothing ran."""
+
+
+class Expired(CallError):
+    """The call's time was over before a handler started. It did not run."""
+
+
+class Overloaded(CallError):
+    """Too many calls are under way, and none ended in time. This one did not run."""
+
+
+class NotSent(CallError):
+    """The request never left this process. It did not run."""
+
+
+class CallTimeout(CallError, TimeoutError):
+    """No answer came in time. The function may have run, or may run still."""
+
+    may_have_run = True
+
+
+class MaybeExecuted(CallError):
+    """The server, or the connection, that had the call died. Whether the function ran is not known."""
+
+    may_have_run = True
+
+
+class RemoteError(CallError):
+    """The function ran, and raised.
+
+    An exception of a builtin type, or of a class given to `register_error`, is also an instance of that class: ``except
+    ValueError`` and ``except RemoteError`` both catch a handler's ``ValueError``.
+    """
+
+    may_have_run = True
+
+    #: The name of the exception's class on the server: ``"ValueError"``, ``"billing.errors.CardDeclined"``.
+    type: str = "RemoteError"
+    #: What ``str(exception)`` was on the server.
+    message: str = ""
+    #: The server's traceback as text, where the server sends it.
+    traceback: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class CodecError(AmqpRpcError, ValueError):
+    """A value could not become bytes, or bytes a value."""
+
+
+class Undecodable(CodecError):
+    """The bytes are not what their content type says."""
+
+
+class Unencodable(CodecError):
+    """The value has no form on the wire."""
+
+
+class MessageTooLarge(CodecError):
+    """The body has more bytes than the limit; nothing of it was sent."""
+
+
+class Retry(AmqpRpcError):
+    """Raise it in a task's handler to have the task run again later."""
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        super().__init__(message)
+        #: Seconds until the next attempt; None: the task's own back-off.
+        self.after = after
+
+
+class Reject(AmqpRpcError):
+    """Raise it in a task's handler to send the task to the dead-letter queue at once."""
+
+
+def did_run(error: AmqpRpcError, *, maybe: bool) -> Any:
+    """Return the error with ``may_have_run`` set: for errors whose class alone does not tell."""
+    error.may_have_run = maybe
+    return error
