@@ -22,20 +22,16 @@
     │  │  ├─ CallTimeout(TimeoutError)    no answer in time
     │  │  └─ MaybeExecuted                the server or the connection that had the call died
     │  └─ RemoteError                     it ran and raised; also an instance of the builtin that it raised
-    ├─ CodecError(ValueError)             bytes and values
-    │  ├─ Undecodable                     bytes that are not what they say
-    │  ├─ Unencodable                     a value that has no form on the wire
-    │  └─ MessageTooLarge                 more bytes than the limit
-    └─ Retry · Reject                     raised by handlers to steer a task, never by the library
+    └─ CodecError(ValueError)             bytes and values
+       ├─ Undecodable                     bytes that are not what they say
+       ├─ Unencodable                     a value that has no form on the wire
+       └─ MessageTooLarge                 more bytes than the limit
 
 Every error has ``may_have_run``: whether the function may have been executed. Only where it is false is it
 safe to send a call again that is not idempotent.
 """
 
 from __future__ import annotations
-
-from typing import Any
-
 
 class AmqpRpcError(Exception):
     """The root: catches whatever amqp_rpc raises."""
@@ -146,22 +142,3 @@ class Unencodable(CodecError):
 
 class MessageTooLarge(CodecError):
     """The body has more bytes than the limit; nothing of it was sent."""
-
-
-class Retry(AmqpRpcError):
-    """Raise it in a task's handler to have the task run again later."""
-
-    def __init__(self, message: str = "", *, after: float | None = None) -> None:
-        super().__init__(message)
-        #: Seconds until the next attempt; None: the task's own back-off.
-        self.after = after
-
-
-class Reject(AmqpRpcError):
-    """Raise it in a task's handler to send the task to the dead-letter queue at once."""
-
-
-def did_run(error: AmqpRpcError, *, maybe: bool) -> Any:
-    """Return the error with ``may_have_run`` set: for errors whose class alone does not tell."""
-    error.may_have_run = maybe
-    return error

@@ -1,0 +1,430 @@
+"""The client's half that lives on the connection's owner: it writes requests and ends calls. No user code runs here.
+
+A call is ended by whoever takes it out of the table of pending calls: a reply, its deadline, its cancellation, the
+broker's return, or the loss of the connection. Bodies are decoded later, in the thread that asks for the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.envelope import Message, Properties, request_properties
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    BrokerError,
+    CallTimeout,
+    ConfigurationError,
+    MaybeExecuted,
+    NoServer,
+    NotSent,
+    Unroutable,
+)
+from amqp_rpc.inspection import Inspector
+from amqp_rpc.pending import PendingCalls
+from amqp_rpc.settings import Address
+from amqp_rpc.transport import Delivery, QueueState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after its deadline that a waiting thread gives the owner to end a call, before it does so itself.
+_GRACE = 0.05
+#: Seconds between two looks at a queue without consumers, for calls with ``wait_for_server``.
+_LOOK_AGAIN = 0.1
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """A reply as it came."""
+
+    properties: Properties
+    body: bytes
+
+
+class PendingCall(Future[Any]):
+    """A call under way: a `concurrent.futures.Future` whose result is decoded when it is asked for."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        identity: str,
+        queue: str,
+        function: str,
+        content_type: str,
+        body: bytes,
+        *,
+        timeout: float,
+        idempotent: bool,
+        wait_for_server: bool,
+        read: Callable[[Reply], Any],
+    ) -> None:
+        super().__init__()
+        self.identity = identity
+        self.queue = queue
+        self.function = function
+        self.content_type = content_type
+        self.body = body
+        self.timeout = timeout
+        self.expires_at = time.monotonic() + timeout
+        self.idempotent = idempotent
+        self.wait_for_server = wait_for_server
+        #: Whether the request was given to the connection: from then on it may run.
+        self.written = False
+        self.attempt = 1
+        self._caller = caller
+        self._read = read
+        self._outcome: tuple[Any, BaseException | None] | None = None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the function's result, or raise what became of the call.
+
+        Args:
+            timeout: Seconds to wait; None waits until the call's own deadline, never longer.
+
+        Raises:
+            TimeoutError: It took longer than ``timeout``; the call goes on.
+            CallError: See `amqp_rpc.errors`.
+        """
+        self._wait(timeout)
+        value, error = self._opened(super().result(0))
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Else the exception's traceback, this frame and the call keep each other alive.
+                del error, self
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call ended with, None for a result; waits as `result` does."""
+        self._wait(timeout)
+        failure = super().exception(0)
+        return failure if failure is not None else self._opened(super().result(0))[1]
+
+    def cancel(self) -> bool:
+        """Give the call up. It may run all the same; its reply is dropped."""
+        if self._caller.pending.take(self.identity) is None:
+            return self.cancelled()
+        return super().cancel()
+
+    def _wait(self, timeout: float | None) -> None:
+        left = self.expires_at - time.monotonic() + _GRACE
+        if self.done():
+            return
+        if timeout is not None and timeout < left:
+            super().exception(timeout)
+            return
+        try:
+            super().exception(max(0.0, left))
+        except TimeoutError:
+            # The owner is late, or stuck in a name look-up: the promise is that a call ends by its deadline.
+            self._caller.expire(self)
+
+    def _opened(self, reply: Reply) -> tuple[Any, BaseException | None]:
+        if self._outcome is None:
+            try:
+                self._outcome = (self._read(reply), None)
+            except AmqpRpcError as error:
+                self._outcome = (None, error)
+        return self._outcome
+
+
+class Caller:
+    """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
+
+    Args:
+        address: Where the broker is.
+        name: What the broker's tools show for the connection.
+        heartbeat: Seconds.
+    """
+
+    def __init__(self, address: Address, *, name: str, heartbeat: float) -> None:
+        self.pending: PendingCalls[PendingCall] = PendingCalls()
+        #: What happened, by name: ``late_replies`` are replies of calls that had ended.
+        self.counters: Counter[str] = Counter()
+        self._address = address
+        self._name = name
+        self._heartbeat = heartbeat
+        self._prefix = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        #: Guards opening and closing.
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+        # From here on: the owner's alone.
+        self._channel: Channel | None = None
+        self._reply_queue: str | None = None
+        self._unsent: deque[PendingCall] = deque()
+        self._waiting: dict[str, list[PendingCall]] = {}
+        self._inspector: Inspector | None = None
+        self._timer_due = float("inf")
+        self._last_error: BrokerError | None = None
+
+    def identity(self) -> str:
+        """Return a new id, for one request and all its retries."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def submit(self, call: PendingCall) -> None:
+        """Send a call as soon as there is a connection and a server for it."""
+        connection = self._connection
+        if connection is None or not connection.alive:
+            connection = self._open()
+        self.pending.add(call.identity, call)
+        connection.post(self._send, call)
+        if self._closed or not connection.alive:
+            # It closed, or gave up, between the look and the post: nobody may ever read what was posted.
+            self._end(call, NotSent(f"{call.function}() was not sent: the client's connection has just ended"))
+
+    def expire(self, call: PendingCall) -> None:
+        """End a call whose time is over, unless it has ended; any thread."""
+        if self.pending.take(call.identity) is not None:
+            call.set_exception(self._too_late(call))
+
+    def close(self, timeout: float) -> None:
+        """End every call that is under way, and the connection."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(timeout)
+        for _, call in self.pending:
+            cause = "the client was closed"
+            self._end(call, MaybeExecuted(_lost(call, cause)) if call.written else NotSent(_unsent(call, cause)))
+
+    def on_open(self) -> None:
+        """Declare a new reply queue; the old one's name is the broker's until it has noticed the loss."""
+        connection = self._owned()
+        self._inspector = Inspector(connection, self._inspected, self._not_inspected)
+        connection.open_channel(self._declare, self._channel_closed)
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
+        was_open = self._channel is not None or self._inspector is not None
+        self._channel = self._reply_queue = self._inspector = None
+        self._last_error = error
+        waiting = [call for calls in self._waiting.values() for call in calls]
+        self._waiting.clear()
+        if not was_open and not self._owned_was_open():
+            for _, call in self.pending:
+                self._end(call, _fresh(error))
+            self._unsent.clear()
+            return
+        self._unsent.extend(waiting)
+        for _, call in self.pending:
+            if not call.written:
+                continue
+            if call.idempotent:
+                call.written, call.attempt = False, call.attempt + 1
+                self._unsent.append(call)
+            else:
+                self._end(call, MaybeExecuted(_lost(call, str(error))))
+
+    def _open(self) -> Connection:
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError("this client is closed; make a new one")
+            if self._connection is None or not self._connection.alive:
+                self._connection = Connection(self._address, self, name=self._name, heartbeat=self._heartbeat)
+                self._timer_due = float("inf")
+                self._connection.start()
+            return self._connection
+
+    def _owned(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _owned_was_open(self) -> bool:
+        return self._connection is not None and self._connection.was_open
+
+    def _declare(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.on_returned(self._returned)
+
+        def declared(queue: QueueState) -> None:
+            channel.consume(
+                queue.name,
+                self._on_reply,
+                acknowledge=False,
+                then=lambda: self._ready(queue.name),
+                on_cancelled=lambda: self._reply_queue_gone(channel),
+            )
+
+        channel.declare("", declared, exclusive=True)
+
+    def _ready(self, reply_queue: str) -> None:
+        self._reply_queue = reply_queue
+        unsent, self._unsent = self._unsent, deque()
+        for call in unsent:
+            self._send(call)
+
+    def _reply_queue_gone(self, channel: Channel) -> None:
+        logger.warning("The broker ended the consumer of the reply queue; declaring a new one")
+        self._forget_replies("the reply queue was deleted")
+        channel.close()
+        self._owned().open_channel(self._declare, self._channel_closed)
+
+    def _channel_closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
+        logger.warning("%s; opening another", error)
+        self._forget_replies(str(error))
+        self._owned().open_channel(self._declare, self._channel_closed)
+
+    def _forget_replies(self, cause: str) -> None:
+        """End or requeue the calls whose replies can't arrive any more."""
+        self._channel = self._reply_queue = None
+        for _, call in self.pending:
+            if call.written and call.idempotent:
+                call.written, call.attempt = False, call.attempt + 1
+                self._unsent.append(call)
+            elif call.written:
+                self._end(call, MaybeExecuted(_lost(call, cause)))
+
+    def _send(self, call: PendingCall) -> None:
+        if call.done():
+            return
+        self._watch(call)
+        if self._reply_queue is None or self._inspector is None:
+            self._unsent.append(call)
+        elif self._inspector.served(call.queue):
+            self._write(call)
+        else:
+            self._waiting.setdefault(call.queue, []).append(call)
+            self._inspector.inspect(call.queue)
+
+    def _write(self, call: PendingCall) -> None:
+        assert self._channel is not None
+        assert self._reply_queue is not None
+        remaining = call.expires_at - time.monotonic()
+        if remaining <= 0:
+            self.expire(call)
+            return
+        properties = request_properties(
+            function=call.function,
+            content_type=call.content_type,
+            identity=call.identity,
+            reply_to=self._reply_queue,
+            remaining=remaining,
+            attempt=call.attempt,
+            idempotent=call.idempotent,
+        )
+        call.written = True
+        if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+            call.written = False
+            self._unsent.append(call)
+
+    def _inspected(self, queue: QueueState) -> None:
+        if queue.consumers:
+            for call in self._waiting.pop(queue.name, ()):
+                self._send(call)
+        else:
+            self._unserved(
+                queue.name,
+                NoServer,
+                f"nobody consumes queue {queue.name!r}: is its server running? `amqp-rpc serve` starts one, and "
+                "wait_for_server=True waits for it",
+            )
+
+    def _not_inspected(self, queue: str, error: BrokerError | None) -> None:
+        if error is None:
+            self._unserved(
+                queue,
+                Unroutable,
+                f"there is no queue {queue!r} on {self._address}: no server for it was started there. "
+                "`amqp-rpc serve` starts one, and wait_for_server=True waits for it",
+            )
+            return
+        for call in self._waiting.pop(queue, ()):
+            self._end(call, _fresh(error))
+
+    def _unserved(self, queue: str, error: type[AmqpRpcError], message: str) -> None:
+        patient = []
+        for call in self._waiting.pop(queue, ()):
+            if call.wait_for_server:
+                patient.append(call)
+            else:
+                self._end(call, error(f"{call.function}() was not sent: {message}"))
+        if patient:
+            self._waiting[queue] = patient
+            self._owned().loop.call_later(_LOOK_AGAIN, lambda: self._look_again(queue))
+
+    def _look_again(self, queue: str) -> None:
+        calls = [call for call in self._waiting.pop(queue, ()) if not call.done()]
+        if calls and self._inspector is not None:
+            self._waiting[queue] = calls
+            self._inspector.inspect(queue)
+        else:
+            self._unsent.extend(calls)
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        call = self.pending.take(delivery.properties.correlation_id)
+        if call is None:
+            self.counters["late_replies"] += 1
+            logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)
+            return
+        if self._inspector is not None:
+            self._inspector.saw_server(call.queue)
+        call.set_result(Reply(delivery.properties, delivery.body))
+
+    def _returned(self, queue: str, properties: Properties) -> None:
+        call = self.pending.take(properties.correlation_id)
+        if call is not None:
+            call.set_exception(Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
+
+    def _watch(self, call: PendingCall) -> None:
+        if self.pending.watch(call) and call.expires_at < self._timer_due:
+            self._set_timer(call.expires_at)
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_due = due
+        self._owned().loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for call in self.pending.expired(now):
+            call.set_exception(self._too_late(call))
+        self._timer_due = float("inf")
+        if self.pending.earliest < self._timer_due:
+            self._set_timer(self.pending.earliest)
+
+    def _too_late(self, call: PendingCall) -> AmqpRpcError:
+        if call.written:
+            self.counters["timeouts"] += 1
+            return CallTimeout(
+                f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. "
+                "Is its server overloaded? timeout= gives it longer"
+            )
+        connection = self._connection
+        if self._reply_queue is None:
+            cause = str(self._last_error or f"no connection to {self._address} yet")
+        elif connection is not None and connection.blocked is not None:
+            cause = f"the broker takes no messages ({connection.blocked})"
+        elif call.wait_for_server:
+            return NoServer(f"{call.function}() was not sent: no server within {call.timeout:g} s")
+        else:
+            cause = "the broker did not say in time whether it has a server"
+        return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
+
+    def _end(self, call: PendingCall, error: BaseException) -> None:
+        if self.pending.take(call.identity) is not None:
+            call.set_exception(error)
+
+
+def _fresh(error: BrokerError) -> BrokerError:
+    """Return a copy: each call raises an exception of its own, with its own traceback."""
+    return type(error)(*error.args)
+
+
+def _lost(call: PendingCall, cause: str) -> str:
+    return f"{call.function}() was sent, and then: {cause}. It may have run; if it may run twice, use idempotent=True"
+
+
+def _unsent(call: PendingCall, cause: str) -> str:
+    return f"{call.function}() was not sent: {cause}"

@@ -1,0 +1,178 @@
+"""Values to bytes and back, in msgpack, JSON or text; the only importer of msgpack. It never runs what it decodes.
+
+msgpack bodies carry what JSON can't by extension types (the number of each is part of the wire format):
+
+======  ============================  =========================================
+number  Python                        payload
+======  ============================  =========================================
+-1      ``datetime`` (aware)          msgpack's own timestamp; arrives in UTC
+1       ``int`` beyond 64 bits        two's complement, big-endian
+2       ``date``                      ``2026-01-31`` in ASCII
+3       ``timedelta``                 days, seconds, microseconds as msgpack
+4       ``Decimal``                   its text in ASCII
+5       ``UUID``                      16 bytes
+6       ``set``                       its elements as a msgpack array
+7       ``frozenset``                 its elements as a msgpack array
+======  ============================  =========================================
+
+In JSON the same values are what people write by hand: ISO 8601 text, the number's text, a list. Dataclasses, enums and
+named tuples travel as plain maps, values and lists in both, and are rebuilt from the receiver's type hints.
+Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import msgpack
+import msgspec
+
+from amqp_rpc.errors import MessageTooLarge, Undecodable, Unencodable
+
+MSGPACK: Final = "application/msgpack"
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+
+_BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
+
+#: Reads a whole body in C without building anything: an array that declares a billion elements, or nests 100 000
+#: deep, fails here before msgpack reserves memory for it.
+_well_formed = msgspec.msgpack.Decoder(msgspec.Raw).decode
+
+
+def base_type(content_type: str | None) -> str:
+    """Return a content type without its parameters; none at all means text, as in every RabbitMQ tutorial."""
+    return content_type.partition(";")[0].strip().lower() if content_type else TEXT
+
+
+def encode(value: object, content_type: str, *, limit: int) -> bytes:
+    """Return a value's bytes.
+
+    Args:
+        value: None, numbers, text, bytes, lists, maps, and the types in this module's table.
+        content_type: `MSGPACK`, `JSON` or `TEXT` (``str(value)``).
+        limit: The most bytes that the body may have.
+
+    Raises:
+        Unencodable: Something in the value has no form on the wire.
+        MessageTooLarge: The body is longer than the limit.
+    """
+    try:
+        if content_type == MSGPACK:
+            body: bytes = msgpack.packb(value, default=_pack_other, datetime=True)
+        elif content_type == JSON:
+            body = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        else:
+            body = str(value).encode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unencodable(f"cannot send {brief(value)}: {error}") from error
+    if len(body) > limit:
+        raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
+    return body
+
+
+def decode(body: bytes, content_type: str, *, limit: int) -> Any:
+    """Return the value that a body holds.
+
+    Args:
+        body: The bytes as they came.
+        content_type: `MSGPACK`, `JSON` or `TEXT`, as `base_type` returns it.
+        limit: The most bytes that the body may have.
+
+    Raises:
+        Undecodable: The bytes are not what the content type says, or it is another content type.
+        MessageTooLarge: The body is longer than the limit.
+    """
+    if len(body) > limit:
+        raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
+    try:
+        if content_type == MSGPACK:
+            _well_formed(body)
+            return msgpack.unpackb(body, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False)
+        if content_type == JSON:
+            return json.loads(body)
+        if content_type == TEXT:
+            return body.decode()
+    # A body is somebody else's: whatever it makes a decoder raise is its fault, and must not reach the server's loop.
+    except Exception as error:
+        raise Undecodable(f"the body ({len(body)} bytes) is not {content_type}: {_reason(error)}") from error
+    raise Undecodable(f"content type {content_type!r} is not known here; send {MSGPACK}, {JSON} or {TEXT}")
+
+
+def _pack_other(value: Any) -> Any:
+    """Return the extension or the plain value for what msgpack itself does not take."""
+    if isinstance(value, int):
+        return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    if isinstance(value, datetime):
+        raise TypeError(f"a datetime without a time zone is ambiguous: {value!r}; give it tzinfo")
+    if isinstance(value, date):
+        return msgpack.ExtType(_DATE, value.isoformat().encode())
+    if isinstance(value, timedelta):
+        return msgpack.ExtType(_TIMEDELTA, msgpack.packb((value.days, value.seconds, value.microseconds)))
+    if isinstance(value, Decimal):
+        return msgpack.ExtType(_DECIMAL, str(value).encode())
+    if isinstance(value, UUID):
+        return msgpack.ExtType(_UUID, value.bytes)
+    if isinstance(value, set | frozenset):
+        code = _SET if isinstance(value, set) else _FROZENSET
+        return msgpack.ExtType(code, msgpack.packb(list(value), default=_pack_other, datetime=True))
+    return _structure(value)
+
+
+def _unpack_extension(code: int, data: bytes) -> Any:
+    if code == _BIG_INT:
+        return int.from_bytes(data, "big", signed=True)
+    if code == _DATE:
+        return date.fromisoformat(data.decode())
+    if code == _TIMEDELTA:
+        return timedelta(*msgpack.unpackb(data))
+    if code == _DECIMAL:
+        return Decimal(data.decode())
+    if code == _UUID:
+        return UUID(bytes=data)
+    if code in (_SET, _FROZENSET):
+        _well_formed(data)
+        # Elements must be hashable, and a list inside a set can only have been a tuple.
+        items = msgpack.unpackb(
+            data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, use_list=False
+        )
+        return set(items) if code == _SET else frozenset(items)
+    raise ValueError(f"extension type {code} is not known here")
+
+
+def _plain(value: Any) -> Any:
+    """Return the JSON form of what JSON itself does not take."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise TypeError(f"a datetime without a time zone is ambiguous: {value!r}; give it tzinfo")
+    if isinstance(value, date | timedelta | Decimal | UUID | bytes):
+        return msgspec.to_builtins(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    return _structure(value)
+
+
+def _structure(value: Any) -> Any:
+    """Return the plain map or value that stands for a dataclass, an enum's member or a msgspec Struct."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    raise TypeError(f"{type(value).__qualname__} has no form on the wire")
+
+
+def brief(value: object) -> str:
+    """Return a value's text for one line of a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - one line of a terminal
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

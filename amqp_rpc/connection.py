@@ -1,0 +1,473 @@
+"""One AMQP connection and the one thread that owns it; the only importer of pika. It never runs a user's code.
+
+Other threads hand over work with `Connection.post`. The owner answers heartbeats, however long handlers take, and
+comes back by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import SelectConnection
+from pika.adapters.utils import nbio_interface
+from pika.channel import Channel as PikaChannel
+
+from amqp_rpc.dialing import Dialing, open_stream, open_tcp, resolve
+from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
+from amqp_rpc.loop import Loop
+from amqp_rpc.retry import backoff
+from amqp_rpc.settings import CONNECT_TIMEOUT, Address
+from amqp_rpc.stream import Stream
+from amqp_rpc.transport import Delivery, Listener, QueueState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before the first attempt to reconnect, and the most between two attempts.
+FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 10.0
+
+_ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
+_FRAME_HEADER = 2
+
+
+class Connection:
+    """A connection to a broker, its thread, and its reconnects.
+
+    If the first attempt fails, the listener hears of it and the thread ends: a wrong URL is an error at once. After
+    a connection that worked, it tries again for ever, with back-off, until `close`.
+
+    Args:
+        address: Where the broker is.
+        listener: Hears of every opening and every loss.
+        name: What the broker's own tools show for this connection.
+        heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
+    """
+
+    def __init__(self, address: Address, listener: Listener, *, name: str, heartbeat: float) -> None:
+        self.address = address
+        self.loop = Loop()
+        #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
+        self.blocked: str | None = None
+        self._listener = listener
+        self._name = name
+        self._heartbeat = max(1, round(heartbeat))
+        self._pika: SelectConnection | None = None
+        self._stream: Stream | None = None
+        self._failures = 0
+        #: Whether it ever was open; until then, a failure to connect is final.
+        self.was_open = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._own, name=f"amqp_rpc {name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the owner's thread, which connects."""
+        self._thread.start()
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have the owner call ``callback(*args)``; any thread may call this."""
+        self.loop.post(callback, *args)
+
+    def close(self, timeout: float) -> bool:
+        """Close the connection and end its thread; any thread but the owner's.
+
+        Args:
+            timeout: Seconds to wait for the broker's good-bye and the thread's end.
+
+        Returns:
+            Whether the thread ended in time.
+        """
+        if self._thread.is_alive():
+            self.post(self._begin_close)
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def is_owner(self) -> bool:
+        """Return whether the caller runs on the owner's thread."""
+        return threading.get_ident() == self._thread.ident
+
+    @property
+    def alive(self) -> bool:
+        """Whether the owner's thread runs, connected or trying to be."""
+        return self._thread.is_alive()
+
+    def open_channel(
+        self, then: Callable[[Channel], object], on_closed: Callable[[Channel, BrokerError, int], object]
+    ) -> None:
+        """Open a channel; the owner's.
+
+        Args:
+            then: Called with the channel once it is open.
+            on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
+                called when the whole connection is lost: the listener hears of that.
+        """
+        assert self.is_owner()
+        assert self._pika is not None
+        self._pika.channel(on_open_callback=lambda raw: then(Channel(self, raw, on_closed)))
+
+    def when_sent(self, callback: Callable[[], object]) -> None:
+        """Call back once the kernel has taken all that was published so far; the owner's."""
+        assert self._stream is not None
+        self._stream.when_sent(callback)
+
+    def _own(self) -> None:
+        self.loop.post(self._connect)
+        try:
+            self.loop.run()
+        finally:
+            self.loop.close()
+
+    def _connect(self) -> None:
+        if self._closing:
+            self.loop.stop()
+            return
+        address = self.address
+        context = ssl.create_default_context() if address.tls else None
+        parameters = pika.ConnectionParameters(
+            host=address.host,
+            port=address.port,
+            virtual_host=address.vhost,
+            credentials=pika.PlainCredentials(address.user, address.password),
+            heartbeat=self._heartbeat,
+            ssl_options=pika.SSLOptions(context, address.host) if context else None,
+            socket_timeout=CONNECT_TIMEOUT,
+            stack_timeout=CONNECT_TIMEOUT,
+            connection_attempts=1,
+            client_properties={"connection_name": self._name, "product": "amqp_rpc"},
+        )
+        self._pika = _PikaConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._not_opened,
+            on_close_callback=self._lost,
+            custom_ioloop=_Services(self),
+        )
+
+    def _opened(self, connection: Any) -> None:
+        if self._closing:
+            connection.close()
+            return
+        if self.was_open:
+            logger.info("Connected to %s again", self.address)
+        self._failures, self.was_open, self.blocked = 0, True, None
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._listener.on_open()
+
+    def _not_opened(self, _connection: Any, reason: BaseException) -> None:
+        self._gone(_not_connected(reason, self.address))
+
+    def _lost(self, _connection: Any, reason: BaseException) -> None:
+        self._gone(ConnectionLost(f"the connection to {self.address} was lost: {_say(reason)}"))
+
+    def _gone(self, error: BrokerError) -> None:
+        self._pika = self._stream = None
+        self._failures += 1
+        if not self._closing:
+            self._listener.on_lost(error)
+        if self._closing or not self.was_open:
+            self.loop.stop()
+            return
+        delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
+        logger.warning("%s; trying again in %.1f s", error, delay)
+        self.loop.call_later(delay, self._connect)
+
+    def _begin_close(self) -> None:
+        self._closing = True
+        if self._pika is None:
+            self.loop.stop()
+        elif not (self._pika.is_closing or self._pika.is_closed):
+            self._pika.close()
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = str(frame.method.reason)
+        logger.warning("The broker takes no messages at the moment (%s)", self.blocked)
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = None
+        logger.warning("The broker takes messages again")
+
+    def attach(self, stream: Stream) -> None:
+        """Take note of the stream that carries the connection; the owner's."""
+        self._stream = stream
+
+
+class Channel:
+    """A channel of a connection; everything here belongs to the connection's owner.
+
+    Asking for something on a channel that is closed does nothing and returns False: its deliveries and consumers are
+    gone, and the listener or ``on_closed`` has been told.
+    """
+
+    def __init__(
+        self, connection: Connection, raw: PikaChannel, on_closed: Callable[[Channel, BrokerError, int], object]
+    ) -> None:
+        self._connection = connection
+        self._raw = raw
+        self._on_closed = on_closed
+        self._unconfirmed: dict[int, Callable[[bool], object]] = {}
+        self._confirms = False
+        self._published = 0
+        raw.add_on_close_callback(self._closed)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return bool(self._raw.is_open)
+
+    def declare(self, queue: str, then: Callable[[QueueState], object], *, exclusive: bool = False) -> None:
+        """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
+        self._raw.queue_declare(
+            queue,
+            durable=not exclusive,
+            exclusive=exclusive,
+            callback=lambda frame: then(_queue_state(frame)),
+        )
+
+    def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
+        """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
+        self._raw.queue_declare(queue, passive=True, callback=lambda frame: then(_queue_state(frame)))
+
+    def prefetch(self, count: int) -> None:
+        """Limit the deliveries of each later consumer that are not acknowledged yet."""
+        self._raw.basic_qos(prefetch_count=count)
+
+    def consume(
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], object],
+        *,
+        acknowledge: bool,
+        then: Callable[[], object],
+        on_cancelled: Callable[[], object] | None = None,
+    ) -> str:
+        """Have a queue's messages delivered; return the consumer's tag.
+
+        Args:
+            queue: Its name.
+            on_delivery: Called for each message.
+            acknowledge: Whether each delivery will be acknowledged.
+            then: Called once the broker has agreed.
+            on_cancelled: Called when the broker ends the consumer, as it does when the queue is deleted.
+        """
+
+        def deliver(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            # pika's properties have the attributes of ours: converting each one would cost more than it says.
+            on_delivery(
+                Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body)
+            )
+
+        if on_cancelled is not None:
+            self._raw.add_on_cancel_callback(lambda _frame: on_cancelled())
+        return str(
+            self._raw.basic_consume(queue, deliver, auto_ack=not acknowledge, callback=lambda _frame: then())
+        )
+
+    def cancel(self, tag: str, then: Callable[[], object]) -> bool:
+        """End a consumer; deliveries that were made stay to be acknowledged."""
+        if not self.is_open:
+            return False
+        self._raw.basic_cancel(tag, callback=lambda _frame: then())
+        return True
+
+    def publish(self, message: Message, *, mandatory: bool = False) -> bool:
+        """Send a message to a queue through the default exchange."""
+        if not self.is_open:
+            return False
+        self._published += 1
+        self._raw.basic_publish("", message.queue, message.body, _to_pika(message.properties), mandatory)
+        return True
+
+    def publish_confirmed(self, message: Message, then: Callable[[bool], object]) -> bool:
+        """Send a message and call back with whether the broker took it; on a channel with `confirms`."""
+        assert self._confirms
+        if not self.publish(message):
+            return False
+        self._unconfirmed[self._published] = then
+        return True
+
+    def confirms(self, then: Callable[[], object]) -> None:
+        """Have the broker confirm every message: https://www.rabbitmq.com/docs/confirms."""
+        self._confirms = True
+        self._raw.confirm_delivery(self._confirmed, callback=lambda _frame: then())
+
+    def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
+        """Call back with the routing key and the properties of each mandatory message that no queue took."""
+        self._raw.add_on_return_callback(
+            lambda _raw, method, properties, _body: callback(method.routing_key, properties)
+        )
+
+    def ack(self, tag: int) -> bool:
+        """Acknowledge a delivery."""
+        if not self.is_open:
+            return False
+        self._raw.basic_ack(tag)
+        return True
+
+    def close(self) -> None:
+        """Close it; harmless when it is closed."""
+        if self.is_open:
+            self._raw.close()
+
+    def _confirmed(self, frame: Any) -> None:
+        taken = isinstance(frame.method, pika.spec.Basic.Ack)
+        tag = frame.method.delivery_tag
+        # Publishing order is dictionary order: "multiple" ends a leading run of it.
+        tags = [t for t in self._unconfirmed if t <= tag] if frame.method.multiple else [tag]
+        for one in tags:
+            if (then := self._unconfirmed.pop(one, None)) is not None:
+                then(taken)
+
+    def _closed(self, _raw: Any, reason: BaseException) -> None:
+        self._unconfirmed.clear()
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            error_class = AccessRefused if reason.reply_code == _ACCESS_REFUSED else BrokerError
+            self._on_closed(self, error_class(f"the broker closed the channel: {_say(reason)}"), reason.reply_code)
+
+
+class _PikaConnection(SelectConnection):
+    """pika's connection, made to survive a message whose properties pika can't read.
+
+    A header with, say, a timestamp of the year 60 000 raises in pika; the connection would end, the broker would
+    deliver the message again, and so for ever. Such a message is handed on without properties, to be dead-lettered.
+    """
+
+    def _read_frame(self) -> Any:
+        try:
+            return super()._read_frame()
+        except Exception:
+            if self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
+                raise
+            logger.warning("A message has properties that can't be read; it goes on without them", exc_info=True)
+            # Channel, class, weight and body size stay; the flags say that no property follows.
+            kept = self._frame_buffer[1:3] + (14).to_bytes(4, "big") + self._frame_buffer[7:19]
+            self._frame_buffer = bytes([_FRAME_HEADER]) + kept + b"\0\0" + self._frame_buffer[-1:]
+            return super()._read_frame()
+
+
+class _Services(nbio_interface.AbstractIOServices):
+    """pika's seam for I/O, put on our loop: see `pika.adapters.utils.nbio_interface`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = connection.loop
+
+    def get_native_ioloop(self) -> Loop:
+        return self._loop
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def run(self) -> None:
+        self._loop.run()
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    def add_callback_threadsafe(self, callback: Callable[..., None]) -> None:
+        self._loop.post(callback)
+
+    def call_later(self, delay: float, callback: Callable[..., None]) -> Any:
+        return self._loop.call_later(delay, callback)
+
+    def getaddrinfo(
+        self,
+        host: str,
+        port: int,
+        on_done: Callable[..., None],
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        return resolve(self._loop, on_done, host, port, family, socktype, proto, flags)
+
+    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Callable[..., None]) -> Any:
+        return open_tcp(self._loop, sock, resolved_addr, on_done)
+
+    def create_streaming_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket.socket,
+        on_done: Callable[..., None],
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> Dialing:
+        def made(result: BaseException | tuple[Stream, Any]) -> None:
+            if not isinstance(result, BaseException):
+                self._connection.attach(result[0])
+            on_done(result)
+
+        return open_stream(self._loop, sock, protocol_factory, made, ssl_context, server_hostname)
+
+
+for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
+    _seam.register(Dialing)
+nbio_interface.AbstractStreamTransport.register(Stream)
+
+
+def _to_pika(properties: Properties) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers=properties.headers,
+        delivery_mode=properties.delivery_mode,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+    )
+
+
+def _queue_state(frame: Any) -> QueueState:
+    return QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count)
+
+
+def _not_connected(reason: BaseException, address: Address) -> BrokerError:
+    """Return what a failed attempt to connect means, in words that say what to do."""
+    cause = _innermost(reason)
+    if isinstance(cause, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
+        return AccessRefused(f"the broker at {address} refused user {address.user!r}: wrong user name or password")
+    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):
+        return AccessRefused(
+            f"the broker at {address} refused virtual host {address.vhost!r}: "
+            f"it does not exist, or user {address.user!r} may not use it"
+        )
+    return NotConnected(
+        f"no connection to a broker at {address}: {_say(cause)}. "
+        "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
+    )
+
+
+def _innermost(reason: BaseException) -> BaseException:
+    """Return the cause that pika has wrapped, once for each phase of connecting."""
+    while True:
+        if isinstance(inner := getattr(reason, "exception", None), BaseException):
+            reason = inner
+        elif several := getattr(reason, "exceptions", None):
+            reason = several[-1]
+        elif reason.args and isinstance(reason.args[0], BaseException):
+            reason = reason.args[0]
+        else:
+            return reason
+
+
+def _say(reason: BaseException) -> str:
+    """Return a cause in a few words."""
+    if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
+        return f"{reason.reply_code} {reason.reply_text}"
+    if isinstance(reason, socket.gaierror):
+        return f"the host's name is not known ({reason.strerror})"
+    if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror.lower()
+    return str(reason) or type(reason).__name__

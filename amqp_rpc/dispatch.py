@@ -1,0 +1,209 @@
+"""From a delivery to an answer: which function runs, with which arguments, and what is said when none can.
+
+Pure: it opens nothing, starts nothing and reads no clock. Whatever bytes come in, an `Answer` or a `Job` comes out,
+and never an exception: a bad message must not stop a server.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from amqp_rpc import codec
+from amqp_rpc.codec import JSON, MSGPACK, TEXT
+from amqp_rpc.envelope import ERROR, RESULT, Message, Properties, Request
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    CodecError,
+    Expired,
+    FunctionNotFound,
+    InvalidArguments,
+    MaybeExecuted,
+    Undecodable,
+)
+from amqp_rpc.failures import describe_raised, describe_verdict
+from amqp_rpc.service import Function, default_function
+
+logger = logging.getLogger(__name__)
+
+#: Characters of a traceback that travel: its end, where the cause is.
+LONGEST_TRACEBACK = 20_000
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What becomes of a delivery.
+
+    Args:
+        reply: The message to its caller; None where there is no address.
+        dead_letter: Why the delivery goes to the dead-letter queue; None where it does not.
+        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``.
+    """
+
+    reply: Message | None
+    dead_letter: str | None
+    outcome: str
+
+
+class Job:
+    """One call that is ready to run: a function and its converted arguments."""
+
+    __slots__ = ("_dispatcher", "args", "function", "kwargs", "request")
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: Request, function: Function, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.request = request
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def run(self) -> Answer:
+        """Call the function and return the answer, whatever the function raises."""
+        try:
+            result = self.function.call(*self.args, **self.kwargs)
+        # SystemExit and KeyboardInterrupt of a handler end that call, not the server.
+        except BaseException as error:
+            return self._dispatcher.raised(self.request, self.function, error)
+        return self._dispatcher.returned(self.request, self.function, result)
+
+    async def run_async(self) -> Answer:
+        """Await the ``async def`` function and return the answer, whatever it raises."""
+        try:
+            result = await self.function.call(*self.args, **self.kwargs)
+        except BaseException as error:
+            return self._dispatcher.raised(self.request, self.function, error)
+        return self._dispatcher.returned(self.request, self.function, result)
+
+
+class Dispatcher:
+    """The functions of one queue, ready for deliveries.
+
+    Args:
+        functions: By name.
+        max_message_size: The most bytes of a body, in either direction.
+        tracebacks: Whether error replies carry the handler's traceback.
+    """
+
+    def __init__(self, functions: dict[str, Function], *, max_message_size: int, tracebacks: bool) -> None:
+        self._functions = functions
+        self._default = default_function(functions)
+        self._limit = max_message_size
+        self._tracebacks = tracebacks
+
+    def asynchronous(self, properties: Properties) -> bool:
+        """Return whether the delivery is for an ``async def`` function."""
+        function = self._functions.get(properties.type) if properties.type else self._default
+        return function is not None and function.asynchronous
+
+    def accept(self, properties: Properties, body: bytes, *, redelivered: bool, now: float) -> Job | Answer:
+        """Return the job that a delivery asks for, or the answer where there is none to run.
+
+        Args:
+            properties: The delivery's, as they came.
+            body: The delivery's.
+            redelivered: Whether the broker gave it to a server before.
+            now: Unix time in seconds.
+        """
+        request = Request.read(properties, body, redelivered=redelivered)
+        try:
+            function = self._find(request)
+            if redelivered and not (request.idempotent or function.idempotent):
+                # It may have run: the server that had it died before it answered. Running it again could charge twice.
+                raise MaybeExecuted(  # noqa: TRY301 - one place turns every refusal into an answer
+                    f"the server that had the call of {function.name}() died before it answered; the function may "
+                    "have run. If it may run twice, declare it idempotent=True"
+                )
+            if request.expired(now):
+                raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
+            args, kwargs = self._arguments(request, function)
+        except AmqpRpcError as error:
+            return self._refused(request, error)
+        # Nothing that a message holds may end the thread that reads messages.
+        except Exception as error:
+            logger.exception("A message for %s could not be read; it is refused", request.function)
+            return self._refused(request, Undecodable(f"the message could not be read: {error!r}"))
+        return Job(self, request, function, args, kwargs)
+
+    def returned(self, request: Request, function: Function, result: Any) -> Answer:
+        """Return the answer for a result."""
+        if request.reply_to is None:
+            return Answer(None, None, "result")
+        try:
+            body = codec.encode(result, _reply_type(request), limit=self._limit)
+        except CodecError as error:
+            logger.warning("The result of %s() was not sent: %s", function.name, error)
+            refusal = type(error)(f"{function.name}() ran, and its result was not sent: {error}")
+            return Answer(self._error(request, {**describe_verdict(refusal), "data": {"ran": True}}), None, "raised")
+        return Answer(self._reply(request, RESULT, body), None, "result")
+
+    def raised(self, request: Request, function: Function, error: BaseException) -> Answer:
+        """Return the answer for what a handler raised."""
+        if request.reply_to is None:
+            logger.warning("%s() raised, and nobody asked for an answer: %r", function.name, error)
+            return Answer(None, None, "raised")
+        logger.info("%s() raised %r", function.name, error)
+        text = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:] if self._tracebacks else None
+        return Answer(self._error(request, describe_raised(error, traceback=text)), None, "raised")
+
+    def _find(self, request: Request) -> Function:
+        if request.function is None:
+            if self._default is None:
+                raise FunctionNotFound(
+                    f"the message names no function (AMQP property 'type'), and none is the default; "
+                    f"there are: {', '.join(self._functions)}"
+                )
+            return self._default
+        function = self._functions.get(request.function)
+        if function is None:
+            raise FunctionNotFound(f"no function {request.function!r} here; there are: {', '.join(self._functions)}")
+        return function
+
+    def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
+        if request.content_encoding not in (None, "", "utf-8", "UTF-8", "binary", "identity"):
+            raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")
+        value = codec.decode(request.body, request.content_type, limit=self._limit)
+        if request.content_type == TEXT:
+            return function.signature.compile().bind_text(value)
+        match value:
+            case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
+                return function.signature.compile().bind(args, kwargs)
+        raise InvalidArguments(f"the body is [positional, named], such as [[30], {{}}]; it was {codec.brief(value)}")
+
+    def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
+        outcome = "expired" if isinstance(error, Expired) else "refused"
+        if request.reply_to is not None:
+            logger.log(logging.INFO if outcome == "expired" else logging.WARNING, "Refused a call: %s", error)
+            return Answer(self._error(request, describe_verdict(error)), None, outcome)
+        if isinstance(error, Expired | MaybeExecuted):
+            logger.warning("Dropped a message that nobody waits for: %s", error)
+            return Answer(None, None, outcome)
+        logger.warning("Dead-lettered a message without reply_to: %s", error)
+        return Answer(None, str(error), outcome)
+
+    def _error(self, request: Request, described: dict[str, Any]) -> Message:
+        content_type = _reply_type(request)
+        if content_type == TEXT:
+            return self._reply(request, ERROR, f"{described['type']}: {described['message']}".encode())
+        try:
+            body = codec.encode(described, content_type, limit=self._limit)
+        except CodecError as error:
+            # An error that can't be told whole is told in part: its type and that the rest was not sent.
+            part = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
+            body = codec.encode(part, content_type, limit=max(self._limit, 1024))
+        return self._reply(request, ERROR, body)
+
+    def _reply(self, request: Request, kind: str, body: bytes) -> Message:
+        assert request.reply_to is not None
+        properties = Properties(
+            content_type=_reply_type(request), correlation_id=request.correlation_id, type=kind, delivery_mode=1
+        )
+        return Message(request.reply_to, properties, body)
+
+
+def _reply_type(request: Request) -> str:
+    """Return the content type that the caller speaks; text for one that nobody knows."""
+    return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT

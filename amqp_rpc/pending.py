@@ -1,0 +1,71 @@
+"""The calls under way, by correlation id; pure: no socket, no thread, no clock.
+
+Whoever takes a call out of the table is the one who ends it. Every exit (reply, timeout, cancellation, return, loss)
+goes through `take`, so that a call ends once and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Bounded(Protocol):
+    """What the table needs to know of a call: until when it may stay."""
+
+    expires_at: float
+
+
+C = TypeVar("C", bound=Bounded)
+
+
+class PendingCalls(Generic[C]):
+    """A table of calls that are waiting for an answer.
+
+    Threads: any may call `add` and `take`, which are single dictionary operations, and CPython does those whole. The
+    rest belongs to the connection's owner, who calls `watch` for every call that it hears of.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[str, C] = {}
+        #: No call expires before this time: it saves looking at them all.
+        self._earliest = float("inf")
+
+    def add(self, identity: str, call: C) -> None:
+        """Enter a call."""
+        self._calls[identity] = call
+
+    def watch(self, call: C) -> bool:
+        """Include a call in the bound of `earliest`; return whether it lowered it."""
+        if call.expires_at >= self._earliest:
+            return False
+        self._earliest = call.expires_at
+        return True
+
+    def take(self, identity: Any) -> C | None:
+        """Remove a call and return it; None where it has ended already, or never was."""
+        return self._calls.pop(identity, None)
+
+    def expired(self, now: float) -> list[C]:
+        """Remove the calls whose time is over, and return them."""
+        if now < self._earliest:
+            return []
+        self._earliest = float("inf")
+        over = []
+        for identity, call in list(self._calls.items()):
+            if call.expires_at > now:
+                self._earliest = min(self._earliest, call.expires_at)
+            elif (taken := self.take(identity)) is not None:
+                over.append(taken)
+        return over
+
+    @property
+    def earliest(self) -> float:
+        """A time before which no call expires."""
+        return self._earliest
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[tuple[str, C]]:
+        return iter(list(self._calls.items()))

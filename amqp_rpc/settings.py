@@ -1,0 +1,116 @@
+"""Where the broker is and which limits hold: arguments first, then the environment, then the defaults.
+
+Every setting has one name: the keyword ``heartbeat=`` is the flag ``--heartbeat`` and the variable
+``AMQP_RPC_HEARTBEAT``. The URL is also read from ``AMQP_URL``. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from amqp_rpc.errors import ConfigurationError
+
+#: Where a RabbitMQ that was just installed listens.
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+#: Seconds a call may take, from `call` to its result, unless it says otherwise.
+DEFAULT_TIMEOUT = 30.0
+#: Seconds between heartbeats; a peer that is silent for twice as long is taken for dead.
+#: RabbitMQ recommends 5 to 20: https://www.rabbitmq.com/docs/heartbeats
+DEFAULT_HEARTBEAT = 10.0
+#: Bytes of one body, on either side. RabbitMQ 4 closes the channel of a larger message:
+#: https://www.rabbitmq.com/docs/limits
+DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+#: Handlers of one server process that run at the same time.
+DEFAULT_THREADS = 8
+#: Seconds that one attempt to connect may take (name look-up, TCP, TLS and the AMQP handshake).
+CONNECT_TIMEOUT = 10.0
+#: Seconds that a server waits for running handlers when it is told to stop.
+DEFAULT_DRAIN_TIMEOUT = 30.0
+
+_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One broker's address, taken from a URL; its text never shows the password."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    vhost: str
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Return the address that a URL names.
+
+        Args:
+            url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; what is left out is ``guest``, ``guest``,
+                5672 (5671 with TLS) and ``/``. See https://www.rabbitmq.com/docs/uri-spec.
+
+        Raises:
+            ConfigurationError: It is not such a URL.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"{hide_password(url)!r} is not an AMQP URL: {error}") from error
+        if parts.scheme not in _PORTS:
+            raise ConfigurationError(
+                f"{hide_password(url)!r} is not an AMQP URL: it starts with amqp:// or amqps://, as {DEFAULT_URL} does"
+            )
+        if not parts.hostname:
+            raise ConfigurationError(f"{hide_password(url)!r} is not an AMQP URL: it names no host")
+        if parts.query or parts.fragment:
+            raise ConfigurationError(
+                f"{hide_password(url)!r}: options behind '?' or '#' are not read; give them as arguments"
+            )
+        # RabbitMQ's URI rules: no path is the vhost "/", and a path is one percent-encoded name.
+        vhost = unquote(parts.path[1:]) if len(parts.path) > 1 else "/"
+        return cls(
+            host=parts.hostname,
+            port=port or _PORTS[parts.scheme],
+            user=unquote(parts.username) if parts.username else "guest",
+            password=unquote(parts.password) if parts.password else "guest",
+            vhost=vhost,
+            tls=parts.scheme == "amqps",
+        )
+
+    def __str__(self) -> str:
+        scheme = "amqps" if self.tls else "amqp"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        vhost = "" if self.vhost == "/" else self.vhost
+        return f"{scheme}://{self.user}:***@{host}:{self.port}/{vhost}"
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
+
+
+def broker_address(url: str | None = None) -> Address:
+    """Return the broker's address: from the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`."""
+    return Address.parse(url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL)
+
+
+def hide_password(url: str) -> str:
+    """Return a URL, well formed or not, with what stands between the user's name and the host hidden."""
+    scheme, separator, rest = url.rpartition("://")
+    credentials, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    user, colon, _password = credentials.partition(":")
+    return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}"
+
+
+def positive(name: str, value: float, *, most: float = float("inf")) -> None:
+    """Check a numeric setting.
+
+    Raises:
+        ConfigurationError: It is not a number above 0, or above ``most``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        bound = "" if most == float("inf") else f" and at most {most:g}"
+        raise ConfigurationError(f"{name} must be a number above 0{bound}, not {value!r}")

@@ -1,0 +1,45 @@
+"""Names on the broker, and nothing else: every queue's name comes from a function here."""
+
+from __future__ import annotations
+
+from amqp_rpc.errors import ConfigurationError
+
+#: The queue of a service without a name: the one that RabbitMQ's tutorials use.
+CALL_QUEUE = "rpc_queue"
+
+#: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
+LONGEST_NAME = 255
+
+
+def call_queue(service: str | None = None) -> str:
+    """Return the queue that holds the calls of a service.
+
+    Example:
+        >>> call_queue(), call_queue("billing")
+        ('rpc_queue', 'rpc_queue.billing')
+    """
+    return CALL_QUEUE if service is None else f"{CALL_QUEUE}.{service}"
+
+
+def dead_letter_queue(queue: str) -> str:
+    """Return the queue where messages of ``queue`` go that nobody can answer: ``rpc_queue.dead``."""
+    return f"{queue}.dead"
+
+
+def split_call(target: str) -> tuple[str, str]:
+    """Return the queue and the function that a call's target names.
+
+    Example:
+        >>> split_call("fib"), split_call("billing.charge")
+        (('rpc_queue', 'fib'), ('rpc_queue.billing', 'charge'))
+
+    Raises:
+        ConfigurationError: It names no function, or a name is too long for AMQP.
+    """
+    service, dot, function = target.rpartition(".")
+    if not function or (dot and not service):
+        raise ConfigurationError(f'{target!r} names no function: "fib", or "billing.charge" for a service\'s')
+    queue = call_queue(service) if dot else CALL_QUEUE
+    if len(queue.encode()) > LONGEST_NAME or len(function.encode()) > LONGEST_NAME:
+        raise ConfigurationError(f"{target[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes")
+    return queue, function
