@@ -1,1 +1,76 @@
+"""Call Python functions in other processes through RabbitMQ as simply as local ones.
+
+A `Service` lists functions, ``amqp-rpc serve`` (or a `Server`) runs them, a `Client` or an `AsyncClient` calls them.
+Importing this package opens no socket and starts no thread.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from amqp_rpc.aio import AsyncClient
+from amqp_rpc.client import Client
+from amqp_rpc.errors import (
+    AccessRefused,
+    AmqpRpcError,
+    BrokerError,
+    CallError,
+    CallTimeout,
+    CodecError,
+    ConfigurationError,
+    ConnectionLost,
+    Expired,
+    FunctionNotFound,
+    InvalidArguments,
+    MaybeExecuted,
+    MessageTooLarge,
+    NoServer,
+    NotConnected,
+    NotSent,
+    Overloaded,
+    PublishRefused,
+    RemoteError,
+    Undecodable,
+    Unencodable,
+    Unroutable,
+)
+from amqp_rpc.failures import register_error
+from amqp_rpc.server import Server
+from amqp_rpc.service import Service
+
 __version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    # what you write
+    "Service",
+    "Server",
+    "Client",
+    "AsyncClient",
+    "register_error",
+    # what can be raised
+    "AmqpRpcError",
+    "ConfigurationError",
+    "BrokerError",
+    "NotConnected",
+    "ConnectionLost",
+    "PublishRefused",
+    "AccessRefused",
+    "CallError",
+    "Unroutable",
+    "NoServer",
+    "FunctionNotFound",
+    "InvalidArguments",
+    "Expired",
+    "Overloaded",
+    "NotSent",
+    "CallTimeout",
+    "MaybeExecuted",
+    "RemoteError",
+    "CodecError",
+    "Undecodable",
+    "Unencodable",
+    "MessageTooLarge",
+]
+
+# A library is silent until its user says where logs go: https://docs.python.org/3/howto/logging.html
+logging.getLogger(__name__).addHandler(logging.NullHandler())

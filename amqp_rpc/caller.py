@@ -208,12 +208,11 @@ class Caller:
 
     def on_lost(self, error: BrokerError) -> None:
         """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
-        was_open = self._channel is not None or self._inspector is not None
         self._channel = self._reply_queue = self._inspector = None
         self._last_error = error
         waiting = [call for calls in self._waiting.values() for call in calls]
         self._waiting.clear()
-        if not was_open and not self._owned_was_open():
+        if not self._owned().was_open:
             for _, call in self.pending:
                 self._end(call, _fresh(error))
             self._unsent.clear()
@@ -241,9 +240,6 @@ class Caller:
     def _owned(self) -> Connection:
         assert self._connection is not None
         return self._connection
-
-    def _owned_was_open(self) -> bool:
-        return self._connection is not None and self._connection.was_open
 
     def _declare(self, channel: Channel) -> None:
         self._channel = channel

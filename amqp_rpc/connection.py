@@ -97,6 +97,11 @@ class Connection:
         """Whether the owner's thread runs, connected or trying to be."""
         return self._thread.is_alive()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be opened and used now; the owner's."""
+        return self._pika is not None and bool(self._pika.is_open)
+
     def open_channel(
         self, then: Callable[[Channel], object], on_closed: Callable[[Channel, BrokerError, int], object]
     ) -> None:
@@ -274,6 +279,9 @@ class Channel:
         if not self.is_open:
             return False
         self._raw.basic_cancel(tag, callback=lambda _frame: then())
+        # pika would give back what arrives before the broker's answer, marked as redelivered: a call that must not run
+        # twice would then be refused, though it never ran. It is delivered to us, and we finish it.
+        self._raw._cancelled.discard(tag)  # noqa: SLF001
         return True
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:

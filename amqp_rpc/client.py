@@ -1,0 +1,326 @@
+"""A client: calls functions that servers run, one connection for any number of threads and calls."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+
+from amqp_rpc import codec
+from amqp_rpc.caller import Caller, PendingCall, Reply
+from amqp_rpc.deadline import Deadline
+from amqp_rpc.envelope import ERROR, RESULT
+from amqp_rpc.errors import ConfigurationError, Undecodable
+from amqp_rpc.failures import rebuild
+from amqp_rpc.service import Function, registered
+from amqp_rpc.settings import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_TIMEOUT,
+    broker_address,
+    positive,
+)
+from amqp_rpc.topology import split_call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Calls of one `Client.map` that are under way at the same time.
+DEFAULT_MAP_IN_FLIGHT = 100
+#: Seconds that `Client.close` gives the broker to say good-bye.
+_CLOSE_TIMEOUT = 5.0
+
+
+class Default(enum.Enum):
+    """Stands for "not given", which None is not."""
+
+    TIMEOUT = "the client's timeout"
+
+
+class Client:
+    """Calls functions that servers run; the connection is opened at the first call.
+
+    It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
+
+    Args:
+        url: The broker's, ``amqp://user:password@host:port/vhost``; None reads ``AMQP_URL``, else the local default.
+        timeout: Seconds that a call may take unless it says otherwise (30.0).
+        heartbeat: Seconds between heartbeats (10.0); a broker that is silent for longer is taken for gone.
+        max_message_size: Bytes of a request's or a result's body (16 MiB).
+
+    Raises:
+        ConfigurationError: The URL or a setting is wrong.
+
+    Example:
+        >>> with Client() as client:  # doctest: +SKIP
+        ...     client.call("fib", 30)
+        832040
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        heartbeat: float = DEFAULT_HEARTBEAT,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    ) -> None:
+        Deadline.after(timeout)
+        positive("heartbeat", heartbeat, most=60_000)
+        positive("max_message_size", max_message_size)
+        self._timeout = timeout
+        self._limit = max_message_size
+        self._address = broker_address(url)
+        name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
+        self._caller = Caller(self._address, name=name, heartbeat=heartbeat)
+
+    @overload
+    def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def call(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def call(self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any) -> R: ...
+    @overload
+    def call(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def call(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> R: ...
+    @overload
+    def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> Any: ...
+    def call(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function on a server and return its result.
+
+        Args:
+            function: ``"fib"``, ``"billing.charge"`` (a named service's), or the function object that was registered:
+                then a type checker knows the arguments and the result, and the result has the annotated type.
+            args: Its positional arguments.
+            timeout: Seconds for everything: connecting, sending, running and the answer. The client's unless given.
+            idempotent: Whether it may run twice: only then is it sent again after a loss. The function's own unless
+                given.
+            wait_for_server: Whether to wait for a server, within the timeout, where there is none.
+            kwargs: Its named arguments.
+
+        Raises:
+            RemoteError: It raised; the error is also an instance of the builtin that it raised.
+            NoServer, Unroutable, FunctionNotFound, InvalidArguments: It did not run.
+            CallTimeout, MaybeExecuted: It may have run.
+            BrokerError: No connection; it did not run.
+            Unencodable, MessageTooLarge: An argument can't be sent; it did not run.
+
+        Example:
+            >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
+            832040
+        """
+        return self.submit(
+            function, *args, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, **kwargs
+        ).result()
+
+    @overload
+    def submit(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    @overload
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    @overload
+    def submit(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
+    ) -> Future[R]: ...
+    @overload
+    def submit(self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any) -> Future[R]: ...
+    @overload
+    def submit(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any
+    ) -> Future[R]: ...
+    @overload
+    def submit(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float | Default = ...,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> Future[Any]: ...
+    def submit(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> Future[Any]:
+        """Send a call and return at once; the result is in the future.
+
+        The arguments are those of `call`. The future ends by the call's deadline whether or not anybody waits for it;
+        ``cancel()`` gives it up, and drops its reply.
+
+        Raises:
+            ConfigurationError: The timeout is None or out of range, or the function object is not registered.
+            Unencodable, MessageTooLarge: An argument can't be sent.
+
+        Example:
+            >>> futures = [client.submit("fib", n) for n in range(10)]  # doctest: +SKIP
+        """
+        seconds = self._timeout if timeout is Default.TIMEOUT else timeout
+        Deadline.after(seconds)
+        target, known = _target(function)
+        return self._submit(
+            target,
+            codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit),
+            timeout=seconds,
+            idempotent=known.idempotent if known is not None and idempotent is None else bool(idempotent),
+            wait_for_server=wait_for_server,
+            read=lambda reply: self._read(reply, known),
+        )
+
+    def map(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | Default = Default.TIMEOUT,
+        wait_for_server: bool = False,
+        in_flight: int = DEFAULT_MAP_IN_FLIGHT,
+    ) -> Iterator[Any]:
+        """Call a function for every item, many at a time; yield the results in the items' order.
+
+        It is lazy: an item is taken when there is room for its call, so the iterables may be endless. A call that
+        fails raises where its result would have come; the calls behind it are given up.
+
+        Args:
+            function: As for `call`.
+            iterables: One for each positional argument; it ends with the shortest.
+            timeout: Seconds for each call. The client's unless given.
+            wait_for_server: As for `call`.
+            in_flight: How many calls are under way at the same time (100).
+
+        Example:
+            >>> list(client.map("fib", range(5)))  # doctest: +SKIP
+            [0, 1, 1, 2, 3]
+        """
+        positive("in_flight", in_flight)
+        arguments = zip(*iterables, strict=False)
+
+        def results() -> Iterator[Any]:
+            calls: deque[Future[Any]] = deque()
+            try:
+                while True:
+                    for each in itertools.islice(arguments, max(0, in_flight - len(calls))):
+                        calls.append(
+                            self.submit(function, *each, timeout=timeout, wait_for_server=wait_for_server)  # type: ignore[call-overload] # one of its forms
+                        )
+                    if not calls:
+                        return
+                    yield calls.popleft().result()
+            finally:
+                for call in calls:
+                    call.cancel()
+
+        return results()
+
+    def close(self) -> None:
+        """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""
+        self._caller.close(_CLOSE_TIMEOUT)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What happened so far: ``late_replies``, ``timeouts``."""
+        return self._caller.counters.copy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({str(self._address)!r})"
+
+    def _submit(
+        self,
+        target: tuple[str, str],
+        body: bytes,
+        *,
+        timeout: float,
+        idempotent: bool,
+        wait_for_server: bool,
+        read: Callable[[Reply], Any],
+    ) -> PendingCall:
+        queue, name = target
+        call = PendingCall(
+            self._caller,
+            self._caller.identity(),
+            queue,
+            name,
+            codec.MSGPACK,
+            body,
+            timeout=timeout,
+            idempotent=idempotent,
+            wait_for_server=wait_for_server,
+            read=read,
+        )
+        self._caller.submit(call)
+        return call
+
+    def _read(self, reply: Reply, known: Function | None) -> Any:
+        """Return a reply's result, or raise its error."""
+        properties = reply.properties
+        value = codec.decode(reply.body, codec.base_type(properties.content_type), limit=self._limit)
+        if properties.type == ERROR:
+            raise rebuild(value)
+        if properties.type != RESULT:
+            raise Undecodable(f"a reply of type {properties.type!r} is not known here; is the server newer?")
+        if known is None:
+            return value
+        try:
+            return known.signature.compile().convert_result(value)
+        except msgspec.ValidationError as error:
+            raise Undecodable(f"{known.name}() returned something else than it is annotated with: {error}") from error
+
+
+def _target(function: Any) -> tuple[tuple[str, str], Function | None]:
+    """Return the queue and the name of what is called, and its registration where the object was given."""
+    if isinstance(function, str):
+        return split_call(function), None
+    if callable(function):
+        known = registered(function)
+        return (known.queue, known.name), known
+    raise ConfigurationError(f"call takes a function's name or a registered function, not {function!r}")

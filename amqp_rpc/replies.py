@@ -1,0 +1,174 @@
+"""The server's second connection: it publishes replies and dead letters, and says which deliveries are settled by it.
+
+It is not the one that consumes: under a memory alarm the broker stops reading from connections that publish, and
+acknowledgements must still get through (https://www.rabbitmq.com/docs/alarms). A reply is handed to the kernel before
+its delivery is acknowledged, a dead letter is confirmed by the broker before: a crash in between repeats, never loses.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.settings import Address
+from amqp_rpc.topology import dead_letter_queue
+from amqp_rpc.transport import Delivery, QueueState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until a dead letter that the broker did not take is published again.
+_PUBLISH_AGAIN = 1.0
+
+
+class Replies:
+    """Publishes what becomes of deliveries; `reply` and `dead_letter` may be called from any thread.
+
+    Args:
+        address: Where the broker is.
+        name: What the broker's tools show for the connection.
+        heartbeat: Seconds.
+        settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
+        on_ready: Called when it can publish for the first time.
+        on_failed: Called when the first attempt to connect failed.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str,
+        heartbeat: float,
+        settled: Callable[[list[Delivery]], object],
+        on_ready: Callable[[], object],
+        on_failed: Callable[[BrokerError], object],
+    ) -> None:
+        self.connection = Connection(address, self, name=name, heartbeat=heartbeat)
+        #: ``returned``: replies whose caller was gone.
+        self.counters: Counter[str] = Counter()
+        self._settled = settled
+        self._on_ready = on_ready
+        self._on_failed = on_failed
+        self._channel: Channel | None = None
+        self._confirming: Channel | None = None
+        #: Replies that wait for a connection, and those that were published but have not left this process.
+        self._unsent: deque[tuple[Message, Delivery]] = deque()
+        self._leaving: list[tuple[Message, Delivery]] = []
+        #: Dead letters that the broker has not confirmed, by identity of their delivery.
+        self._dead: dict[int, tuple[Message, Delivery]] = {}
+
+    def reply(self, message: Message, delivery: Delivery) -> None:
+        """Publish a reply, and settle the delivery that it answers."""
+        self.connection.post(self._publish, message, delivery)
+
+    def dead_letter(self, queue: str, delivery: Delivery, reason: str) -> None:
+        """Copy a delivery to the dead-letter queue of its queue, with the reason, and settle it."""
+        properties = delivery.properties
+        # Headers that the broker wrote (x-death) would make it take the copy for a message in a cycle.
+        headers = {k: v for k, v in (properties.headers or {}).items() if not k.startswith("x-")}
+        headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000)}
+        kept = Properties(
+            content_type=properties.content_type,
+            content_encoding=properties.content_encoding,
+            headers=headers,
+            delivery_mode=2,
+            correlation_id=properties.correlation_id,
+            message_id=properties.message_id,
+            timestamp=properties.timestamp,
+            type=properties.type,
+        )
+        message = Message(dead_letter_queue(queue), kept, delivery.body)
+        self.connection.post(self._bury, message, delivery)
+
+    def on_open(self) -> None:
+        """Open the channels; what waited goes out on them."""
+        self.connection.open_channel(self._opened, self._closed)
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Keep what was not sent for the next connection."""
+        self._channel = self._confirming = None
+        self._unsent.extendleft(reversed(self._leaving))
+        self._leaving.clear()
+        if not self.connection.was_open:
+            self._on_failed(error)
+
+    def _opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.on_returned(self._returned)
+        unsent, self._unsent = self._unsent, deque()
+        for message, delivery in unsent:
+            self._publish(message, delivery)
+        if self._dead:
+            self._open_confirming()
+        self._on_ready()
+
+    def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
+        logger.warning("%s; opening another", error)
+        self._channel = None
+        self.connection.open_channel(self._opened, self._closed)
+
+    def _publish(self, message: Message, delivery: Delivery) -> None:
+        if self._channel is None or not self._channel.publish(message, mandatory=True):
+            self._unsent.append((message, delivery))
+            return
+        self._leaving.append((message, delivery))
+        if len(self._leaving) == 1:
+            self.connection.when_sent(self._left)
+
+    def _left(self) -> None:
+        left, self._leaving = self._leaving, []
+        self._settled([delivery for _, delivery in left])
+
+    def _returned(self, queue: str, _properties: Properties) -> None:
+        self.counters["returned"] += 1
+        logger.info("A reply was dropped: its caller's queue %s is gone", queue)
+
+    def _bury(self, message: Message, delivery: Delivery) -> None:
+        self._dead[id(delivery)] = (message, delivery)
+        if self._confirming is not None:
+            self._bury_now(id(delivery))
+        elif self._channel is not None and len(self._dead) == 1:
+            self._open_confirming()
+
+    def _open_confirming(self) -> None:
+        def opened(channel: Channel) -> None:
+            channel.confirms(lambda: ready(channel))
+
+        def ready(channel: Channel) -> None:
+            self._confirming = channel
+            for key in list(self._dead):
+                self._bury_now(key)
+
+        def closed(_channel: Channel, error: BrokerError, _code: int) -> None:
+            logger.error("Dead letters are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN)
+            self._confirming = None
+            self.connection.loop.call_later(_PUBLISH_AGAIN, again)
+
+        def again() -> None:
+            if self._channel is not None and self._confirming is None and self._dead:
+                self._open_confirming()
+
+        self.connection.open_channel(opened, closed)
+
+    def _bury_now(self, key: int) -> None:
+        channel = self._confirming
+        if channel is None or key not in self._dead:
+            return
+        message, delivery = self._dead[key]
+
+        def declared(_queue: QueueState) -> None:
+            channel.publish_confirmed(message, confirmed)
+
+        def confirmed(taken: bool) -> None:  # noqa: FBT001 - the broker's yes or no
+            if taken:
+                self._dead.pop(key, None)
+                self._settled([delivery])
+            else:
+                logger.error("The broker did not take a dead letter for %s; trying again", message.queue)
+                self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._bury_now(key))
+
+        channel.declare(message.queue, declared)

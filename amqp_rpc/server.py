@@ -1,0 +1,311 @@
+"""A server: it consumes the queues of services, runs their functions and answers.
+
+Three kinds of threads work for it. The owner of the consuming connection hands deliveries to the handlers and
+acknowledges them; handlers run the functions; the owner of the replying connection publishes. None waits for another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.deadline import Deadline
+from amqp_rpc.dispatch import Answer, Dispatcher, Job
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
+from amqp_rpc.handlers import Handlers
+from amqp_rpc.replies import Replies
+from amqp_rpc.service import Function, Service, merge
+from amqp_rpc.settings import (
+    DEFAULT_DRAIN_TIMEOUT,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_THREADS,
+    DEFAULT_TIMEOUT,
+    broker_address,
+    positive,
+)
+from amqp_rpc.transport import Delivery, QueueState
+
+logger = logging.getLogger(__name__)
+
+#: AMQP counts unacknowledged deliveries in 16 bits.
+_MOST_PREFETCH = 65_535
+_PRECONDITION_FAILED = 406
+#: Seconds until a consumer that the broker ended is set up again.
+_CONSUME_AGAIN = 0.5
+#: Seconds for saying good-bye to the broker.
+_CLOSE_TIMEOUT = 5.0
+
+
+class Server:
+    """Runs the functions of services for clients, until it is stopped.
+
+    Args:
+        services: One or more; several may share a queue if their functions' names differ.
+        url: The broker's, ``amqp://user:password@host:port/vhost``; None reads ``AMQP_URL``, else the local default.
+        threads: How many ordinary handlers run at the same time (8).
+        prefetch: How many deliveries of each queue are taken at once; None takes as many as there are threads, so
+            that a call waits at the broker, where another server can take it, and not behind this server's others.
+            ``async def`` handlers: as many run at the same time.
+        heartbeat: Seconds between heartbeats (10.0); they go on while handlers run.
+        max_message_size: Bytes of a request's or a result's body (16 MiB).
+        tracebacks: Whether error replies carry the handler's traceback (True).
+
+    Raises:
+        ConfigurationError: A setting is out of range, or two functions have one name.
+
+    Example:
+        >>> with Server(service, url="amqp://localhost") as server:  # doctest: +SKIP
+        ...     server.wait()
+    """
+
+    def __init__(
+        self,
+        *services: Service,
+        url: str | None = None,
+        threads: int = DEFAULT_THREADS,
+        prefetch: int | None = None,
+        heartbeat: float = DEFAULT_HEARTBEAT,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        tracebacks: bool = True,
+    ) -> None:
+        if not services:
+            raise ConfigurationError("a server needs a service: Server(service)")
+        positive("threads", threads, most=10_000)
+        positive("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
+        positive("heartbeat", heartbeat, most=60_000)
+        positive("max_message_size", max_message_size)
+        self.address = broker_address(url)
+        self.threads = threads
+        self.prefetch = prefetch or threads
+        #: The functions that it runs, by queue and name.
+        self.functions: dict[str, dict[str, Function]] = merge(services)
+        #: What was done: ``result``, ``raised``, ``refused``, ``expired``, ``stale_acks``.
+        self.counters: Counter[str] = Counter()
+        self._dispatchers = {
+            queue: Dispatcher(functions, max_message_size=max_message_size, tracebacks=tracebacks)
+            for queue, functions in self.functions.items()
+        }
+        self._handlers = Handlers(threads)
+        name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
+        self._connection = Connection(self.address, self, name=f"{name} (calls)", heartbeat=heartbeat)
+        self._replies = Replies(
+            self.address,
+            name=f"{name} (replies)",
+            heartbeat=heartbeat,
+            settled=lambda deliveries: self._connection.post(self._acknowledge, deliveries),
+            on_ready=lambda: self._connection.post(self._part_ready, "replies"),
+            on_failed=self._failed,
+        )
+        self._started = threading.Event()
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+        self._failure: AmqpRpcError | None = None
+        # From here on: the owner's alone.
+        self._not_ready = {"replies", *self.functions}
+        self._consumers: dict[str, tuple[Channel, str]] = {}
+        self._cancelling: set[str] = set()
+        self._in_hand = 0
+        self._draining = False
+
+    def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Connect and begin to serve; return once every queue is consumed.
+
+        Args:
+            timeout: Seconds to wait for that (30.0).
+
+        Raises:
+            BrokerError: No connection: wrong host, port, password or virtual host.
+            ConfigurationError: A queue exists with other arguments.
+        """
+        deadline = Deadline.after(timeout)
+        asynchronous = any(f.asynchronous for functions in self.functions.values() for f in functions.values())
+        self._handlers.start(asynchronous=asynchronous)
+        self._connection.start()
+        self._replies.connection.start()
+        if not self._started.wait(deadline.remaining()):
+            self._failure = NotConnected(f"the broker at {self.address} did not answer within {timeout:g} s")
+        if self._failure is not None:
+            self._close()
+            raise self._failure
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `stop` is called; return whether it was.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+        """
+        return self._stopping.wait(timeout)
+
+    def stop(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> bool:
+        """Take no more calls, finish those that were delivered, acknowledge and close. Heartbeats go on meanwhile.
+
+        Args:
+            drain_timeout: Seconds to wait for running handlers (30.0). What is not done by then is given back to the
+                broker.
+
+        Returns:
+            Whether all that was delivered was finished.
+        """
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._connection.post(self._drain)
+        drained = self._drained.wait(drain_timeout) if self._connection.alive else True
+        self._close()
+        return drained
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def on_open(self) -> None:
+        """Declare the queues and consume them, each on a channel of its own: an error of one leaves the others."""
+        for queue in self._dispatchers:
+            self._consume(queue)
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Forget the consumers; what is in hand will be answered all the same, and given to a server again."""
+        self._consumers.clear()
+        self._cancelling.clear()
+        self._check_drained()
+        if not self._connection.was_open:
+            self._failed(error)
+
+    def _failed(self, error: AmqpRpcError) -> None:
+        if not self._started.is_set():
+            self._failure = error
+            self._started.set()
+
+    def _consume(self, queue: str) -> None:
+        dispatcher = self._dispatchers[queue]
+
+        def opened(channel: Channel) -> None:
+            channel.prefetch(self.prefetch)
+            channel.declare(queue, lambda state: declared(channel, state))
+
+        def declared(channel: Channel, _state: QueueState) -> None:
+            tag = channel.consume(
+                queue,
+                lambda delivery: self._deliver(queue, dispatcher, delivery),
+                acknowledge=True,
+                then=lambda: self._part_ready(queue),
+                on_cancelled=lambda: cancelled(channel),
+            )
+            self._consumers[queue] = (channel, tag)
+
+        def cancelled(channel: Channel) -> None:
+            logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
+            channel.close()
+            again()
+
+        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
+            if not self._started.is_set():
+                self._failed(_refusal(queue, error, code))
+                return
+            logger.warning("%s; consuming %s again", error, queue)
+            again()
+
+        def again() -> None:
+            self._consumers.pop(queue, None)
+            self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
+
+        def once_more() -> None:
+            if not self._draining and queue not in self._consumers and self._connection.is_open:
+                self._consume(queue)
+
+        self._connection.open_channel(opened, closed)
+
+    def _part_ready(self, part: str) -> None:
+        self._not_ready.discard(part)
+        if not self._not_ready:
+            self._started.set()
+
+    def _deliver(self, queue: str, dispatcher: Dispatcher, delivery: Delivery) -> None:
+        self._in_hand += 1
+        if dispatcher.asynchronous(delivery.properties):
+
+            async def work() -> None:
+                todo = self._accept(dispatcher, delivery)
+                self._settle(queue, delivery, await todo.run_async() if isinstance(todo, Job) else todo)
+
+            self._handlers.submit_async(work)
+        else:
+
+            def run() -> None:
+                todo = self._accept(dispatcher, delivery)
+                self._settle(queue, delivery, todo.run() if isinstance(todo, Job) else todo)
+
+            self._handlers.submit(run)
+
+    @staticmethod
+    def _accept(dispatcher: Dispatcher, delivery: Delivery) -> Job | Answer:
+        return dispatcher.accept(
+            delivery.properties, delivery.body, redelivered=delivery.redelivered, now=time.time()
+        )
+
+    def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
+        self.counters[answer.outcome] += 1
+        if answer.reply is not None:
+            self._replies.reply(answer.reply, delivery)
+        elif answer.dead_letter is not None:
+            self._replies.dead_letter(queue, delivery, answer.dead_letter)
+        else:
+            self._connection.post(self._acknowledge, [delivery])
+
+    def _acknowledge(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self._in_hand -= 1
+            if not delivery.channel.ack(delivery.tag):
+                self.counters["stale_acks"] += 1
+        self._check_drained()
+
+    def _drain(self) -> None:
+        self._draining = True
+        for queue, (channel, tag) in list(self._consumers.items()):
+            if channel.cancel(tag, lambda queue=queue: self._cancelled(queue)):  # type: ignore[misc] # bound now
+                self._cancelling.add(queue)
+        self._check_drained()
+
+    def _cancelled(self, queue: str) -> None:
+        self._cancelling.discard(queue)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._draining and not self._cancelling and self._in_hand == 0:
+            # The acknowledgements must have left before the connection is closed.
+            self._when_sent(self._drained.set)
+
+    def _when_sent(self, callback: Callable[[], object]) -> None:
+        if self._connection.is_open:
+            self._connection.when_sent(callback)
+        else:
+            callback()
+
+    def _close(self) -> None:
+        self._stopping.set()
+        # In this order: once the consuming connection is gone the broker gives what is left to other servers.
+        self._connection.close(_CLOSE_TIMEOUT)
+        self._replies.connection.close(_CLOSE_TIMEOUT)
+        self._handlers.stop()
+
+
+def _refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
+    if code == _PRECONDITION_FAILED:
+        return ConfigurationError(
+            f"queue {queue!r} exists with other arguments than a durable classic queue's: {error}. "
+            "Delete it, or give the service another name"
+        )
+    return error
