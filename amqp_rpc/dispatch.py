@@ -146,7 +146,7 @@ class Dispatcher:
             logger.warning("%s() raised, and nobody asked for an answer: %r", function.name, error)
             return Answer(None, None, "raised")
         logger.info("%s() raised %r", function.name, error)
-        text = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:] if self._tracebacks else None
+        text = _traceback(error) if self._tracebacks else None
         return Answer(self._error(request, describe_raised(error, traceback=text)), None, "raised")
 
     def _find(self, request: Request) -> Function:
@@ -202,6 +202,12 @@ class Dispatcher:
             content_type=_reply_type(request), correlation_id=request.correlation_id, type=kind, delivery_mode=1
         )
         return Message(request.reply_to, properties, body)
+
+
+def _traceback(error: BaseException) -> str:
+    """Return an exception's traceback as text, from the handler on: the frame that called it says nothing."""
+    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    return "".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:]
 
 
 def _reply_type(request: Request) -> str:

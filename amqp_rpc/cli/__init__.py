@@ -1,1 +1,27 @@
+"""The command line: ``amqp-rpc``. One line for what a user can cause, a named exit code, and never a traceback."""
 
+from __future__ import annotations
+
+import click
+
+from amqp_rpc import __version__
+from amqp_rpc.cli.broker import broker
+from amqp_rpc.cli.call import call
+from amqp_rpc.cli.serve import serve
+
+_EPILOG = """\b
+Examples:
+  amqp-rpc broker start              a RabbitMQ for development
+  amqp-rpc serve services.fib        run the functions of services/fib.py
+  amqp-rpc call fib 30               call one of them
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="amqp-rpc")
+def main() -> None:
+    """Call Python functions in other processes through RabbitMQ as simply as local ones."""
+
+
+for _command in (serve, call, broker):
+    main.add_command(_command)

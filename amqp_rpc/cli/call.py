@@ -1,0 +1,95 @@
+"""``amqp-rpc call``: one call from the shell, its result as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from amqp_rpc import codec
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
+from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.client import Client
+from amqp_rpc.errors import RemoteError
+from amqp_rpc.settings import DEFAULT_TIMEOUT
+
+_EPILOG = f"""\b
+Arguments are JSON where they parse and text where they don't; name=value gives a named one.
+  amqp-rpc call fib 30
+  amqp-rpc call fib -- -1                      behind -- nothing is an option
+  amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
+\b
+Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
+{Exit.NO_SERVER:d} no server, {Exit.TIMEOUT:d} timeout,
+{Exit.MAYBE_EXECUTED:d} the server died and the function may have run, {Exit.REMOTE_ERROR:d} the function raised,
+{Exit.BAD_ARGUMENTS:d} bad arguments, {Exit.NO_FUNCTION:d} no such function, {Exit.CONFIGURATION:d} wrong settings.
+"""
+
+
+class _Call(click.Command):
+    """A command whose negative numbers are arguments: ``amqp-rpc call fib -1``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            first = next((i for i, argument in enumerate(args) if _is_number(argument) and argument[0] == "-"), None)
+            if first is not None:
+                options = [a for a in args[first:] if a.startswith("--")]
+                if not options:
+                    args = [*args[:first], "--", *args[first:]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Call, epilog=_EPILOG)
+@click.argument("function")
+@click.argument("arguments", nargs=-1)
+@url_option
+@option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="Seconds that the call may take.")
+@option("wait-for-server", is_flag=True, help="Wait for a server, within the timeout, where there is none.")
+@click.option("--traceback", is_flag=True, help="Show the server's traceback when the function raises.")
+def call(  # noqa: PLR0913 - each is an option of the command
+    function: str, arguments: tuple[str, ...], url: str | None, timeout: float, *, wait_for_server: bool, traceback: bool
+) -> None:
+    """Call FUNCTION on a server and print its result as JSON."""
+    positional, named = parse(arguments)
+    with one_line_errors():
+        client = Client(url)
+        try:
+            result = client.submit(
+                function, *positional, timeout=timeout, wait_for_server=wait_for_server, **named
+            ).result()
+        except RemoteError as error:
+            if traceback and error.traceback:
+                click.echo(error.traceback, err=True)
+            fail(f"{error.type}: {error.message}", exit_code(error))
+        finally:
+            client.close()
+        # A result of the server's limit may be longer as JSON, and printing has none.
+        click.echo(codec.encode(result, codec.JSON, limit=2**62).decode())
+
+
+def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the named arguments that words on a command line stand for."""
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name.isidentifier():
+            named[name] = _value(value)
+        elif named:
+            fail(f"{argument!r} stands behind named arguments; positional ones come first", Exit.USAGE)
+        else:
+            positional.append(_value(argument))
+    return positional, named
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _is_number(text: str) -> bool:
+    return isinstance(_value(text), int | float)

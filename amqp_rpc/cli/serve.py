@@ -1,0 +1,142 @@
+"""``amqp-rpc serve``: run the functions of services, in one process or in several."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from amqp_rpc import __version__
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.failing import one_line_errors
+from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.loading import load
+from amqp_rpc.server import Server
+from amqp_rpc.settings import DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_THREADS
+from amqp_rpc.supervisor import PIPES, Supervisor, follow_parent
+
+_EPILOG = f"""\b
+TARGET is a module with a service (services.fib), or package.module:attribute.
+  amqp-rpc serve services.fib
+  amqp-rpc serve services.fib shop.billing:service --threads 16
+  amqp-rpc serve services.fib --processes 4
+\b
+The first Ctrl-C or SIGTERM drains: calls that were delivered are finished. The second ends at once.
+Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained in time, {Exit.INTERRUPTED:d} ended at \
+once, {Exit.NO_BROKER:d} no broker,
+{Exit.ACCESS_REFUSED:d} access refused, {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, \
+{Exit.NO_SERVICE:d} it has no service, {Exit.CONFIGURATION:d} wrong settings.
+"""
+_LEVELS = ["debug", "info", "warning", "error"]
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@url_option
+@option("threads", type=int, default=DEFAULT_THREADS, help="Handlers that run at the same time, in each process.")
+@option("prefetch", type=int, show_default="threads", help="Calls of each queue that a process takes at once.")
+@option("processes", type=click.IntRange(1, 1024), default=1, help="Server processes; a dead one is replaced.")
+@option("heartbeat", type=float, default=DEFAULT_HEARTBEAT, metavar="SECONDS", help="Seconds between heartbeats.")
+@option("max-message-size", type=int, default=DEFAULT_MAX_MESSAGE_SIZE, help="Bytes of a request's or result's body.")
+@option(
+    "drain-timeout",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_DRAIN_TIMEOUT,
+    metavar="SECONDS",
+    help="Seconds that running calls get to finish when it is told to stop.",
+)
+@option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback of what a function raises.")
+@option("log-level", type=click.Choice(_LEVELS), default="warning", help="What is logged, on standard error.")
+def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
+    """Run the functions of services until Ctrl-C."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # pika reports each failure several times; what matters of it is in our own lines.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    with one_line_errors():
+        services = [service for target in targets for service in load(target)]
+        server = Server(*services, **settings)
+        if processes > 1:
+            sys.exit(_supervise(server, targets, processes, {**settings, "drain_timeout": drain_timeout}, log_level))
+        sys.exit(_run(server, drain_timeout))
+
+
+def _run(server: Server, drain_timeout: float) -> int:
+    # A queue, not an Event: it may be put to from a signal handler that interrupts whoever waits for it.
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    supervised = PIPES in os.environ
+    tell_ready = follow_parent(lambda: told.put(None))
+    _on_signals(first=lambda: told.put(None), second=lambda: os._exit(Exit.INTERRUPTED))
+    server.start()
+    tell_ready()
+    if supervised:
+        told.get()
+        return Exit.OK if server.stop(drain_timeout=drain_timeout) else Exit.DRAIN_TIMEOUT
+    click.echo(banner(server, processes=1), err=True)
+    told.get()
+    click.echo(f"Stopping: calls in hand get {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True)
+    drained = server.stop(drain_timeout=drain_timeout)
+    click.echo(_counts(server), err=True)
+    return Exit.OK if drained else Exit.DRAIN_TIMEOUT
+
+
+def _supervise(
+    server: Server, targets: tuple[str, ...], processes: int, settings: dict[str, Any], log_level: str
+) -> int:
+    tracebacks = "--tracebacks" if settings.pop("tracebacks") else "--no-tracebacks"
+    # By the environment, because a command line shows in every list of processes, and a URL holds a password.
+    url = settings.pop("url")
+    values = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
+    options = ["--processes=1", f"--log-level={log_level}", tracebacks, *values]
+    supervisor = Supervisor(
+        [sys.executable, "-m", "amqp_rpc", "serve", *options, "--", *targets],
+        processes,
+        environment={"AMQP_RPC_URL": url} if url else {},
+        on_ready=lambda: click.echo(banner(server, processes=processes), err=True),
+    )
+    _on_signals(first=supervisor.stop, second=supervisor.kill)
+    return supervisor.run()
+
+
+def banner(server: Server, *, processes: int) -> str:
+    """Return what a server says when it is ready."""
+    functions = [(queue, f.signature) for queue, each in server.functions.items() for f in each.values()]
+    width = max(len("handlers"), *(len(queue) for queue in server.functions))
+    seen: set[str] = set()
+    lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.address}"]
+    for queue, signature in functions:
+        lines.append(f"  {'' if queue in seen else queue:{width}}  {signature}")
+        seen.add(queue)
+    how_many = f"{_plural(processes, 'process', 'processes')} × {_plural(server.threads, 'thread', 'threads')}"
+    lines.append(f"  {'handlers':{width}}  {how_many}, prefetch {server.prefetch}")
+    lines.append("Ready. Ctrl-C to stop.")
+    return "\n".join(lines)
+
+
+def _counts(server: Server) -> str:
+    done = server.counters
+    return (
+        f"Stopped. {_plural(done['result'], 'result', 'results')}, {done['raised']} raised, {done['refused']} refused, "
+        f"{done['expired']} expired."
+    )
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _on_signals(*, first: Callable[[], object], second: Callable[[], object]) -> None:
+    seen = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal seen
+        seen += 1
+        (first if seen == 1 else second)()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
