@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client, Default
+from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.settings import DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_TIMEOUT, positive
 
 P = ParamSpec("P")
@@ -106,13 +107,47 @@ class AsyncClient:
         """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop."""
         return asyncio.wrap_future(self._client.submit(function, *args, **kwargs))
 
+    @overload
+    def map(
+        self,
+        function: Callable[..., Awaitable[R]],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | Default = ...,
+        wait_for_server: bool = False,
+        chunksize: int = 1,
+        in_flight: int = ...,
+    ) -> AsyncIterator[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[..., R],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | Default = ...,
+        wait_for_server: bool = False,
+        chunksize: int = 1,
+        in_flight: int = ...,
+    ) -> AsyncIterator[R]: ...
+    @overload
+    def map(
+        self,
+        function: str,
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | Default = ...,
+        wait_for_server: bool = False,
+        chunksize: int = 1,
+        in_flight: int = ...,
+    ) -> AsyncIterator[Any]: ...
     async def map(
         self,
-        function: Callable[..., Any] | str,
+        function: Any,
         /,
         *iterables: Iterable[Any],
         timeout: float | Default = Default.TIMEOUT,
         wait_for_server: bool = False,
+        chunksize: int = 1,
         in_flight: int = DEFAULT_MAP_IN_FLIGHT,
     ) -> AsyncIterator[Any]:
         """Call a function for every item, many at a time; yield the results in the items' order: see `Client.map`.
@@ -122,18 +157,23 @@ class AsyncClient:
             [0, 1, 1, 2, 3]
         """
         positive("in_flight", in_flight)
+        positive("chunksize", chunksize)
         arguments = zip(*iterables, strict=False)
-        calls: deque[asyncio.Future[Any]] = deque()
+        send = self._client.chunks(function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server)
+        messages = max(1, in_flight // chunksize)
+        waiting: deque[asyncio.Future[list[Any]]] = deque()
         try:
             while True:
-                for each in itertools.islice(arguments, max(0, in_flight - len(calls))):
-                    calls.append(self.submit(function, *each, timeout=timeout, wait_for_server=wait_for_server))  # type: ignore[call-overload] # one of its forms
-                if not calls:
+                waiting.extend(map(asyncio.wrap_future, itertools.islice(send, messages - len(waiting))))
+                if not waiting:
                     return
-                yield await calls.popleft()
+                for outcome in await waiting.popleft():
+                    if isinstance(outcome, AmqpRpcError):
+                        raise outcome
+                    yield outcome
         finally:
-            for call in calls:
-                call.cancel()
+            for future in waiting:
+                future.cancel()
 
     async def close(self) -> None:
         """Close the connection: `Client.close`, without blocking the event loop."""

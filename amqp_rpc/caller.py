@@ -65,6 +65,7 @@ class PendingCall(Future[Any]):
         timeout: float,
         idempotent: bool,
         wait_for_server: bool,
+        chunk: bool,
         read: Callable[[Reply], Any],
     ) -> None:
         super().__init__()
@@ -77,6 +78,7 @@ class PendingCall(Future[Any]):
         self.expires_at = time.monotonic() + timeout
         self.idempotent = idempotent
         self.wait_for_server = wait_for_server
+        self.chunk = chunk
         #: Whether the request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1
@@ -310,6 +312,7 @@ class Caller:
             remaining=remaining,
             attempt=call.attempt,
             idempotent=call.idempotent,
+            chunk=call.chunk,
         )
         call.written = True
         if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):

@@ -1,19 +1,22 @@
 """From a delivery to an answer: which function runs, with which arguments, and what is said when none can.
 
-Pure: it opens nothing, starts nothing and reads no clock. Whatever bytes come in, an `Answer` or a `Job` comes out,
+Pure: it opens nothing, starts nothing, and its clock is given to it. Whatever bytes come in, an `Answer` or a `Job` comes out,
 and never an exception: a bad message must not stop a server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from amqp_rpc import codec
 from amqp_rpc.codec import JSON, MSGPACK, TEXT
-from amqp_rpc.envelope import ERROR, RESULT, Message, Properties, Request
+from amqp_rpc.envelope import ERROR, RESULT, RESULTS, Message, Properties, Request
 from amqp_rpc.errors import (
     AmqpRpcError,
     CodecError,
@@ -21,7 +24,9 @@ from amqp_rpc.errors import (
     FunctionNotFound,
     InvalidArguments,
     MaybeExecuted,
+    MessageTooLarge,
     Undecodable,
+    Unencodable,
 )
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.service import Function, default_function
@@ -79,6 +84,59 @@ class Job:
         return self._dispatcher.returned(self.request, self.function, result)
 
 
+class Chunk:
+    """Many calls of one function that came in one message; they run and fail one by one."""
+
+    __slots__ = ("_dispatcher", "calls", "function", "request")
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: Request, function: Function, calls: list[tuple[Any, Any] | AmqpRpcError]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.request = request
+        self.function = function
+        self.calls = calls
+
+    def run(self) -> Answer:
+        """Make the calls in their order and return the answer to all of them."""
+        outcomes: list[Outcome] = []
+        for call in self.calls:
+            if (refused := self._refused(call)) is not None:
+                outcomes.append(refused)
+                continue
+            args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
+            try:
+                outcomes.append((True, self.function.call(*args, **kwargs)))
+            except BaseException as error:
+                outcomes.append((False, self._dispatcher.described(self.function, error)))
+        return self._dispatcher.returned_many(self.request, self.function, outcomes)
+
+    async def run_async(self) -> Answer:
+        """Make the calls, all at the same time, and return the answer to all of them."""
+        outcomes = await asyncio.gather(*map(self._run_one, self.calls))
+        return self._dispatcher.returned_many(self.request, self.function, list(outcomes))
+
+    async def _run_one(self, call: tuple[Any, Any] | AmqpRpcError) -> Outcome:
+        if (refused := self._refused(call)) is not None:
+            return refused
+        args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
+        try:
+            return (True, await self.function.call(*args, **kwargs))
+        except BaseException as error:
+            return (False, self._dispatcher.described(self.function, error))
+
+    def _refused(self, call: tuple[Any, Any] | AmqpRpcError) -> Outcome | None:
+        if isinstance(call, AmqpRpcError):
+            return (False, describe_verdict(call))
+        if self._dispatcher.expired(self.request):
+            return (False, describe_verdict(Expired(f"the time for {self.function.name}() was over before it started")))
+        return None
+
+
+#: What one call of a chunk came to: whether it has a result, and the result or the error's map.
+Outcome = tuple[bool, Any]
+
+
 class Dispatcher:
     """The functions of one queue, ready for deliveries.
 
@@ -86,27 +144,35 @@ class Dispatcher:
         functions: By name.
         max_message_size: The most bytes of a body, in either direction.
         tracebacks: Whether error replies carry the handler's traceback.
+        clock: Unix time in seconds.
     """
 
-    def __init__(self, functions: dict[str, Function], *, max_message_size: int, tracebacks: bool) -> None:
+    def __init__(
+        self,
+        functions: dict[str, Function],
+        *,
+        max_message_size: int,
+        tracebacks: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._functions = functions
         self._default = default_function(functions)
         self._limit = max_message_size
         self._tracebacks = tracebacks
+        self._clock = clock
 
     def asynchronous(self, properties: Properties) -> bool:
         """Return whether the delivery is for an ``async def`` function."""
         function = self._functions.get(properties.type) if properties.type else self._default
         return function is not None and function.asynchronous
 
-    def accept(self, properties: Properties, body: bytes, *, redelivered: bool, now: float) -> Job | Answer:
+    def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> Job | Chunk | Answer:
         """Return the job that a delivery asks for, or the answer where there is none to run.
 
         Args:
             properties: The delivery's, as they came.
             body: The delivery's.
             redelivered: Whether the broker gave it to a server before.
-            now: Unix time in seconds.
         """
         request = Request.read(properties, body, redelivered=redelivered)
         try:
@@ -117,8 +183,10 @@ class Dispatcher:
                     f"the server that had the call of {function.name}() died before it answered; the function may "
                     "have run. If it may run twice, declare it idempotent=True"
                 )
-            if request.expired(now):
+            if self.expired(request):
                 raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
+            if request.chunked:
+                return Chunk(self, request, function, self._chunk(request, function))
             args, kwargs = self._arguments(request, function)
         except AmqpRpcError as error:
             return self._refused(request, error)
@@ -127,6 +195,10 @@ class Dispatcher:
             logger.exception("A message for %s could not be read; it is refused", request.function)
             return self._refused(request, Undecodable(f"the message could not be read: {error!r}"))
         return Job(self, request, function, args, kwargs)
+
+    def expired(self, request: Request) -> bool:
+        """Return whether nobody waits for the answer any more."""
+        return request.expired(self._clock())
 
     def returned(self, request: Request, function: Function, result: Any) -> Answer:
         """Return the answer for a result."""
@@ -145,9 +217,35 @@ class Dispatcher:
         if request.reply_to is None:
             logger.warning("%s() raised, and nobody asked for an answer: %r", function.name, error)
             return Answer(None, None, "raised")
+        return Answer(self._error(request, self.described(function, error)), None, "raised")
+
+    def described(self, function: Function, error: BaseException) -> dict[str, Any]:
+        """Return the map for what a handler raised."""
         logger.info("%s() raised %r", function.name, error)
-        text = _traceback(error) if self._tracebacks else None
-        return Answer(self._error(request, describe_raised(error, traceback=text)), None, "raised")
+        return describe_raised(error, traceback=_traceback(error) if self._tracebacks else None)
+
+    def returned_many(self, request: Request, function: Function, outcomes: list[Outcome]) -> Answer:
+        """Return the answer to a chunk; a result that can't be sent is an error in its place."""
+        if request.reply_to is None:
+            return Answer(None, None, "result")
+        content_type = _reply_type(request)
+        try:
+            body = codec.encode(outcomes, content_type, limit=self._limit)
+        except Unencodable:
+            sendable = [self._sendable(function, outcome, content_type) for outcome in outcomes]
+            return self.returned_many(request, function, sendable)
+        except MessageTooLarge as error:
+            refusal = MessageTooLarge(f"{len(outcomes)} calls of {function.name}() ran; together, {error}")
+            return Answer(self._error(request, {**describe_verdict(refusal), "data": {"ran": True}}), None, "raised")
+        return Answer(self._reply(request, RESULTS, body), None, "result")
+
+    def _sendable(self, function: Function, outcome: Outcome, content_type: str) -> Outcome:
+        try:
+            codec.encode(outcome, content_type, limit=self._limit)
+        except Unencodable as error:
+            refusal = Unencodable(f"{function.name}() ran, and its result was not sent: {error}")
+            return (False, {**describe_verdict(refusal), "data": {"ran": True}})
+        return outcome
 
     def _find(self, request: Request) -> Function:
         if request.function is None:
@@ -168,10 +266,26 @@ class Dispatcher:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if request.content_type == TEXT:
             return function.signature.compile().bind_text(value)
+        return self._bound(function, value)
+
+    def _chunk(self, request: Request, function: Function) -> list[tuple[Any, Any] | AmqpRpcError]:
+        value = codec.decode(request.body, request.content_type, limit=self._limit)
+        if not isinstance(value, list):
+            raise InvalidArguments(f"the body of a chunk is a list of calls; it was {codec.brief(value)}")
+        calls: list[tuple[Any, Any] | AmqpRpcError] = []
+        for each in value:
+            try:
+                calls.append(self._bound(function, each))
+            except InvalidArguments as error:
+                calls.append(error)
+        return calls
+
+    @staticmethod
+    def _bound(function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
         match value:
             case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
                 return function.signature.compile().bind(args, kwargs)
-        raise InvalidArguments(f"the body is [positional, named], such as [[30], {{}}]; it was {codec.brief(value)}")
+        raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {codec.brief(value)}")
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
         outcome = "expired" if isinstance(error, Expired) else "refused"

@@ -13,6 +13,8 @@ from amqp_rpc.codec import base_type
 
 #: What ``type`` says of a reply.
 RESULT: Final = "result"
+#: The reply to a chunk of calls: a list of ``[true, result]`` and ``[false, error]``.
+RESULTS: Final = "results"
 ERROR: Final = "error"
 
 #: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
@@ -55,6 +57,7 @@ class Request:
     correlation_id: str | None
     deadline: float | None
     idempotent: bool
+    chunked: bool
     redelivered: bool
     body: bytes = field(repr=False)
 
@@ -72,6 +75,7 @@ class Request:
             correlation_id=properties.correlation_id,
             deadline=deadline / 1000 if numeric else None,  # type: ignore[operator] # checked one line above
             idempotent=headers.get("idempotent") is True,
+            chunked=headers.get("chunk") is True,
             redelivered=redelivered,
             body=body,
         )
@@ -94,6 +98,7 @@ def request_properties(
     remaining: float,
     attempt: int = 1,
     idempotent: bool = False,
+    chunk: bool = False,
 ) -> Properties:
     """Return the properties of a request that is about to be written.
 
@@ -105,11 +110,14 @@ def request_properties(
         remaining: Seconds until nobody waits for it any more.
         attempt: 1 for the first time that it is sent.
         idempotent: Whether it may run more than once.
+        chunk: Whether the body is a list of calls.
     """
     now = time.time()
     headers: dict[str, Any] = {"deadline": int((now + remaining) * 1000), "attempt": attempt}
     if idempotent:
         headers["idempotent"] = True
+    if chunk:
+        headers["chunk"] = True
     return Properties(
         content_type=content_type,
         headers=headers,

@@ -53,8 +53,9 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            part = "" if error.name == name else f": {error.name!r} is missing"
             raise ModuleMissing(
-                f"there is no module {name!r}: {error.name!r} was not found in {here} nor where Python is installed"
+                f"there is no module {name!r} in {here}, nor where Python looks for modules{part}"
             ) from error
         raise ImportFailed(_failure(name, error)) from error
     except ConfigurationError:

@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
@@ -18,7 +17,7 @@ from typing import Self
 
 from amqp_rpc.connection import Channel, Connection
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.dispatch import Answer, Dispatcher, Job
+from amqp_rpc.dispatch import Answer, Dispatcher
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.replies import Replies
@@ -238,23 +237,17 @@ class Server:
         if dispatcher.asynchronous(delivery.properties):
 
             async def work() -> None:
-                todo = self._accept(dispatcher, delivery)
-                self._settle(queue, delivery, await todo.run_async() if isinstance(todo, Job) else todo)
+                todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+                self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
 
             self._handlers.submit_async(work)
         else:
 
             def run() -> None:
-                todo = self._accept(dispatcher, delivery)
-                self._settle(queue, delivery, todo.run() if isinstance(todo, Job) else todo)
+                todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+                self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
 
             self._handlers.submit(run)
-
-    @staticmethod
-    def _accept(dispatcher: Dispatcher, delivery: Delivery) -> Job | Answer:
-        return dispatcher.accept(
-            delivery.properties, delivery.body, redelivered=delivery.redelivered, now=time.time()
-        )
 
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
