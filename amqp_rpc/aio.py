@@ -7,17 +7,17 @@ import itertools
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
-from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client, Default
+from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.forms import AsyncForms, Default
 from amqp_rpc.settings import DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_TIMEOUT, positive
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncClient:
+class AsyncClient(AsyncForms):
     """Calls functions that servers run, from asyncio; the arguments are those of `Client`.
 
     Example:
@@ -36,75 +36,7 @@ class AsyncClient:
     ) -> None:
         self._client = Client(url, timeout=timeout, heartbeat=heartbeat, max_message_size=max_message_size)
 
-    @overload
-    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def call(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
-    ) -> R: ...
-    @overload
-    async def call(self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any) -> R: ...
-    @overload
-    async def call(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> R: ...
-    @overload
-    async def call(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> R: ...
-    @overload
-    async def call(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float | Default = ...,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Any: ...
-    async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function on a server and return its result: `Client.call`, awaited.
-
-        Cancelling the awaiting task gives the call up; it may run all the same.
-        """
-        return await self.submit(function, *args, **kwargs)
-
-    @overload
-    def submit(
-        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Future[R]: ...
-    @overload
-    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
-    ) -> asyncio.Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any
-    ) -> asyncio.Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> asyncio.Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> asyncio.Future[R]: ...
-    @overload
-    def submit(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float | Default = ...,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> asyncio.Future[Any]: ...
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop."""
+    def _start(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         return asyncio.wrap_future(self._client.submit(function, *args, **kwargs))
 
     @overload

@@ -12,12 +12,10 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
 
-from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.calls import PendingCall, Reply
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message, Properties, request_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -36,108 +34,8 @@ from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after its deadline that a waiting thread gives the owner to end a call, before it does so itself.
-_GRACE = 0.05
 #: Seconds between two looks at a queue without consumers, for calls with ``wait_for_server``.
 _LOOK_AGAIN = 0.1
-
-
-@dataclass(slots=True, frozen=True)
-class Reply:
-    """A reply as it came."""
-
-    properties: Properties
-    body: bytes
-
-
-class PendingCall(Future[Any]):
-    """A call under way: a `concurrent.futures.Future` whose result is decoded when it is asked for."""
-
-    def __init__(
-        self,
-        caller: Caller,
-        identity: str,
-        queue: str,
-        function: str,
-        content_type: str,
-        body: bytes,
-        *,
-        timeout: float,
-        idempotent: bool,
-        wait_for_server: bool,
-        chunk: bool,
-        read: Callable[[Reply], Any],
-    ) -> None:
-        super().__init__()
-        self.identity = identity
-        self.queue = queue
-        self.function = function
-        self.content_type = content_type
-        self.body = body
-        self.timeout = timeout
-        self.expires_at = time.monotonic() + timeout
-        self.idempotent = idempotent
-        self.wait_for_server = wait_for_server
-        self.chunk = chunk
-        #: Whether the request was given to the connection: from then on it may run.
-        self.written = False
-        self.attempt = 1
-        self._caller = caller
-        self._read = read
-        self._outcome: tuple[Any, BaseException | None] | None = None
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the function's result, or raise what became of the call.
-
-        Args:
-            timeout: Seconds to wait; None waits until the call's own deadline, never longer.
-
-        Raises:
-            TimeoutError: It took longer than ``timeout``; the call goes on.
-            CallError: See `amqp_rpc.errors`.
-        """
-        self._wait(timeout)
-        value, error = self._opened(super().result(0))
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Else the exception's traceback, this frame and the call keep each other alive.
-                del error, self
-        return value
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call ended with, None for a result; waits as `result` does."""
-        self._wait(timeout)
-        failure = super().exception(0)
-        return failure if failure is not None else self._opened(super().result(0))[1]
-
-    def cancel(self) -> bool:
-        """Give the call up. It may run all the same; its reply is dropped."""
-        if self._caller.pending.take(self.identity) is None:
-            return self.cancelled()
-        return super().cancel()
-
-    def _wait(self, timeout: float | None) -> None:
-        left = self.expires_at - time.monotonic() + _GRACE
-        if self.done():
-            return
-        if timeout is not None and timeout < left:
-            super().exception(timeout)
-            return
-        try:
-            super().exception(max(0.0, left))
-        except TimeoutError:
-            # The owner is late, or stuck in a name look-up: the promise is that a call ends by its deadline.
-            self._caller.expire(self)
-
-    def _opened(self, reply: Reply) -> tuple[Any, BaseException | None]:
-        if self._outcome is None:
-            try:
-                self._outcome = (self._read(reply), None)
-            except AmqpRpcError as error:
-                self._outcome = (None, error)
-        return self._outcome
 
 
 class Caller:
@@ -186,9 +84,13 @@ class Caller:
             # It closed, or gave up, between the look and the post: nobody may ever read what was posted.
             self._end(call, NotSent(f"{call.function}() was not sent: the client's connection has just ended"))
 
+    def give_up(self, call: PendingCall) -> bool:
+        """Take a call out of the table of pending ones; return whether it was there. Any thread."""
+        return self.pending.take(call.identity) is not None
+
     def expire(self, call: PendingCall) -> None:
         """End a call whose time is over, unless it has ended; any thread."""
-        if self.pending.take(call.identity) is not None:
+        if self.give_up(call):
             call.set_exception(self._too_late(call))
 
     def close(self, timeout: float) -> None:
@@ -412,7 +314,7 @@ class Caller:
         return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
 
     def _end(self, call: PendingCall, error: BaseException) -> None:
-        if self.pending.take(call.identity) is not None:
+        if self.give_up(call):
             call.set_exception(error)
 
 

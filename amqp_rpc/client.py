@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 import os
 import socket
@@ -10,16 +9,18 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
 from amqp_rpc import codec
-from amqp_rpc.caller import Caller, PendingCall, Reply
+from amqp_rpc.caller import Caller
+from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, Undecodable
 from amqp_rpc.failures import rebuild
+from amqp_rpc.forms import Default, Forms
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
@@ -30,7 +31,6 @@ from amqp_rpc.settings import (
 )
 from amqp_rpc.topology import split_call
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Calls of one `Client.map` that are under way at the same time.
@@ -39,13 +39,7 @@ DEFAULT_MAP_IN_FLIGHT = 100
 _CLOSE_TIMEOUT = 5.0
 
 
-class Default(enum.Enum):
-    """Stands for "not given", which None is not."""
-
-    TIMEOUT = "the client's timeout"
-
-
-class Client:
+class Client(Forms):
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
@@ -82,121 +76,16 @@ class Client:
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         self._caller = Caller(self._address, name=name, heartbeat=heartbeat)
 
-    @overload
-    def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def call(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
-    ) -> R: ...
-    @overload
-    def call(self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any) -> R: ...
-    @overload
-    def call(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> R: ...
-    @overload
-    def call(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> R: ...
-    @overload
-    def call(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float = ...,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Any: ...
-    def call(
+    def _start(
         self,
         function: Any,
-        /,
-        *args: Any,
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Call a function on a server and return its result.
-
-        Args:
-            function: ``"fib"``, ``"billing.charge"`` (a named service's), or the function object that was registered:
-                then a type checker knows the arguments and the result, and the result has the annotated type.
-            args: Its positional arguments.
-            timeout: Seconds for everything: connecting, sending, running and the answer. The client's unless given.
-            idempotent: Whether it may run twice: only then is it sent again after a loss. The function's own unless
-                given.
-            wait_for_server: Whether to wait for a server, within the timeout, where there is none.
-            kwargs: Its named arguments.
-
-        Raises:
-            RemoteError: It raised; the error is also an instance of the builtin that it raised.
-            NoServer, Unroutable, FunctionNotFound, InvalidArguments: It did not run.
-            CallTimeout, MaybeExecuted: It may have run.
-            BrokerError: No connection; it did not run.
-            Unencodable, MessageTooLarge: An argument can't be sent; it did not run.
-
-        Example:
-            >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
-            832040
-        """
-        return self.submit(
-            function, *args, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, **kwargs
-        ).result()
-
-    @overload
-    def submit(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
-    @overload
-    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, timeout: float, **kwargs: Any
-    ) -> Future[R]: ...
-    @overload
-    def submit(self, function: Callable[..., R], /, *args: Any, timeout: float, **kwargs: Any) -> Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., Awaitable[R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> Future[R]: ...
-    @overload
-    def submit(
-        self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any
-    ) -> Future[R]: ...
-    @overload
-    def submit(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float | Default = ...,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Future[Any]: ...
-    def submit(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        timeout: float | Default,
+        idempotent: bool | None,
+        wait_for_server: bool,
     ) -> Future[Any]:
-        """Send a call and return at once; the result is in the future.
-
-        The arguments are those of `call`. The future ends by the call's deadline whether or not anybody waits for it;
-        ``cancel()`` gives it up, and drops its reply.
-
-        Raises:
-            ConfigurationError: The timeout is None or out of range, or the function object is not registered.
-            Unencodable, MessageTooLarge: An argument can't be sent.
-
-        Example:
-            >>> futures = [client.submit("fib", n) for n in range(10)]  # doctest: +SKIP
-        """
         seconds = self._timeout if timeout is Default.TIMEOUT else timeout
         Deadline.after(seconds)
         target, known = _target(function)

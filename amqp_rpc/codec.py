@@ -67,7 +67,7 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
         if content_type == MSGPACK:
             body: bytes = msgpack.packb(value, default=_pack_other, datetime=True)
         elif content_type == JSON:
-            body = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            body = _to_json(value).encode()
         else:
             body = str(value).encode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -105,7 +105,7 @@ def decode(body: bytes, content_type: str, *, limit: int) -> Any:
     raise Undecodable(f"content type {content_type!r} is not known here; send {MSGPACK}, {JSON} or {TEXT}")
 
 
-def _pack_other(value: Any) -> Any:
+def _pack_other(value: Any) -> Any:  # noqa: PLR0911 - one type a line
     """Return the extension or the plain value for what msgpack itself does not take."""
     if isinstance(value, int):
         return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
@@ -139,9 +139,7 @@ def _unpack_extension(code: int, data: bytes) -> Any:
     if code in (_SET, _FROZENSET):
         _well_formed(data)
         # Elements must be hashable, and a list inside a set can only have been a tuple.
-        items = msgpack.unpackb(
-            data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, use_list=False
-        )
+        items = msgpack.unpackb(data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, use_list=False)
         return set(items) if code == _SET else frozenset(items)
     raise ValueError(f"extension type {code} is not known here")
 
@@ -166,6 +164,10 @@ def _structure(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     raise TypeError(f"{type(value).__qualname__} has no form on the wire")
+
+
+#: NaN and infinity are no JSON: whoever reads them in another language would fail.
+_to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def brief(value: object) -> str:

@@ -113,4 +113,3 @@ def _link(loop: Loop, sock: socket.socket, protocol: StreamProtocol, step: Diali
     step.finish((stream, protocol))
     # In this order: pika must know its stream before the first bytes arrive.
     loop.call_later(0, stream.start)
-

@@ -1,17 +1,15 @@
 """From a delivery to an answer: which function runs, with which arguments, and what is said when none can.
 
-Pure: it opens nothing, starts nothing, and its clock is given to it. Whatever bytes come in, an `Answer` or a `Job` comes out,
-and never an exception: a bad message must not stop a server.
+Pure: it opens nothing, starts nothing, and its clock is given to it. Whatever bytes come in, an `Answer`, a `Job` or a
+`Chunk` comes out, and never an exception: a bad message must not stop a server.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from amqp_rpc import codec
@@ -29,112 +27,13 @@ from amqp_rpc.errors import (
     Unencodable,
 )
 from amqp_rpc.failures import describe_raised, describe_verdict
+from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service import Function, default_function
 
 logger = logging.getLogger(__name__)
 
 #: Characters of a traceback that travel: its end, where the cause is.
 LONGEST_TRACEBACK = 20_000
-
-
-@dataclass(slots=True, frozen=True)
-class Answer:
-    """What becomes of a delivery.
-
-    Args:
-        reply: The message to its caller; None where there is no address.
-        dead_letter: Why the delivery goes to the dead-letter queue; None where it does not.
-        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``.
-    """
-
-    reply: Message | None
-    dead_letter: str | None
-    outcome: str
-
-
-class Job:
-    """One call that is ready to run: a function and its converted arguments."""
-
-    __slots__ = ("_dispatcher", "args", "function", "kwargs", "request")
-
-    def __init__(
-        self, dispatcher: Dispatcher, request: Request, function: Function, args: list[Any], kwargs: dict[str, Any]
-    ) -> None:
-        self._dispatcher = dispatcher
-        self.request = request
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-
-    def run(self) -> Answer:
-        """Call the function and return the answer, whatever the function raises."""
-        try:
-            result = self.function.call(*self.args, **self.kwargs)
-        # SystemExit and KeyboardInterrupt of a handler end that call, not the server.
-        except BaseException as error:
-            return self._dispatcher.raised(self.request, self.function, error)
-        return self._dispatcher.returned(self.request, self.function, result)
-
-    async def run_async(self) -> Answer:
-        """Await the ``async def`` function and return the answer, whatever it raises."""
-        try:
-            result = await self.function.call(*self.args, **self.kwargs)
-        except BaseException as error:
-            return self._dispatcher.raised(self.request, self.function, error)
-        return self._dispatcher.returned(self.request, self.function, result)
-
-
-class Chunk:
-    """Many calls of one function that came in one message; they run and fail one by one."""
-
-    __slots__ = ("_dispatcher", "calls", "function", "request")
-
-    def __init__(
-        self, dispatcher: Dispatcher, request: Request, function: Function, calls: list[tuple[Any, Any] | AmqpRpcError]
-    ) -> None:
-        self._dispatcher = dispatcher
-        self.request = request
-        self.function = function
-        self.calls = calls
-
-    def run(self) -> Answer:
-        """Make the calls in their order and return the answer to all of them."""
-        outcomes: list[Outcome] = []
-        for call in self.calls:
-            if (refused := self._refused(call)) is not None:
-                outcomes.append(refused)
-                continue
-            args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
-            try:
-                outcomes.append((True, self.function.call(*args, **kwargs)))
-            except BaseException as error:
-                outcomes.append((False, self._dispatcher.described(self.function, error)))
-        return self._dispatcher.returned_many(self.request, self.function, outcomes)
-
-    async def run_async(self) -> Answer:
-        """Make the calls, all at the same time, and return the answer to all of them."""
-        outcomes = await asyncio.gather(*map(self._run_one, self.calls))
-        return self._dispatcher.returned_many(self.request, self.function, list(outcomes))
-
-    async def _run_one(self, call: tuple[Any, Any] | AmqpRpcError) -> Outcome:
-        if (refused := self._refused(call)) is not None:
-            return refused
-        args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
-        try:
-            return (True, await self.function.call(*args, **kwargs))
-        except BaseException as error:
-            return (False, self._dispatcher.described(self.function, error))
-
-    def _refused(self, call: tuple[Any, Any] | AmqpRpcError) -> Outcome | None:
-        if isinstance(call, AmqpRpcError):
-            return (False, describe_verdict(call))
-        if self._dispatcher.expired(self.request):
-            return (False, describe_verdict(Expired(f"the time for {self.function.name}() was over before it started")))
-        return None
-
-
-#: What one call of a chunk came to: whether it has a result, and the result or the error's map.
-Outcome = tuple[bool, Any]
 
 
 class Dispatcher:

@@ -33,6 +33,7 @@ safe to send a call again that is not idempotent.
 
 from __future__ import annotations
 
+
 class AmqpRpcError(Exception):
     """The root: catches whatever amqp_rpc raises."""
 

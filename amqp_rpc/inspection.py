@@ -9,7 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.transport import QueueState
 

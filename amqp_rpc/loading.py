@@ -95,7 +95,7 @@ def _only(module: ModuleType) -> Service:
             "with @service.rpc"
         )
     if len({id(service) for service in found.values()}) > 1:
-        raise ServiceMissing(f"module {module.__name__!r} has several services{_listed(found)}; name one behind a colon")
+        raise ServiceMissing(f"module {module.__name__!r} has several services{_listed(found)}; name one: module:name")
     return next(iter(found.values()))
 
 

@@ -12,7 +12,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.settings import Address
@@ -163,7 +164,7 @@ class Replies:
         def declared(_queue: QueueState) -> None:
             channel.publish_confirmed(message, confirmed)
 
-        def confirmed(taken: bool) -> None:  # noqa: FBT001 - the broker's yes or no
+        def confirmed(taken: bool) -> None:
             if taken:
                 self._dead.pop(key, None)
                 self._settled([delivery])

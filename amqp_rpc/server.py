@@ -15,11 +15,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from amqp_rpc.connection import Channel, Connection
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.dispatch import Answer, Dispatcher
+from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
+from amqp_rpc.jobs import Answer
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
 from amqp_rpc.settings import (

@@ -177,7 +177,7 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
             functions[name] = function
     for queue, functions in queues.items():
         if not functions:
-            raise ConfigurationError(f"the service of queue {queue!r} has no functions; register them with @service.rpc")
+            raise ConfigurationError(f"the service of {queue!r} has no functions; register them with @service.rpc")
         if len([function for function in functions.values() if function.default]) > 1:
             raise ConfigurationError(f"queue {queue!r} has two default functions, and can have one")
     return queues

@@ -92,8 +92,8 @@ class Signature:
         for kind in kinds:
             if isinstance(kind, msgspec.inspect.CustomType):
                 raise ConfigurationError(
-                    f"{self.where}: {self.name}({name}: {_type_name(hint)}): {_type_name(kind.cls)} can't be sent; take "
-                    "a number, text, bytes, list, map, date, Decimal, UUID, enum, dataclass or TypedDict"
+                    f"{self.where}: {self.name}({name}: {_type_name(hint)}): {_type_name(kind.cls)} can't be sent; "
+                    "take a number, text, bytes, list, map, date, Decimal, UUID, enum, dataclass or TypedDict"
                 )
 
 

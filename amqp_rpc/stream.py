@@ -171,7 +171,7 @@ class Stream:
                 position = after
                 if self._closed:
                     return
-        except Exception as error:  # noqa: BLE001 - whatever bytes make pika raise ends this stream, not the thread
+        except Exception as error:
             self._close(error)
             return
         self._rest = data[position:] if position else data

@@ -40,7 +40,7 @@ class _Child:
 class Supervisor:
     """Keeps a number of processes running until it is told to stop.
 
-    The first one starts alone: if it can't serve, its message says why, once, and the supervisor ends with its exit code.
+    The first one starts alone: if it can't serve, its message says why, once, and the supervisor ends with its code.
 
     Args:
         command: What each process runs.
@@ -97,7 +97,7 @@ class Supervisor:
         ready_reader, ready_writer = os.pipe()
         pipes = f"{self._life_reader},{ready_writer}"
         try:
-            process = subprocess.Popen(  # noqa: S603 - our own command
+            process = subprocess.Popen(
                 self._command,
                 env={**os.environ, **self._environment, PIPES: pipes},
                 pass_fds=(self._life_reader, ready_writer),
@@ -112,9 +112,9 @@ class Supervisor:
         threading.Thread(target=self._follow, args=(child, ready_reader), daemon=True).start()
 
     def _follow(self, child: _Child, ready_reader: int) -> None:
-        with open(ready_reader, "rb") as pipe:
-            if pipe.read(1):
-                self._events.put(lambda: self._is_ready(child))
+        if os.read(ready_reader, 1):
+            self._events.put(lambda: self._is_ready(child))
+        os.close(ready_reader)
         child.process.wait()
         self._events.put(lambda: self._ended(child))
 
@@ -177,15 +177,14 @@ def follow_parent(on_gone: Callable[[], object]) -> Callable[[], None]:
     life, ready = (int(number) for number in pipes.split(","))
 
     def watch() -> None:
-        with open(life, "rb") as pipe:
-            pipe.read(1)
+        os.read(life, 1)
         on_gone()
 
     threading.Thread(target=watch, name="amqp_rpc parent", daemon=True).start()
 
     def tell() -> None:
-        with open(ready, "wb") as pipe:
-            pipe.write(b"r")
+        os.write(ready, b"r")
+        os.close(ready)
 
     return tell
 

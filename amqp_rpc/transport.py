@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from amqp_rpc.connection import Channel
+    from amqp_rpc.channel import Channel
     from amqp_rpc.envelope import Properties
     from amqp_rpc.errors import BrokerError
 

@@ -1,0 +1,1 @@
+"""Services to try, and to copy."""

@@ -15,7 +15,7 @@ LARGEST_NAIVE = 32
 # It is pure: running it twice does no harm, so a call whose server died may be sent to another.
 @service.rpc(idempotent=True, default=True)
 def fib(n: int) -> int:
-    """Return the n-th Fibonacci number, for n from 0 to 10 000: fib(10) is 55."""
+    """Return the n-th Fibonacci number, for n from 0 to 10 000: 55 for 10."""
     if not 0 <= n <= LARGEST:
         msg = f"n must be from 0 to {LARGEST}, not {n}"
         raise ValueError(msg)

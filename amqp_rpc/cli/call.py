@@ -48,8 +48,14 @@ class _Call(click.Command):
 @option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="Seconds that the call may take.")
 @option("wait-for-server", is_flag=True, help="Wait for a server, within the timeout, where there is none.")
 @click.option("--traceback", is_flag=True, help="Show the server's traceback when the function raises.")
-def call(  # noqa: PLR0913 - each is an option of the command
-    function: str, arguments: tuple[str, ...], url: str | None, timeout: float, *, wait_for_server: bool, traceback: bool
+def call(
+    function: str,
+    arguments: tuple[str, ...],
+    url: str | None,
+    timeout: float,
+    *,
+    wait_for_server: bool,
+    traceback: bool,
 ) -> None:
     """Call FUNCTION on a server and print its result as JSON."""
     positional, named = parse(arguments)

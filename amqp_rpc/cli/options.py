@@ -10,7 +10,9 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def option(name: str, *, also: tuple[str, ...] = (), show_default: bool | str = True, **attributes: Any) -> Any:
+def option(
+    name: str, *, also: tuple[str, ...] = (), show_default: bool | str = True, **attributes: Any
+) -> Callable[[F], F]:
     """Return the decorator of an option ``--name``, which is also read from ``AMQP_RPC_NAME``."""
     variable = f"AMQP_RPC_{name.upper().replace('-', '_')}"
     return click.option(

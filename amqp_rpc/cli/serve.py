@@ -105,13 +105,13 @@ def _supervise(
 
 def banner(server: Server, *, processes: int) -> str:
     """Return what a server says when it is ready."""
-    functions = [(queue, f.signature) for queue, each in server.functions.items() for f in each.values()]
-    width = max(len("handlers"), *(len(queue) for queue in server.functions))
+    functions = [(name, f.signature) for name, each in server.functions.items() for f in each.values()]
+    width = max(len("handlers"), *(len(name) for name in server.functions))
     seen: set[str] = set()
     lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.address}"]
-    for queue, signature in functions:
-        lines.append(f"  {'' if queue in seen else queue:{width}}  {signature}")
-        seen.add(queue)
+    for name, signature in functions:
+        lines.append(f"  {'' if name in seen else name:{width}}  {signature}")
+        seen.add(name)
     how_many = f"{_plural(processes, 'process', 'processes')} × {_plural(server.threads, 'thread', 'threads')}"
     lines.append(f"  {'handlers':{width}}  {how_many}, prefetch {server.prefetch}")
     lines.append("Ready. Ctrl-C to stop.")

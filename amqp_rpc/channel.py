@@ -1,0 +1,150 @@
+"""A channel: what a connection's owner asks of the broker, in our words. It wraps pika's, but imports no pika."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import AccessRefused, BrokerError
+from amqp_rpc.transport import Delivery, QueueState
+
+_ACCESS_REFUSED = 403
+
+
+class Channel:
+    """A channel of a connection; everything here belongs to the connection's owner.
+
+    Asking for something on a channel that is closed does nothing and returns False: its deliveries and consumers are
+    gone, and the listener or ``on_closed`` has been told.
+    """
+
+    def __init__(
+        self, raw: Any, to_raw: Callable[[Properties], Any], on_closed: Callable[[Channel, BrokerError, int], object]
+    ) -> None:
+        self._raw = raw
+        self._to_raw = to_raw
+        self._on_closed = on_closed
+        self._unconfirmed: dict[int, Callable[[bool], object]] = {}
+        self._confirms = False
+        self._published = 0
+        raw.add_on_close_callback(self._closed)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return bool(self._raw.is_open)
+
+    def declare(self, queue: str, then: Callable[[QueueState], object], *, exclusive: bool = False) -> None:
+        """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
+        self._raw.queue_declare(
+            queue,
+            durable=not exclusive,
+            exclusive=exclusive,
+            callback=lambda frame: then(_queue_state(frame)),
+        )
+
+    def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
+        """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
+        self._raw.queue_declare(queue, passive=True, callback=lambda frame: then(_queue_state(frame)))
+
+    def prefetch(self, count: int) -> None:
+        """Limit the deliveries of each later consumer that are not acknowledged yet."""
+        self._raw.basic_qos(prefetch_count=count)
+
+    def consume(
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], object],
+        *,
+        acknowledge: bool,
+        then: Callable[[], object],
+        on_cancelled: Callable[[], object] | None = None,
+    ) -> str:
+        """Have a queue's messages delivered; return the consumer's tag.
+
+        Args:
+            queue: Its name.
+            on_delivery: Called for each message.
+            acknowledge: Whether each delivery will be acknowledged.
+            then: Called once the broker has agreed.
+            on_cancelled: Called when the broker ends the consumer, as it does when the queue is deleted.
+        """
+
+        def deliver(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            # pika's properties have the attributes of ours: converting each one would cost more than it says.
+            on_delivery(Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body))
+
+        if on_cancelled is not None:
+            self._raw.add_on_cancel_callback(lambda _frame: on_cancelled())
+        return str(self._raw.basic_consume(queue, deliver, auto_ack=not acknowledge, callback=lambda _frame: then()))
+
+    def cancel(self, tag: str, then: Callable[[], object]) -> bool:
+        """End a consumer; deliveries that were made stay to be acknowledged."""
+        if not self.is_open:
+            return False
+        self._raw.basic_cancel(tag, callback=lambda _frame: then())
+        # pika would give back what arrives before the broker's answer, marked as redelivered: a call that must not run
+        # twice would then be refused, though it never ran. It is delivered to us, and we finish it.
+        self._raw._cancelled.discard(tag)  # noqa: SLF001
+        return True
+
+    def publish(self, message: Message, *, mandatory: bool = False) -> bool:
+        """Send a message to a queue through the default exchange."""
+        if not self.is_open:
+            return False
+        self._published += 1
+        self._raw.basic_publish("", message.queue, message.body, self._to_raw(message.properties), mandatory)
+        return True
+
+    def publish_confirmed(self, message: Message, then: Callable[[bool], object]) -> bool:
+        """Send a message and call back with whether the broker took it; on a channel with `confirms`."""
+        assert self._confirms
+        if not self.publish(message):
+            return False
+        self._unconfirmed[self._published] = then
+        return True
+
+    def confirms(self, then: Callable[[], object]) -> None:
+        """Have the broker confirm every message: https://www.rabbitmq.com/docs/confirms."""
+        self._confirms = True
+        self._raw.confirm_delivery(self._confirmed, callback=lambda _frame: then())
+
+    def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
+        """Call back with the routing key and the properties of each mandatory message that no queue took."""
+        self._raw.add_on_return_callback(
+            lambda _raw, method, properties, _body: callback(method.routing_key, properties)
+        )
+
+    def ack(self, tag: int) -> bool:
+        """Acknowledge a delivery."""
+        if not self.is_open:
+            return False
+        self._raw.basic_ack(tag)
+        return True
+
+    def close(self) -> None:
+        """Close it; harmless when it is closed."""
+        if self.is_open:
+            self._raw.close()
+
+    def _confirmed(self, frame: Any) -> None:
+        taken = frame.method.NAME == "Basic.Ack"
+        tag = frame.method.delivery_tag
+        # Publishing order is dictionary order: "multiple" ends a leading run of it.
+        tags = [t for t in self._unconfirmed if t <= tag] if frame.method.multiple else [tag]
+        for one in tags:
+            if (then := self._unconfirmed.pop(one, None)) is not None:
+                then(taken)
+
+    def _closed(self, _raw: Any, reason: Any) -> None:
+        self._unconfirmed.clear()
+        # Otherwise it is the whole connection that was lost, or we who closed the channel.
+        if type(reason).__name__ == "ChannelClosedByBroker":
+            code, text = reason.reply_code, reason.reply_text
+            kind = AccessRefused if code == _ACCESS_REFUSED else BrokerError
+            self._on_closed(self, kind(f"the broker closed the channel: {code} {text}"), code)
+
+
+def _queue_state(frame: Any) -> QueueState:
+    return QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count)
