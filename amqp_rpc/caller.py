@@ -82,7 +82,7 @@ class Caller:
         connection.post(self._send, call)
         if self._closed or not connection.alive:
             # It closed, or gave up, between the look and the post: nobody may ever read what was posted.
-            self._end(call, NotSent(f"{call.function}() was not sent: the client's connection has just ended"))
+            self._end(call, NotSent(_unsent(call, "the client's connection has just ended")))
 
     def give_up(self, call: PendingCall) -> bool:
         """Take a call out of the table of pending ones; return whether it was there. Any thread."""
@@ -117,9 +117,10 @@ class Caller:
         waiting = [call for calls in self._waiting.values() for call in calls]
         self._waiting.clear()
         if not self._owned().was_open:
+            # In this order: who hears of the end may call again at once, over a new connection with a new owner.
+            self._unsent.clear()
             for _, call in self.pending:
                 self._end(call, _fresh(error))
-            self._unsent.clear()
             return
         self._unsent.extend(waiting)
         for _, call in self.pending:

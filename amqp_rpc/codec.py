@@ -25,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import reprlib
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -40,6 +41,9 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 60
 
 #: Reads a whole body in C without building anything: an array that declares a billion elements, or nests 100 000
 #: deep, fails here before msgpack reserves memory for it.
@@ -70,7 +74,8 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
             body = _to_json(value).encode()
         else:
             body = str(value).encode()
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    # The value is a user's: its own code may raise anything while it is read.
+    except Exception as error:
         raise Unencodable(f"cannot send {brief(value)}: {error}") from error
     if len(body) > limit:
         raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
@@ -172,8 +177,7 @@ _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False,
 
 def brief(value: object) -> str:
     """Return a value's text for one line of a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - one line of a terminal
+    return _brief.repr(value)
 
 
 def _reason(error: Exception) -> str:

@@ -63,6 +63,7 @@ class Connection:
         #: Whether it ever was open; until then, a failure to connect is final.
         self.was_open = False
         self._closing = False
+        self._given_up = False
         self._thread = threading.Thread(target=self._own, name=f"amqp_rpc {name}", daemon=True)
 
     def start(self) -> None:
@@ -93,8 +94,8 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the owner's thread runs, connected or trying to be."""
-        return self._thread.is_alive()
+        """Whether it is connected or trying to be: what is posted to it will be done."""
+        return self._thread.is_alive() and not self._given_up
 
     @property
     def is_open(self) -> bool:
@@ -173,9 +174,11 @@ class Connection:
     def _gone(self, error: BrokerError) -> None:
         self._pika = self._stream = None
         self._failures += 1
+        # Before the listener hears of it: whom it tells may call again at once, and needs another connection then.
+        self._given_up = self._closing or not self.was_open
         if not self._closing:
             self._listener.on_lost(error)
-        if self._closing or not self.was_open:
+        if self._given_up:
             self.loop.stop()
             return
         delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)

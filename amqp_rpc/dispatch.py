@@ -26,7 +26,7 @@ from amqp_rpc.errors import (
     Undecodable,
     Unencodable,
 )
-from amqp_rpc.failures import describe_raised, describe_verdict
+from amqp_rpc.failures import describe_raised, describe_verdict, text_of
 from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service import Function, default_function
 
@@ -114,13 +114,18 @@ class Dispatcher:
     def raised(self, request: Request, function: Function, error: BaseException) -> Answer:
         """Return the answer for what a handler raised."""
         if request.reply_to is None:
-            logger.warning("%s() raised, and nobody asked for an answer: %r", function.name, error)
+            logger.warning(
+                "%s() raised, and nobody asked for an answer: %s: %s",
+                function.name,
+                type(error).__name__,
+                text_of(error),
+            )
             return Answer(None, None, "raised")
         return Answer(self._error(request, self.described(function, error)), None, "raised")
 
     def described(self, function: Function, error: BaseException) -> dict[str, Any]:
         """Return the map for what a handler raised."""
-        logger.info("%s() raised %r", function.name, error)
+        logger.info("%s() raised %s: %s", function.name, type(error).__name__, text_of(error))
         return describe_raised(error, traceback=_traceback(error) if self._tracebacks else None)
 
     def returned_many(self, request: Request, function: Function, outcomes: list[Outcome]) -> Answer:

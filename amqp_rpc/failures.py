@@ -83,9 +83,10 @@ def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str,
     data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
     if not isinstance(error, OSError | SyntaxError):
         attributes = {key: value for key, value in vars(error).items() if not key.startswith("_")}
-        if attributes and len(repr(attributes)) <= _LARGEST_ATTRIBUTES:
-            data["attributes"] = {key: _plain(value) for key, value in attributes.items()}
-    described = {"type": _wire_name(type(error)), "message": str(error), "data": data}
+        plain = {key: _plain(value) for key, value in attributes.items()}
+        if plain and len(repr(plain)) <= _LARGEST_ATTRIBUTES:
+            data["attributes"] = plain
+    described = {"type": _wire_name(type(error)), "message": text_of(error), "data": data}
     if traceback is not None:
         described["traceback"] = traceback
     return described
@@ -158,4 +159,12 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple) and all(isinstance(item, bool | int | float | str | None) for item in value):
         return list(value)
-    return str(value)
+    return text_of(value)
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or that it has none: an exception's own code must not keep it from being told."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"({type(value).__qualname__}, whose text raises {type(error).__name__})"

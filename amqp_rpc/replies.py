@@ -33,6 +33,7 @@ class Replies:
         address: Where the broker is.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
+        counters: Where ``returned``, the replies whose caller was gone, are counted.
         settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
         on_ready: Called when it can publish for the first time.
         on_failed: Called when the first attempt to connect failed.
@@ -44,13 +45,13 @@ class Replies:
         *,
         name: str,
         heartbeat: float,
+        counters: Counter[str],
         settled: Callable[[list[Delivery]], object],
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
     ) -> None:
         self.connection = Connection(address, self, name=name, heartbeat=heartbeat)
-        #: ``returned``: replies whose caller was gone.
-        self.counters: Counter[str] = Counter()
+        self._counters = counters
         self._settled = settled
         self._on_ready = on_ready
         self._on_failed = on_failed
@@ -125,7 +126,7 @@ class Replies:
         self._settled([delivery for _, delivery in left])
 
     def _returned(self, queue: str, _properties: Properties) -> None:
-        self.counters["returned"] += 1
+        self._counters["returned"] += 1
         logger.info("A reply was dropped: its caller's queue %s is gone", queue)
 
     def _bury(self, message: Message, delivery: Delivery) -> None:

@@ -89,7 +89,8 @@ class Server:
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
         self.functions: dict[str, dict[str, Function]] = merge(services)
-        #: What was done: ``result``, ``raised``, ``refused``, ``expired``, ``stale_acks``.
+        #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``returned``: replies whose caller was gone;
+        #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
         self._dispatchers = {
             queue: Dispatcher(functions, max_message_size=max_message_size, tracebacks=tracebacks)
@@ -102,6 +103,7 @@ class Server:
             self.address,
             name=f"{name} (replies)",
             heartbeat=heartbeat,
+            counters=self.counters,
             settled=lambda deliveries: self._connection.post(self._acknowledge, deliveries),
             on_ready=lambda: self._connection.post(self._part_ready, "replies"),
             on_failed=self._failed,

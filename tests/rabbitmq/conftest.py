@@ -85,9 +85,7 @@ def raw(url: str) -> Iterator[Raw]:
     channel = connection.channel()
     queue = channel.queue_declare("", exclusive=True).method.queue
     raw = Raw(connection, channel, queue)
-    channel.basic_consume(
-        queue, lambda _c, _m, properties, body: raw.replies.append((properties, body)), auto_ack=True
-    )
+    channel.basic_consume(queue, lambda _c, _m, properties, body: raw.replies.append((properties, body)), auto_ack=True)
     yield raw
     if connection.is_open:
         connection.close()

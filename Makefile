@@ -1,0 +1,51 @@
+# `make` lists what there is. Each step is ordinary; without make: python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check bench broker-start broker-stop clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the package and its tools
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11, or missing; say which one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "setting up .venv (pip install -e '.[dev]') …" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## start a broker if there is none, serve fib, call it, stop all again
+	@BIN=$(BIN) scripts/demo.sh
+
+test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is none
+	@test -n "$$AMQP_RPC_TEST_URL$$AMQP_RPC_TEST_RABBITMQ" || \
+		$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
+	@echo "running the tests (pytest) …" >&2
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## check the style (ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)  ## check the types (mypy --strict)
+	@$(BIN)/mypy
+
+check: lint types test  ## lint, types and test
+
+bench: $(READY)  ## measure the speed
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+broker-start: $(READY)  ## start a throwaway RabbitMQ in the background
+	@$(BIN)/amqp-rpc broker start --install
+
+broker-stop: $(READY)  ## stop it
+	@$(BIN)/amqp-rpc broker stop
+
+clean:  ## remove what the other targets made
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,82 @@
+"""What every test may ask for: a broker, its URL, a name for a queue, a node of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from amqp_rpc.broker.node import Node
+from tests import nodes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if nodes.URL:
+        skip = pytest.mark.skip(reason="needs a RabbitMQ node of its own, and AMQP_RPC_TEST_URL gives only a URL")
+        for item in items:
+            if item.get_closest_marker("node"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def all_nodes() -> Iterator[nodes.Nodes]:
+    made = nodes.Nodes()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def broker(all_nodes: nodes.Nodes) -> Iterator[str]:
+    """The URL of the one broker that all tests of a run share; started when the first test asks for it."""
+    if nodes.URL:
+        yield nodes.URL
+        return
+    if (container := nodes.container()) is not None:
+        yield f"amqp://guest:guest@{container.get_container_host_ip()}:{container.get_exposed_port(5672)}/"
+        container.stop()
+        return
+    require_node()
+    node = all_nodes.new()
+    node.start(timeout=nodes.START_TIMEOUT)
+    yield node.url
+    node.close()
+
+
+@pytest.fixture
+def url(broker: str) -> str:
+    """The AMQP URL of the broker that all tests share."""
+    return broker
+
+
+@pytest.fixture
+def new_node(all_nodes: nodes.Nodes) -> Iterator[Callable[..., Node]]:
+    """Make and start a node for this test alone, to be stopped and killed at will; takes `Node`'s options."""
+    require_node()
+    made: list[Node] = []
+
+    def make(*, start: bool = True, **options: object) -> Node:
+        node = all_nodes.new(**options)
+        made.append(node)
+        if start:
+            node.start(timeout=nodes.START_TIMEOUT)
+        return node
+
+    yield make
+    for node in made:
+        node.close()
+
+
+@pytest.fixture
+def queue_name() -> str:
+    """A name that no other test uses: what a test declares is its own."""
+    return f"test.{secrets.token_hex(6)}"
+
+
+def require_node() -> None:
+    """Skip at home where there is no RabbitMQ, and fail in CI: a green run that tested nothing would lie."""
+    if (reason := nodes.missing()) is not None:
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)

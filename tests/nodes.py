@@ -1,0 +1,100 @@
+"""The RabbitMQ that the tests run on: one private node per test run, and more for tests that stop or kill theirs.
+
+Settings, from the environment:
+
+- ``AMQP_RPC_TEST_URL``: run against this broker, and skip the tests marked ``node``;
+- ``AMQP_RPC_TEST_RABBITMQ``: a command put before RabbitMQ's programs, to run on another version of it.
+
+All nodes of a run live in one folder below /tmp. A second process (this file, run as a program) waits for the test
+run to end in any way, kill -9 too, and then ends and removes what is left of that folder's nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+if __name__ == "__main__":  # the second process: find the package beside this folder, as pytest does
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from amqp_rpc.broker import folders, processes
+from amqp_rpc.broker.docker import engine_answers
+from amqp_rpc.broker.node import Node
+from amqp_rpc.broker.programs import find_program
+
+URL = os.environ.get("AMQP_RPC_TEST_URL", "")
+COMMAND = tuple(shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", "")))
+
+#: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is told.
+START_TIMEOUT = 100.0
+
+
+def missing() -> str | None:
+    """Why no private node can be started here; None where it can."""
+    if COMMAND or (processes.supported() and find_program("rabbitmq-server")):
+        return None
+    return (
+        "no RabbitMQ for the tests: run `make test`, which installs it, or `apt-get install rabbitmq-server`, "
+        "or set AMQP_RPC_TEST_URL=amqp://… to a broker that the tests may use"
+    )
+
+
+class Nodes:
+    """The nodes of one test run."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
+        self._made = 0
+
+    def new(self, **options) -> Node:
+        """A node of its own, not yet started; `Node`'s options."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="amqp-rpc-tests-", dir="/tmp"))
+            self._folder.chmod(0o755)
+            self._watch = subprocess.Popen(
+                [sys.executable, __file__, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
+            )
+        self._made += 1
+        return Node(folder=self._folder / str(self._made), command=COMMAND, **options)
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.communicate(timeout=30)  # closes its input, and it cleans up
+
+
+def container():
+    """RabbitMQ in a container, started, where a Docker engine answers and gives one; else None."""
+    if COMMAND or not engine_answers():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from testcontainers.rabbitmq import RabbitMqContainer
+
+        try:
+            return RabbitMqContainer("rabbitmq:4-management").start()
+        except Exception as error:
+            print(f"no RabbitMQ from Docker ({error}); starting a private node", file=sys.stderr)
+            return None
+
+
+def clean_up(run: Path) -> None:
+    """End all processes of a run's nodes, port mappers too, and remove their folders."""
+    processes.end(lambda: processes.started_with(f"RABBITMQ_PID_FILE={run}/"))
+    for folder in run.iterdir():
+        folders.remove(folder)
+    if not any(run.iterdir()):
+        run.rmdir()
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()  # until the test run's end of the pipe is closed: it ended
+    clean_up(Path(sys.argv[1]))

@@ -1,0 +1,232 @@
+"""The parts of the throwaway broker that need no RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from amqp_rpc.broker import docker, folders, install, logs, processes, programs, record
+from amqp_rpc.broker.errors import CleanupRefused, InstallFailed, NotAvailable, StartFailed
+from amqp_rpc.broker.ports import PRIVATE_PORTS, free_port, greet, is_free
+
+START = b"\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x10\x07versionS\x00\x00\x00\x053.9.1"
+
+
+def frame(payload: bytes) -> bytes:
+    return b"\x01\x00\x00" + len(payload).to_bytes(4, "big") + payload + b"\xce"
+
+
+@pytest.fixture
+def answering(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A server that sends ``request.param`` to whoever says something, then closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(8)
+                connection.sendall(request.param)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize("answering", [frame(START)], indirect=True)
+def test_a_broker_tells_its_version(answering: int):
+    assert greet(answering) == "3.9.1"
+
+
+@pytest.mark.parametrize("answering", [frame(b"\x00\x0a\x00\x0a")], indirect=True)
+def test_a_broker_that_tells_no_version_is_a_broker(answering: int):
+    assert greet(answering) == ""
+
+
+@pytest.mark.parametrize(
+    "answering", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01", b""], indirect=True
+)
+def test_what_does_not_speak_amqp_is_no_broker(answering: int):
+    assert greet(answering) is None
+
+
+def test_a_silent_server_is_given_up_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert greet(listener.getsockname()[1], timeout=0.05) is None
+
+
+def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections():
+    port = free_port()
+    assert port in PRIVATE_PORTS
+    assert is_free(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not is_free(port)
+
+
+def test_a_process_is_found_by_what_it_was_started_with_and_ended(tmp_path: Path):
+    setting = f"AMQP_RPC_TEST_MARK={tmp_path}/x"
+    name, _, value = setting.partition("=")
+    with subprocess.Popen(["sleep", "300"], env=os.environ | {name: value}) as started:
+        assert processes.wait_until(lambda: processes.started_with(setting) == {started.pid: "sleep"}, timeout=5)
+        assert processes.started_with(f"{name}={tmp_path}/") == {started.pid: "sleep"}
+        assert processes.started_with(f"{name}={tmp_path}") == {}
+        assert processes.end(lambda: processes.started_with(setting))
+        assert started.wait() == -9
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    entry = record.Record(way="private node", port=5672, version="3.10.8", name="n", folder="/tmp/n", pid=1)
+    with record.locked():
+        record.write(entry)
+    assert record.read() == entry
+    record.forget()
+    assert record.read() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"way": "spell", "port": 1}',
+        '{"port": 1}',
+        '{"way": "private node", "port": 1}',
+        '{"way": "private node", "port": 1, "folder": "relative"}',
+        '{"way": "private node", "port": 1, "folder": "/", "extra": 1}',
+    ],
+)
+def test_a_damaged_record_is_no_record(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with record.locked():
+        (record.state_folder() / "broker.json").write_text(text)
+    assert record.read() is None
+
+
+def test_a_nodes_folder_is_removed_with_all_that_was_made_in_it(tmp_path: Path):
+    folder = tmp_path / "node"
+    folders.lay_out(folder, shared=False)
+    (folder / "data" / "queue").write_text("x")
+    folders.remove(folder)
+    assert not folder.exists()
+
+
+def test_nothing_else_in_a_folder_is_removed(tmp_path: Path):
+    folder = tmp_path / "node"
+    folders.lay_out(folder, shared=False)
+    (folder / "mine").write_text("x")
+    folders.remove(folder)
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_a_folder_of_somebody_else_is_neither_used_nor_emptied(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis").write_text("x")
+    with pytest.raises(StartFailed, match="files in it that are not a node's"):
+        folders.lay_out(tmp_path, shared=False)
+    folders.remove(tmp_path)
+    assert (tmp_path / "data" / "thesis").exists()
+
+
+def test_nothing_is_removed_through_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "a node"
+    folders.lay_out(folder, shared=False)
+    point = str(folder / "home" / "dev").replace(" ", "\\040")
+    table = tmp_path / "mountinfo"
+    table.write_text(f"22 1 0:5 / / rw - ext4 /dev/vda rw\n29 22 0:6 / {point} rw - devtmpfs devtmpfs rw\n")
+    assert folders.mounted_below(folder, table) == [folder / "home" / "dev"]
+    assert folders.mounted_below(tmp_path / "a nod", table) == []
+    monkeypatch.setattr(folders, "mounted_below", lambda folder: [folder / "home" / "dev"])
+    with pytest.raises(CleanupRefused, match="home/dev is mounted in it"):
+        folders.remove(folder)
+    assert (folder / "home").is_dir()
+
+
+def test_the_first_error_in_the_log_is_the_reason(tmp_path: Path):
+    (tmp_path / "node.log").write_text(
+        "2026-01-01 10:00:00.1+00:00 [info] <0.1.0> all well\n"
+        "2026-01-01 10:00:00.2+00:00 [error] <0.1.0> \n"
+        "2026-01-01 10:00:00.2+00:00 [error] <0.1.0> port in use\n"
+        "2026-01-01 10:00:00.3+00:00 [error] <0.1.0> and so on\n"
+    )
+    assert logs.reason(tmp_path) == f"port in use (log: {tmp_path}/node.log)"
+
+
+def test_a_log_that_is_not_there_has_no_reason(tmp_path: Path):
+    assert logs.reason(tmp_path) == f"it said nothing (log: {tmp_path})"
+
+
+def test_services_stay_off_while_installing_and_the_policy_goes_again(tmp_path: Path):
+    policy = tmp_path / "policy-rc.d"
+    with install._services_stay_off([], policy):
+        assert subprocess.run([policy], check=False).returncode == 101
+    assert not policy.exists()
+    with pytest.raises(NotAvailable), install._services_stay_off([], policy):
+        raise NotAvailable
+    assert not policy.exists()
+
+
+def test_a_policy_that_is_there_is_left_alone(tmp_path: Path):
+    policy = tmp_path / "policy-rc.d"
+    policy.write_text("mine")
+    with install._services_stay_off([], policy):
+        pass
+    assert policy.read_text() == "mine"
+
+
+def test_a_policy_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path):
+    with pytest.raises(InstallFailed, match="could not write"), install._services_stay_off([], tmp_path / "no" / "x"):
+        pass
+
+
+def test_install_needs_apt_and_the_right_to_run_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shutil.which", lambda _name, **_options: None)
+    with pytest.raises(NotAvailable, match="needs apt-get"):
+        install.install()
+    monkeypatch.setattr("shutil.which", lambda name, **_options: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(NotAvailable, match="needs root or sudo"):
+        install.install()
+
+
+def test_a_failed_apt_get_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho noise >&2; echo 'E: Unable to locate package' >&2; exit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InstallFailed, match=r"^apt-get install failed: E: Unable to locate package$"):
+        install._apt([], ["install", "x"], timeout=10)
+
+
+def test_a_program_of_the_user_goes_before_a_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mine = tmp_path / "rabbitmq-server"
+    mine.write_text("")
+    mine.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert programs.find_program("rabbitmq-server") == str(mine)
+    assert programs.find_program("no-such-program") is None
+
+
+def test_docker_without_an_engine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not docker.engine_answers()
+    fake = tmp_path / "docker"
+    for script, answers in (("echo; exit 0", False), ("exit 1", False), ("echo 28.0", True), ("exec sleep 60", False)):
+        fake.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+        fake.chmod(0o755)
+        assert docker.engine_answers(timeout=0.5) is answers, script
+
+
+def test_compose_yaml_publishes_on_loopback_only():
+    text = docker.compose_file().read_text()
+    published = [line for line in text.splitlines() if ":5672" in line or ":15672" in line]
+    assert len(published) == 2
+    assert all('- "127.0.0.1:$' in line for line in published)
+    assert docker.IMAGE in text
