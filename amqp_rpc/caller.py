@@ -75,14 +75,20 @@ class Caller:
 
     def submit(self, call: PendingCall) -> None:
         """Send a call as soon as there is a connection and a server for it."""
+        # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
+        self.pending.add(call.identity, call)
         connection = self._connection
         if connection is None or not connection.alive:
-            connection = self._open()
-        self.pending.add(call.identity, call)
+            try:
+                connection = self._open()
+            except ConfigurationError:
+                self.give_up(call)
+                raise
         connection.post(self._send, call)
-        if self._closed or not connection.alive:
-            # It closed, or gave up, between the look and the post: nobody may ever read what was posted.
-            self._end(call, NotSent(_unsent(call, "the client's connection has just ended")))
+        if not connection.alive:
+            # It ended between the look and the post: nobody may ever read what was posted.
+            gone = NotSent(_unsent(call, "the client's connection has just ended"))
+            self._end(call, _fresh(self._last_error) if self._last_error else gone)
 
     def give_up(self, call: PendingCall) -> bool:
         """Take a call out of the table of pending ones; return whether it was there. Any thread."""
@@ -277,7 +283,15 @@ class Caller:
 
     def _returned(self, queue: str, properties: Properties) -> None:
         call = self.pending.take(properties.correlation_id)
-        if call is not None:
+        if call is None:
+            return
+        if self._inspector is not None:
+            self._inspector.missed_server(queue)
+        if call.wait_for_server:
+            call.written = False
+            self.pending.add(call.identity, call)
+            self._send(call)
+        else:
             call.set_exception(Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
 
     def _watch(self, call: PendingCall) -> None:

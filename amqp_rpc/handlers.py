@@ -27,6 +27,8 @@ class Handlers:
     def __init__(self, threads: int) -> None:
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._count = threads
+        #: Which threads run something now; each writes its own place.
+        self._busy = [False] * threads
         self._loop: asyncio.AbstractEventLoop | None = None
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,7 +36,7 @@ class Handlers:
     def start(self, *, asynchronous: bool) -> None:
         """Start the threads, and the event loop where it is needed."""
         for number in range(self._count):
-            threading.Thread(target=self._run, name=f"amqp_rpc handler {number}", daemon=True).start()
+            threading.Thread(target=self._run, args=(number,), name=f"amqp_rpc handler {number}", daemon=True).start()
         if asynchronous:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
@@ -48,6 +50,10 @@ class Handlers:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._begin, work)
 
+    def busy(self) -> bool:
+        """Return whether something runs, or waits to run."""
+        return any(self._busy) or bool(self._tasks) or not self._work.empty()
+
     def stop(self) -> None:
         """Have the threads and the loop end when they are done with what they run now."""
         for _ in range(self._count):
@@ -55,8 +61,9 @@ class Handlers:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         while (work := self._work.get()) is not None:
+            self._busy[number] = True
             try:
                 work()
             except Exception:
@@ -64,6 +71,7 @@ class Handlers:
                 logger.exception("A call could not be answered")
             # Else the last call's arguments live until the next one comes.
             del work
+            self._busy[number] = False
 
     def _run_loop(self) -> None:
         assert self._loop is not None

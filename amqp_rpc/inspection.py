@@ -52,6 +52,10 @@ class Inspector:
         """Take note that the queue's server has just answered."""
         self._proved[queue] = time.monotonic()
 
+    def missed_server(self, queue: str) -> None:
+        """Take note that nobody is there after all."""
+        self._proved.pop(queue, None)
+
     def inspect(self, queue: str) -> None:
         """Ask for a queue, unless the question is under way."""
         if queue not in self._asked:

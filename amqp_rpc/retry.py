@@ -21,4 +21,5 @@ def backoff(attempt: int, *, first: float, most: float) -> float:
     state: Any = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
     # Beyond that the bound holds anyway, and a float's exponent does not overflow.
     state.attempt_number = min(attempt, 60)
-    return float(tenacity.wait_exponential_jitter(initial=first, max=most, jitter=first)(state))
+    wait = tenacity.wait_exponential(multiplier=first, max=most) + tenacity.wait_random(0, first)
+    return min(float(wait(state)), most)

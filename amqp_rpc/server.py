@@ -42,6 +42,8 @@ _MOST_PREFETCH = 65_535
 _PRECONDITION_FAILED = 406
 #: Seconds until a consumer that the broker ended is set up again.
 _CONSUME_AGAIN = 0.5
+#: Seconds between two looks at what runs, while a server drains without a connection.
+_LOOK_AGAIN = 0.1
 #: Seconds for saying good-bye to the broker.
 _CLOSE_TIMEOUT = 5.0
 
@@ -281,9 +283,17 @@ class Server:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._draining and not self._cancelling and self._in_hand == 0:
+        if not self._draining or self._cancelling:
+            return
+        if self._in_hand == 0:
             # The acknowledgements must have left before the connection is closed.
             self._when_sent(self._drained.set)
+        elif not self._connection.is_open:
+            # Nothing can be answered or acknowledged now, but what runs is not cut off.
+            if self._handlers.busy():
+                self._connection.loop.call_later(_LOOK_AGAIN, self._check_drained)
+            else:
+                self._drained.set()
 
     def _when_sent(self, callback: Callable[[], object]) -> None:
         if self._connection.is_open:

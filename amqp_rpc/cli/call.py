@@ -18,7 +18,7 @@ from amqp_rpc.settings import DEFAULT_TIMEOUT
 _EPILOG = f"""\b
 Arguments are JSON where they parse and text where they don't; name=value gives a named one.
   amqp-rpc call fib 30
-  amqp-rpc call fib -- -1                      behind -- nothing is an option
+  amqp-rpc call fib -- -1                      or just -1; behind -- nothing is an option
   amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
 \b
 Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
@@ -29,16 +29,17 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 
 
 class _Call(click.Command):
-    """A command whose negative numbers are arguments: ``amqp-rpc call fib -1``."""
+    """A command that takes negative numbers for what they are: ``amqp-rpc call fib -1``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click leaves what it does not know among the arguments; what is no number there was meant as an option.
+        ctx.ignore_unknown_options = True
+        rest = super().parse_args(ctx, args)
         if "--" not in args:
-            first = next((i for i, argument in enumerate(args) if _is_number(argument) and argument[0] == "-"), None)
-            if first is not None:
-                options = [a for a in args[first:] if a.startswith("--")]
-                if not options:
-                    args = [*args[:first], "--", *args[first:]]
-        return super().parse_args(ctx, args)
+            for word in ctx.params["arguments"]:
+                if word.startswith("-") and not isinstance(_value(word), int | float):
+                    raise click.NoSuchOption(word, ctx=ctx)
+        return rest
 
 
 @click.command(cls=_Call, epilog=_EPILOG)
@@ -95,7 +96,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _is_number(text: str) -> bool:
-    return isinstance(_value(text), int | float)

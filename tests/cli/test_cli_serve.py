@@ -1,0 +1,152 @@
+"""`amqp-rpc serve` as a user meets it: the banner, several processes, signals, and what is wrong in one line."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from amqp_rpc import Client
+from amqp_rpc.cli.exits import Exit
+from tests.programs import run, serving
+from tests.waiting import until
+
+ONE_SERVICE = (
+    "from amqp_rpc import Service\nservice = Service('tcli')\n@service.rpc\ndef f(n: int) -> int:\n    return n\n"
+)
+
+
+def test_the_banner_says_where_it_serves_what_and_how_to_stop(url: str) -> None:
+    with serving("services.fib", "tests.served", "--threads", "3", "--prefetch", "5", url=url) as server:
+        said = server.text()
+        assert "guest:***@" in said
+        assert "guest:guest" not in said
+        for words in ("rpc_queue ", "fib(n: int) -> int", "rpc_queue.tserved", "hold(seconds: float)", "Ctrl-C to stop",
+                      "1 process × 3 threads, prefetch 5"):  # fmt: skip
+            assert words in said
+        assert server.end(signal.SIGINT) == Exit.OK
+        assert "Stopped. 0 results" in server.text()
+
+
+def test_options_are_read_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_RPC_THREADS", "2")
+    monkeypatch.setenv("AMQP_RPC_URL", url)
+    with serving("services.fib", url="amqp://nowhere.invalid") as server:
+        assert "1 process × 2 threads" in server.text()
+
+
+def test_processes_share_the_load(url: str) -> None:
+    arguments = ("tests.served", "--processes", "3", "--threads", "1", "--prefetch", "1")
+    with serving(*arguments, url=url) as server, Client(url) as client:
+        assert "3 processes × 1 thread" in server.text()
+        held = list(client.map("tserved.hold", [0.1] * 30, in_flight=30))
+        share = {pid: [(begin, end) for p, begin, end in held if p == pid] for pid, _, _ in held}
+        assert sorted(share) == sorted(server.children())
+        # Each serves its share, and they do it at the same time: that is what makes it three times as fast.
+        assert all(5 <= len(calls) <= 15 for calls in share.values())
+        first, second, third = share.values()
+        assert sum(_overlap(a, b) for a in first for b in second) > 0
+        assert sum(_overlap(a, b) for a in second for b in third) > 0
+
+
+def test_a_killed_process_is_replaced_and_calls_go_on(url: str) -> None:
+    with serving("tests.served", "--processes", "2", url=url) as server, Client(url) as client:
+        before = set(server.children())
+        victim = client.call("tserved.pid")
+        assert victim in before
+        client.submit("tserved.die")
+        until(lambda: len(set(server.children()) - before) == 1, what="a new process")
+        until(lambda: {client.call("tserved.pid") for _ in range(20)} == set(server.children()), what="all to serve")
+        assert "was killed by SIGKILL; starting another in" in server.text()
+        assert server.end() == Exit.OK
+
+
+def test_a_parent_that_is_killed_takes_its_processes_with_it(url: str) -> None:
+    with serving("tests.served", "--processes", "2", url=url) as server:
+        children = server.children()
+        assert len(children) == 2
+        server.send(signal.SIGKILL)
+        until(lambda: not any(_runs(child) for child in children), what="the children to end")
+
+
+def test_stopping_finishes_the_calls_in_hand(url: str) -> None:
+    with serving("tests.served", "--threads", "2", url=url) as server, Client(url) as client:
+        futures = [client.submit("tserved.hold", 0.5), client.submit("tserved.hold_async", 0.5)]
+        pid = client.call("tserved.pid")
+        assert server.end() == Exit.OK
+        assert [futures[0].result()[0], futures[1].result()] == [pid, pid]
+        assert "Stopped. 3 results" in server.text()
+
+
+def test_a_drain_that_takes_too_long_ends_with_its_own_code(url: str) -> None:
+    with serving("tests.served", "--drain-timeout", "0.1", url=url) as server, Client(url) as client:
+        client.submit("tserved.hold", 30)
+        assert client.call("tserved.pid") == server.pid
+        assert server.end() == Exit.DRAIN_TIMEOUT
+
+
+def test_a_second_signal_ends_at_once(url: str) -> None:
+    with serving("tests.served", url=url) as server, Client(url) as client:
+        client.submit("tserved.hold", 30)
+        assert client.call("tserved.pid") == server.pid
+        server.send(signal.SIGINT)
+        server.until_said("Stopping")
+        assert server.end(signal.SIGINT) == Exit.INTERRUPTED
+
+
+MODULES = {
+    "nosuch": (None, Exit.NO_MODULE, "there is no module 'nosuch'"),
+    "imports": ("import nosuch\n", Exit.IMPORT_FAILED, "No module named 'nosuch' ("),
+    "raises": ("1 / 0\n", Exit.IMPORT_FAILED, "ZeroDivisionError: division by zero ("),
+    "syntax": ("def f(:\n", Exit.IMPORT_FAILED, "SyntaxError: invalid syntax ("),
+    "exits": ("raise SystemExit(0)\n", Exit.IMPORT_FAILED, "SystemExit"),
+    "empty": ("x = 1\n", Exit.NO_SERVICE, "module 'empty' has no service"),
+    "several": ("from amqp_rpc import Service\na, b = Service('a'), Service('b')\n", Exit.NO_SERVICE, "(it has: a, b)"),
+    "one:wrong": (ONE_SERVICE, Exit.NO_SERVICE, "one:wrong is no service: there is no such name in it (it has: service)"),
+    "reserved": (ONE_SERVICE + "@service.rpc\ndef g(timeout): ...\n", Exit.CONFIGURATION, "reserved.py:6: g() has a"),
+    "twice": (ONE_SERVICE + ONE_SERVICE[ONE_SERVICE.index("@") :], Exit.CONFIGURATION, "twice.py:6: 'f' is registered"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", MODULES)
+def test_what_cant_be_served_is_said_in_one_line_with_a_code_of_its_own(tmp_path: Path, target: str) -> None:
+    source, code, message = MODULES[target]
+    if source is not None:
+        (tmp_path / f"{target.partition(':')[0]}.py").write_text(source)
+    done = run("serve", target, url="amqp://nowhere.invalid", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_no_broker_is_said_in_one_line(processes: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"amqp://127.0.0.1:{free.getsockname()[1]}"
+        done = run("serve", "services.fib", "--processes", processes, url=nobody)
+    assert done.returncode == Exit.NO_BROKER
+    assert "connection refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_handler_of_three_heartbeats_keeps_its_connection(url: str) -> None:
+    with serving("tests.served", "--heartbeat", "1", "--threads", "1", url=url) as server:
+        with Client(url, heartbeat=1) as client:
+            assert client.call("tserved.hold", 3.5)[0] == server.pid
+            assert client.call("tserved.pid") == server.pid
+        server.end()
+        assert "lost" not in server.text()
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
