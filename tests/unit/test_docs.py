@@ -1,0 +1,33 @@
+"""The documents show code that exists: every snippet is a file that a test runs, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import amqp_rpc
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_python_snippet_of_the_readme_is_an_examples_code() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(snippets) >= 2
+    for snippet in snippets:
+        assert any(snippet in source for source in sources), snippet
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_the_readme_and_the_changelog_name_the_version() -> None:
+    assert f"amqp-rpc {amqp_rpc.__version__}" in (ROOT / "README.md").read_text()
+    assert f"## {amqp_rpc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
