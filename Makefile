@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11, or missing; say which one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@echo "setting up .venv (pip install -e '.[dev]') …" >&2
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; scripts/install-venv.sh && $(PYTHON) -m venv .venv; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
@@ -25,6 +25,7 @@ demo: $(READY)  ## start a broker if there is none, serve fib, call it, stop all
 test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is none
 	@test -n "$$AMQP_RPC_TEST_URL$$AMQP_RPC_TEST_RABBITMQ" || \
 		$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
+	@scripts/test-tools.sh amqp-publish=amqp-tools
 	@echo "running the tests (pytest) …" >&2
 	@$(BIN)/python -m pytest $(ARGS)
 

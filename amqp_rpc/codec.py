@@ -28,6 +28,7 @@ import json
 import reprlib
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,6 +42,9 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
+
+#: Sets inside of sets that a body may have.
+_DEEPEST_SETS = 8
 
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60
@@ -76,7 +80,7 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
             body = str(value).encode()
     # The value is a user's: its own code may raise anything while it is read.
     except Exception as error:
-        raise Unencodable(f"cannot send {brief(value)}: {error}") from error
+        raise Unencodable(f"cannot send {brief(value)}: {text_of(error)}") from error
     if len(body) > limit:
         raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
     return body
@@ -130,7 +134,7 @@ def _pack_other(value: Any) -> Any:  # noqa: PLR0911 - one type a line
     return _structure(value)
 
 
-def _unpack_extension(code: int, data: bytes) -> Any:
+def _unpack_extension(code: int, data: bytes, sets_around: int = 0) -> Any:
     if code == _BIG_INT:
         return int.from_bytes(data, "big", signed=True)
     if code == _DATE:
@@ -142,9 +146,13 @@ def _unpack_extension(code: int, data: bytes) -> Any:
     if code == _UUID:
         return UUID(bytes=data)
     if code in (_SET, _FROZENSET):
+        # Each set inside a set is one more recursion in C, and one more copy of what it holds.
+        if sets_around >= _DEEPEST_SETS:
+            raise ValueError(f"sets are nested more than {_DEEPEST_SETS} deep")
         _well_formed(data)
+        hook = partial(_unpack_extension, sets_around=sets_around + 1)
         # Elements must be hashable, and a list inside a set can only have been a tuple.
-        items = msgpack.unpackb(data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, use_list=False)
+        items = msgpack.unpackb(data, ext_hook=hook, timestamp=3, strict_map_key=False, use_list=False)
         return set(items) if code == _SET else frozenset(items)
     raise ValueError(f"extension type {code} is not known here")
 
@@ -176,9 +184,22 @@ _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False,
 
 
 def brief(value: object) -> str:
-    """Return a value's text for one line of a message."""
-    return _brief.repr(value)
+    """Return a value's text for one line of a message; its type's name where it has none."""
+    try:
+        return _brief.repr(value)
+    # repr() runs the value's own code, and refuses an int of more than 4 300 digits.
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or that it has none: an exception's own code must not keep it from being told."""
+    try:
+        # Half of a surrogate pair is text in Python and nowhere else.
+        return str(value).encode(errors="backslashreplace").decode()
+    except Exception as error:
+        return f"({type(value).__qualname__}, whose text raises {type(error).__name__})"
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return text_of(error) or type(error).__name__

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amqp_rpc import codec
-from amqp_rpc.codec import JSON, MSGPACK, TEXT
+from amqp_rpc.codec import JSON, MSGPACK, TEXT, text_of
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS, Message, Properties, Request
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -22,11 +22,9 @@ from amqp_rpc.errors import (
     FunctionNotFound,
     InvalidArguments,
     MaybeExecuted,
-    MessageTooLarge,
     Undecodable,
-    Unencodable,
 )
-from amqp_rpc.failures import describe_raised, describe_verdict, text_of
+from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service import Function, default_function
 
@@ -34,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 #: Characters of a traceback that travel: its end, where the cause is.
 LONGEST_TRACEBACK = 20_000
+
+#: What a content encoding may say without changing a byte.
+_PLAIN = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
 
 
 class Dispatcher:
@@ -84,6 +85,8 @@ class Dispatcher:
                 )
             if self.expired(request):
                 raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
+            if request.content_encoding not in _PLAIN:
+                raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
             if request.chunked:
                 return Chunk(self, request, function, self._chunk(request, function))
             args, kwargs = self._arguments(request, function)
@@ -108,7 +111,7 @@ class Dispatcher:
         except CodecError as error:
             logger.warning("The result of %s() was not sent: %s", function.name, error)
             refusal = type(error)(f"{function.name}() ran, and its result was not sent: {error}")
-            return Answer(self._error(request, {**describe_verdict(refusal), "data": {"ran": True}}), None, "raised")
+            return Answer(self._error(request, _ran(refusal)), None, "raised")
         return Answer(self._reply(request, RESULT, body), None, "result")
 
     def raised(self, request: Request, function: Function, error: BaseException) -> Answer:
@@ -135,20 +138,21 @@ class Dispatcher:
         content_type = _reply_type(request)
         try:
             body = codec.encode(outcomes, content_type, limit=self._limit)
-        except Unencodable:
+        except CodecError:
+            # What can't be sent becomes an error in its place; the other results are good.
             sendable = [self._sendable(function, outcome, content_type) for outcome in outcomes]
-            return self.returned_many(request, function, sendable)
-        except MessageTooLarge as error:
-            refusal = MessageTooLarge(f"{len(outcomes)} calls of {function.name}() ran; together, {error}")
-            return Answer(self._error(request, {**describe_verdict(refusal), "data": {"ran": True}}), None, "raised")
+            try:
+                body = codec.encode(sendable, content_type, limit=self._limit)
+            except CodecError as error:
+                refusal = type(error)(f"{len(outcomes)} calls of {function.name}() ran; together, {error}")
+                return Answer(self._error(request, _ran(refusal)), None, "raised")
         return Answer(self._reply(request, RESULTS, body), None, "result")
 
     def _sendable(self, function: Function, outcome: Outcome, content_type: str) -> Outcome:
         try:
-            codec.encode(outcome, content_type, limit=self._limit)
-        except Unencodable as error:
-            refusal = Unencodable(f"{function.name}() ran, and its result was not sent: {error}")
-            return (False, {**describe_verdict(refusal), "data": {"ran": True}})
+            codec.encode([outcome], content_type, limit=self._limit)
+        except CodecError as error:
+            return (False, _ran(type(error)(f"{function.name}() ran, and its result was not sent: {error}")))
         return outcome
 
     def _find(self, request: Request) -> Function:
@@ -165,8 +169,6 @@ class Dispatcher:
         return function
 
     def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
-        if request.content_encoding not in (None, "", "utf-8", "UTF-8", "binary", "identity"):
-            raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if request.content_type == TEXT:
             return function.signature.compile().bind_text(value)
@@ -205,7 +207,8 @@ class Dispatcher:
     def _error(self, request: Request, described: dict[str, Any]) -> Message:
         content_type = _reply_type(request)
         if content_type == TEXT:
-            return self._reply(request, ERROR, f"{described['type']}: {described['message']}".encode())
+            text = f"{described['type']}: {described['message']}"
+            return self._reply(request, ERROR, text.encode(errors="backslashreplace")[: self._limit])
         try:
             body = codec.encode(described, content_type, limit=self._limit)
         except CodecError as error:
@@ -220,6 +223,11 @@ class Dispatcher:
             content_type=_reply_type(request), correlation_id=request.correlation_id, type=kind, delivery_mode=1
         )
         return Message(request.reply_to, properties, body)
+
+
+def _ran(error: AmqpRpcError) -> dict[str, Any]:
+    """Return the map of a verdict on a call that ran."""
+    return {**describe_verdict(error), "data": {"ran": True}}
 
 
 def _traceback(error: BaseException) -> str:

@@ -68,7 +68,7 @@ class Request:
         deadline = headers.get("deadline")
         numeric = isinstance(deadline, int | float) and not isinstance(deadline, bool)
         return cls(
-            function=_text(properties.type),
+            function=_text(properties.type) or None,
             content_type=base_type(_text(properties.content_type)),
             content_encoding=_text(properties.content_encoding),
             reply_to=properties.reply_to or None,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import builtins
 import threading
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
 
 from amqp_rpc import errors
+from amqp_rpc.codec import text_of
 from amqp_rpc.errors import AmqpRpcError, CallError, ConfigurationError, RemoteError
 
 E = TypeVar("E", bound=type[Exception])
@@ -33,24 +35,34 @@ VERDICTS: dict[str, type[AmqpRpcError]] = {
 #: Attributes of a custom exception travel up to this many characters of their text, so that an error stays an error.
 _LARGEST_ATTRIBUTES = 10_000
 
+_SCALARS = (bool, int, float, bytes, type(None))
+
 # Exception, not BaseException: a remote SystemExit or KeyboardInterrupt must not end the caller's process.
 _registry: dict[str, type[Exception]] = {
     name: value
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, Exception) and value.__name__ == name
 }
+#: The other way round, for the classes that were registered.
+_names: dict[type[BaseException], str] = {}
 _raised_classes: dict[type[Exception], type[RemoteError]] = {}
 _lock = threading.Lock()
 
 
-def register_error(cls: E) -> E:
+@overload
+def register_error(cls: E, /) -> E: ...
+@overload
+def register_error(*, name: str) -> Callable[[E], E]: ...
+def register_error(cls: E | None = None, /, *, name: str | None = None) -> E | Callable[[E], E]:
     """Let an exception class cross: use it as a decorator, on both sides.
 
     A handler that raises it makes the caller raise an instance of the class too, with its ``args`` and its attributes;
-    its ``__init__`` is not called again. The name on the wire is the class's module and qualified name.
+    its ``__init__`` is not called again.
 
     Args:
         cls: A subclass of `Exception`.
+        name: What it is called on the wire; its module and qualified name unless given. Give one where the two sides
+            import the class under different module names, or don't share the module.
 
     Raises:
         ConfigurationError: It is not an exception class, or another class has its name.
@@ -59,13 +71,21 @@ def register_error(cls: E) -> E:
         >>> @register_error
         ... class CardDeclined(Exception):
         ...     pass
+        >>> @register_error(name="shop.OutOfStock")
+        ... class OutOfStock(Exception):
+        ...     pass
     """
-    if not (isinstance(cls, type) and issubclass(cls, Exception)):
-        raise ConfigurationError(f"register_error takes an exception class, not {cls!r}")
-    known = _registry.setdefault(_wire_name(cls), cls)
-    if known is not cls:
-        raise ConfigurationError(f"two exception classes are named {_wire_name(cls)}")
-    return cls
+
+    def register(cls: E) -> E:
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise ConfigurationError(f"register_error takes an exception class, not {cls!r}")
+        wire_name = name or _wire_name(cls)
+        if _registry.setdefault(wire_name, cls) is not cls or wire_name in VERDICTS:
+            raise ConfigurationError(f"two exception classes are named {wire_name!r}; give one of them name=")
+        _names[cls] = wire_name
+        return cls
+
+    return register if cls is None and name is not None else register(cast(E, cls))
 
 
 def describe_verdict(error: AmqpRpcError) -> dict[str, Any]:
@@ -81,12 +101,12 @@ def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str,
         traceback: Its traceback as text; None leaves it out.
     """
     data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
-    if not isinstance(error, OSError | SyntaxError):
-        attributes = {key: value for key, value in vars(error).items() if not key.startswith("_")}
-        plain = {key: _plain(value) for key, value in attributes.items()}
-        if plain and len(repr(plain)) <= _LARGEST_ATTRIBUTES:
-            data["attributes"] = plain
-    described = {"type": _wire_name(type(error)), "message": text_of(error), "data": data}
+    attributes = {key: _plain(value) for key, value in vars(error).items() if _may_travel(key)}
+    if attributes and len(text_of(attributes)) <= _LARGEST_ATTRIBUTES:
+        data["attributes"] = attributes
+    # One that came from another server keeps the name that it had there.
+    name = error.type if isinstance(error, RemoteError) else _wire_name(type(error))
+    described = {"type": name, "message": text_of(error), "data": data}
     if traceback is not None:
         described["traceback"] = traceback
     return described
@@ -99,34 +119,49 @@ def rebuild(described: Any) -> AmqpRpcError:
         described: The decoded body of an error reply, in whatever shape it came.
     """
     if not isinstance(described, dict):
-        return _plain_remote_error("RemoteError", str(described), None)
-    name, message = str(described.get("type", "RemoteError")), str(described.get("message", ""))
-    traceback = described.get("traceback")
-    if name in VERDICTS:
-        error = VERDICTS[name](message)
-        # A result that can't be encoded, or is too large, was computed: the function ran.
-        error.may_have_run = not isinstance(error, CallError) and bool(_mapping(described.get("data")).get("ran"))
-        if isinstance(error, CallError):
-            error.may_have_run = type(error).may_have_run
-        return error
+        return _complete(RemoteError(), "RemoteError", text_of(described), None)
+    name, message = text_of(described.get("type", "RemoteError")), text_of(described.get("message", ""))
     data = _mapping(described.get("data"))
-    known = _registry.get(name)
-    if known is None:
-        return _plain_remote_error(name, message, traceback)
-    raised = _raised_class(known)
-    rebuilt = raised.__new__(raised)
+    if name in VERDICTS:
+        verdict = VERDICTS[name](message)
+        if not isinstance(verdict, CallError):
+            # A result that can't be encoded, or is too large, was computed: the function ran.
+            verdict.may_have_run = data.get("ran") is True
+        return verdict
     arguments = data.get("args")
-    rebuilt.args = tuple(arguments) if isinstance(arguments, list | tuple) else (message,)
-    vars(rebuilt).update(_mapping(data.get("attributes")))
-    return _complete(rebuilt, name, message, traceback)
+    args = tuple(arguments) if isinstance(arguments, list | tuple) else (message,)
+    rebuilt = _instance(_registry.get(name, RemoteError), args)
+    for key, value in _mapping(data.get("attributes")).items():
+        if _may_travel(key):
+            vars(rebuilt)[key] = value
+    return _complete(rebuilt, name, message, described.get("traceback"))
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _plain_remote_error(name: str, message: str, traceback: Any) -> RemoteError:
-    return _complete(RemoteError(message), name, message, traceback)
+def _may_travel(key: Any) -> bool:
+    """Return whether an attribute is an exception's own: not private, and not one that every error of ours has."""
+    return isinstance(key, str) and key.isidentifier() and not key.startswith("_") and not hasattr(RemoteError, key)
+
+
+def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError:
+    """Return an instance of the class, without running its ``__init__``; a plain one where it can't be made so."""
+    raised = _raised_class(known)
+    for make in (raised.__new__, BaseException.__new__):
+        try:
+            rebuilt = make(raised, *args)
+            # It keeps errno and strerror in places of its own, which only this fills.
+            if isinstance(rebuilt, OSError):
+                OSError.__init__(rebuilt, *args)
+            rebuilt.args = args
+        # A class's own __new__ may raise anything, and some builtins refuse one of the two ways.
+        except Exception:  # noqa: S112 - the next way is tried, and the last one is plain
+            continue
+        else:
+            return rebuilt
+    return RemoteError(*args)
 
 
 def _complete(error: RemoteError, name: str, message: str, traceback: Any) -> RemoteError:
@@ -150,21 +185,13 @@ def _raised_class(known: type[Exception]) -> type[RemoteError]:
 
 
 def _wire_name(cls: type[BaseException]) -> str:
+    if cls in _names:
+        return _names[cls]
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _plain(value: Any) -> Any:
     """Return an exception's argument where it is a plain value, else its text: a failure must always be encodable."""
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(item, bool | int | float | str | None) for item in value):
-        return list(value)
-    return text_of(value)
-
-
-def text_of(value: object) -> str:
-    """Return ``str(value)``, or that it has none: an exception's own code must not keep it from being told."""
-    try:
-        return str(value)
-    except Exception as error:
-        return f"({type(value).__qualname__}, whose text raises {type(error).__name__})"
+    if isinstance(value, list | tuple):
+        return [item if isinstance(item, _SCALARS) else text_of(item) for item in value]
+    return value if isinstance(value, _SCALARS) else text_of(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.signature import Signature
-from amqp_rpc.topology import LONGEST_NAME, call_queue
+from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,10 +56,11 @@ class Service:
     """
 
     def __init__(self, name: str | None = None) -> None:
-        if name is not None and (not name or "." in name or len(call_queue(name).encode()) > LONGEST_NAME):
+        taken = name is not None and call_queue(name) == dead_letter_queue(CALL_QUEUE)
+        if name is not None and (not name or taken or "." in name or _too_long(dead_letter_queue(call_queue(name)))):
             raise ConfigurationError(
-                f"{name!r} can't name a service: its calls are written service.function, so it has no dot, "
-                f"is not empty and is shorter than {LONGEST_NAME} bytes"
+                f"{name!r} can't name a service: a name has no dot, since calls are written service.function, is not "
+                f"empty, makes a queue's name of at most {LONGEST_NAME} bytes, and is not 'dead', as dead letters' is"
             )
         self.name = name
         self._functions: dict[str, Function] = {}
@@ -113,7 +115,7 @@ class Service:
             raise ConfigurationError(f"@service.rpc takes a function, not {function!r}")
         name = name if name is not None else getattr(function, "__name__", "")
         signature = Signature(function, name)
-        if not name or "." in name or len(name.encode()) > LONGEST_NAME:
+        if not name or "." in name or _too_long(name):
             raise ConfigurationError(
                 f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
                 f"{LONGEST_NAME} bytes"
@@ -135,12 +137,18 @@ class Service:
             asynchronous=inspect.iscoroutinefunction(function),
         )
         self._functions[name] = registered
-        # The first registration names the function object; later ones are called by their text names.
-        if not hasattr(function, _MARK) and hasattr(function, "__dict__"):
-            setattr(function, _MARK, registered)
+        # The first registration names the function object; later ones are called by their names as text. A wrapper
+        # brings the mark of what it wraps (functools.wraps), and is another function. A bound method can't be marked.
+        if getattr(getattr(function, _MARK, None), "call", None) is not function:
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(function, _MARK, registered)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
+
+
+def _too_long(name: str) -> bool:
+    return len(name.encode()) > LONGEST_NAME
 
 
 def registered(function: Callable[..., Any]) -> Function:

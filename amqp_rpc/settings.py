@@ -57,14 +57,23 @@ class Address:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"{hide_password(url)!r} is not an AMQP URL: {error}") from error
+        except ValueError:
+            # The cause is not told: it quotes parts of the URL, and the password may be one of them.
+            raise ConfigurationError(
+                f"{hide_password(url)!r} is not an AMQP URL: its host or its port can't be read. Write special "
+                "characters of a password as %XX"
+            ) from None
         if parts.scheme not in _PORTS:
             raise ConfigurationError(
                 f"{hide_password(url)!r} is not an AMQP URL: it starts with amqp:// or amqps://, as {DEFAULT_URL} does"
             )
         if not parts.hostname:
             raise ConfigurationError(f"{hide_password(url)!r} is not an AMQP URL: it names no host")
+        if "@" in parts.path:
+            raise ConfigurationError(
+                f"{hide_password(url)!r} is not an AMQP URL: '@' stands behind the host. Write special characters of a "
+                "password or a virtual host as %XX"
+            )
         if parts.query or parts.fragment:
             raise ConfigurationError(
                 f"{hide_password(url)!r}: options behind '?' or '#' are not read; give them as arguments"
@@ -97,12 +106,12 @@ def broker_address(url: str | None = None) -> Address:
 
 def hide_password(url: str) -> str:
     """Return a URL, well formed or not, with what stands between the user's name and the host hidden."""
-    scheme, separator, rest = url.rpartition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at:
-        return url
+    before, at, host = url.rpartition("@")
+    scheme, separator, credentials = before.partition("://")
+    if not separator:
+        scheme, credentials = "", before
     user, colon, _password = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}"
+    return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}" if at else url
 
 
 def positive(name: str, value: float, *, most: float = float("inf")) -> None:

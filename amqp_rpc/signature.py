@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import reprlib
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Optional
 
 import msgspec
 
+from amqp_rpc.codec import brief
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 
 #: Keywords of `Client.call` and `Client.submit`; a parameter of that name could never be given.
@@ -37,7 +37,10 @@ class Signature:
         self.name = name
         self.where = _where(function)
         self._function = function
-        self._parameters = list(inspect.signature(function).parameters.values())
+        try:
+            self._parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{self.where}: {name}() can't be registered: {error}") from error
         self._compiled: _Compiled | None = None
         self._check()
 
@@ -87,6 +90,8 @@ class Signature:
     def _check_travels(self, name: str, hint: Any) -> None:
         try:
             kinds = list(_kinds(msgspec.inspect.type_info(hint)))
+            # It is never used: making it is how msgspec says which unions it can't tell apart.
+            msgspec.msgpack.Decoder(hint)
         except TypeError as error:
             raise ConfigurationError(f"{self.where}: {self.name}({name}: {_type_name(hint)}): {error}") from error
         for kind in kinds:
@@ -113,7 +118,9 @@ class _Compiled:
         self._required = [fields[p.name] for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         self._rest = next((fields[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._other = next((fields[p.name] for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        self._result = hints.get("return", Any)
+        #: Whether every argument must come by position: the common case, and the quick one.
+        self._simple = self._required == self._positional
+        self._result = _convertible(hints.get("return", Any))
 
     def bind(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments, each converted to its parameter's type.
@@ -126,7 +133,7 @@ class _Compiled:
             raise InvalidArguments(
                 f"{self._name}() takes {_count(len(positional))}{self._listed()}, and {len(args)} came by position"
             )
-        if len(args) == len(positional) == len(self._required) and not kwargs:
+        if self._simple and len(args) == len(positional) and not kwargs:
             return [self._convert(field, value) for field, value in zip(positional, args, strict=True)], kwargs
         bound = [
             self._convert(positional[i] if i < len(positional) else self._rest, value)  # type: ignore[arg-type]
@@ -145,10 +152,9 @@ class _Compiled:
         Raises:
             InvalidArguments: The function does not take exactly one argument, or the text does not fit it.
         """
-        if len(self._required) > 1 or not (self._positional or self._rest):
-            raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
         field = self._positional[0] if self._positional else self._rest
-        assert field is not None
+        if field is None or any(required is not field for required in self._required):
+            raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
         return [self._convert(field, text, strict=False)], {}
 
     def convert_result(self, value: Any) -> Any:
@@ -175,15 +181,19 @@ class _Compiled:
             return value
         try:
             return msgspec.convert(value, field.hint, strict=strict)
-        except (msgspec.ValidationError, RecursionError) as error:
+        except msgspec.ValidationError as error:
             raise InvalidArguments(self._mismatch(field, value, str(error))) from None
+        # What a value makes a converter raise, such as half of a surrogate pair.
+        except Exception:
+            said = f"expected {_type_name(field.hint)}, got {type(value).__name__}"
+            raise InvalidArguments(self._mismatch(field, value, said)) from None
 
     def _mismatch(self, field: _Field, value: Any, said: str) -> str:
         """Return msgspec's finding with the parameter's name where it says ``$``, and what came."""
         said = _PATH.sub(lambda match: f"{field.name}{match.group(1)}", said).replace("`", "")
         if " got " not in said:
             said = f"{said} ({field.name} is {_type_name(field.hint)})"
-        return f"{self._name}(): parameter {field.name!r}: {said[:1].lower()}{said[1:]}; it was {reprlib.repr(value)}"
+        return f"{self._name}(): parameter {field.name!r}: {said[:1].lower()}{said[1:]}; it was {brief(value)}"
 
     def _listed(self) -> str:
         names = list(dict.fromkeys([*(f.name for f in self._positional), *self._named]))
@@ -198,7 +208,7 @@ class _Field:
     def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
         self.name = parameter.name
         # A default of None makes the parameter optional, as every reader takes it.
-        self.hint = hint | None if parameter.default is None and isinstance(hint, type) else hint
+        self.hint = Optional[hint] if parameter.default is None else hint  # noqa: UP045 - any hint, not only classes
         self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
 
 
@@ -238,6 +248,15 @@ def _verbatim(annotation: Any) -> Any:
 
 def _type_name(hint: Any) -> str:
     return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _convertible(hint: Any) -> Any:
+    """Return the hint, or Any where nothing can be converted to it: a result is then given as it came."""
+    try:
+        msgspec.msgpack.Decoder(hint)
+    except TypeError:
+        return Any
+    return hint
 
 
 def _count(number: int) -> str:

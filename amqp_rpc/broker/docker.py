@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from amqp_rpc.broker.errors import NotAvailable, StartFailed
+from amqp_rpc.broker.errors import ControlFailed, NotAvailable, StartFailed
 
 _PACKAGE = Path(__file__).resolve().parent
 #: An installed package has it beside this module; a checkout has it at its top.
@@ -20,6 +23,12 @@ IMAGE = "rabbitmq:4-management"
 #: Seconds to pull the image, some 100 MB.
 PULL_TIMEOUT = 600.0
 
+#: Seconds for RabbitMQ to stop by itself. Its data are removed anyway, and one that still starts does not listen.
+_STOP_TIMEOUT = 3
+
+#: Seconds for a command that was given up to take back what it began.
+_GRACE = 5.0
+
 
 def engine_answers(*, timeout: float = 5.0) -> bool:
     """Whether a Docker engine answers within ``timeout`` seconds; the program ``docker`` alone proves nothing."""
@@ -27,9 +36,23 @@ def engine_answers(*, timeout: float = 5.0) -> bool:
         return False
     try:
         done = _run(["docker", "info", "--format", "{{.ServerVersion}}"], timeout=timeout)
-    except (OSError, subprocess.TimeoutExpired):
+    except (NotAvailable, StartFailed):
         return False
     return done.returncode == 0 and bool(done.stdout.strip())
+
+
+def get_image(*, timeout: float = PULL_TIMEOUT) -> None:
+    """Pull the image, unless it is here already: then no registry is asked.
+
+    Raises:
+        NotAvailable: it cannot be pulled.
+        StartFailed: it was not pulled in ``timeout`` seconds.
+    """
+    if _run(["docker", "image", "inspect", IMAGE], timeout=20.0).returncode == 0:
+        return
+    done = _run(["docker", "pull", "--quiet", IMAGE], timeout=timeout)
+    if done.returncode != 0:
+        raise NotAvailable(f"Docker answers, but the image {IMAGE} cannot be pulled: {_last_line(done)}")
 
 
 def compose_file() -> Path:
@@ -50,7 +73,7 @@ def compose_program() -> list[str]:
         return ["docker", "compose"]
     if shutil.which("docker-compose") is not None:
         return ["docker-compose"]
-    raise NotAvailable("Docker's compose plugin is not installed")
+    raise NotAvailable("Docker answers, but its compose plugin is not installed")
 
 
 class Project:
@@ -71,45 +94,78 @@ class Project:
         """Get the image and start the container; it does not wait for RabbitMQ in it.
 
         Raises:
-            NotAvailable: the image cannot be pulled, or compose is missing.
+            NotAvailable: compose is missing, or the image cannot be pulled.
             StartFailed: the container does not start.
         """
-        if not _has_image() and self._compose(["pull", "--quiet"], timeout=PULL_TIMEOUT).returncode != 0:
-            raise NotAvailable(f"Docker answers, but the image {IMAGE} cannot be pulled")
+        compose_program()  # before the long download
+        get_image()
         done = self._compose(["up", "--detach"], timeout=timeout)
         if done.returncode != 0:
             raise StartFailed(f"docker compose up failed: {_last_line(done)}")
 
     def down(self) -> None:
-        """Remove the container, the network and the data."""
-        done = self._compose(["down", "--volumes", "--timeout", "10"], timeout=60.0)
+        """Remove the container, the network and the data.
+
+        Raises:
+            ControlFailed: something of them may be left.
+        """
+        try:
+            done = self._compose(["down", "--volumes", "--timeout", str(_STOP_TIMEOUT)], timeout=60.0)
+        except NotAvailable:  # nothing is started without compose
+            return
+        except StartFailed as error:
+            raise ControlFailed(f"{error}; project {self.name} may be left") from error
         if done.returncode != 0:
-            raise StartFailed(f"docker compose down failed: {_last_line(done)}")
+            raise ControlFailed(f"docker compose down failed, project {self.name} may be left: {_last_line(done)}")
 
     def runs(self) -> bool:
         """Whether its container runs."""
-        done = self._compose(["ps", "--quiet"], timeout=20.0)
+        try:
+            done = self._compose(["ps", "--quiet"], timeout=20.0)
+        except NotAvailable:
+            return False
         return done.returncode == 0 and bool(done.stdout.strip())
 
     def _compose(self, words: Sequence[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
         command = [*compose_program(), "--file", str(compose_file()), "--project-name", self.name, *words]
-        try:
-            return _run(command, timeout=timeout, settings=self._settings)
-        except subprocess.TimeoutExpired as error:
-            raise StartFailed(f"docker compose {words[0]} did not end in {timeout:.0f} s") from error
-
-
-def _has_image() -> bool:
-    """Whether the image is here already: then no registry is asked."""
-    return _run(["docker", "image", "inspect", IMAGE], timeout=20.0).returncode == 0
+        return _run(command, timeout=timeout, settings=self._settings)
 
 
 def _run(
     words: Sequence[str], *, timeout: float, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **(settings or {})}
-    return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          errors="replace", timeout=timeout, check=False)  # fmt: skip
+    """Run a command of Docker to its end. Ctrl-C in a terminal does not reach it: cleaning up is not to be cut short.
+
+    Raises:
+        NotAvailable: there is no such program.
+        StartFailed: it did not end in time, and was ended.
+    """
+    try:
+        started = subprocess.Popen(words, env=os.environ | (settings or {}), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                                   start_new_session=True)  # fmt: skip
+    except OSError as error:
+        raise NotAvailable(f"{words[0]} could not be run: {error}") from error
+    with started:
+        try:
+            out, err = started.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _end(started)
+            raise StartFailed(f"{shlex.join(words)} did not end in {timeout:g} s") from error
+        except BaseException:
+            _end(started)
+            raise
+    return subprocess.CompletedProcess(words, started.returncode, out, err)
+
+
+def _end(started: subprocess.Popen[str]) -> None:
+    """End it and its children: the plugin of ``docker`` is one, and goes on with its work otherwise."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(started.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.communicate(timeout=_GRACE)
+            return
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
