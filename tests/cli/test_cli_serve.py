@@ -104,7 +104,7 @@ MODULES = {
     "exits": ("raise SystemExit(0)\n", Exit.IMPORT_FAILED, "SystemExit"),
     "empty": ("x = 1\n", Exit.NO_SERVICE, "module 'empty' has no service"),
     "several": ("from amqp_rpc import Service\na, b = Service('a'), Service('b')\n", Exit.NO_SERVICE, "(it has: a, b)"),
-    "one:wrong": (ONE_SERVICE, Exit.NO_SERVICE, "one:wrong is no service: there is no such name in it (it has: service)"),
+    "one:wrong": (ONE_SERVICE, Exit.NO_SERVICE, "one:wrong is no service: there is no such name"),
     "reserved": (ONE_SERVICE + "@service.rpc\ndef g(timeout): ...\n", Exit.CONFIGURATION, "reserved.py:6: g() has a"),
     "twice": (ONE_SERVICE + ONE_SERVICE[ONE_SERVICE.index("@") :], Exit.CONFIGURATION, "twice.py:6: 'f' is registered"),
 }  # fmt: skip

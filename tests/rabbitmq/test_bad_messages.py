@@ -41,7 +41,8 @@ def served(service: Service, serve: Serve) -> Service:
             "MemoryError": MemoryError,
             "Silent": Silent,
         }
-        raise kinds[how]()
+        error = kinds[how]()
+        raise error
 
     serve(service, max_message_size=100_000)
     return service
@@ -128,7 +129,7 @@ def test_a_wrong_call_is_answered_with_what_is_wrong(raw: Raw, served: Service, 
 
 def test_a_body_above_the_limit_is_answered(raw: Raw, served: Service) -> None:
     body = msgpack.packb([["x" * 100_000], {}])
-    properties, answer = raw.ask(served.queue, body, content_type=MSGPACK, type="double")
+    _, answer = raw.ask(served.queue, body, content_type=MSGPACK, type="double")
     assert msgpack.unpackb(answer)["type"] == "MessageTooLarge"
     assert everything_is_settled(raw, served)
 
@@ -160,9 +161,18 @@ def test_a_result_above_the_limit_is_said_to_the_caller(client: Client, serve: S
     assert client.call(large, 10) == b"x" * 10
 
 
-@pytest.mark.parametrize(
-    "how", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "RecursionError", "MemoryError", "Silent"]
-)  # fmt: skip
+RAISED = [
+    "SystemExit",
+    "KeyboardInterrupt",
+    "GeneratorExit",
+    "StopIteration",
+    "RecursionError",
+    "MemoryError",
+    "Silent",
+]
+
+
+@pytest.mark.parametrize("how", RAISED)
 def test_whatever_a_handler_raises_is_answered_and_the_server_lives(raw: Raw, served: Service, how: str) -> None:
     properties, answer = raw.ask(
         served.queue, json.dumps([[how], {}]).encode(), content_type="application/json", type="fail"
@@ -231,7 +241,7 @@ def test_odd_properties_do_not_stop_the_server(raw: Raw, served: Service, odd: s
 
 def test_a_message_whose_headers_pika_cant_read_does_not_end_the_connection(raw: Raw, served: Service) -> None:
     """A timestamp of the year 60 000 is valid AMQP; it raises in pika, and used to come back for ever."""
-    import pika.data  # noqa: PLC0415
+    import pika.data
 
     class FarFuture:
         pass

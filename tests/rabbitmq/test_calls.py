@@ -78,7 +78,8 @@ def test_values_of_every_kind_arrive_as_they_left(client: Client, serve: Serve, 
 
     serve(service)
     values = [
-        None, True, -(2**70), 2**64, 1.5, "ä", b"\0\xff", [1, [2]], {"a": {1: 2}}, date(2026, 1, 31), timedelta(days=-1, microseconds=3),
+        None, True, -(2**70), 2**64, 1.5, "ä", b"\0\xff", [1, [2]], {"a": {1: 2}},
+        date(2026, 1, 31), timedelta(days=-1, microseconds=3),
         datetime(2026, 1, 31, 12, tzinfo=UTC), decimal.Decimal("1.10"), uuid.uuid4(), {1, "a"}, frozenset({(1, 2)}),
     ]  # fmt: skip
     assert client.call(f"{service.name}.echo", values) == values

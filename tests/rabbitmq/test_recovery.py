@@ -49,7 +49,7 @@ def test_a_call_on_a_lost_connection_ends_at_once_with_maybe_executed(new_node: 
         with pytest.raises(MaybeExecuted, match="It may have run") as caught:
             future.result(timeout=20)
         assert caught.value.may_have_run
-        with pytest.raises(NotSent, match="no connection|was lost") as not_sent:
+        with pytest.raises(NotSent, match=r"no connection|was lost") as not_sent:
             client.call(wait, timeout=0.5)
         assert not not_sent.value.may_have_run
         go_on.set()

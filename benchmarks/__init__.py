@@ -1,0 +1,1 @@
+"""Programs that measure amqp_rpc; ``make bench`` runs them."""

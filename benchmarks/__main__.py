@@ -1,0 +1,5 @@
+"""``python -m benchmarks``: the call benchmark."""
+
+from benchmarks.calls import main
+
+main()

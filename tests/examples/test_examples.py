@@ -1,0 +1,111 @@
+"""Each example is run as its docstring says, and prints what it shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+import pytest
+
+from tests.interop.programs import ROOT, run, serving
+
+
+def example(name: str, *words: str, url: str, ends_with: int = 0) -> str:
+    return run(sys.executable, "-m", f"examples.{name}", *words, url=url, ends_with=ends_with)
+
+
+@pytest.fixture
+def fib_served(url):
+    with serving("services.fib", url=url):
+        yield url
+
+
+def code_lines(name: str) -> int:
+    """How many lines a program has without its docstrings and blank lines."""
+    tree = ast.parse((ROOT / "examples" / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return len([line for line in ast.unparse(tree).splitlines() if line])
+
+
+def test_hello_is_answered_by_a_server_of_six_lines_to_a_client_of_four(url):
+    with serving("examples.hello_server", url=url):
+        assert example("hello_client", url=url) == "Hello, world!\n"
+
+    assert code_lines("hello_server") <= 6
+    assert code_lines("hello_client") <= 4
+
+
+def test_calling(fib_served):
+    printed = example("calling", url=fib_served).splitlines()
+
+    assert printed[:5] == [
+        "by name: 832040",
+        "named argument, at most 2.5 seconds: 832040",
+        "by the function object: 222232244629420445529739893461909967206666939096499764990979600",
+        "it raised ValueError: n must be from 0 to 10000, not -1",
+        "it did not run: fib(): parameter 'n': expected int, got str; it was 'thirty'",
+    ]
+    assert printed[5].startswith("nobody there: ")
+    assert len(printed) == 6
+
+
+def test_calling_without_a_server_says_how_to_start_one(url):
+    printed = example("calling", url=url, ends_with=1)
+
+    assert printed == "There is no server yet. Start one: amqp-rpc serve services.fib\n"
+
+
+def test_calling_many(fib_served):
+    first_ten = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
+
+    assert example("calling_many", url=fib_served).splitlines() == [
+        f"submit: {first_ten}",
+        "as_completed: 4 calls",
+        "map: the first even ones are [2, 8, 34, 144, 610]",
+        f"map with chunksize: {_fib(1001) % 1_000_000 - 1}",
+        f"threads: {first_ten}",
+    ]
+
+
+def test_calling_async(fib_served):
+    first_ten = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
+
+    printed = example("calling_async", url=fib_served).splitlines()
+
+    assert printed[:3] == ["one call: 832040", f"gather: {first_ten}", f"map: {first_ten}"]
+    assert re.fullmatch(r"timeout: .* \| may have run: True", printed[3])
+
+
+def test_own_errors(url):
+    with serving("examples.shop", url=url):
+        printed = example("own_errors", url=url).splitlines()
+
+    assert printed[:4] == [
+        "total: 14.85",
+        "arrives: 2026-02-02T12:30:00+00:00",
+        "size: Size.SMALL",
+        "out of stock: only 3 of teapot left | item: teapot | left: 3",
+    ]
+    assert printed[4].startswith("wrong arguments: buy(): parameter 'order': expected int, got str - at order.quantity")
+
+
+def test_several_processes_prints_the_rate_of_each_and_their_ratio(url):
+    printed = example("several_processes", "0.3", url=url)
+
+    assert re.fullmatch(
+        r"--processes 1: \d+ calls/s\n--processes 2: \d+ calls/s\nratio: \d+\.\d\d, on \d+ cores\n", printed
+    )
+
+
+def test_several_processes_does_not_measure_a_server_that_is_there_already(fib_served):
+    assert "stop it first" in example("several_processes", "0.3", url=fib_served, ends_with=1)
+
+
+def _fib(n: int) -> int:
+    a, b = 0, 1
+    for _ in range(n):
+        a, b = b, a + b
+    return a

@@ -1,0 +1,92 @@
+"""Real processes for tests: what they say is read as they say it, and each is ended by its own process id."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Seconds for one program to start, to end, or to do all that it does; a machine may be busy with other tests.
+PATIENCE = 40.0
+
+
+def environment(url: str) -> dict[str, str]:
+    """This process's environment with the broker's URL, and without settings that a developer may have."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_RPC_")}
+    return {**kept, "AMQP_URL": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+
+
+def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0) -> str:
+    """Run a program to its end and return what it printed, warnings and errors included."""
+    with subprocess.Popen(
+        [str(word) for word in words], env=environment(url), cwd=folder, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            printed, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what it started itself
+    assert process.returncode == ends_with, printed
+    return printed
+
+
+@contextmanager
+def serving(target: str, *options: str, url: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``amqp-rpc serve`` from its banner's last line on, and stop it with Ctrl-C."""
+    words = [sys.executable, "-m", "amqp_rpc", "serve", target, *options]
+    process = subprocess.Popen(
+        words, env=environment(url), cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        said = _Lines(process)
+        said.wait_for("Ready.")
+        yield process
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0, said.so_far()
+    finally:
+        process.kill()
+        process.wait()
+        said.reader.join()
+        process.stderr.close()
+
+
+class _Lines:
+    """The lines that a process writes on standard error; a thread reads them, so that it never waits for us."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._seen: list[str] = []
+        self.reader = threading.Thread(target=self._read, args=(process.stderr,))
+        self.reader.start()
+
+    def _read(self, stream) -> None:
+        for line in stream:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, text: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                line = None
+            assert line is not None, f"it never said {text!r}, but: {''.join(self._seen)}"
+            self._seen.append(line)
+            if line.startswith(text):
+                return
+
+    def so_far(self) -> str:
+        while not self._lines.empty():
+            self._seen.append(self._lines.get() or "")
+        return "".join(self._seen)

@@ -1,0 +1,60 @@
+"""The tree of errors is the one that its docstring draws, and each says whether the function may have run."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqp_rpc import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.ConfigurationError, ValueError),
+        (errors.NotConnected, ConnectionError),
+        (errors.ConnectionLost, ConnectionError),
+        (errors.InvalidArguments, TypeError),
+        (errors.CallTimeout, TimeoutError),
+        (errors.Undecodable, ValueError),
+    ],
+)
+def test_a_stranger_catches_it_by_the_builtin(error, builtin):
+    assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_have_run"),
+    [
+        (errors.ConfigurationError, False),
+        (errors.NotConnected, False),
+        (errors.Unroutable, False),
+        (errors.NoServer, False),
+        (errors.FunctionNotFound, False),
+        (errors.InvalidArguments, False),
+        (errors.Expired, False),
+        (errors.Overloaded, False),
+        (errors.NotSent, False),
+        (errors.CallTimeout, True),
+        (errors.MaybeExecuted, True),
+        (errors.RemoteError, True),
+        (errors.Unencodable, False),
+    ],
+)
+def test_each_says_whether_the_function_may_have_run(error, may_have_run):
+    assert error("why").may_have_run is may_have_run
+
+
+def leaves():
+    return [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.AmqpRpcError)]
+
+
+@pytest.mark.parametrize("error", leaves())
+def test_the_docstring_draws_every_error_with_its_family(error):
+    assert f"─ {error.__name__}" in errors.__doc__ or error is errors.AmqpRpcError
+    assert error.__doc__
+
+
+@pytest.mark.parametrize("error", leaves())
+def test_each_shows_the_text_that_it_was_given(error):
+    if error is not errors.RemoteError:  # its text is the handler's
+        assert str(error("why")) == "why"

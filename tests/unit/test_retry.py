@@ -1,0 +1,25 @@
+"""Waits between attempts grow, stay within their bound, and differ between clients."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqp_rpc.retry import backoff
+
+
+def waits(attempt: int) -> list[float]:
+    return [backoff(attempt, first=0.5, most=30.0) for _ in range(50)]
+
+
+@pytest.mark.parametrize(("attempt", "least"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (6, 16.0)])
+def test_each_wait_is_twice_as_long_plus_a_little(attempt, least):
+    assert all(least <= wait <= least + 0.5 for wait in waits(attempt))
+
+
+@pytest.mark.parametrize("attempt", [7, 10, 61, 1000, 10**9])
+def test_no_wait_is_longer_than_the_bound_however_often_it_failed(attempt):
+    assert waits(attempt) == [30.0] * 50
+
+
+def test_clients_that_failed_at_once_do_not_come_back_at_once():
+    assert len(set(waits(1))) > 40

@@ -1,0 +1,43 @@
+"""What type checkers know of calls: mypy accepts typing/accepts.py, and refuses just the marked lines of rejects.py."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path("tests", "typing")
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, set[tuple[int, str]]]:
+    """What mypy says of the two files: lines and codes of errors, by file."""
+    files = [str(FOLDER / name) for name in ("accepts.py", "rejects.py")]
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context", *files]
+    ended = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    errors: dict[str, set[tuple[int, str]]] = {"accepts.py": set(), "rejects.py": set()}
+    for line in ended.stdout.splitlines():
+        if match := re.fullmatch(r"(.+?):(\d+): error: .*\[([\w-]+)\]", line):
+            errors.setdefault(Path(match[1]).name, set()).add((int(match[2]), match[3]))
+    assert ended.returncode in {0, 1}, ended.stdout + ended.stderr
+    assert errors["rejects.py"], ended.stdout + ended.stderr
+    return errors
+
+
+def test_what_is_right_is_accepted(found):
+    assert found["accepts.py"] == set()
+
+
+def test_what_is_wrong_is_refused_and_nothing_else(found):
+    lines = (ROOT / FOLDER / "rejects.py").read_text().splitlines()
+    marks = {
+        (number, code)
+        for number, line in enumerate(lines, 1)
+        if (match := re.search(r"# error: ([\w, -]+)$", line))
+        for code in match[1].split(", ")
+    }
+    assert marks == found["rejects.py"]
