@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, overload
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.forms import AsyncForms, Default
-from amqp_rpc.settings import DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_TIMEOUT, positive
+from amqp_rpc.settings import DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_TIMEOUT, count
 
 R = TypeVar("R")
 
@@ -88,8 +88,8 @@ class AsyncClient(AsyncForms):
             >>> [n async for n in client.map("fib", range(5))]  # doctest: +SKIP
             [0, 1, 1, 2, 3]
         """
-        positive("in_flight", in_flight)
-        positive("chunksize", chunksize)
+        count("in_flight", in_flight)
+        count("chunksize", chunksize)
         arguments = zip(*iterables, strict=False)
         send = self._client.chunks(function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server)
         messages = max(1, in_flight // chunksize)

@@ -27,6 +27,7 @@ from amqp_rpc.settings import (
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_TIMEOUT,
     broker_address,
+    count,
     positive,
 )
 from amqp_rpc.topology import split_call
@@ -35,6 +36,8 @@ R = TypeVar("R")
 
 #: Calls of one `Client.map` that are under way at the same time.
 DEFAULT_MAP_IN_FLIGHT = 100
+#: What stands for one call in the reply to a chunk.
+_OUTCOME = ("has a result", "the result or the error")
 #: Seconds that `Client.close` gives the broker to say good-bye.
 _CLOSE_TIMEOUT = 5.0
 
@@ -69,7 +72,7 @@ class Client(Forms):
     ) -> None:
         Deadline.after(timeout)
         positive("heartbeat", heartbeat, most=60_000)
-        positive("max_message_size", max_message_size)
+        count("max_message_size", max_message_size)
         self._timeout = timeout
         self._limit = max_message_size
         self._address = broker_address(url)
@@ -160,8 +163,8 @@ class Client(Forms):
             >>> list(client.map("fib", range(5)))  # doctest: +SKIP
             [0, 1, 1, 2, 3]
         """
-        positive("in_flight", in_flight)
-        positive("chunksize", chunksize)
+        count("in_flight", in_flight)
+        count("chunksize", chunksize)
         arguments = zip(*iterables, strict=False)
         send = self.chunks(function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server)
         messages = max(1, in_flight // chunksize)
@@ -277,9 +280,12 @@ class Client(Forms):
         except AmqpRpcError as error:
             # It answers every call of the message: whoever asks for the first one is told.
             return [error]
-        if kind != RESULTS or not isinstance(value, list):
-            raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-        return [_as_annotated(each, known) if ran else rebuild(each) for ran, each in value]
+        match value:
+            case [*outcomes] if kind == RESULTS and all(
+                isinstance(o, list) and len(o) == len(_OUTCOME) for o in outcomes
+            ):
+                return [_as_annotated(each, known) if ran else rebuild(each) for ran, each in outcomes]
+        raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
 
     def _decoded(self, reply: Reply) -> tuple[str | None, Any]:
         value = codec.decode(reply.body, codec.base_type(reply.properties.content_type), limit=self._limit)

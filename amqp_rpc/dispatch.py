@@ -172,7 +172,7 @@ class Dispatcher:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if request.content_type == TEXT:
             return function.signature.compile().bind_text(value)
-        return self._bound(function, value)
+        return self._bound(request, function, value)
 
     def _chunk(self, request: Request, function: Function) -> list[tuple[Any, Any] | AmqpRpcError]:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
@@ -181,16 +181,16 @@ class Dispatcher:
         calls: list[tuple[Any, Any] | AmqpRpcError] = []
         for each in value:
             try:
-                calls.append(self._bound(function, each))
+                calls.append(self._bound(request, function, each))
             except InvalidArguments as error:
                 calls.append(error)
         return calls
 
     @staticmethod
-    def _bound(function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
+    def _bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
         match value:
             case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
-                return function.signature.compile().bind(args, kwargs)
+                return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
         raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {codec.brief(value)}")
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:

@@ -73,7 +73,8 @@ class Request:
             content_encoding=_text(properties.content_encoding),
             reply_to=properties.reply_to or None,
             correlation_id=properties.correlation_id,
-            deadline=deadline / 1000 if numeric else None,  # type: ignore[operator] # checked one line above
+            # AMQP has no larger number, but a message need not have come through AMQP.
+            deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
             idempotent=headers.get("idempotent") is True,
             chunked=headers.get("chunk") is True,
             redelivered=redelivered,

@@ -37,11 +37,13 @@ _LARGEST_ATTRIBUTES = 10_000
 
 _SCALARS = (bool, int, float, bytes, type(None))
 
-# Exception, not BaseException: a remote SystemExit or KeyboardInterrupt must not end the caller's process.
+# Exception, not BaseException: a remote SystemExit or KeyboardInterrupt must not end the caller's process. And not the
+# ends of iteration: Python turns them into RuntimeError wherever they leave a generator or a coroutine.
 _registry: dict[str, type[Exception]] = {
     name: value
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, Exception) and value.__name__ == name
+    if not issubclass(value, StopIteration | StopAsyncIteration)
 }
 #: The other way round, for the classes that were registered.
 _names: dict[type[BaseException], str] = {}

@@ -1,8 +1,8 @@
 """The forms in which a call can be written, as type checkers see them; what a call does is in `client`.
 
 A function's name takes anything. A registered function object takes what the function takes and gives what it
-returns, with ``async def`` seen through. Beside an option (``timeout=`` or ``wait_for_server=``) a type checker can't
-look at the arguments any more, only at the result: https://typing.python.org/en/latest/spec/generics.html#paramspec
+returns, with ``async def`` seen through. Beside an option (``timeout=``, ``wait_for_server=``, ``idempotent=``) a type
+checker can't look at the arguments any more, only at the result: https://typing.python.org/en/latest/spec/generics.html#paramspec
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ class Forms(ABC):
         self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
     ) -> R: ...
     @overload
+    def call(
+        self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, idempotent: bool, **kwargs: Any
+    ) -> R: ...
+    @overload
     def call(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> R: ...
+    @overload
+    def call(self, function: Callable[..., R], /, *args: Any, idempotent: bool, **kwargs: Any) -> R: ...
     @overload
     def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -113,7 +119,13 @@ class Forms(ABC):
         self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
     ) -> Future[R]: ...
     @overload
+    def submit(
+        self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, idempotent: bool, **kwargs: Any
+    ) -> Future[R]: ...
+    @overload
     def submit(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> Future[R]: ...
+    @overload
+    def submit(self, function: Callable[..., R], /, *args: Any, idempotent: bool, **kwargs: Any) -> Future[R]: ...
     @overload
     def submit(
         self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -185,7 +197,13 @@ class AsyncForms(ABC):
         self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, wait_for_server: bool, **kwargs: Any
     ) -> R: ...
     @overload
+    async def call(
+        self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, idempotent: bool, **kwargs: Any
+    ) -> R: ...
+    @overload
     async def call(self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any) -> R: ...
+    @overload
+    async def call(self, function: Callable[..., R], /, *args: Any, idempotent: bool, **kwargs: Any) -> R: ...
     @overload
     async def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -220,7 +238,15 @@ class AsyncForms(ABC):
     ) -> asyncio.Future[R]: ...
     @overload
     def submit(
+        self, function: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, idempotent: bool, **kwargs: Any
+    ) -> asyncio.Future[R]: ...
+    @overload
+    def submit(
         self, function: Callable[..., R], /, *args: Any, wait_for_server: bool, **kwargs: Any
+    ) -> asyncio.Future[R]: ...
+    @overload
+    def submit(
+        self, function: Callable[..., R], /, *args: Any, idempotent: bool, **kwargs: Any
     ) -> asyncio.Future[R]: ...
     @overload
     def submit(

@@ -31,6 +31,7 @@ from amqp_rpc.settings import (
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
     broker_address,
+    count,
     positive,
 )
 from amqp_rpc.transport import Delivery, QueueState
@@ -82,10 +83,10 @@ class Server:
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
-        positive("threads", threads, most=10_000)
-        positive("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
+        count("threads", threads, most=10_000)
+        count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
         positive("heartbeat", heartbeat, most=60_000)
-        positive("max_message_size", max_message_size)
+        count("max_message_size", max_message_size)
         self.address = broker_address(url)
         self.threads = threads
         self.prefetch = prefetch or threads

@@ -114,6 +114,17 @@ def hide_password(url: str) -> str:
     return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}" if at else url
 
 
+def count(name: str, value: int, *, most: float = float("inf")) -> None:
+    """Check a setting that counts something.
+
+    Raises:
+        ConfigurationError: It is not a whole number above 0, or above ``most``.
+    """
+    if not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
+    positive(name, value, most=most)
+
+
 def positive(name: str, value: float, *, most: float = float("inf")) -> None:
     """Check a numeric setting.
 

@@ -20,6 +20,7 @@ from amqp_rpc.errors import ConfigurationError, InvalidArguments
 #: Keywords of `Client.call` and `Client.submit`; a parameter of that name could never be given.
 RESERVED = frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"})
 
+_BYTES = (bytes,)
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
 _VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _PATH = re.compile(r"`\$([^`]*)`")
@@ -62,6 +63,7 @@ class Signature:
                 hints = typing.get_type_hints(self._function, include_extras=True)
             except Exception as error:
                 raise ConfigurationError(f"{self.where}: {self.name}() has a type hint that fails: {error}") from error
+            hints = {name: Any if hint is object else hint for name, hint in hints.items()}
             for parameter in self._parameters:
                 self._check_travels(parameter.name, hints.get(parameter.name, Any))
             self._compiled = _Compiled(self.name, self._parameters, hints)
@@ -122,8 +124,15 @@ class _Compiled:
         self._simple = self._required == self._positional
         self._result = _convertible(hints.get("return", Any))
 
-    def bind(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def bind(
+        self, args: list[Any], kwargs: dict[str, Any], *, binary: bool = False
+    ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments, each converted to its parameter's type.
+
+        Args:
+            args: By position.
+            kwargs: By name.
+            binary: Whether they came in a form that has bytes: text is then not taken for base64.
 
         Raises:
             InvalidArguments: One is missing, too many, given twice, unknown or of another type.
@@ -134,13 +143,13 @@ class _Compiled:
                 f"{self._name}() takes {_count(len(positional))}{self._listed()}, and {len(args)} came by position"
             )
         if self._simple and len(args) == len(positional) and not kwargs:
-            return [self._convert(field, value) for field, value in zip(positional, args, strict=True)], kwargs
+            return [self._convert(field, value, binary) for field, value in zip(positional, args, strict=True)], kwargs
         bound = [
-            self._convert(positional[i] if i < len(positional) else self._rest, value)  # type: ignore[arg-type]
+            self._convert(positional[i] if i < len(positional) else self._rest, value, binary)  # type: ignore[arg-type]
             for i, value in enumerate(args)
         ]
         given = {field.name for field in positional[: len(args)]}
-        named = {name: self._convert(self._field(name, given), value) for name, value in kwargs.items()}
+        named = {name: self._convert(self._field(name, given), value, binary) for name, value in kwargs.items()}
         missing = [field.name for field in self._required if field.name not in given and field.name not in named]
         if missing:
             raise InvalidArguments(f"{self._name}() got no {_quoted(missing)}{self._listed()}")
@@ -155,7 +164,7 @@ class _Compiled:
         field = self._positional[0] if self._positional else self._rest
         if field is None or any(required is not field for required in self._required):
             raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
-        return [self._convert(field, text, strict=False)], {}
+        return [self._convert(field, text, binary=False, strict=False)], {}
 
     def convert_result(self, value: Any) -> Any:
         """Return a result as the type that the function is annotated with.
@@ -176,11 +185,11 @@ class _Compiled:
             raise InvalidArguments(f"{self._name}() got parameter {name!r} twice: by position and by name")
         return field
 
-    def _convert(self, field: _Field, value: Any, *, strict: bool = True) -> Any:
+    def _convert(self, field: _Field, value: Any, binary: bool, *, strict: bool = True) -> Any:
         if type(value) is field.exact or field.hint is Any:
             return value
         try:
-            return msgspec.convert(value, field.hint, strict=strict)
+            return msgspec.convert(value, field.hint, strict=strict, builtin_types=_BYTES if binary else None)
         except msgspec.ValidationError as error:
             raise InvalidArguments(self._mismatch(field, value, str(error))) from None
         # What a value makes a converter raise, such as half of a surrogate pair.

@@ -3,7 +3,11 @@
 Settings, from the environment:
 
 - ``AMQP_RPC_TEST_URL``: run against this broker, and skip the tests marked ``node``;
-- ``AMQP_RPC_TEST_RABBITMQ``: a command put before RabbitMQ's programs, to run on another version of it.
+- ``AMQP_RPC_TEST_RABBITMQ``: a command put before RabbitMQ's programs, to run on another version of it;
+- ``TESTCONTAINERS_RYUK_DISABLED=true``: do without the container that removes RabbitMQ's one after a kill -9, where
+  its image cannot be had. A test run that ends in any other way removes RabbitMQ's container itself.
+
+Where a Docker engine answers and neither of the first two is set, the broker that most tests share is a container.
 
 All nodes of a run live in one folder below /tmp. A second process (this file, run as a program) waits for the test
 run to end in any way, kill -9 too, and then ends and removes what is left of that folder's nodes.
@@ -24,7 +28,7 @@ if __name__ == "__main__":  # the second process: find the package beside this f
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from amqp_rpc.broker import folders, processes
-from amqp_rpc.broker.docker import engine_answers
+from amqp_rpc.broker.docker import IMAGE, engine_answers, get_image
 from amqp_rpc.broker.node import Node
 from amqp_rpc.broker.programs import find_program
 
@@ -33,6 +37,10 @@ COMMAND = tuple(shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", "")))
 
 #: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is told.
 START_TIMEOUT = 100.0
+
+#: Seconds to pull the image, and then for the container to be ready; with a node in its place still below 120 in all,
+#: where the whole run would be ended.
+PULL_TIMEOUT, CONTAINER_TIMEOUT = 60.0, 30
 
 
 def missing() -> str | None:
@@ -75,10 +83,14 @@ def container():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from testcontainers.rabbitmq import RabbitMqContainer
-
         try:
-            return RabbitMqContainer("rabbitmq:4-management").start()
+            get_image(timeout=PULL_TIMEOUT)
+            from testcontainers.core.config import testcontainers_config
+            from testcontainers.rabbitmq import RabbitMqContainer
+
+            testcontainers_config.max_tries = CONTAINER_TIMEOUT  # one a second
+            made = RabbitMqContainer(IMAGE, port=5672, username="guest", password="guest", vhost="/")
+            return made.__enter__()  # start() would leave a container that does not become ready, or at Ctrl-C
         except Exception as error:
             print(f"no RabbitMQ from Docker ({error}); starting a private node", file=sys.stderr)
             return None

@@ -97,6 +97,7 @@ async def awaited(client: AsyncClient) -> None:
     assert_type(await client.call(fib, 30), int)
     assert_type(await client.call(fib, 30, timeout=2.5), int)
     assert_type(await client.call(fib, 30, wait_for_server=True), int)
+    assert_type(await client.call(wait, 1.5, idempotent=True), str)
     assert_type(await client.call(wait, 1.5), str)
     assert_type(await client.call(wait, 1.5, timeout=2.5), str)
     assert_type(await client.call("fib", 30, timeout=2.5), Any)
