@@ -29,7 +29,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.inspection import Inspector
 from amqp_rpc.pending import PendingCalls
-from amqp_rpc.settings import Address
+from amqp_rpc.settings import Addresses
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -42,16 +42,16 @@ class Caller:
     """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
 
     Args:
-        address: Where the broker is.
+        addresses: Where the broker is.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
     """
 
-    def __init__(self, address: Address, *, name: str, heartbeat: float) -> None:
+    def __init__(self, addresses: Addresses, *, name: str, heartbeat: float) -> None:
         self.pending: PendingCalls[PendingCall] = PendingCalls()
         #: What happened, by name: ``late_replies`` are replies of calls that had ended.
         self.counters: Counter[str] = Counter()
-        self._address = address
+        self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat
         self._prefix = uuid.uuid4().hex
@@ -103,7 +103,7 @@ class Caller:
         """End every call that is under way, and the connection."""
         with self._lock:
             self._closed = True
-            connection, self._connection = self._connection, None
+            connection = self._connection
         if connection is not None:
             connection.close(timeout)
         for _, call in self.pending:
@@ -143,7 +143,7 @@ class Caller:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                self._connection = Connection(self._address, self, name=self._name, heartbeat=self._heartbeat)
+                self._connection = Connection(self._addresses, self, name=self._name, heartbeat=self._heartbeat)
                 self._timer_due = float("inf")
                 self._connection.start()
             return self._connection
@@ -245,7 +245,7 @@ class Caller:
             self._unserved(
                 queue,
                 Unroutable,
-                f"there is no queue {queue!r} on {self._address}: no server for it was started there. "
+                f"there is no queue {queue!r} on {self._addresses}: no server for it was started there. "
                 "`amqp-rpc serve` starts one, and wait_for_server=True waits for it",
             )
             return
@@ -319,7 +319,7 @@ class Caller:
             )
         connection = self._connection
         if self._reply_queue is None:
-            cause = str(self._last_error or f"no connection to {self._address} yet")
+            cause = str(self._last_error or f"no connection to {self._addresses} yet")
         elif connection is not None and connection.blocked is not None:
             cause = f"the broker takes no messages ({connection.blocked})"
         elif call.wait_for_server:

@@ -6,7 +6,7 @@ import itertools
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -26,7 +26,7 @@ from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_TIMEOUT,
-    broker_address,
+    broker_addresses,
     count,
     positive,
 )
@@ -48,7 +48,8 @@ class Client(Forms):
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
 
     Args:
-        url: The broker's, ``amqp://user:password@host:port/vhost``; None reads ``AMQP_URL``, else the local default.
+        url: The broker's, ``amqp://user:password@host:port/vhost``; several for the nodes of a cluster, as a list or
+            with commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
         timeout: Seconds that a call may take unless it says otherwise (30.0).
         heartbeat: Seconds between heartbeats (10.0); a broker that is silent for longer is taken for gone.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
@@ -64,7 +65,7 @@ class Client(Forms):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         heartbeat: float = DEFAULT_HEARTBEAT,
@@ -75,9 +76,9 @@ class Client(Forms):
         count("max_message_size", max_message_size)
         self._timeout = timeout
         self._limit = max_message_size
-        self._address = broker_address(url)
+        self._addresses = broker_addresses(url)
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
-        self._caller = Caller(self._address, name=name, heartbeat=heartbeat)
+        self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat)
 
     def _start(
         self,
@@ -234,7 +235,7 @@ class Client(Forms):
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({str(self._address)!r})"
+        return f"Client({str(self._addresses)!r})"
 
     def _submit(
         self,

@@ -7,6 +7,7 @@ comes back by itself after a loss. All of pika's errors end here: beyond this fi
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import ssl
 import threading
@@ -24,7 +25,7 @@ from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.loop import Loop
 from amqp_rpc.retry import backoff
-from amqp_rpc.settings import CONNECT_TIMEOUT, Address
+from amqp_rpc.settings import CONNECT_TIMEOUT, Address, Addresses
 from amqp_rpc.stream import Stream
 from amqp_rpc.transport import Listener
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before the first attempt to reconnect, and the most between two attempts.
 FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 10.0
+#: The least seconds until the next attempt after the broker refused access to a client that had it before.
+RECONNECT_REFUSED = 15.0
 
 _FRAME_HEADER = 2
 
@@ -39,18 +42,20 @@ _FRAME_HEADER = 2
 class Connection:
     """A connection to a broker, its thread, and its reconnects.
 
-    If the first attempt fails, the listener hears of it and the thread ends: a wrong URL is an error at once. After
-    a connection that worked, it tries again for ever, with back-off, until `close`.
+    If the first attempt fails at every address, the listener hears of it and the thread ends: a wrong URL is an error
+    at once. After a connection that worked, it tries again for ever, with back-off, until `close`.
 
     Args:
-        address: Where the broker is.
+        addresses: Where the broker is; they are tried in an order of chance, so that clients spread over a cluster.
         listener: Hears of every opening and every loss.
         name: What the broker's own tools show for this connection.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
     """
 
-    def __init__(self, address: Address, listener: Listener, *, name: str, heartbeat: float) -> None:
-        self.address = address
+    def __init__(self, addresses: Addresses, listener: Listener, *, name: str, heartbeat: float) -> None:
+        self._addresses = random.sample(addresses, len(addresses))
+        #: The address that is connected to, or tried.
+        self.address = self._addresses[0]
         self.loop = Loop()
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
@@ -59,6 +64,7 @@ class Connection:
         self._heartbeat = max(1, round(heartbeat))
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
+        self._attempts = 0
         self._failures = 0
         #: Whether it ever was open; until then, a failure to connect is final.
         self.was_open = False
@@ -132,7 +138,8 @@ class Connection:
         if self._closing:
             self.loop.stop()
             return
-        address = self.address
+        self.address = address = self._addresses[self._attempts % len(self._addresses)]
+        self._attempts += 1
         context = ssl.create_default_context() if address.tls else None
         parameters = pika.ConnectionParameters(
             host=address.host,
@@ -174,6 +181,10 @@ class Connection:
     def _gone(self, error: BrokerError) -> None:
         self._pika = self._stream = None
         self._failures += 1
+        if not (self.was_open or self._closing) and self._failures < len(self._addresses):
+            logger.info("%s; trying another address", error)
+            self._connect()
+            return
         # Before the listener hears of it: whom it tells may call again at once, and needs another connection then.
         self._given_up = self._closing or not self.was_open
         if not self._closing:
@@ -182,6 +193,9 @@ class Connection:
             self.loop.stop()
             return
         delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
+        if isinstance(error, AccessRefused):
+            # It worked before: somebody may be changing the password. Asking often would only fill the broker's log.
+            delay = max(delay, RECONNECT_REFUSED)
         logger.warning("%s; trying again in %.1f s", error, delay)
         self.loop.call_later(delay, self._connect)
 

@@ -16,7 +16,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import BrokerError
-from amqp_rpc.settings import Address
+from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -30,7 +30,7 @@ class Replies:
     """Publishes what becomes of deliveries; `reply` and `dead_letter` may be called from any thread.
 
     Args:
-        address: Where the broker is.
+        addresses: Where the broker is.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
         counters: Where ``returned``, the replies whose caller was gone, are counted.
@@ -41,7 +41,7 @@ class Replies:
 
     def __init__(
         self,
-        address: Address,
+        addresses: Addresses,
         *,
         name: str,
         heartbeat: float,
@@ -50,7 +50,7 @@ class Replies:
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
     ) -> None:
-        self.connection = Connection(address, self, name=name, heartbeat=heartbeat)
+        self.connection = Connection(addresses, self, name=name, heartbeat=heartbeat)
         self._counters = counters
         self._settled = settled
         self._on_ready = on_ready

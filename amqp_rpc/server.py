@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +30,7 @@ from amqp_rpc.settings import (
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
-    broker_address,
+    broker_addresses,
     count,
     positive,
 )
@@ -54,7 +54,8 @@ class Server:
 
     Args:
         services: One or more; several may share a queue if their functions' names differ.
-        url: The broker's, ``amqp://user:password@host:port/vhost``; None reads ``AMQP_URL``, else the local default.
+        url: The broker's, ``amqp://user:password@host:port/vhost``; several for the nodes of a cluster, as a list or
+            with commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
         threads: How many ordinary handlers run at the same time (8).
         prefetch: How many deliveries of each queue are taken at once; None takes as many as there are threads, so
             that a call waits at the broker, where another server can take it, and not behind this server's others.
@@ -74,7 +75,7 @@ class Server:
     def __init__(
         self,
         *services: Service,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         threads: int = DEFAULT_THREADS,
         prefetch: int | None = None,
         heartbeat: float = DEFAULT_HEARTBEAT,
@@ -87,7 +88,7 @@ class Server:
         count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
         positive("heartbeat", heartbeat, most=60_000)
         count("max_message_size", max_message_size)
-        self.address = broker_address(url)
+        self.addresses = broker_addresses(url)
         self.threads = threads
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
@@ -101,9 +102,9 @@ class Server:
         }
         self._handlers = Handlers(threads)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
-        self._connection = Connection(self.address, self, name=f"{name} (calls)", heartbeat=heartbeat)
+        self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat)
         self._replies = Replies(
-            self.address,
+            self.addresses,
             name=f"{name} (replies)",
             heartbeat=heartbeat,
             counters=self.counters,
@@ -138,7 +139,7 @@ class Server:
         self._connection.start()
         self._replies.connection.start()
         if not self._started.wait(deadline.remaining()):
-            self._failure = NotConnected(f"the broker at {self.address} did not answer within {timeout:g} s")
+            self._failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
         if self._failure is not None:
             self._close()
             raise self._failure

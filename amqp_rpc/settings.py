@@ -7,6 +7,7 @@ Every setting has one name: the keyword ``heartbeat=`` is the flag ``--heartbeat
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -99,9 +100,29 @@ class Address:
         return f"Address({str(self)!r})"
 
 
-def broker_address(url: str | None = None) -> Address:
-    """Return the broker's address: from the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`."""
-    return Address.parse(url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL)
+class Addresses(tuple[Address, ...]):
+    """The addresses of one broker's nodes: any of them will do."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self))
+
+
+def broker_addresses(url: str | Sequence[str] | None = None) -> Addresses:
+    """Return where the broker is: from the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
+
+    Args:
+        url: One URL, several with commas between them (a comma of a password is written %2C), or a sequence of them.
+
+    Raises:
+        ConfigurationError: One is not a URL, or there is none.
+    """
+    urls = url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL
+    each = urls.split(",") if isinstance(urls, str) else urls
+    if not all(isinstance(one, str) for one in each):
+        raise ConfigurationError(f"a broker's URL is text, such as {DEFAULT_URL}, not {type(each[0]).__name__}")
+    return Addresses(Address.parse(one.strip()) for one in each)
 
 
 def hide_password(url: str) -> str:

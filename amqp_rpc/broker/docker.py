@@ -52,7 +52,7 @@ def get_image(*, timeout: float = PULL_TIMEOUT) -> None:
         return
     done = _run(["docker", "pull", "--quiet", IMAGE], timeout=timeout)
     if done.returncode != 0:
-        raise NotAvailable(f"Docker answers, but the image {IMAGE} cannot be pulled: {_last_line(done)}")
+        raise NotAvailable(f"{_last_line(done)}: the image {IMAGE} cannot be pulled")
 
 
 def compose_file() -> Path:

@@ -108,7 +108,7 @@ def banner(server: Server, *, processes: int) -> str:
     functions = [(name, f.signature) for name, each in server.functions.items() for f in each.values()]
     width = max(len("handlers"), *(len(name) for name in server.functions))
     seen: set[str] = set()
-    lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.address}"]
+    lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.addresses}"]
     for name, signature in functions:
         lines.append(f"  {'' if name in seen else name:{width}}  {signature}")
         seen.add(name)

@@ -6,13 +6,13 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from amqp_rpc.broker import docker, folders, install, logs, processes, programs, record
-from amqp_rpc.broker.errors import CleanupRefused, InstallFailed, NotAvailable, StartFailed
+from amqp_rpc.broker.errors import CleanupRefused, ControlFailed, InstallFailed, NotAvailable, StartFailed
 from amqp_rpc.broker.ports import PRIVATE_PORTS, free_port, greet, is_free
 
 START = b"\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x10\x07versionS\x00\x00\x00\x053.9.1"
@@ -222,6 +222,65 @@ def test_docker_without_an_engine_does_not_answer(tmp_path: Path, monkeypatch: p
         fake.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
         fake.chmod(0o755)
         assert docker.engine_answers(timeout=0.5) is answers, script
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put a program on an otherwise empty PATH; ``said`` then lists how it was called."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def make(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\necho $0 $* >>{tmp_path}/said\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return make
+
+
+def test_without_compose_nothing_is_pulled_and_there_is_nothing_to_remove(fake: Callable[..., None], tmp_path: Path):
+    fake("docker", 'echo "unknown command: docker compose" >&2; exit 1')
+    project = docker.Project(name="p", port=1)
+    with pytest.raises(NotAvailable, match=r"^Docker answers, but its compose plugin is not installed$"):
+        project.up(timeout=5)
+    assert not project.runs()
+    project.down()
+    assert "pull" not in (tmp_path / "said").read_text()
+
+
+def test_the_older_program_docker_compose_will_do(fake: Callable[..., None], tmp_path: Path):
+    fake("docker", 'test "$1" = image')
+    fake("docker-compose", "echo 1f2e3d")
+    project = docker.Project(name="p", port=1)
+    project.up(timeout=5)
+    assert project.runs()
+    project.down()
+    ran = [line for line in (tmp_path / "said").read_text().splitlines() if "/docker-compose " in line]
+    assert [line.partition(" --project-name p ")[2].split()[0] for line in ran] == ["up", "ps", "down"]
+
+
+def test_an_image_that_cannot_be_pulled_is_told_with_the_reason(fake: Callable[..., None]):
+    fake("docker", 'case $1 in compose) ;; *) echo "noise" >&2; echo "no such host" >&2; exit 1;; esac')
+    with pytest.raises(NotAvailable, match=r"^no such host: the image rabbitmq:4-management cannot be pulled$"):
+        docker.Project(name="p", port=1).up(timeout=5)
+
+
+def test_what_could_not_be_removed_is_not_taken_for_a_failed_start(fake: Callable[..., None]):
+    fake("docker", 'case "$*" in *down*) echo "engine lost" >&2; exit 1;; esac')
+    with pytest.raises(ControlFailed, match="project p may be left: engine lost"):
+        docker.Project(name="p", port=1).down()
+
+
+def test_a_command_of_docker_that_does_not_end_is_ended_with_its_plugin(fake: Callable[..., None], tmp_path: Path):
+    fake("docker", f'case "$*" in *up*) sleep 300 & echo $! >{tmp_path}/plugin; wait;; esac')
+    with pytest.raises(StartFailed, match=r"up --detach did not end in 0\.5 s"):
+        docker.Project(name="p", port=1).up(timeout=0.5)
+    plugin = Path("/proc", (tmp_path / "plugin").read_text().strip(), "stat")
+    assert processes.wait_until(lambda: not plugin.exists() or ") Z " in plugin.read_text(), timeout=5)
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_commands_of_docker(fake: Callable[..., None], tmp_path: Path):
+    fake("docker", f'case "$*" in *down*) ps -o pgid= -p $$ >{tmp_path}/group;; esac')
+    docker.Project(name="p", port=1).down()
+    assert int((tmp_path / "group").read_text()) != os.getpgrp()
 
 
 def test_compose_yaml_publishes_on_loopback_only():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.settings import Address, broker_address, hide_password, positive
+from amqp_rpc.settings import Address, broker_addresses, hide_password, positive
 
 
 @pytest.fixture(autouse=True)
@@ -17,20 +17,28 @@ def _no_environment(monkeypatch):
 class TestWhichOne:
     def test_the_argument_comes_first(self, monkeypatch):
         monkeypatch.setenv("AMQP_RPC_URL", "amqp://two")
-        assert broker_address("amqp://one").host == "one"
+        assert broker_addresses("amqp://one")[0].host == "one"
+
+    def test_several_nodes_of_a_broker_are_a_list_or_have_commas_between_them(self):
+        assert [a.host for a in broker_addresses("amqp://one, amqp://two")] == ["one", "two"]
+        assert [a.host for a in broker_addresses(["amqp://one", "amqp://two"])] == ["one", "two"]
+        assert (
+            str(broker_addresses("amqp://u:secret@one,amqp://two"))
+            == "amqp://u:***@one:5672/, amqp://guest:***@two:5672/"
+        )
 
     def test_then_the_variable_of_this_library(self, monkeypatch):
         monkeypatch.setenv("AMQP_RPC_URL", "amqp://two")
         monkeypatch.setenv("AMQP_URL", "amqp://three")
-        assert broker_address().host == "two"
+        assert broker_addresses()[0].host == "two"
 
     def test_then_the_variable_that_all_share(self, monkeypatch):
         monkeypatch.setenv("AMQP_URL", "amqp://three")
-        assert broker_address().host == "three"
+        assert broker_addresses()[0].host == "three"
 
     def test_an_empty_variable_is_none(self, monkeypatch):
         monkeypatch.setenv("AMQP_URL", "")
-        assert broker_address() == Address("localhost", 5672, "guest", "guest", "/", tls=False)
+        assert broker_addresses() == (Address("localhost", 5672, "guest", "guest", "/", tls=False),)
 
 
 @pytest.mark.parametrize(
