@@ -10,6 +10,7 @@ import logging
 
 from amqp_rpc.aio import AsyncClient
 from amqp_rpc.client import Client
+from amqp_rpc.context import Context, context
 from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
@@ -47,6 +48,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Client",
     "AsyncClient",
     "register_error",
+    "context",
+    "Context",
     # what can be raised
     "AmqpRpcError",
     "ConfigurationError",

@@ -16,9 +16,10 @@ import msgspec
 from amqp_rpc import codec
 from amqp_rpc.caller import Caller
 from amqp_rpc.calls import PendingCall, Reply
+from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, Undecodable
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent, Undecodable
 from amqp_rpc.failures import rebuild
 from amqp_rpc.forms import Default, Forms
 from amqp_rpc.service import Function, registered
@@ -90,8 +91,7 @@ class Client(Forms):
         idempotent: bool | None,
         wait_for_server: bool,
     ) -> Future[Any]:
-        seconds = self._timeout if timeout is Default.TIMEOUT else timeout
-        Deadline.after(seconds)
+        seconds = self._seconds(timeout)
         target, known = _target(function)
         return self._submit(
             target,
@@ -201,8 +201,6 @@ class Client(Forms):
         Yields:
             A future of a message's results, in their order; a call that failed has its error there.
         """
-        seconds = self._timeout if timeout is Default.TIMEOUT else timeout
-        Deadline.after(seconds)
         target, known = _target(function)
         rest = iter(arguments)
         while each := list(itertools.islice(rest, size)):
@@ -210,7 +208,7 @@ class Client(Forms):
             yield self._submit(
                 target,
                 codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit),
-                timeout=seconds,
+                timeout=self._seconds(timeout),
                 idempotent=known is not None and known.idempotent,
                 wait_for_server=wait_for_server,
                 chunk=size > 1,
@@ -236,6 +234,17 @@ class Client(Forms):
 
     def __repr__(self) -> str:
         return f"Client({str(self._addresses)!r})"
+
+    def _seconds(self, timeout: float | Default) -> float:
+        """Return the seconds that a call gets: no more than are left to the call that is being handled here."""
+        seconds = self._timeout if timeout is Default.TIMEOUT else timeout
+        Deadline.after(seconds)
+        left = time_left()
+        if left is not None and left < seconds:
+            if left <= 0:
+                raise NotSent("it was not sent: the call that is being handled here has no time left")
+            return left
+        return seconds
 
     def _submit(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 
 from amqp_rpc import codec
 from amqp_rpc.codec import JSON, MSGPACK, TEXT, text_of
-from amqp_rpc.envelope import ERROR, RESULT, RESULTS, Message, Properties, Request
+from amqp_rpc.envelope import ERROR, RESULT, RESULTS, Message, Properties, Request, again_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
     CodecError,
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 #: Characters of a traceback that travel: its end, where the cause is.
 LONGEST_TRACEBACK = 20_000
+
+#: Servers that an idempotent call may take with it.
+MOST_CRASHES = 3
 
 #: What a content encoding may say without changing a byte.
 _PLAIN = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
@@ -77,7 +80,9 @@ class Dispatcher:
         request = Request.read(properties, body, redelivered=redelivered)
         try:
             function = self._find(request)
-            if redelivered and not (request.idempotent or function.idempotent):
+            if redelivered and not self.expired(request) and (request.idempotent or function.idempotent):
+                return self._again(request, function, properties)
+            if redelivered:
                 # It may have run: the server that had it died before it answered. Running it again could charge twice.
                 raise MaybeExecuted(  # noqa: TRY301 - one place turns every refusal into an answer
                     f"the server that had the call of {function.name}() died before it answered; the function may "
@@ -154,6 +159,20 @@ class Dispatcher:
         except CodecError as error:
             return (False, _ran(type(error)(f"{function.name}() ran, and its result was not sent: {error}")))
         return outcome
+
+    def _again(self, request: Request, function: Function, properties: Properties) -> Answer:
+        """Return the answer for a call that may run again: it goes back to the queue, counted.
+
+        It is counted before it runs, and by the broker's own copy, since a server that it kills can't count.
+        """
+        if request.crashes + 1 >= MOST_CRASHES:
+            raise MaybeExecuted(
+                f"{MOST_CRASHES} servers died, one after another, while they had the call of {function.name}(); it may "
+                "be what ends them. It is not tried again"
+            )
+        logger.warning("A server died with a call of %s(), which is idempotent: it is tried again", function.name)
+        properties = again_properties(request, properties, now=self._clock())
+        return Answer(None, None, "again", again=Message(function.queue, properties, request.body))
 
     def _find(self, request: Request) -> Function:
         if request.function is None:

@@ -55,6 +55,9 @@ class Request:
     content_encoding: str | None
     reply_to: str | None
     correlation_id: str | None
+    message_id: str | None
+    attempt: int
+    crashes: int
     deadline: float | None
     idempotent: bool
     chunked: bool
@@ -73,6 +76,9 @@ class Request:
             content_encoding=_text(properties.content_encoding),
             reply_to=properties.reply_to or None,
             correlation_id=properties.correlation_id,
+            message_id=_text(properties.message_id),
+            attempt=_count(headers.get("attempt"), 1),
+            crashes=_count(headers.get("crashes"), 0),
             # AMQP has no larger number, but a message need not have come through AMQP.
             deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
             idempotent=headers.get("idempotent") is True,
@@ -130,6 +136,41 @@ def request_properties(
         timestamp=int(now),
         type=function,
     )
+
+
+def again_properties(request: Request, properties: Properties, *, now: float) -> Properties:
+    """Return the properties of a request that its server died with, for another one: it is counted, and keeps its time.
+
+    Args:
+        request: As it was read.
+        properties: As they came.
+        now: Unix time in seconds.
+    """
+    left = None if request.deadline is None else max(1, int((request.deadline - now) * 1000))
+    return Properties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers={**without_broker_headers(properties.headers), "crashes": request.crashes + 1},
+        delivery_mode=properties.delivery_mode,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration if left is None else str(left),
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+    )
+
+
+def without_broker_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the headers without those that the broker wrote.
+
+    With an x-death among them the broker would take what is published again for a message that goes in circles.
+    """
+    return {name: value for name, value in (headers or {}).items() if not str(name).startswith("x-")}
+
+
+def _count(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
 
 
 def _text(value: object) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amqp_rpc.context import handling
 from amqp_rpc.envelope import Message, Request
 from amqp_rpc.errors import AmqpRpcError, Expired
 from amqp_rpc.failures import describe_verdict
@@ -22,12 +23,14 @@ class Answer:
     Args:
         reply: The message to its caller; None where there is no address.
         dead_letter: Why the delivery goes to the dead-letter queue; None where it does not.
-        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``.
+        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``, ``again``.
+        again: The request as it goes back to its queue, counted, where a server died with it and it may run again.
     """
 
     reply: Message | None
     dead_letter: str | None
     outcome: str
+    again: Message | None = None
 
 
 class Answers(Protocol):
@@ -66,7 +69,8 @@ class Job:
     def run(self) -> Answer:
         """Call the function and return the answer, whatever the function raises."""
         try:
-            result = self.function.call(*self.args, **self.kwargs)
+            with handling(self.function.name, self.request):
+                result = self.function.call(*self.args, **self.kwargs)
         # SystemExit and KeyboardInterrupt of a handler end that call, not the server.
         except BaseException as error:
             return self._dispatcher.raised(self.request, self.function, error)
@@ -75,7 +79,8 @@ class Job:
     async def run_async(self) -> Answer:
         """Await the ``async def`` function and return the answer, whatever it raises."""
         try:
-            result = await self.function.call(*self.args, **self.kwargs)
+            with handling(self.function.name, self.request):
+                result = await self.function.call(*self.args, **self.kwargs)
         except BaseException as error:
             return self._dispatcher.raised(self.request, self.function, error)
         return self._dispatcher.returned(self.request, self.function, result)
@@ -103,7 +108,8 @@ class Chunk:
                 continue
             args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
             try:
-                outcomes.append((True, self.function.call(*args, **kwargs)))
+                with handling(self.function.name, self.request):
+                    outcomes.append((True, self.function.call(*args, **kwargs)))
             except BaseException as error:
                 outcomes.append((False, self._dispatcher.described(self.function, error)))
         return self._dispatcher.returned_many(self.request, self.function, outcomes)
@@ -118,7 +124,8 @@ class Chunk:
             return refused
         args, kwargs = call  # type: ignore[misc] # a refusal was taken out one line above
         try:
-            return (True, await self.function.call(*args, **kwargs))
+            with handling(self.function.name, self.request):
+                return (True, await self.function.call(*args, **kwargs))
         except BaseException as error:
             return (False, self._dispatcher.described(self.function, error))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
-from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.envelope import Message, Properties, without_broker_headers
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
@@ -22,7 +22,7 @@ from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a dead letter that the broker did not take is published again.
+#: Seconds until what the broker did not take is published again.
 _PUBLISH_AGAIN = 1.0
 
 
@@ -60,8 +60,8 @@ class Replies:
         #: Replies that wait for a connection, and those that were published but have not left this process.
         self._unsent: deque[tuple[Message, Delivery]] = deque()
         self._leaving: list[tuple[Message, Delivery]] = []
-        #: Dead letters that the broker has not confirmed, by identity of their delivery.
-        self._dead: dict[int, tuple[Message, Delivery]] = {}
+        #: What must not be lost and the broker has not confirmed, by identity of its delivery.
+        self._kept: dict[int, tuple[Message, Delivery]] = {}
 
     def reply(self, message: Message, delivery: Delivery) -> None:
         """Publish a reply, and settle the delivery that it answers."""
@@ -70,8 +70,7 @@ class Replies:
     def dead_letter(self, queue: str, delivery: Delivery, reason: str) -> None:
         """Copy a delivery to the dead-letter queue of its queue, with the reason, and settle it."""
         properties = delivery.properties
-        # Headers that the broker wrote (x-death) would make it take the copy for a message in a cycle.
-        headers = {k: v for k, v in (properties.headers or {}).items() if not k.startswith("x-")}
+        headers = without_broker_headers(properties.headers)
         headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000)}
         kept = Properties(
             content_type=properties.content_type,
@@ -83,8 +82,11 @@ class Replies:
             timestamp=properties.timestamp,
             type=properties.type,
         )
-        message = Message(dead_letter_queue(queue), kept, delivery.body)
-        self.connection.post(self._bury, message, delivery)
+        self.keep(Message(dead_letter_queue(queue), kept, delivery.body), delivery)
+
+    def keep(self, message: Message, delivery: Delivery) -> None:
+        """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it."""
+        self.connection.post(self._keep, message, delivery)
 
     def on_open(self) -> None:
         """Open the channels; what waited goes out on them."""
@@ -104,7 +106,7 @@ class Replies:
         unsent, self._unsent = self._unsent, deque()
         for message, delivery in unsent:
             self._publish(message, delivery)
-        if self._dead:
+        if self._kept:
             self._open_confirming()
         self._on_ready()
 
@@ -129,11 +131,11 @@ class Replies:
         self._counters["returned"] += 1
         logger.info("A reply was dropped: its caller's queue %s is gone", queue)
 
-    def _bury(self, message: Message, delivery: Delivery) -> None:
-        self._dead[id(delivery)] = (message, delivery)
+    def _keep(self, message: Message, delivery: Delivery) -> None:
+        self._kept[id(delivery)] = (message, delivery)
         if self._confirming is not None:
-            self._bury_now(id(delivery))
-        elif self._channel is not None and len(self._dead) == 1:
+            self._keep_now(id(delivery))
+        elif self._channel is not None and len(self._kept) == 1:
             self._open_confirming()
 
     def _open_confirming(self) -> None:
@@ -142,35 +144,37 @@ class Replies:
 
         def ready(channel: Channel) -> None:
             self._confirming = channel
-            for key in list(self._dead):
-                self._bury_now(key)
+            for key in list(self._kept):
+                self._keep_now(key)
 
         def closed(_channel: Channel, error: BrokerError, _code: int) -> None:
-            logger.error("Dead letters are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN)
+            logger.error(
+                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
+            )
             self._confirming = None
             self.connection.loop.call_later(_PUBLISH_AGAIN, again)
 
         def again() -> None:
-            if self._channel is not None and self._confirming is None and self._dead:
+            if self._channel is not None and self._confirming is None and self._kept:
                 self._open_confirming()
 
         self.connection.open_channel(opened, closed)
 
-    def _bury_now(self, key: int) -> None:
+    def _keep_now(self, key: int) -> None:
         channel = self._confirming
-        if channel is None or key not in self._dead:
+        if channel is None or key not in self._kept:
             return
-        message, delivery = self._dead[key]
+        message, delivery = self._kept[key]
 
         def declared(_queue: QueueState) -> None:
             channel.publish_confirmed(message, confirmed)
 
         def confirmed(taken: bool) -> None:
             if taken:
-                self._dead.pop(key, None)
+                self._kept.pop(key, None)
                 self._settled([delivery])
             else:
-                logger.error("The broker did not take a dead letter for %s; trying again", message.queue)
-                self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._bury_now(key))
+                logger.error("The broker did not take a message for %s; trying again", message.queue)
+                self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
         channel.declare(message.queue, declared)

@@ -6,6 +6,10 @@ from typing import Any
 
 import tenacity
 
+#: By how much of itself a wait is longer or shorter: gRPC's retries have the same,
+#: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+JITTER = 0.2
+
 
 def backoff(attempt: int, *, first: float, most: float) -> float:
     """Return the seconds to wait after an attempt that failed: doubled each time, with jitter, bounded.
@@ -21,5 +25,5 @@ def backoff(attempt: int, *, first: float, most: float) -> float:
     state: Any = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
     # Beyond that the bound holds anyway, and a float's exponent does not overflow.
     state.attempt_number = min(attempt, 60)
-    wait = tenacity.wait_exponential(multiplier=first, max=most) + tenacity.wait_random(0, first)
-    return min(float(wait(state)), most)
+    wait = float(tenacity.wait_exponential(multiplier=first, max=most)(state))
+    return float(tenacity.wait_random(wait * (1 - JITTER), wait * (1 + JITTER))(state))

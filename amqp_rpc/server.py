@@ -261,6 +261,8 @@ class Server:
         self.counters[answer.outcome] += 1
         if answer.reply is not None:
             self._replies.reply(answer.reply, delivery)
+        elif answer.again is not None:
+            self._replies.keep(answer.again, delivery)
         elif answer.dead_letter is not None:
             self._replies.dead_letter(queue, delivery, answer.dead_letter)
         else:

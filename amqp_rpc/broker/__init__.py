@@ -69,15 +69,18 @@ def start(*, install: bool = False, timeout: float = 60.0, say: Say = say_to_std
             return found
         _remove_rest()  # of one that died, or whose start was killed
         port = AMQP_PORT if is_free(AMQP_PORT) else free_port()
+        no_docker = "no Docker engine answers"
         if docker.engine_answers():
             try:
                 return _start_container(port, timeout=timeout, say=say)
             except (NotAvailable, StartFailed) as error:
+                no_docker = str(error)
                 say(f"{error}; trying rabbitmq-server")
         if find_program("rabbitmq-server") is None:
             if not install:
-                raise NotAvailable(f"there is no RabbitMQ here: no Docker engine answers, and rabbitmq-server is not "
-                                   f"installed; {ADVICE}")  # fmt: skip
+                raise NotAvailable(
+                    f"there is no RabbitMQ here: {no_docker}, and rabbitmq-server is not installed; {ADVICE}"
+                )
             install_package(say=say)
         return _start_node(port, timeout=timeout, say=say)
 
@@ -178,6 +181,9 @@ def _remove_rest() -> None:
         node.close()
     elif docker.engine_answers():
         docker.Project(name=entry.name, port=entry.port).down()
+    else:
+        # Forgotten, it would run for ever: the record is how it is found once the engine answers again.
+        raise ControlFailed(f"the Docker engine does not answer, so container {entry.name} could not be removed")
     record.forget()
 
 

@@ -263,8 +263,32 @@ class TestRedelivery:
         assert (error_of(refused), refused.outcome) == ("MaybeExecuted", "refused")
 
     @pytest.mark.parametrize("properties", [{"type": "again"}, {"headers": {"idempotent": True}}])
-    def test_one_that_is_idempotent_by_the_server_or_the_caller_is_run_again(self, dispatcher, properties):
-        assert said(answer(dispatcher, *request(4, **properties), redelivered=True))[0] == "result"
+    def test_one_that_is_idempotent_by_the_server_or_the_caller_goes_back_counted(self, dispatcher, properties):
+        sent, body = request(4, **properties)
+        back = answer(dispatcher, sent, body, redelivered=True)
+        assert (back.reply, back.dead_letter, back.outcome) == (None, None, "again")
+        assert (back.again.queue, back.again.body) == ("rpc_queue", body)
+        assert back.again.properties.headers == {**(sent.headers or {}), "crashes": 1}
+        for name in ("type", "content_type", "reply_to", "correlation_id", "message_id"):
+            assert getattr(back.again.properties, name) == getattr(sent, name)
+        assert said(answer(dispatcher, back.again.properties, back.again.body))[0] == "result"
+
+    def test_one_that_goes_back_keeps_its_deadline_and_loses_what_the_broker_wrote(self, dispatcher, clock):
+        headers = {"deadline": int((clock.now + 2.5) * 1000), "x-death": [{"count": 1}], "mine": 1}
+        sent, body = request(4, function="again", headers=headers, expiration="9000")
+        back = answer(dispatcher, sent, body, redelivered=True).again.properties
+        assert back.headers == {"deadline": headers["deadline"], "mine": 1, "crashes": 1}
+        assert back.expiration == "2500"
+
+    def test_one_that_took_three_servers_with_it_is_not_tried_again(self, dispatcher):
+        properties, body = request(4, function="again")
+        for _ in range(2):
+            back = answer(dispatcher, properties, body, redelivered=True)
+            assert back.outcome == "again"
+            properties, body = back.again.properties, back.again.body
+        refused = answer(dispatcher, properties, body, redelivered=True)
+        assert (error_of(refused), refused.outcome) == ("MaybeExecuted", "refused")
+        assert "3 servers died" in said(refused)[1]["message"]
 
     def test_one_that_nobody_waits_for_is_dropped_and_not_dead_lettered(self, dispatcher):
         assert Answer(None, None, "refused") == answer(dispatcher, *request(4, reply_to=None), redelivered=True)
@@ -492,4 +516,4 @@ class TestAnything:
         dispatcher = Dispatcher(service.functions, max_message_size=LIMIT, tracebacks=False)
         dispatcher.asynchronous(properties)
         answered = answer(dispatcher, properties, body, redelivered=redelivered)
-        assert answered.outcome in {"result", "raised", "refused", "expired"}
+        assert answered.outcome in {"result", "raised", "refused", "expired", "again"}

@@ -14,6 +14,8 @@ EXPORTS = {
     "Client",
     "AsyncClient",
     "register_error",
+    "context",
+    "Context",
     "AmqpRpcError",
     "ConfigurationError",
     "BrokerError",

@@ -16,7 +16,7 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 LAYERS = {
     0: ["errors", "deadline", "settings"],
     1: ["codec", "failures", "envelope", "topology"],
-    2: ["service", "signature", "pending", "jobs", "dispatch", "retry"],
+    2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
     3: ["loop", "stream", "dialing", "transport", "channel", "connection"],
     4: ["calls", "forms", "caller", "inspection", "handlers", "replies", "client", "server", "aio", "__init__"],
     5: ["cli", "loading", "supervisor", "broker", "__main__"],

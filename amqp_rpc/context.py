@@ -1,0 +1,75 @@
+"""What a handler can ask about the call that it is handling; calls that it makes inherit the time that is left.
+
+It lives in a context variable (https://docs.python.org/3/library/contextvars.html): a thread that a handler starts has
+none, unless it is run with `contextvars.copy_context`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from amqp_rpc.envelope import Request
+from amqp_rpc.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The call that is being handled.
+
+    Args:
+        function: The function's name.
+        message_id: The request's id, the same on every retry of it; None where its sender gave none.
+        attempt: 1 where the client sent it once, 2 where it sent it again, and so on.
+        redelivered: Whether another server had it before, and died.
+    """
+
+    function: str
+    message_id: str | None
+    attempt: int
+    redelivered: bool
+    #: Unix time at which its caller stops to wait; None where the caller did not say.
+    deadline: float | None
+
+    def remaining(self) -> float | None:
+        """Return the seconds until its caller stops to wait, 0.0 where that is over; None where it did not say."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+
+_current: ContextVar[Context | None] = ContextVar("amqp_rpc_context", default=None)
+
+
+def context() -> Context:
+    """Return what is known of the call that is being handled.
+
+    Raises:
+        ConfigurationError: No call is being handled here.
+
+    Example:
+        >>> @service.rpc  # doctest: +SKIP
+        ... def report() -> str:
+        ...     return f"{context().remaining():.1f} s are left"
+    """
+    current = _current.get()
+    if current is None:
+        raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
+    return current
+
+
+def time_left() -> float | None:
+    """Return the seconds that are left to the call that is being handled; None outside of one, or without deadline."""
+    current = _current.get()
+    return None if current is None else current.remaining()
+
+
+@contextmanager
+def handling(function: str, request: Request) -> Iterator[None]:
+    """Make a request the one that is being handled."""
+    token = _current.set(Context(function, request.message_id, request.attempt, request.redelivered, request.deadline))
+    try:
+        yield
+    finally:
+        _current.reset(token)
