@@ -12,7 +12,14 @@ from typing import Any, Self, TypeVar, overload
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.forms import AsyncForms, Default
-from amqp_rpc.settings import DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_TIMEOUT, count
+from amqp_rpc.settings import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_MAX_PENDING,
+    DEFAULT_MAX_PENDING_BYTES,
+    DEFAULT_TIMEOUT,
+    count,
+)
 
 R = TypeVar("R")
 
@@ -33,11 +40,26 @@ class AsyncClient(AsyncForms):
         timeout: float = DEFAULT_TIMEOUT,
         heartbeat: float = DEFAULT_HEARTBEAT,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
     ) -> None:
-        self._client = Client(url, timeout=timeout, heartbeat=heartbeat, max_message_size=max_message_size)
+        self._client = Client(
+            url,
+            timeout=timeout,
+            heartbeat=heartbeat,
+            max_message_size=max_message_size,
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
+        )
 
     def _start(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        if self._client.full:
+            return asyncio.ensure_future(self._start_on_a_thread(function, *args, **kwargs))
         return asyncio.wrap_future(self._client.submit(function, *args, **kwargs))
+
+    async def _start_on_a_thread(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Wait for room where waiting does not block the event loop."""
+        return await asyncio.wrap_future(await asyncio.to_thread(self._client.submit, function, *args, **kwargs))
 
     @overload
     def map(

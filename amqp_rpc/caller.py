@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 import time
 import uuid
 from collections import Counter, deque
+from functools import partial
 
 from amqp_rpc.calls import PendingCall, Reply
+from amqp_rpc.capacity import Capacity
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
+from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import Message, Properties, request_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -25,10 +29,12 @@ from amqp_rpc.errors import (
     MaybeExecuted,
     NoServer,
     NotSent,
+    Overloaded,
     Unroutable,
 )
 from amqp_rpc.inspection import Inspector
 from amqp_rpc.pending import PendingCalls
+from amqp_rpc.retry import MOST_ATTEMPTS, RetryBudget, retry_delay
 from amqp_rpc.settings import Addresses
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -38,6 +44,18 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.1
 
 
+#: How often this process is a fork of a fork: a client belongs to the process that made it, as its threads do.
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603 - a fork is an event of the whole process
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Caller:
     """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
 
@@ -45,11 +63,13 @@ class Caller:
         addresses: Where the broker is.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
+        capacity: Bounds the calls under way.
     """
 
-    def __init__(self, addresses: Addresses, *, name: str, heartbeat: float) -> None:
-        self.pending: PendingCalls[PendingCall] = PendingCalls()
-        #: What happened, by name: ``late_replies`` are replies of calls that had ended.
+    def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.pending: PendingCalls[PendingCall] = PendingCalls(on_taken=lambda call: capacity.give(len(call.body)))
+        #: What happened, by name: ``late_replies`` are replies of calls that had ended; ``retries``, ``timeouts``.
         self.counters: Counter[str] = Counter()
         self._addresses = addresses
         self._name = name
@@ -60,6 +80,7 @@ class Caller:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
+        self._forks = _forks
         # From here on: the owner's alone.
         self._channel: Channel | None = None
         self._reply_queue: str | None = None
@@ -68,13 +89,26 @@ class Caller:
         self._inspector: Inspector | None = None
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
+        self._budget = RetryBudget()
 
     def identity(self) -> str:
         """Return a new id, for one request and all its retries."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def submit(self, call: PendingCall) -> None:
-        """Send a call as soon as there is a connection and a server for it."""
+        """Send a call as soon as there is a connection and a server for it; wait where too many are under way.
+
+        Raises:
+            Overloaded: None of them ended until the call's deadline.
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        if self._forks != _forks:
+            raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
+        if not self.capacity.take(len(call.body), Deadline(call.expires_at)):
+            raise Overloaded(
+                f"{call.function}() was not sent: {len(self.pending)} calls are under way, and none ended within "
+                f"{call.timeout:g} s (max_pending, max_pending_bytes)"
+            )
         # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
         self.pending.add(call.identity, call)
         connection = self._connection
@@ -101,9 +135,12 @@ class Caller:
 
     def close(self, timeout: float) -> None:
         """End every call that is under way, and the connection."""
+        if self._forks != _forks:
+            return  # the connection is the parent's, and so is its end
         with self._lock:
             self._closed = True
             connection = self._connection
+        self.capacity.close()
         if connection is not None:
             connection.close(timeout)
         for _, call in self.pending:
@@ -129,14 +166,11 @@ class Caller:
                 self._end(call, _fresh(error))
             return
         self._unsent.extend(waiting)
-        for _, call in self.pending:
-            if not call.written:
-                continue
-            if call.idempotent:
-                call.written, call.attempt = False, call.attempt + 1
-                self._unsent.append(call)
-            else:
-                self._end(call, MaybeExecuted(_lost(call, str(error))))
+        self._lose_written(str(error))
+
+    def on_unblocked(self) -> None:
+        """Write what was held back while the broker took no messages."""
+        self._send_unsent()
 
     def _open(self) -> Connection:
         with self._lock:
@@ -169,6 +203,9 @@ class Caller:
 
     def _ready(self, reply_queue: str) -> None:
         self._reply_queue = reply_queue
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, deque()
         for call in unsent:
             self._send(call)
@@ -185,20 +222,32 @@ class Caller:
         self._owned().open_channel(self._declare, self._channel_closed)
 
     def _forget_replies(self, cause: str) -> None:
-        """End or requeue the calls whose replies can't arrive any more."""
         self._channel = self._reply_queue = None
+        self._lose_written(cause)
+
+    def _lose_written(self, cause: str) -> None:
+        """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
         for _, call in self.pending:
-            if call.written and call.idempotent:
+            if not call.written:
+                continue
+            if call.idempotent and call.attempt < MOST_ATTEMPTS and self._budget.take():
+                delay = retry_delay(call.attempt)
                 call.written, call.attempt = False, call.attempt + 1
-                self._unsent.append(call)
-            elif call.written:
+                self.counters["retries"] += 1
+                logger.info(
+                    "Sending %s() again in %.1f s, attempt %d of %d: %s",
+                    call.function, delay, call.attempt, MOST_ATTEMPTS, cause,
+                )  # fmt: skip
+                self._owned().loop.call_later(delay, partial(self._send, call))
+            else:
                 self._end(call, MaybeExecuted(_lost(call, cause)))
 
     def _send(self, call: PendingCall) -> None:
         if call.done():
             return
         self._watch(call)
-        if self._reply_queue is None or self._inspector is None:
+        # While the broker takes no messages, what is not written is known not to run.
+        if self._reply_queue is None or self._inspector is None or self._owned().blocked is not None:
             self._unsent.append(call)
         elif self._inspector.served(call.queue):
             self._write(call)
@@ -279,20 +328,20 @@ class Caller:
             return
         if self._inspector is not None:
             self._inspector.saw_server(call.queue)
+        self._budget.earn()
         call.set_result(Reply(delivery.properties, delivery.body))
 
     def _returned(self, queue: str, properties: Properties) -> None:
-        call = self.pending.take(properties.correlation_id)
+        call = self.pending.get(properties.correlation_id)
         if call is None:
             return
         if self._inspector is not None:
             self._inspector.missed_server(queue)
         if call.wait_for_server:
             call.written = False
-            self.pending.add(call.identity, call)
             self._send(call)
         else:
-            call.set_exception(Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
+            self._end(call, Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
 
     def _watch(self, call: PendingCall) -> None:
         if self.pending.watch(call) and call.expires_at < self._timer_due:
@@ -311,13 +360,15 @@ class Caller:
             self._set_timer(self.pending.earliest)
 
     def _too_late(self, call: PendingCall) -> AmqpRpcError:
+        connection = self._connection
         if call.written:
             self.counters["timeouts"] += 1
+            why = "Is its server overloaded? timeout= gives it longer"
+            if connection is not None and connection.blocked is not None:
+                why = f"The broker takes no messages at the moment ({connection.blocked})"
             return CallTimeout(
-                f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. "
-                "Is its server overloaded? timeout= gives it longer"
+                f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. {why}"
             )
-        connection = self._connection
         if self._reply_queue is None:
             cause = str(self._last_error or f"no connection to {self._addresses} yet")
         elif connection is not None and connection.blocked is not None:

@@ -46,6 +46,7 @@ class PendingCall(Future[Any]):
         body: bytes,
         *,
         timeout: float,
+        expires_at: float,
         idempotent: bool,
         wait_for_server: bool,
         chunk: bool,
@@ -58,7 +59,7 @@ class PendingCall(Future[Any]):
         self.content_type = content_type
         self.body = body
         self.timeout = timeout
-        self.expires_at = time.monotonic() + timeout
+        self.expires_at = expires_at
         self.idempotent = idempotent
         self.wait_for_server = wait_for_server
         self.chunk = chunk

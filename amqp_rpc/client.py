@@ -16,6 +16,7 @@ import msgspec
 from amqp_rpc import codec
 from amqp_rpc.caller import Caller
 from amqp_rpc.calls import PendingCall, Reply
+from amqp_rpc.capacity import Capacity
 from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS
@@ -26,6 +27,8 @@ from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_MAX_PENDING,
+    DEFAULT_MAX_PENDING_BYTES,
     DEFAULT_TIMEOUT,
     broker_addresses,
     count,
@@ -54,6 +57,9 @@ class Client(Forms):
         timeout: Seconds that a call may take unless it says otherwise (30.0).
         heartbeat: Seconds between heartbeats (10.0); a broker that is silent for longer is taken for gone.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
+        max_pending: How many calls may be under way (10 000). `submit` waits while there are as many, until the new
+            call's deadline, and raises `Overloaded` then.
+        max_pending_bytes: How many bytes their bodies may have together (256 MiB).
 
     Raises:
         ConfigurationError: The URL or a setting is wrong.
@@ -71,15 +77,20 @@ class Client(Forms):
         timeout: float = DEFAULT_TIMEOUT,
         heartbeat: float = DEFAULT_HEARTBEAT,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
     ) -> None:
         Deadline.after(timeout)
         positive("heartbeat", heartbeat, most=60_000)
         count("max_message_size", max_message_size)
+        count("max_pending", max_pending)
+        count("max_pending_bytes", max_pending_bytes)
         self._timeout = timeout
         self._limit = max_message_size
         self._addresses = broker_addresses(url)
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
-        self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat)
+        capacity = Capacity(calls=max_pending, size=max_pending_bytes)
+        self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
 
     def _start(
         self,
@@ -220,6 +231,11 @@ class Client(Forms):
         self._caller.close(_CLOSE_TIMEOUT)
 
     @property
+    def full(self) -> bool:
+        """Whether as many calls are under way as may be: then `submit` waits."""
+        return not self._caller.capacity.fits(1)
+
+    @property
     def counters(self) -> Counter[str]:
         """What happened so far: ``late_replies``, ``timeouts``."""
         return self._caller.counters.copy()
@@ -266,6 +282,7 @@ class Client(Forms):
             codec.MSGPACK,
             body,
             timeout=timeout,
+            expires_at=Deadline.after(timeout).at,
             idempotent=idempotent,
             wait_for_server=wait_for_server,
             chunk=chunk,

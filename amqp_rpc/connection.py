@@ -213,6 +213,7 @@ class Connection:
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked = None
         logger.warning("The broker takes messages again")
+        self._listener.on_unblocked()
 
     def attach(self, stream: Stream) -> None:
         """Take note of the stream that carries the connection; the owner's."""

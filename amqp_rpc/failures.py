@@ -45,6 +45,12 @@ _registry: dict[str, type[Exception]] = {
     if isinstance(value, type) and issubclass(value, Exception) and value.__name__ == name
     if not issubclass(value, StopIteration | StopAsyncIteration)
 }
+# What a handler's own calls raise, when it lets it through.
+_registry |= {
+    f"{errors.__name__}.{name}": value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, AmqpRpcError)
+}
 #: The other way round, for the classes that were registered.
 _names: dict[type[BaseException], str] = {}
 _raised_classes: dict[type[Exception], type[RemoteError]] = {}

@@ -6,7 +6,7 @@ goes through `take`, so that a call ends once and leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -22,12 +22,16 @@ C = TypeVar("C", bound=Bounded)
 class PendingCalls(Generic[C]):
     """A table of calls that are waiting for an answer.
 
+    Args:
+        on_taken: Called with each call that leaves the table, by whoever takes it.
+
     Threads: any may call `add` and `take`, which are single dictionary operations, and CPython does those whole. The
     rest belongs to the connection's owner, who calls `watch` for every call that it hears of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_taken: Callable[[C], object] = lambda _call: None) -> None:
         self._calls: dict[str, C] = {}
+        self._on_taken = on_taken
         #: No call expires before this time: it saves looking at them all.
         self._earliest = float("inf")
 
@@ -44,7 +48,14 @@ class PendingCalls(Generic[C]):
 
     def take(self, identity: Any) -> C | None:
         """Remove a call and return it; None where it has ended already, or never was."""
-        return self._calls.pop(identity, None)
+        call = self._calls.pop(identity, None)
+        if call is not None:
+            self._on_taken(call)
+        return call
+
+    def get(self, identity: Any) -> C | None:
+        """Return a call, which stays; None where it has ended already, or never was."""
+        return self._calls.get(identity)
 
     def expired(self, now: float) -> list[C]:
         """Remove the calls whose time is over, and return them."""

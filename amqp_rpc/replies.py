@@ -92,6 +92,9 @@ class Replies:
         """Open the channels; what waited goes out on them."""
         self.connection.open_channel(self._opened, self._closed)
 
+    def on_unblocked(self) -> None:
+        """Do nothing: this connection holds nothing back."""
+
     def on_lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
         self._channel = self._confirming = None

@@ -183,6 +183,9 @@ class Server:
         for queue in self._dispatchers:
             self._consume(queue)
 
+    def on_unblocked(self) -> None:
+        """Do nothing: this connection holds nothing back."""
+
     def on_lost(self, error: BrokerError) -> None:
         """Forget the consumers; what is in hand will be answered all the same, and given to a server again."""
         self._consumers.clear()

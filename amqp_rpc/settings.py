@@ -23,6 +23,9 @@ DEFAULT_HEARTBEAT = 10.0
 #: Bytes of one body, on either side. RabbitMQ 4 closes the channel of a larger message:
 #: https://www.rabbitmq.com/docs/limits
 DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+#: Calls of one client that may be under way, and the bytes of their bodies together.
+DEFAULT_MAX_PENDING = 10_000
+DEFAULT_MAX_PENDING_BYTES = 256 * 1024 * 1024
 #: Handlers of one server process that run at the same time.
 DEFAULT_THREADS = 8
 #: Seconds that one attempt to connect may take (name look-up, TCP, TLS and the AMQP handshake).

@@ -41,5 +41,8 @@ class Listener(Protocol):
     def on_open(self) -> None:
         """Declare and consume: the connection is new, and holds nothing of an earlier one."""
 
+    def on_unblocked(self) -> None:
+        """Publish again what was held back: the broker, which took no messages because of an alarm, takes them."""
+
     def on_lost(self, error: BrokerError) -> None:
         """Take note: the connection could not be made, or is gone with its channels and exclusive queues."""

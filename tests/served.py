@@ -35,3 +35,8 @@ async def hold_async(seconds: float) -> int:
 @service.rpc
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.rpc(idempotent=True)
+def die_idempotent() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from amqp_rpc import Client, MaybeExecuted, NotSent, Server, Service
 from amqp_rpc.broker import Node
+from tests.programs import serving
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
 
@@ -100,6 +103,32 @@ def test_a_redelivered_call_is_not_run_again_unless_it_is_idempotent(raw: Raw, s
     assert ran == ["look"]
     assert sorted(properties.type for properties, _ in raw.replies) == ["error", "result"]
     assert any(b"MaybeExecuted" in body for _, body in raw.replies)
+
+
+def test_an_idempotent_call_that_kills_its_servers_ends_after_three_and_the_pool_lives(url: str) -> None:
+    arguments = ("tests.served", "--processes", "2", "--threads", "1", "--prefetch", "1")
+    with serving(*arguments, url=url) as server, Client(url, timeout=30) as client:
+        with pytest.raises(MaybeExecuted, match=r"3 servers died, one after another, .* die_idempotent\(\)"):
+            client.call("tserved.die_idempotent")
+        until(lambda: server.text().count("was killed by SIGKILL") == 3, what="three deaths")
+        assert client.call("tserved.pid", wait_for_server=True) > 0
+
+
+def test_a_call_whose_server_dies_ends_at_once_where_another_one_is_there(url: str) -> None:
+    arguments = ("tests.served", "--processes", "2", "--prefetch", "1")
+    with serving(*arguments, url=url), Client(url, timeout=60) as client:
+        future = client.submit("tserved.die")
+        with pytest.raises(MaybeExecuted, match="the server that had the call of die"):
+            future.result(timeout=20)
+
+
+def test_an_idempotent_call_of_a_killed_server_is_answered_by_another_one(url: str) -> None:
+    arguments = ("services.fib", "--processes", "2", "--threads", "1")
+    with serving(*arguments, url=url) as server, Client(url, timeout=60) as client:
+        calls = [client.submit("naive_fib", 25) for _ in range(12)]
+        calls[0].result()
+        os.kill(server.children()[0], signal.SIGKILL)
+        assert [call.result() for call in calls] == [75025] * 12
 
 
 def test_a_queue_that_is_deleted_is_declared_and_consumed_again(

@@ -18,7 +18,19 @@ LAYERS = {
     1: ["codec", "failures", "envelope", "topology"],
     2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
     3: ["loop", "stream", "dialing", "transport", "channel", "connection"],
-    4: ["calls", "forms", "caller", "inspection", "handlers", "replies", "client", "server", "aio", "__init__"],
+    4: [
+        "calls",
+        "capacity",
+        "forms",
+        "caller",
+        "inspection",
+        "handlers",
+        "replies",
+        "client",
+        "server",
+        "aio",
+        "__init__",
+    ],
     5: ["cli", "loading", "supervisor", "broker", "__main__"],
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}

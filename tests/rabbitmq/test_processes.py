@@ -1,0 +1,119 @@
+"""Clients and processes: a fork, an exit with a live client, a close in the middle of calls. Never a hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from amqp_rpc import AmqpRpcError, Client, ConfigurationError, Server, Service
+from tests.programs import ROOT, serving
+from tests.waiting import until
+
+Serve = Callable[..., Server]
+
+
+def test_a_client_says_in_a_forked_child_that_it_belongs_to_the_parent(url: str) -> None:
+    program = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from amqp_rpc import Client, ConfigurationError
+client = Client()
+try:
+    client.call("nobody.home")
+except Exception:
+    pass
+if os.fork() == 0:
+    try:
+        client.call("nobody.home")
+    except ConfigurationError as error:
+        client.close()
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+try:
+    client.call("nobody.home")
+except Exception as error:
+    print(type(error).__name__)
+client.close()
+"""
+    assert _run(program, url) == (
+        "this client was made before fork(), in the parent process; make a new one here\nUnroutable\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "last", ["None", "client.submit('tserved.hold', 20)", "[client.submit('tserved.pid') for _ in range(99)]"]
+)
+def test_a_program_ends_with_a_live_client_and_with_calls_under_way(url: str, last: str) -> None:
+    with serving("tests.served", url=url) as server:
+        program = f"from amqp_rpc import Client\nclient = Client()\nprint(client.call('tserved.pid'))\nheld = {last}"
+        assert _run(program, url) == f"{server.pid}\n"
+        server.send(signal.SIGKILL)  # it would wait for what it still holds
+
+
+def test_a_call_that_is_waited_for_can_be_interrupted(url: str) -> None:
+    with serving("tests.served", url=url):
+        program = """
+import _thread, threading
+from amqp_rpc import Client
+client = Client()
+client.call("tserved.pid")
+threading.Timer(0.3, _thread.interrupt_main).start()
+try:
+    client.call("tserved.hold", 1)
+except KeyboardInterrupt:
+    print("interrupted")
+print(client.call("tserved.hold", 0)[0] > 0)
+"""
+        assert _run(program, url) == "interrupted\nTrue\n"
+
+
+def test_closing_while_many_threads_call_ends_every_call_with_one_of_our_errors(
+    url: str, serve: Serve, service: Service
+) -> None:
+    @service.rpc
+    def one() -> int:
+        return 1
+
+    serve(service)
+    client = Client(url, timeout=20)
+    ended: list[BaseException] = []
+    calling = threading.Barrier(9)
+
+    def call() -> None:
+        client.call(one)
+        calling.wait(20)
+        try:
+            while True:
+                client.call(one)
+        except BaseException as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    calling.wait(20)
+    client.close()
+    until(lambda: len(ended) == 8, what="all threads to be told")
+    assert all(isinstance(error, AmqpRpcError) for error in ended)
+    with pytest.raises(ConfigurationError, match="closed"):
+        client.call(one)
+
+
+def _run(program: str, url: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "AMQP_URL": url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout
