@@ -104,6 +104,16 @@ def test_several_processes_does_not_measure_a_server_that_is_there_already(fib_s
     assert "stop it first" in example("several_processes", "0.3", url=fib_served, ends_with=1)
 
 
+def test_deadlines_and_retries(url):
+    with serving("examples.report", url=url):
+        assert example("deadlines_and_retries", url=url).splitlines() == [
+            "a handler sees what is left: True",
+            "within its time: 7.0",
+            "not within its time: may have run: True",
+            "idempotent: 3.0",
+        ]
+
+
 def _fib(n: int) -> int:
     a, b = 0, 1
     for _ in range(n):

@@ -31,3 +31,10 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
 def test_the_readme_and_the_changelog_name_the_version() -> None:
     assert f"amqp-rpc {amqp_rpc.__version__}" in (ROOT / "README.md").read_text()
     assert f"## {amqp_rpc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_row_of_the_table_of_failures_names_a_test_that_exists() -> None:
+    rows = re.findall(r"^\|.*\]\(([^)]+)\) `(test_\w+)` \|$", (ROOT / "docs" / "failures.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 20
+    for file, test in rows:
+        assert f"def {test}(" in (ROOT / "docs" / file).resolve().read_text(), test

@@ -1,0 +1,38 @@
+"""What a deadline does on its way, and which calls are sent again when something breaks.
+
+Run ``amqp-rpc serve examples.report`` in one terminal, and ``python -m examples.deadlines_and_retries`` in another.
+"""
+
+import logging
+
+from amqp_rpc import CallError, CallTimeout, Client
+from examples.report import build, price, time_left
+
+
+def main() -> None:
+    """Make calls with little time, and calls that may run twice."""
+    # Each retry is one line of the log.
+    logging.basicConfig(format="log: %(message)s")
+    logging.getLogger("amqp_rpc").setLevel(logging.INFO)
+
+    with Client() as client:
+        # One deadline covers everything: connecting, sending, running and the answer.
+        print(f"a handler sees what is left: {client.call(time_left, timeout=5) <= 5}")
+
+        # build() calls price() on the way: that call inherits what is left, so neither outlives the caller.
+        print("within its time:", client.call(build, ["tea", "milk"], timeout=5))
+        try:
+            client.call(build, ["tea"] * 1000, timeout=0.3)
+        except CallTimeout as error:
+            print(f"not within its time: may have run: {error.may_have_run}")
+
+        # price() is declared idempotent: should its server or the connection die, it is sent again, five times at most
+        # and never after its deadline. build() is not: it would end with MaybeExecuted, and may_have_run would be true.
+        try:
+            print("idempotent:", client.call(price, "tea", wait_for_server=True))
+        except CallError as error:
+            print("it ended with", type(error).__name__, "and may have run:", error.may_have_run)
+
+
+if __name__ == "__main__":
+    main()
