@@ -93,7 +93,8 @@ class Server:
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
         self.functions: dict[str, dict[str, Function]] = merge(services)
-        #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``returned``: replies whose caller was gone;
+        #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
+        #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
         #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
         self._dispatchers = {
@@ -239,6 +240,7 @@ class Server:
         self._connection.open_channel(opened, closed)
 
     def _part_ready(self, part: str) -> None:
+        self.counters["consumed"] += part in self._dispatchers
         self._not_ready.discard(part)
         if not self._not_ready:
             self._started.set()

@@ -131,6 +131,38 @@ def test_an_idempotent_call_of_a_killed_server_is_answered_by_another_one(url: s
         assert [call.result() for call in calls] == [75025] * 12
 
 
+@pytest.mark.node
+def test_a_server_consumes_again_after_the_brokers_consumer_timeout(new_node: NewNode) -> None:
+    """3.10 and 4.0 close the channel (406); 4.3 does so for quorum queues alone, and cancels that consumer only."""
+    node = new_node()
+    for setting in ("consumer_timeout", "channel_tick_interval"):
+        node.ctl("eval", f"application:set_env(rabbit, {setting}, 1000).")
+    go_on = threading.Event()
+    service = _echo()
+
+    @service.rpc
+    def hold() -> str:
+        go_on.wait(30)
+        return "held"
+
+    with Server(service, url=node.url, threads=2) as server, Client(node.url, timeout=60) as client:
+        held = client.submit("trecovery.hold")
+        before = server.counters["consumed"]
+        until(lambda: server.counters["consumed"] > before or _is_43(node), timeout=60, what="a new consumer")
+        assert client.call("trecovery.echo", 1, wait_for_server=True) == 1
+        go_on.set()
+        # The broker took it back and gave it out again: whoever had it first may have run it, and in fact has.
+        try:
+            assert held.result() == "held"
+        except MaybeExecuted as error:
+            assert error.may_have_run
+        assert client.call("trecovery.echo", 2, wait_for_server=True) == 2
+
+
+def _is_43(node: Node) -> bool:
+    return node.version.startswith("4.3")
+
+
 def test_a_queue_that_is_deleted_is_declared_and_consumed_again(
     client: Client, raw: Raw, serve: Serve, service: Service
 ) -> None:
