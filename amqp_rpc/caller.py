@@ -369,6 +369,11 @@ class Caller:
             return CallTimeout(
                 f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. {why}"
             )
+        if call.attempt > 1:
+            return CallTimeout(
+                f"no answer from {call.function}() within {call.timeout:g} s: the connection that had it was lost, and "
+                "it could not be sent again in time. It may have run"
+            )
         if self._reply_queue is None:
             cause = str(self._last_error or f"no connection to {self._addresses} yet")
         elif connection is not None and connection.blocked is not None:
@@ -379,7 +384,10 @@ class Caller:
             cause = "the broker did not say in time whether it has a server"
         return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
 
-    def _end(self, call: PendingCall, error: BaseException) -> None:
+    def _end(self, call: PendingCall, error: AmqpRpcError) -> None:
+        if call.attempt > 1 and not error.may_have_run:
+            # This attempt did not run, but an earlier one was sent.
+            error = MaybeExecuted(f"{error} But it was sent before, over a connection that was lost: it may have run")
         if self.give_up(call):
             call.set_exception(error)
 

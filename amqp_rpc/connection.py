@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import socket
 import ssl
 import threading
@@ -37,6 +38,8 @@ FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 5.0
 RECONNECT_REFUSED = 15.0
 
 _FRAME_HEADER = 2
+#: What `stream` says of a peer, inside the text of pika's error.
+_NOT_AMQP = re.compile(r"what answers does not speak AMQP: it sent b'[^']*'")
 
 
 class Connection:
@@ -351,6 +354,9 @@ def _say(reason: BaseException) -> str:
     """Return a cause in a few words."""
     if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
         return f"{reason.reply_code} {reason.reply_text}"
+    if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
+        found = _NOT_AMQP.search(str(reason))
+        return found.group() if found else "the connection was closed during the AMQP handshake"
     if isinstance(reason, socket.gaierror):
         return f"the host's name is not known ({reason.strerror})"
     if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
