@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import socket
 import ssl
 import threading
@@ -27,7 +26,7 @@ from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConne
 from amqp_rpc.loop import Loop
 from amqp_rpc.retry import backoff
 from amqp_rpc.settings import CONNECT_TIMEOUT, Address, Addresses
-from amqp_rpc.stream import Stream
+from amqp_rpc.stream import NOT_AMQP, Stream
 from amqp_rpc.transport import Listener
 
 logger = logging.getLogger(__name__)
@@ -38,8 +37,6 @@ FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 5.0
 RECONNECT_REFUSED = 15.0
 
 _FRAME_HEADER = 2
-#: What `stream` says of a peer, inside the text of pika's error.
-_NOT_AMQP = re.compile(r"what answers does not speak AMQP: it sent b'[^']*'")
 
 
 class Connection:
@@ -355,8 +352,10 @@ def _say(reason: BaseException) -> str:
     if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
         return f"{reason.reply_code} {reason.reply_text}"
     if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
-        found = _NOT_AMQP.search(str(reason))
-        return found.group() if found else "the connection was closed during the AMQP handshake"
+        # pika keeps the cause as text alone; the words are those of `stream`.
+        if NOT_AMQP in str(reason):
+            return NOT_AMQP
+        return "the connection was closed during the AMQP handshake"
     if isinstance(reason, socket.gaierror):
         return f"the host's name is not known ({reason.strerror})"
     if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):

@@ -23,6 +23,8 @@ READ_SIZE = 256 * 1024
 _JOIN_SIZE = 64 * 1024
 #: Pieces in one gathered write; Linux takes 1 024.
 _MOST_PIECES = 512
+#: What is said of a peer that sends anything but frames.
+NOT_AMQP = "what answers does not speak AMQP"
 #: Octets around a frame's payload: type, channel, size; and the end mark.
 _FRAME_OVERHEAD = 8
 _PROTOCOL_HEADER = ord("A")
@@ -156,7 +158,7 @@ class Stream:
         if self._rest:
             data = self._rest + data
         elif data[0] not in _FIRST_OCTETS:
-            self._close(ValueError(f"what answers does not speak AMQP: it sent {data[:20]!r}"))
+            self._close(ValueError(f"{NOT_AMQP}: it sent {data[:20]!r}"))
             return
         position, end = 0, len(data)
         try:
