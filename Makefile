@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check bench broker-start broker-stop clean
+.PHONY: help setup demo test lint types check bench chaos broker-start broker-stop clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: lint types test  ## lint, types and test
 
 bench: $(READY)  ## measure the speed
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)
+	@$(BIN)/python -m chaos $(ARGS)
 
 broker-start: $(READY)  ## start a throwaway RabbitMQ in the background
 	@$(BIN)/amqp-rpc broker start --install

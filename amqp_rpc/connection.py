@@ -353,9 +353,7 @@ def _say(reason: BaseException) -> str:
         return f"{reason.reply_code} {reason.reply_text}"
     if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
         # pika keeps the cause as text alone; the words are those of `stream`.
-        if NOT_AMQP in str(reason):
-            return NOT_AMQP
-        return "the connection was closed during the AMQP handshake"
+        return NOT_AMQP if NOT_AMQP in str(reason) else "the connection was closed during the AMQP handshake"
     if isinstance(reason, socket.gaierror):
         return f"the host's name is not known ({reason.strerror})"
     if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):

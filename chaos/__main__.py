@@ -1,0 +1,56 @@
+"""``python -m chaos``: run the scenarios with a seed, and end with 1 where something that must be zero is not."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from chaos.scenario import SCENARIOS, run
+from tests.nodes import missing
+
+#: Seconds of faults of each scenario, unless told.
+SECONDS = {"single": 210.0, "cluster": 120.0}
+
+
+def main() -> int:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos",
+        description="Calls under faults of servers, broker and network. AMQP_RPC_TEST_RABBITMQ is a command put before "
+        "RabbitMQ's programs, to run on another version.",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the load (1)")
+    parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 120)")
+    parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
+    given = parser.parse_args()
+    if (reason := missing()) is not None:
+        sys.exit(reason)
+    # Ended like by Ctrl-C: with everything that was started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    top = Path(tempfile.mkdtemp(prefix="amqp-rpc-chaos-"))
+    troubles: list[str] = []
+    for name in SCENARIOS if given.scenario == "all" else [given.scenario]:
+        seconds = given.seconds or SECONDS[name]
+        found = run(SCENARIOS[name], seed=given.seed, seconds=seconds, folder=top / name, say=_say)
+        troubles += [f"{name}: {trouble}" for trouble in found]
+    for trouble in troubles:
+        _say(f"NOT ZERO: {trouble}")
+    if troubles:
+        _say(f"records and logs: {top}; the same again: python -m chaos --seed {given.seed}")
+        return 1
+    shutil.rmtree(top)
+    _say("all zeros")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The faults: what is done to the stage, for how long, and how it is undone."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.record import FAULTS, Record
+from chaos.stage import QUEUE, Stage
+
+#: Seconds that a fault's consequences may last once it is undone: then every server must consume again.
+COMES_BACK = 30.0
+#: Seconds without a fault after each.
+PAUSES = (4.0, 6.0)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault.
+
+    Args:
+        name: What the table calls it.
+        inject: Does it; returns what undoes it.
+        lasts: Seconds until it is undone, from and to.
+        outage: Whether there is a time without any server; else others serve meanwhile.
+    """
+
+    name: str
+    inject: Callable[[Stage, random.Random], Callable[[], object]]
+    lasts: tuple[float, float] = (0.0, 0.0)
+    outage: bool = True
+
+
+def kill_server(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``kill -9`` a server; undone by starting another."""
+    stage.kill_server(chance.choice(stage.servers))
+    return stage.start_server
+
+
+def drain_server(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """A rolling restart: start a server, SIGTERM another, for each in turn."""
+    olds = list(stage.servers)
+    chance.shuffle(olds)
+    for old in olds:
+        stage.start_server()
+        stage.drain_server(old)
+    return _nothing
+
+
+def kill_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``kill -9`` a node; undone by starting it."""
+    node = chance.choice(stage.nodes)
+    node.kill()
+    return node.start
+
+
+def stop_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """Stop a node as an administrator does; undone by starting it."""
+    node = chance.choice(stage.nodes)
+    node.stop()
+    return node.start
+
+
+def cut(stage: Stage, _chance: random.Random) -> Callable[[], object]:
+    """Reset all TCP connections."""
+    for proxy in stage.proxies:
+        proxy.cut()
+    return _nothing
+
+
+def freeze(stage: Stage, _chance: random.Random) -> Callable[[], object]:
+    """Let no byte through, without a word to anybody."""
+    for proxy in stage.proxies:
+        proxy.freeze()
+
+    def thaw() -> None:
+        for proxy in stage.proxies:
+            proxy.thaw()
+
+    return thaw
+
+
+def close_connections(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``rabbitmqctl close_all_connections``."""
+    chance.choice(stage.nodes).ctl("close_all_connections", "chaos")
+    return _nothing
+
+
+def delete_queue(stage: Stage, _chance: random.Random) -> Callable[[], object]:
+    """Delete the service's queue."""
+    stage.ask(lambda channel: channel.queue_delete(QUEUE))
+    return _nothing
+
+
+def alarm(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """A memory alarm: the broker takes no messages."""
+    node = chance.choice(stage.nodes)
+    node.ctl("set_vm_memory_high_watermark", "0.0000001")
+    return lambda: node.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+SINGLE = (
+    Fault("kill -9 a server", kill_server, outage=False),
+    Fault("rolling restart", drain_server, outage=False),
+    Fault("kill -9 the broker", kill_broker, lasts=(0.0, 5.0)),
+    Fault("broker stopped", stop_broker, lasts=(0.0, 5.0)),
+    Fault("connections reset", cut),
+    Fault("frozen, heartbeat missed", freeze, lasts=(5.0, 16.0)),
+    Fault("frozen, shortly", freeze, lasts=(1.0, 3.0)),
+    Fault("close_all_connections", close_connections),
+    Fault("queue deleted", delete_queue),
+    Fault("memory alarm", alarm, lasts=(2.0, 8.0)),
+)
+CLUSTER = (
+    Fault("kill -9 a node", kill_broker, lasts=(2.0, 8.0)),
+    Fault("node stopped", stop_broker, lasts=(2.0, 8.0)),
+    Fault("kill -9 a server", kill_server, outage=False),
+)
+
+
+class Injection:
+    """Injects faults in an order of chance, every kind before any a second time, and records when.
+
+    Args:
+        faults: The kinds.
+        seed: The same seed gives the same order, durations and pauses.
+    """
+
+    def __init__(self, stage: Stage, faults: tuple[Fault, ...], seed: int) -> None:
+        self._stage = stage
+        self._faults = faults
+        self._chance = random.Random(seed)  # noqa: S311 - chance that can be repeated, not a secret
+        self._record = Record(stage.folder / FAULTS)
+        self._left: list[Fault] = []
+
+    def run(self, seconds: float, say: Callable[[str], object]) -> None:
+        """Inject faults for that long, the last one whole."""
+        end = time.monotonic() + seconds
+        self._pause()
+        while time.monotonic() < end:
+            if not self._left:
+                self._left = self._chance.sample(self._faults, len(self._faults))
+            say(self._one(self._left.pop()))
+            self._pause()
+
+    def _one(self, fault: Fault) -> str:
+        lasts = self._chance.uniform(*fault.lasts)
+        injected = time.monotonic()
+        undo = fault.inject(self._stage, self._chance)
+        time.sleep(lasts)
+        undo()
+        undone = time.monotonic()
+        self._stage.served(COMES_BACK)
+        served = time.monotonic()
+        back = self._stage.whole(COMES_BACK)
+        over = time.monotonic()
+        self._stage.replace_fallen()
+        self._record.write(
+            fault=fault.name, injected=injected, undone=undone, served=served, over=over, back=back, outage=fault.outage
+        )
+        again = "" if back else f"; {self._stage.consumers()} consumers then"
+        return f"{fault.name}: {undone - injected:.1f} s, all servers there {over - undone:.1f} s later{again}"
+
+    def _pause(self) -> None:
+        time.sleep(self._chance.uniform(*PAUSES))

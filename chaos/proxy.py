@@ -1,0 +1,95 @@
+"""A TCP proxy whose connections can be cut, and frozen: the network between the programs and one RabbitMQ node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+
+_CHUNK = 65_536
+
+
+class Proxy:
+    """Listens on loopback and forwards to a port there; it runs on a thread of its own.
+
+    A peer whose other side can't be reached, or has died, gets a reset, as from a machine that is gone.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        threading.Thread(target=self._loop.run_forever, name=f"proxy to {target}", daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    @property
+    def url(self) -> str:
+        """The AMQP address of the node through it."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def cut(self) -> int:
+        """Reset every connection, and return how many there were (each has two ends)."""
+
+        async def cut() -> int:
+            gone = list(self._writers)
+            for writer in gone:
+                _reset(writer)
+            return len(gone) // 2
+
+        return asyncio.run_coroutine_threadsafe(cut(), self._loop).result(10)
+
+    def freeze(self) -> None:
+        """Forward nothing from now on, neither bytes nor ends, and open nothing; tell nobody."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def thaw(self) -> None:
+        """Forward again, first of all what was held back."""
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
+    def close(self) -> None:
+        """Reset every connection and stop."""
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _listen(self) -> None:
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        await self._flowing.wait()
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            self._writers.discard(writer)
+            _reset(writer)
+            return
+        self._writers.add(far_writer)
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        self._writers -= {writer, far_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one direction to its end, and then that end."""
+        try:
+            while data := await reader.read(_CHUNK):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+            await self._flowing.wait()
+            writer.close()
+        except OSError:
+            await self._flowing.wait()
+            _reset(writer)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection so that its peer is told of a reset, and what was not yet sent is lost."""
+    sock = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,228 @@
+"""What the faults are injected into: RabbitMQ nodes behind proxies, server processes and client processes.
+
+Closing it ends every process that it started, in whatever state it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pika
+import pika.exceptions
+
+from amqp_rpc.broker.node import Node
+from chaos.load import PATIENCE, SETTLE, TIMEOUTS
+from chaos.proxy import Proxy
+from tests.nodes import START_TIMEOUT, Nodes
+
+ROOT = Path(__file__).resolve().parent.parent
+QUEUE = "rpc_queue.chaos"
+SERVERS, CLIENTS = 3, 2
+#: Seconds that a server gets to finish its calls, more than the longest call takes.
+DRAIN_TIMEOUT = 10
+
+
+class Server:
+    """An `amqp-rpc serve` process and its log."""
+
+    def __init__(self, number: int, urls: list[str], folder: Path) -> None:
+        self.number = number
+        self.log = folder / f"server-{number}.log"
+        command = ["serve", "chaos.served", "--processes=1", "--threads=16", "--heartbeat=2", "--log-level=info"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "amqp_rpc", *command, f"--drain-timeout={DRAIN_TIMEOUT}"],
+                env={**os.environ, "AMQP_URL": ",".join(urls), "CHAOS_FOLDER": str(folder)},
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that it serves."""
+        return b"Ready." in self.log.read_bytes()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Stage:
+    """Nodes, proxies, servers and clients of one run.
+
+    Args:
+        nodes: How many RabbitMQ nodes; several are a cluster.
+        seed: For the clients' load.
+        folder: Where records and logs go.
+    """
+
+    def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[Node] = []
+        self.proxies: list[Proxy] = []
+        self.servers: list[Server] = []
+        #: Exit codes of servers that were told to drain, and servers that ended though nobody told them.
+        self.drained: list[int] = []
+        self.fallen: list[str] = []
+        self._clients: list[subprocess.Popen[str]] = []
+        self._node_count = nodes
+        self._seed = seed
+        self._numbers = 0
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as ends:
+            made = ends.enter_context(closing(Nodes()))
+            ends.callback(self._end_programs)
+            self._start_nodes(made, ends)
+            for node in self.nodes:
+                self.proxies.append(ends.enter_context(closing(Proxy(node.port))))
+            for _ in range(SERVERS):
+                self.start_server()
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.close()
+
+    @property
+    def urls(self) -> list[str]:
+        """The nodes' addresses, through the proxies."""
+        return [proxy.url for proxy in self.proxies]
+
+    @property
+    def version(self) -> str:
+        """RabbitMQ's."""
+        return self.nodes[0].version
+
+    def start_server(self) -> Server:
+        """Start one more server, and wait until it serves."""
+        self._numbers += 1
+        server = Server(self._numbers, self.urls, self.folder)
+        self.servers.append(server)
+        until(lambda: server.ready or server.process.poll() is not None, timeout=40)
+        if not server.ready:
+            raise RuntimeError(f"server {server.number} did not start: {server.log.read_text()}")
+        return server
+
+    def kill_server(self, server: Server) -> None:
+        """``kill -9`` one."""
+        server.kill()
+        self.servers.remove(server)
+
+    def drain_server(self, server: Server) -> None:
+        """SIGTERM one, and wait for its end."""
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            self.drained.append(server.process.wait(DRAIN_TIMEOUT + 15))
+        except subprocess.TimeoutExpired:
+            server.kill()
+            self.drained.append(-signal.SIGKILL)
+        self.servers.remove(server)
+
+    def replace_fallen(self) -> None:
+        """Start a server for each that ended by itself, and remember that it did."""
+        for server in [each for each in self.servers if each.process.poll() is not None]:
+            self.servers.remove(server)
+            self.fallen.append(f"server {server.number} ended with {server.process.returncode}: {server.log}")
+            self.start_server()
+
+    def start_clients(self) -> None:
+        """Start the clients, and wait until they are at it."""
+        for number in range(1, CLIENTS + 1):
+            urls = [f"--url={url}" for url in self.urls]
+            with (self.folder / f"client-{number}.log").open("wb") as log:
+                self._clients.append(subprocess.Popen(
+                    [sys.executable, "-m", "chaos.load", *urls, f"--number={number}", f"--seed={self._seed}",
+                     f"--folder={self.folder}"],
+                    cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                    start_new_session=True,
+                ))  # fmt: skip
+        for client in self._clients:
+            assert client.stdout is not None
+            if client.stdout.readline() != "ready\n":
+                raise RuntimeError(f"a client did not start; see {self.folder}")
+
+    def stop_clients(self) -> None:
+        """Have the clients finish the calls under way, and end."""
+        for client in self._clients:
+            assert client.stdin is not None
+            client.stdin.close()
+        for client in self._clients:
+            with suppress(subprocess.TimeoutExpired):  # the verdict finds the calls that hang
+                client.wait(max(TIMEOUTS) + PATIENCE + SETTLE + 10)
+
+    def stop_servers(self) -> None:
+        """Drain all servers."""
+        for server in list(self.servers):
+            self.drain_server(server)
+
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        """Return the answer of the first node that gives one, asked with an AMQP channel; None where none does."""
+        for node in self.nodes:
+            parameters = pika.URLParameters(node.url)
+            parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 3
+            with suppress(pika.exceptions.AMQPError, OSError, IndexError):
+                connection = pika.BlockingConnection(parameters)
+                try:
+                    return question(connection.channel())
+                finally:
+                    with suppress(pika.exceptions.AMQPError):
+                        connection.close()
+        return None
+
+    def consumers(self) -> int:
+        """Return how many servers consume the queue, as the broker sees it."""
+        state = self.ask(lambda channel: channel.queue_declare(QUEUE, passive=True).method)
+        return state.consumer_count if state else 0
+
+    def served(self, timeout: float) -> bool:
+        """Wait until a server consumes; return whether one does."""
+        return until(self.consumers, timeout=timeout)
+
+    def whole(self, timeout: float) -> bool:
+        """Wait until all servers consume again, and none that is dead; return whether they do."""
+        return until(lambda: self.consumers() == SERVERS, timeout=timeout, pause=0.1)
+
+    def _start_nodes(self, made: Nodes, ends: ExitStack) -> None:
+        for number in range(self._node_count):
+            first = self.nodes[0] if number else None
+            node = made.new(port_mapper=first.port_mapper, cookie=first.cookie) if first else made.new()
+            self.nodes.append(node)
+            ends.callback(node.close)
+            node.start(timeout=START_TIMEOUT)
+            if first:
+                node.ctl("stop_app")
+                node.ctl("join_cluster", first.name)
+                node.ctl("start_app")
+
+    def _end_programs(self) -> None:
+        for server in self.servers:
+            server.kill()
+        for client in self._clients:
+            client.kill()
+            client.wait()
+            for pipe in (client.stdin, client.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def until(condition: Callable[[], object], *, timeout: float, pause: float = 0.02) -> bool:
+    """Wait for a condition that nothing announces; return whether it came true in time."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+    return True

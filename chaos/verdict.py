@@ -1,0 +1,141 @@
+"""What must be zero, and what is only told: the checks of a run's history. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from chaos.history import Call, History, Injected
+
+#: Seconds after its deadline that a call may end.
+LATE = 0.5
+#: Seconds with servers and without a fault, before its deadline, in which an idempotent call must succeed; and as much
+#: again as its function takes.
+ENOUGH = 3.0
+#: Bytes that a client may have grown by: the C library's memory is not given back to the last page.
+GROWTH = 24 * 1024 * 1024
+
+Check = Callable[[History], list[Call]]
+
+
+def late(history: History) -> list[Call]:
+    """Return the calls that ended too late."""
+    return [call for call in history.calls if call.ended is not None and call.ended > call.deadline + LATE]
+
+
+def hung(history: History) -> list[Call]:
+    """Return the calls that never ended."""
+    return [call for call in history.calls if call.ended is None]
+
+
+def wrong(history: History) -> list[Call]:
+    """Return the calls with another call's answer, with no answer of any function, or with one though none ran."""
+    return [
+        call
+        for call in history.calls
+        if call.ended is not None and (not call.right or (call.good and not history.finished[call.number]))
+    ]
+
+
+def twice(history: History) -> list[Call]:
+    """Return the calls that are not idempotent and ran more than once."""
+    return [call for call in history.calls if not call.idempotent and len(history.runs.get(call.number, ())) > 1]
+
+
+def denied(history: History) -> list[Call]:
+    """Return the calls whose error says that they did not run, and that ran."""
+    return [call for call in history.calls if not call.may_have_run and call.number in history.runs]
+
+
+def given_up(history: History) -> list[Call]:
+    """Return the idempotent calls that failed though they had time enough with a server."""
+    return [call for call in owed(history) if not call.good]
+
+
+def owed(history: History) -> list[Call]:
+    """Return the idempotent calls that had time enough with a server."""
+    return [call for call in history.calls if call.idempotent and quiet(history, call) >= ENOUGH + 2 * call.seconds]
+
+
+def struck(history: History) -> list[Call]:
+    """Return the calls that were under way when a fault came."""
+    moments = [fault.injected for fault in history.faults]
+    return [call for call in history.calls if any(call.began <= at <= (call.ended or call.deadline) for at in moments)]
+
+
+def dropped(history: History) -> list[Call]:
+    """Return the calls that failed in a rolling restart, where there was a server at any time."""
+    rolling = [fault for fault in history.faults if fault.name == "rolling restart"]
+    return [
+        call
+        for call in history.calls
+        if not call.good
+        and call.timeout >= ENOUGH + 2 * call.seconds
+        and any(fault.injected <= call.began and (call.ended or call.deadline) <= fault.over for fault in rolling)
+    ]
+
+
+#: What must be zero.
+CHECKS: dict[str, Check] = {
+    f"ended later than deadline + {LATE} s": late,
+    "hung": hung,
+    "wrong or swapped answers": wrong,
+    "not idempotent, executed twice": twice,
+    "said 'did not run', and ran": denied,
+    "idempotent, failed though a server was back": given_up,
+    "failed in a rolling restart": dropped,
+}
+
+
+def quiet(history: History, call: Call) -> float:
+    """Return the longest stretch without a fault, and with a server, between a call's begin and its deadline."""
+    edges = [(fault.injected, fault.until) for fault in history.faults if fault.injected < call.deadline]
+    edges = [edge for edge in edges if edge[1] > call.began]
+    begins = [call.began, *(until for _, until in edges)]
+    ends = [*(injected for injected, _ in edges), call.deadline]
+    return max(end - begin for begin, end in zip(begins, ends, strict=True))
+
+
+def first_good(history: History, fault: Injected) -> float | None:
+    """Return the seconds from a fault's end to the first good call, of the caller whose first one came last."""
+    firsts: dict[tuple[int, bool], float] = {}
+    after = fault.undone if fault.outage else fault.injected
+    following = min((each.injected for each in history.faults if each.injected > fault.injected), default=float("inf"))
+    for call in history.calls:
+        if call.good and call.ended is not None and after <= call.ended < following:
+            key = (call.client, call.function.endswith("_async"))
+            firsts[key] = min(firsts.get(key, float("inf")), call.ended - after)
+    return max(firsts.values(), default=None)
+
+
+def leaks(history: History) -> Iterator[str]:
+    """Return what the clients hold at the end that they did not at the beginning."""
+    for client, begin in history.begin.items():
+        end = history.end.get(client)
+        if end is None:
+            yield f"client {client} did not come to its end"
+            continue
+        for name, value in begin.items():
+            if end[name] > value + (GROWTH if name == "memory" else 0):
+                yield f"client {client}: {name} {value} at the beginning, {end[name]} at the end"
+
+
+def outcomes(history: History) -> Counter[str]:
+    """Return how many calls ended how; errors with and without ``wait_for_server`` apart."""
+    return Counter(
+        call.outcome if call.good else f"{call.outcome}{'' if call.waits else ' (did not wait for a server)'}"
+        for call in history.calls
+    )
+
+
+def undisturbed(history: History) -> list[Call]:
+    """Return the calls that failed where there was no fault; the machine may be slow, so this is only told."""
+    spans = list(itertools.chain((fault.injected - 0.1, fault.over + 0.5) for fault in history.faults))
+    return [
+        call
+        for call in history.calls
+        if not call.good
+        and call.timeout > 2 * call.seconds + 0.2
+        and not any(begin <= (call.ended or call.deadline) and call.began <= end for begin, end in spans)
+    ]
