@@ -28,6 +28,7 @@ from amqp_rpc.errors import (
     ConfigurationError,
     MaybeExecuted,
     NoServer,
+    NotConnected,
     NotSent,
     Overloaded,
     Unroutable,
@@ -86,6 +87,8 @@ class Caller:
         self._reply_queue: str | None = None
         self._unsent: deque[PendingCall] = deque()
         self._waiting: dict[str, list[PendingCall]] = {}
+        #: Queues that will be looked at again, for calls that wait for their server.
+        self._looking: set[str] = set()
         self._inspector: Inspector | None = None
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
@@ -115,8 +118,10 @@ class Caller:
         if connection is None or not connection.alive:
             try:
                 connection = self._open()
-            except ConfigurationError:
+            except BaseException as error:
                 self.give_up(call)
+                if isinstance(error, OSError):
+                    raise NotConnected(f"this process can open no connection: {error}") from error
                 raise
         connection.post(self._send, call)
         if not connection.alive:
@@ -132,6 +137,12 @@ class Caller:
         """End a call whose time is over, unless it has ended; any thread."""
         if self.give_up(call):
             call.set_exception(self._too_late(call))
+
+    def abandon(self) -> None:
+        """Close without waiting: nobody holds the client any more."""
+        if self._forks == _forks and self._connection is not None:
+            self._closed = True
+            self._connection.begin_close()
 
     def close(self, timeout: float) -> None:
         """End every call that is under way, and the connection."""
@@ -179,6 +190,7 @@ class Caller:
             if self._connection is None or not self._connection.alive:
                 self._connection = Connection(self._addresses, self, name=self._name, heartbeat=self._heartbeat)
                 self._timer_due = float("inf")
+                self._looking.clear()
                 self._connection.start()
             return self._connection
 
@@ -310,9 +322,12 @@ class Caller:
                 self._end(call, error(f"{call.function}() was not sent: {message}"))
         if patient:
             self._waiting[queue] = patient
-            self._owned().loop.call_later(_LOOK_AGAIN, lambda: self._look_again(queue))
+            if queue not in self._looking:
+                self._looking.add(queue)
+                self._owned().loop.call_later(_LOOK_AGAIN, lambda: self._look_again(queue))
 
     def _look_again(self, queue: str) -> None:
+        self._looking.discard(queue)
         calls = [call for call in self._waiting.pop(queue, ()) if not call.done()]
         if calls and self._inspector is not None:
             self._waiting[queue] = calls
@@ -344,7 +359,8 @@ class Caller:
             self._end(call, Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
 
     def _watch(self, call: PendingCall) -> None:
-        if self.pending.watch(call) and call.expires_at < self._timer_due:
+        self.pending.watch(call)
+        if call.expires_at < self._timer_due:
             self._set_timer(call.expires_at)
 
     def _set_timer(self, due: float) -> None:

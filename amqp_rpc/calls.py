@@ -8,11 +8,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amqp_rpc import callbacks
 from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import AmqpRpcError
 
 #: Seconds after its deadline that a waiting thread gives the owner to end a call, before it does so itself.
 _GRACE = 0.05
+#: Seconds for who has taken a call out of the table to end it; it takes microseconds.
+_VERDICT = 10.0
 
 
 class Ends(Protocol):
@@ -100,7 +103,18 @@ class PendingCall(Future[Any]):
         """Give the call up. It may run all the same; its reply is dropped."""
         if not self._caller.give_up(self):
             return self.cancelled()
-        return super().cancel()
+        cancelled = super().cancel()
+        # Only this tells those who wait with concurrent.futures.wait() and as_completed().
+        self.set_running_or_notify_cancel()
+        return cancelled
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Call back when the call has ended; on a thread for callbacks, never on the connection's."""
+        # asyncio's own callback only hands over to its loop: a detour would cost each awaited call a thread switch.
+        if self.done() or getattr(fn, "__module__", "") == "asyncio.futures":
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda future: callbacks.run(fn, future))
 
     def _wait(self, timeout: float | None) -> None:
         left = self.expires_at - time.monotonic() + _GRACE
@@ -114,6 +128,8 @@ class PendingCall(Future[Any]):
         except TimeoutError:
             # The owner is late, or stuck in a name look-up: the promise is that a call ends by its deadline.
             self._caller.expire(self)
+            # Where it was taken already, whoever took it is about to say what became of it.
+            super().exception(_VERDICT)
 
     def _opened(self, reply: Reply) -> tuple[Any, BaseException | None]:
         if self._outcome is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.transport import Delivery, QueueState
+
+logger = logging.getLogger(__name__)
 
 _ACCESS_REFUSED = 403
 
@@ -28,7 +31,7 @@ class Channel:
         self._unconfirmed: dict[int, Callable[[bool], object]] = {}
         self._confirms = False
         self._published = 0
-        raw.add_on_close_callback(self._closed)
+        raw.add_on_close_callback(_guarded(self._closed))
 
     @property
     def is_open(self) -> bool:
@@ -41,12 +44,12 @@ class Channel:
             queue,
             durable=not exclusive,
             exclusive=exclusive,
-            callback=lambda frame: then(_queue_state(frame)),
+            callback=_guarded(lambda frame: then(_queue_state(frame))),
         )
 
     def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
         """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
-        self._raw.queue_declare(queue, passive=True, callback=lambda frame: then(_queue_state(frame)))
+        self._raw.queue_declare(queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame))))
 
     def prefetch(self, count: int) -> None:
         """Limit the deliveries of each later consumer that are not acknowledged yet."""
@@ -72,18 +75,24 @@ class Channel:
         """
 
         def deliver(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
-            # pika's properties have the attributes of ours: converting each one would cost more than it says.
-            on_delivery(Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body))
+            try:
+                # pika's properties have the attributes of ours: converting each one would cost more than it says.
+                on_delivery(Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body))
+            except Exception:
+                # Raised on, it would end the connection: pika takes it for a broken stream.
+                logger.exception("A delivery could not be taken in hand")
 
         if on_cancelled is not None:
-            self._raw.add_on_cancel_callback(lambda _frame: on_cancelled())
-        return str(self._raw.basic_consume(queue, deliver, auto_ack=not acknowledge, callback=lambda _frame: then()))
+            self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
+        return str(
+            self._raw.basic_consume(queue, deliver, auto_ack=not acknowledge, callback=_guarded(lambda _frame: then()))
+        )
 
     def cancel(self, tag: str, then: Callable[[], object]) -> bool:
         """End a consumer; deliveries that were made stay to be acknowledged."""
         if not self.is_open:
             return False
-        self._raw.basic_cancel(tag, callback=lambda _frame: then())
+        self._raw.basic_cancel(tag, callback=_guarded(lambda _frame: then()))
         # pika would give back what arrives before the broker's answer, marked as redelivered: a call that must not run
         # twice would then be refused, though it never ran. It is delivered to us, and we finish it.
         self._raw._cancelled.discard(tag)  # noqa: SLF001
@@ -108,12 +117,12 @@ class Channel:
     def confirms(self, then: Callable[[], object]) -> None:
         """Have the broker confirm every message: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True
-        self._raw.confirm_delivery(self._confirmed, callback=lambda _frame: then())
+        self._raw.confirm_delivery(_guarded(self._confirmed), callback=_guarded(lambda _frame: then()))
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that no queue took."""
         self._raw.add_on_return_callback(
-            lambda _raw, method, properties, _body: callback(method.routing_key, properties)
+            _guarded(lambda _raw, method, properties, _body: callback(method.routing_key, properties))
         )
 
     def ack(self, tag: int) -> bool:
@@ -148,3 +157,15 @@ class Channel:
 
 def _queue_state(frame: Any) -> QueueState:
     return QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count)
+
+
+def _guarded(callback: Callable[..., object]) -> Callable[..., None]:
+    """Return a callback for pika that never raises: a defect of ours must not end the connection."""
+
+    def guarded(*arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("A callback of a channel failed")
+
+    return guarded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -91,6 +92,8 @@ class Client(Forms):
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
+        # A client that nobody holds any more takes its connection and its thread with it.
+        weakref.finalize(self, self._caller.abandon).atexit = False
 
     def _start(
         self,

@@ -56,7 +56,8 @@ class Connection:
         self._addresses = random.sample(addresses, len(addresses))
         #: The address that is connected to, or tried.
         self.address = self._addresses[0]
-        self.loop = Loop()
+        #: Made when it is started: one that never is holds no sockets.
+        self._loop: Loop | None = None
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
         self._listener = listener
@@ -74,11 +75,19 @@ class Connection:
 
     def start(self) -> None:
         """Start the owner's thread, which connects."""
+        self._loop = Loop()
         self._thread.start()
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the owner call ``callback(*args)``; any thread may call this."""
-        self.loop.post(callback, *args)
+        """Have the owner call ``callback(*args)``; any thread may call this. Before `start` there is no owner."""
+        if self._loop is not None:
+            self._loop.post(callback, *args)
+
+    @property
+    def loop(self) -> Loop:
+        """The owner's loop, once it is started."""
+        assert self._loop is not None
+        return self._loop
 
     def close(self, timeout: float) -> bool:
         """Close the connection and end its thread; any thread but the owner's.
@@ -93,6 +102,10 @@ class Connection:
             self.post(self._begin_close)
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def begin_close(self) -> None:
+        """Have the connection closed, without waiting for it; any thread."""
+        self.post(self._begin_close)
 
     def is_owner(self) -> bool:
         """Return whether the caller runs on the owner's thread."""
@@ -203,6 +216,8 @@ class Connection:
         self._closing = True
         if self._pika is None:
             self.loop.stop()
+        elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
+            self._stream.abort()  # in the middle of the handshake there is nobody to say good-bye to yet
         elif not (self._pika.is_closing or self._pika.is_closed):
             self._pika.close()
 

@@ -93,9 +93,15 @@ class Forms(ABC):
             >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
             832040
         """
-        return self._start(
+        future = self._start(
             function, args, kwargs, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server
-        ).result()
+        )
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C, say: what was not sent must not be sent later, when nobody waits for it.
+            future.cancel()
+            raise
 
     @overload
     def submit(

@@ -66,7 +66,7 @@ class Handlers:
             self._busy[number] = True
             try:
                 work()
-            except Exception:
+            except BaseException:
                 # Handlers' own errors are answers by now; this is a defect of ours, and the thread must go on.
                 logger.exception("A call could not be answered")
             # Else the last call's arguments live until the next one comes.

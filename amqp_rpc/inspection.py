@@ -79,14 +79,16 @@ class Inspector:
         self._asked.popleft()
         if state.consumers:
             self.saw_server(state.name)
-        self._found(state)
+        # In this order: whoever is told may ask again, and must find the next question under way.
         if self._asked:
             self._ask()
+        self._found(state)
 
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         self._channel, self._opening = None, False
-        if self._asked:
-            queue = self._asked.popleft()
-            self._not_found(queue, None if code == _NOT_FOUND else error)
+        if not self._asked:
+            return
+        queue = self._asked.popleft()
         if self._asked:
             self._ask()
+        self._not_found(queue, None if code == _NOT_FOUND else error)

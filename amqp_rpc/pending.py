@@ -39,12 +39,9 @@ class PendingCalls(Generic[C]):
         """Enter a call."""
         self._calls[identity] = call
 
-    def watch(self, call: C) -> bool:
-        """Include a call in the bound of `earliest`; return whether it lowered it."""
-        if call.expires_at >= self._earliest:
-            return False
-        self._earliest = call.expires_at
-        return True
+    def watch(self, call: C) -> None:
+        """Include a call in the bound of `earliest`."""
+        self._earliest = min(self._earliest, call.expires_at)
 
     def take(self, identity: Any) -> C | None:
         """Remove a call and return it; None where it has ended already, or never was."""
@@ -57,18 +54,16 @@ class PendingCalls(Generic[C]):
         """Return a call, which stays; None where it has ended already, or never was."""
         return self._calls.get(identity)
 
-    def expired(self, now: float) -> list[C]:
-        """Remove the calls whose time is over, and return them."""
+    def expired(self, now: float) -> Iterator[C]:
+        """Remove the calls whose time is over, one by one, and yield each: it can be ended before the next is taken."""
         if now < self._earliest:
-            return []
+            return
         self._earliest = float("inf")
-        over = []
         for identity, call in list(self._calls.items()):
             if call.expires_at > now:
                 self._earliest = min(self._earliest, call.expires_at)
             elif (taken := self.take(identity)) is not None:
-                over.append(taken)
-        return over
+                yield taken
 
     @property
     def earliest(self) -> float:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until what the broker did not take is published again.
 _PUBLISH_AGAIN = 1.0
+_PRECONDITION_FAILED = 406
 
 
 class Replies:
@@ -61,6 +62,8 @@ class Replies:
         self._unsent: deque[tuple[Message, Delivery]] = deque()
         self._leaving: list[tuple[Message, Delivery]] = []
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
+        #: Queues that exist with other arguments than ours: they are not declared again.
+        self._found: set[str] = set()
         self._kept: dict[int, tuple[Message, Delivery]] = {}
 
     def reply(self, message: Message, delivery: Delivery) -> None:
@@ -119,7 +122,14 @@ class Replies:
         self.connection.open_channel(self._opened, self._closed)
 
     def _publish(self, message: Message, delivery: Delivery) -> None:
-        if self._channel is None or not self._channel.publish(message, mandatory=True):
+        try:
+            sent = self._channel is not None and self._channel.publish(message, mandatory=True)
+        # A reply that AMQP can't carry: it is dropped, and its delivery is settled all the same.
+        except Exception:
+            logger.exception("A reply to %s could not be written", message.queue)
+            self._settled([delivery])
+            return
+        if not sent:
             self._unsent.append((message, delivery))
             return
         self._leaving.append((message, delivery))
@@ -150,7 +160,10 @@ class Replies:
             for key in list(self._kept):
                 self._keep_now(key)
 
-        def closed(_channel: Channel, error: BrokerError, _code: int) -> None:
+        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
+            if code == _PRECONDITION_FAILED:
+                # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
+                self._found.update(message.queue for message, _ in self._kept.values())
             logger.error(
                 "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
             )
@@ -169,8 +182,13 @@ class Replies:
             return
         message, delivery = self._kept[key]
 
-        def declared(_queue: QueueState) -> None:
-            channel.publish_confirmed(message, confirmed)
+        def declared(_queue: QueueState | None = None) -> None:
+            try:
+                channel.publish_confirmed(message, confirmed)
+            except Exception:
+                logger.exception("A message for %s could not be written; it is lost", message.queue)
+                self._kept.pop(key, None)
+                self._settled([delivery])
 
         def confirmed(taken: bool) -> None:
             if taken:
@@ -180,4 +198,7 @@ class Replies:
                 logger.error("The broker did not take a message for %s; trying again", message.queue)
                 self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
-        channel.declare(message.queue, declared)
+        if message.queue in self._found:
+            declared()
+        else:
+            channel.declare(message.queue, declared)

@@ -19,6 +19,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.dispatch import Dispatcher
+from amqp_rpc.envelope import Message
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.jobs import Answer
@@ -34,6 +35,7 @@ from amqp_rpc.settings import (
     count,
     positive,
 )
+from amqp_rpc.topology import DIRECT_REPLY_TO
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -104,15 +106,22 @@ class Server:
         self._handlers = Handlers(threads)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat)
-        self._replies = Replies(
-            self.addresses,
-            name=f"{name} (replies)",
-            heartbeat=heartbeat,
-            counters=self.counters,
-            settled=lambda deliveries: self._connection.post(self._acknowledge, deliveries),
-            on_ready=lambda: self._connection.post(self._part_ready, "replies"),
-            on_failed=self._failed,
-        )
+
+        def replies(what: str, on_ready: Callable[[], object], on_failed: Callable[[BrokerError], object]) -> Replies:
+            return Replies(
+                self.addresses,
+                name=f"{name} ({what})",
+                heartbeat=heartbeat,
+                counters=self.counters,
+                settled=lambda deliveries: self._connection.post(self._acknowledge, deliveries),
+                on_ready=on_ready,
+                on_failed=on_failed,
+            )
+
+        self._replies = replies("replies", lambda: self._connection.post(self._part_ready, "replies"), self._failed)
+        # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
+        self._direct = replies("direct replies", lambda: None, lambda error: logger.warning("%s", error))
+        self._direct_started = False
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._drained = threading.Event()
@@ -181,7 +190,7 @@ class Server:
 
     def on_open(self) -> None:
         """Declare the queues and consume them, each on a channel of its own: an error of one leaves the others."""
-        for queue in self._dispatchers:
+        for queue in self._dispatchers if not self._draining else ():
             self._consume(queue)
 
     def on_unblocked(self) -> None:
@@ -250,6 +259,8 @@ class Server:
         if dispatcher.asynchronous(delivery.properties):
 
             async def work() -> None:
+                if self._taken_back(delivery):
+                    return
                 todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
                 self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
 
@@ -257,14 +268,25 @@ class Server:
         else:
 
             def run() -> None:
+                if self._taken_back(delivery):
+                    return
                 todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
                 self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
 
             self._handlers.submit(run)
 
+    def _taken_back(self, delivery: Delivery) -> bool:
+        """Return whether the broker has given the delivery to another server while it waited here for a handler."""
+        if delivery.channel.is_open:
+            return False
+        self._connection.post(self._acknowledge, [delivery])
+        return True
+
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
-        if answer.reply is not None:
+        if answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
+            self._connection.post(self._reply_directly, answer.reply, delivery)
+        elif answer.reply is not None:
             self._replies.reply(answer.reply, delivery)
         elif answer.again is not None:
             self._replies.keep(answer.again, delivery)
@@ -272,6 +294,12 @@ class Server:
             self._replies.dead_letter(queue, delivery, answer.dead_letter)
         else:
             self._connection.post(self._acknowledge, [delivery])
+
+    def _reply_directly(self, message: Message, delivery: Delivery) -> None:
+        if not self._direct_started:
+            self._direct_started = True
+            self._direct.connection.start()
+        self._direct.reply(message, delivery)
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -315,6 +343,8 @@ class Server:
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.connection.close(_CLOSE_TIMEOUT)
+        if self._direct_started:
+            self._direct.connection.close(_CLOSE_TIMEOUT)
         self._handlers.stop()
 
 

@@ -131,7 +131,8 @@ class Supervisor:
         code = child.process.returncode
         del self._children[child.number]
         if self._stopping:
-            self._code = self._code or _exit_code(code)
+            # SIGTERM is what it was told to end by, before it could listen for it.
+            self._code = self._code or (0 if code == -signal.SIGTERM else _exit_code(code))
             return
         if not self._ready:
             self._code = _exit_code(code) or 1

@@ -7,6 +7,9 @@ from amqp_rpc.errors import ConfigurationError
 #: The queue of a service without a name: the one that RabbitMQ's tutorials use.
 CALL_QUEUE = "rpc_queue"
 
+#: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
+
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255
 

@@ -29,6 +29,7 @@ from chaos.served import answer
 THREADS, TASKS = 5, 10
 #: Seconds a call may take, and what its function takes: mostly little, now and then longer than a heartbeat.
 TIMEOUTS = (0.5, 1.0, 2.0, 5.0, 10.0)
+TIMEOUT_WEIGHTS = (15, 15, 15, 20, 35)
 DURATIONS = ((0.0, 0.02), (0.05, 0.2), (0.5, 1.0), (2.0, 4.0))
 DURATION_WEIGHTS = (75, 18, 5, 2)
 #: The most seconds between two calls of one thread or task.
@@ -63,7 +64,7 @@ def plans(chance: random.Random) -> Plan:
         function=function,
         idempotent=idempotent,
         waits=idempotent or chance.random() < 0.5,  # noqa: PLR2004 - half of them
-        timeout=chance.choice(TIMEOUTS),
+        timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
         seconds=round(chance.uniform(*span), 4),
     )
 

@@ -23,7 +23,7 @@ def lines(history: History) -> Iterator[str]:
     doubtful = sum(call.may_have_run and not call.good and call.number not in history.runs for call in history.calls)
     met = struck(history)
     through = set(map(id, owed(history)))
-    yield f"   {'under way when a fault came':56} {len(met):7}"
+    yield f"   {'under way while a fault was on':56} {len(met):7}"
     yield f"   {'of these: idempotent and with time enough, so owed':56} {sum(id(call) in through for call in met):7}"
     yield f"   {'of these: not idempotent':56} {sum(not call.idempotent for call in met):7}"
     yield f"   {'idempotent, executed more than once':56} {repeated:7}"

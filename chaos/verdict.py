@@ -10,8 +10,8 @@ from chaos.history import Call, History, Injected
 
 #: Seconds after its deadline that a call may end.
 LATE = 0.5
-#: Seconds with servers and without a fault, before its deadline, in which an idempotent call must succeed; and as much
-#: again as its function takes.
+#: Seconds with servers and without a fault, before its deadline, in which an idempotent call must succeed, beside the
+#: seconds that its function takes.
 ENOUGH = 3.0
 #: Bytes that a client may have grown by: the C library's memory is not given back to the last page.
 GROWTH = 24 * 1024 * 1024
@@ -55,13 +55,17 @@ def given_up(history: History) -> list[Call]:
 
 def owed(history: History) -> list[Call]:
     """Return the idempotent calls that had time enough with a server."""
-    return [call for call in history.calls if call.idempotent and quiet(history, call) >= ENOUGH + 2 * call.seconds]
+    return [call for call in history.calls if call.idempotent and quiet(history, call) >= ENOUGH + call.seconds]
 
 
 def struck(history: History) -> list[Call]:
-    """Return the calls that were under way when a fault came."""
-    moments = [fault.injected for fault in history.faults]
-    return [call for call in history.calls if any(call.began <= at <= (call.ended or call.deadline) for at in moments)]
+    """Return the calls that were under way when a fault came, or began while it was on."""
+    spans = [(fault.injected, fault.until) for fault in history.faults]
+    return [
+        call
+        for call in history.calls
+        if any(call.began <= end and begin <= (call.ended or call.deadline) for begin, end in spans)
+    ]
 
 
 def dropped(history: History) -> list[Call]:

@@ -14,7 +14,7 @@ def option(
     name: str, *, also: tuple[str, ...] = (), show_default: bool | str = True, **attributes: Any
 ) -> Callable[[F], F]:
     """Return the decorator of an option ``--name``, which is also read from ``AMQP_RPC_NAME``."""
-    variable = f"AMQP_RPC_{name.upper().replace('-', '_')}"
+    variable = f"AMQP_RPC_{name.partition('/')[0].upper().replace('-', '_')}"
     return click.option(
         f"--{name}", envvar=[variable, *also], show_envvar=True, show_default=show_default, **attributes
     )

@@ -19,6 +19,7 @@ LAYERS = {
     2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
     3: ["loop", "stream", "dialing", "transport", "channel", "connection"],
     4: [
+        "callbacks",
         "calls",
         "capacity",
         "forms",
