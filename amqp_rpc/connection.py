@@ -217,7 +217,8 @@ class Connection:
         if self._pika is None:
             self.loop.stop()
         elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
-            self._stream.abort()  # in the middle of the handshake there is nobody to say good-bye to yet
+            # In the middle of the handshake there is nobody to say good-bye to yet.
+            self._stream.abort(ConnectionAbortedError("closed while it was being opened"))
         elif not (self._pika.is_closing or self._pika.is_closed):
             self._pika.close()
 

@@ -85,9 +85,9 @@ class Stream:
         """Return who takes the frames."""
         return self._protocol
 
-    def abort(self) -> None:
-        """Close at once; the protocol hears of it in a later turn, as pika expects."""
-        self._close(None)
+    def abort(self, error: BaseException | None = None) -> None:
+        """Close at once; the protocol hears of it, and of the error, in a later turn, as pika expects."""
+        self._close(error)
 
     def flush(self) -> None:
         """Send what is waiting, as far as the kernel takes it."""
