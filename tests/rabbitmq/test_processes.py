@@ -60,11 +60,12 @@ def test_a_program_ends_with_a_live_client_and_with_calls_under_way(url: str, la
 def test_a_call_that_is_waited_for_can_be_interrupted(url: str) -> None:
     with serving("tests.served", url=url):
         program = """
-import _thread, threading
+import os, signal, threading
 from amqp_rpc import Client
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with it ignored
 client = Client()
 client.call("tserved.pid")
-threading.Timer(0.3, _thread.interrupt_main).start()
+threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
 try:
     client.call("tserved.hold", 1)
 except KeyboardInterrupt:
