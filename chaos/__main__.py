@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the load (1)")
     parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 120)")
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="inject only faults whose names contain these words"
+    )
     given = parser.parse_args()
     if (reason := missing()) is not None:
         sys.exit(reason)
@@ -35,7 +38,7 @@ def main() -> int:
     troubles: list[str] = []
     for name in SCENARIOS if given.scenario == "all" else [given.scenario]:
         seconds = given.seconds or SECONDS[name]
-        found = run(SCENARIOS[name], seed=given.seed, seconds=seconds, folder=top / name, say=_say)
+        found = run(SCENARIOS[name], seed=given.seed, seconds=seconds, only=given.only, folder=top / name, say=_say)
         troubles += [f"{name}: {trouble}" for trouble in found]
     for trouble in troubles:
         _say(f"NOT ZERO: {trouble}")
