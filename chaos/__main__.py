@@ -30,6 +30,9 @@ def main() -> int:
         "--only", default="", metavar="WORDS", help="inject only faults whose names contain these words"
     )
     given = parser.parse_args()
+    names = [fault.name for scenario in SCENARIOS.values() for fault in scenario.faults]
+    if not any(given.only in name for name in names):
+        parser.error(f"no fault's name contains {given.only!r}; there are: {', '.join(dict.fromkeys(names))}")
     if (reason := missing()) is not None:
         sys.exit(reason)
     # Ended like by Ctrl-C: with everything that was started.
