@@ -15,16 +15,18 @@ import uuid
 from collections import Counter, deque
 from functools import partial
 
+from amqp_rpc import codec, verdicts
 from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.channel import Channel
+from amqp_rpc.codec import MSGPACK
 from amqp_rpc.connection import Connection
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.envelope import Message, Properties, request_properties
+from amqp_rpc.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
     BrokerError,
-    CallTimeout,
+    CodecError,
     ConfigurationError,
     MaybeExecuted,
     NoServer,
@@ -36,7 +38,8 @@ from amqp_rpc.errors import (
 from amqp_rpc.inspection import Inspector
 from amqp_rpc.pending import PendingCalls
 from amqp_rpc.retry import MOST_ATTEMPTS, RetryBudget, retry_delay
-from amqp_rpc.settings import Addresses
+from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
+from amqp_rpc.silence import Silence
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -93,6 +96,8 @@ class Caller:
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
         self._budget = RetryBudget()
+        self._listening = False
+        self._silence = Silence(self.pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
 
     def identity(self) -> str:
         """Return a new id, for one request and all its retries."""
@@ -108,10 +113,7 @@ class Caller:
         if self._forks != _forks:
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
         if not self.capacity.take(len(call.body), Deadline(call.expires_at)):
-            raise Overloaded(
-                f"{call.function}() was not sent: {len(self.pending)} calls are under way, and none ended within "
-                f"{call.timeout:g} s (max_pending, max_pending_bytes)"
-            )
+            raise Overloaded(verdicts.too_many(call, len(self.pending)))
         # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
         self.pending.add(call.identity, call)
         connection = self._connection
@@ -126,7 +128,7 @@ class Caller:
         connection.post(self._send, call)
         if not connection.alive:
             # It ended between the look and the post: nobody may ever read what was posted.
-            gone = NotSent(_unsent(call, "the client's connection has just ended"))
+            gone = NotSent(verdicts.unsent(call, "the client's connection has just ended"))
             self._end(call, _fresh(self._last_error) if self._last_error else gone)
 
     def give_up(self, call: PendingCall) -> bool:
@@ -156,7 +158,10 @@ class Caller:
             connection.close(timeout)
         for _, call in self.pending:
             cause = "the client was closed"
-            self._end(call, MaybeExecuted(_lost(call, cause)) if call.written else NotSent(_unsent(call, cause)))
+            self._end(
+                call,
+                MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
+            )
 
     def on_open(self) -> None:
         """Declare a new reply queue; the old one's name is the broker's until it has noticed the loss."""
@@ -191,6 +196,7 @@ class Caller:
                 self._connection = Connection(self._addresses, self, name=self._name, heartbeat=self._heartbeat)
                 self._timer_due = float("inf")
                 self._looking.clear()
+                self._listening = False
                 self._connection.start()
             return self._connection
 
@@ -240,19 +246,42 @@ class Caller:
     def _lose_written(self, cause: str) -> None:
         """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
         for _, call in self.pending:
-            if not call.written:
-                continue
-            if call.idempotent and call.attempt < MOST_ATTEMPTS and self._budget.take():
-                delay = retry_delay(call.attempt)
-                call.written, call.attempt = False, call.attempt + 1
-                self.counters["retries"] += 1
-                logger.info(
-                    "Sending %s() again in %.1f s, attempt %d of %d: %s",
-                    call.function, delay, call.attempt, MOST_ATTEMPTS, cause,
-                )  # fmt: skip
-                self._owned().loop.call_later(delay, partial(self._send, call))
-            else:
-                self._end(call, MaybeExecuted(_lost(call, cause)))
+            if call.written and not self._again(call, cause):
+                self._end(call, MaybeExecuted(verdicts.lost(call, cause)))
+
+    def _again(self, call: PendingCall, cause: str) -> bool:
+        """Send a written call again after a while; return whether it may be."""
+        if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
+            return False
+        delay = retry_delay(call.attempt)
+        call.written, call.attempt = False, call.attempt + 1
+        self.counters["retries"] += 1
+        logger.info(
+            "Sending %s() again in %.1f s, attempt %d of %d: %s",
+            call.function, delay, call.attempt, MOST_ATTEMPTS, cause,
+        )  # fmt: skip
+        self._owned().loop.call_later(delay, partial(self._send, call))
+        return True
+
+    def _ask(self, queue: str) -> None:
+        if self._inspector is not None:
+            self._inspector.inspect(queue)
+
+    def _lost(self, call: PendingCall) -> None:
+        # Where it may not be sent once more, its answer may come all the same: it has until its deadline.
+        self._again(call, "neither its queue nor a server seems to have it")
+
+    def _orphaned(self, call: PendingCall) -> None:
+        cause = f"the server that had it is gone, and nobody consumes queue {call.queue!r} now"
+        self._end(call, MaybeExecuted(verdicts.lost(call, cause)))
+
+    def _listen(self) -> None:
+        self._listening = len(self.pending) > 0
+        if self._listening:
+            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
+            # While the broker takes no messages, servers' signs and replies may be held up as well.
+            if self._reply_queue is not None and self._owned().blocked is None:
+                self._silence.look()
 
     def _send(self, call: PendingCall) -> None:
         if call.done():
@@ -285,30 +314,23 @@ class Caller:
             chunk=call.chunk,
         )
         call.written = True
+        self._silence.written(call)
         if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):
             call.written = False
             self._unsent.append(call)
 
     def _inspected(self, queue: QueueState) -> None:
+        self._silence.inspected(queue.name, messages=queue.messages, consumers=queue.consumers)
         if queue.consumers:
             for call in self._waiting.pop(queue.name, ()):
                 self._send(call)
         else:
-            self._unserved(
-                queue.name,
-                NoServer,
-                f"nobody consumes queue {queue.name!r}: is its server running? `amqp-rpc serve` starts one, and "
-                "wait_for_server=True waits for it",
-            )
+            self._unserved(queue.name, NoServer, verdicts.nobody_consumes(queue.name))
 
     def _not_inspected(self, queue: str, error: BrokerError | None) -> None:
         if error is None:
-            self._unserved(
-                queue,
-                Unroutable,
-                f"there is no queue {queue!r} on {self._addresses}: no server for it was started there. "
-                "`amqp-rpc serve` starts one, and wait_for_server=True waits for it",
-            )
+            self._silence.inspected(queue, messages=0, consumers=0)
+            self._unserved(queue, Unroutable, verdicts.no_queue(queue, self._addresses))
             return
         for call in self._waiting.pop(queue, ()):
             self._end(call, _fresh(error))
@@ -316,7 +338,7 @@ class Caller:
     def _unserved(self, queue: str, error: type[AmqpRpcError], message: str) -> None:
         patient = []
         for call in self._waiting.pop(queue, ()):
-            if call.wait_for_server:
+            if _patient(call):
                 patient.append(call)
             else:
                 self._end(call, error(f"{call.function}() was not sent: {message}"))
@@ -338,13 +360,26 @@ class Caller:
     def _on_reply(self, delivery: Delivery) -> None:
         call = self.pending.take(delivery.properties.correlation_id)
         if call is None:
+            if delivery.properties.type == ALIVE:
+                self._heard(delivery)
+                return
             self.counters["late_replies"] += 1
             logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)
             return
         if self._inspector is not None:
             self._inspector.saw_server(call.queue)
+        self._silence.answered(call, tells=delivery.properties.app_id == APPLICATION)
         self._budget.earn()
         call.set_result(Reply(delivery.properties, delivery.body))
+
+    def _heard(self, delivery: Delivery) -> None:
+        try:
+            identities = codec.decode(delivery.body, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+        except CodecError as error:
+            logger.debug("Dropped a sign of life that can't be read: %s", error)
+            return
+        if isinstance(identities, list):
+            self._silence.heard(identities)
 
     def _returned(self, queue: str, properties: Properties) -> None:
         call = self.pending.get(properties.correlation_id)
@@ -352,7 +387,7 @@ class Caller:
             return
         if self._inspector is not None:
             self._inspector.missed_server(queue)
-        if call.wait_for_server:
+        if _patient(call):
             call.written = False
             self._send(call)
         else:
@@ -362,6 +397,9 @@ class Caller:
         self.pending.watch(call)
         if call.expires_at < self._timer_due:
             self._set_timer(call.expires_at)
+        if not self._listening:
+            self._listening = True
+            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
 
     def _set_timer(self, due: float) -> None:
         self._timer_due = due
@@ -376,29 +414,15 @@ class Caller:
             self._set_timer(self.pending.earliest)
 
     def _too_late(self, call: PendingCall) -> AmqpRpcError:
+        self.counters["timeouts"] += call.written
         connection = self._connection
-        if call.written:
-            self.counters["timeouts"] += 1
-            why = "Is its server overloaded? timeout= gives it longer"
-            if connection is not None and connection.blocked is not None:
-                why = f"The broker takes no messages at the moment ({connection.blocked})"
-            return CallTimeout(
-                f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. {why}"
-            )
-        if call.attempt > 1:
-            return CallTimeout(
-                f"no answer from {call.function}() within {call.timeout:g} s: the connection that had it was lost, and "
-                "it could not be sent again in time. It may have run"
-            )
-        if self._reply_queue is None:
-            cause = str(self._last_error or f"no connection to {self._addresses} yet")
-        elif connection is not None and connection.blocked is not None:
-            cause = f"the broker takes no messages ({connection.blocked})"
-        elif call.wait_for_server:
-            return NoServer(f"{call.function}() was not sent: no server within {call.timeout:g} s")
-        else:
-            cause = "the broker did not say in time whether it has a server"
-        return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
+        return verdicts.too_late(
+            call,
+            blocked=connection.blocked if connection is not None else None,
+            unconnected=None
+            if self._reply_queue
+            else str(self._last_error or f"no connection to {self._addresses} yet"),
+        )
 
     def _end(self, call: PendingCall, error: AmqpRpcError) -> None:
         if call.attempt > 1 and not error.may_have_run:
@@ -413,9 +437,6 @@ def _fresh(error: BrokerError) -> BrokerError:
     return type(error)(*error.args)
 
 
-def _lost(call: PendingCall, cause: str) -> str:
-    return f"{call.function}() was sent, and then: {cause}. It may have run; if it may run twice, use idempotent=True"
-
-
-def _unsent(call: PendingCall, cause: str) -> str:
-    return f"{call.function}() was not sent: {cause}"
+def _patient(call: PendingCall) -> bool:
+    """Return whether a call waits for a server: one that is sent again had one, which comes back perhaps."""
+    return call.wait_for_server or call.attempt > 1

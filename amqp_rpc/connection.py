@@ -331,6 +331,7 @@ def _to_pika(properties: Properties) -> pika.BasicProperties:
         message_id=properties.message_id,
         timestamp=properties.timestamp,
         type=properties.type,
+        app_id=properties.app_id,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from amqp_rpc import codec
 from amqp_rpc.codec import JSON, MSGPACK, TEXT, text_of
-from amqp_rpc.envelope import ERROR, RESULT, RESULTS, Message, Properties, Request, again_properties
+from amqp_rpc.envelope import APPLICATION, ERROR, RESULT, RESULTS, Message, Properties, Request, again_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
     CodecError,
@@ -239,7 +239,11 @@ class Dispatcher:
     def _reply(self, request: Request, kind: str, body: bytes) -> Message:
         assert request.reply_to is not None
         properties = Properties(
-            content_type=_reply_type(request), correlation_id=request.correlation_id, type=kind, delivery_mode=1
+            content_type=_reply_type(request),
+            correlation_id=request.correlation_id,
+            type=kind,
+            delivery_mode=1,
+            app_id=APPLICATION,
         )
         return Message(request.reply_to, properties, body)
 

@@ -16,6 +16,10 @@ RESULT: Final = "result"
 #: The reply to a chunk of calls: a list of ``[true, result]`` and ``[false, error]``.
 RESULTS: Final = "results"
 ERROR: Final = "error"
+#: What a server says of itself in every reply: that it tells which calls it has in hand.
+APPLICATION: Final = "amqp_rpc"
+#: Not a reply but a sign of life: a list of the correlation ids of calls that a server has in hand.
+ALIVE: Final = "alive"
 
 #: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
 CLOCK_SKEW_ALLOWANCE = 1.0
@@ -35,6 +39,7 @@ class Properties:
     message_id: str | None = None
     timestamp: int | None = None
     type: str | None = None
+    app_id: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,7 +125,7 @@ def request_properties(
         chunk: Whether the body is a list of calls.
     """
     now = time.time()
-    headers: dict[str, Any] = {"deadline": int((now + remaining) * 1000), "attempt": attempt}
+    headers: dict[str, Any] = {"deadline": int((now + remaining) * 1000), "attempt": attempt, "alive": True}
     if idempotent:
         headers["idempotent"] = True
     if chunk:
@@ -158,6 +163,7 @@ def again_properties(request: Request, properties: Properties, *, now: float) ->
         message_id=properties.message_id,
         timestamp=properties.timestamp,
         type=properties.type,
+        app_id=properties.app_id,
     )
 
 

@@ -70,6 +70,10 @@ class Replies:
         """Publish a reply, and settle the delivery that it answers."""
         self.connection.post(self._publish, message, delivery)
 
+    def tell(self, message: Message) -> None:
+        """Publish what may be lost; any thread."""
+        self.connection.post(self._tell, message)
+
     def dead_letter(self, queue: str, delivery: Delivery, reason: str) -> None:
         """Copy a delivery to the dead-letter queue of its queue, with the reason, and settle it."""
         properties = delivery.properties
@@ -135,6 +139,10 @@ class Replies:
         self._leaving.append((message, delivery))
         if len(self._leaving) == 1:
             self.connection.when_sent(self._left)
+
+    def _tell(self, message: Message) -> None:
+        if self._channel is not None:
+            self._channel.publish(message)
 
     def _left(self) -> None:
         left, self._leaving = self._leaving, []

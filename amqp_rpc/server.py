@@ -22,6 +22,7 @@ from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
+from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
@@ -31,6 +32,7 @@ from amqp_rpc.settings import (
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
+    SIGN_INTERVAL,
     broker_addresses,
     count,
     positive,
@@ -130,7 +132,8 @@ class Server:
         self._not_ready = {"replies", *self.functions}
         self._consumers: dict[str, tuple[Channel, str]] = {}
         self._cancelling: set[str] = set()
-        self._in_hand = 0
+        self._in_hand = InHand()
+        self._telling = False
         self._draining = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -255,7 +258,10 @@ class Server:
             self._started.set()
 
     def _deliver(self, queue: str, dispatcher: Dispatcher, delivery: Delivery) -> None:
-        self._in_hand += 1
+        self._in_hand.take(delivery)
+        if not self._telling:
+            self._telling = True
+            self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
         if dispatcher.asynchronous(delivery.properties):
 
             async def work() -> None:
@@ -274,6 +280,13 @@ class Server:
                 self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
 
             self._handlers.submit(run)
+
+    def _tell(self) -> None:
+        for message in self._in_hand.signs():
+            self._replies.tell(message)
+        self._telling = len(self._in_hand) > 0
+        if self._telling:
+            self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server while it waited here for a handler."""
@@ -303,7 +316,7 @@ class Server:
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            self._in_hand -= 1
+            self._in_hand.settle(delivery)
             if not delivery.channel.ack(delivery.tag):
                 self.counters["stale_acks"] += 1
         self._check_drained()
@@ -322,7 +335,7 @@ class Server:
     def _check_drained(self) -> None:
         if not self._draining or self._cancelling:
             return
-        if self._in_hand == 0:
+        if not len(self._in_hand):
             # The acknowledgements must have left before the connection is closed.
             self._when_sent(self._drained.set)
         elif not self._connection.is_open:

@@ -36,7 +36,7 @@ class TestWriting:
     def test_a_request_has_the_properties_of_the_wire_format(self):
         assert write() == Properties(
             content_type="application/msgpack",
-            headers={"deadline": 1_700_000_002_750, "attempt": 1},
+            headers={"deadline": 1_700_000_002_750, "attempt": 1, "alive": True},
             correlation_id="id-1",
             reply_to="amq.gen-1",
             expiration="2500",

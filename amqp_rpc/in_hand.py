@@ -1,0 +1,64 @@
+"""The deliveries that a server has in hand, and the signs of life by which their callers know; belongs to the owner.
+
+A caller can't see its call any more once it has left the queue. A server that says twice a second what it has lets it
+tell a slow call from one that was lost, without a word for the many that take less than that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from amqp_rpc import codec
+from amqp_rpc.codec import MSGPACK
+from amqp_rpc.envelope import ALIVE, Message, Properties
+from amqp_rpc.settings import SIGN_INTERVAL
+from amqp_rpc.topology import DIRECT_REPLY_TO
+from amqp_rpc.transport import Delivery
+
+#: Calls that one sign names: far below any limit of a message's size.
+_MOST_NAMED = 1000
+_LONGEST_SIGN = 1024 * 1024
+
+
+class InHand:
+    """The deliveries that were taken and are not settled yet."""
+
+    def __init__(self) -> None:
+        self._deliveries: dict[int, Delivery] = {}
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+    def take(self, delivery: Delivery) -> None:
+        """Enter a delivery."""
+        self._deliveries[id(delivery)] = delivery
+
+    def settle(self, delivery: Delivery) -> None:
+        """Take a delivery out."""
+        del self._deliveries[id(delivery)]
+
+    def signs(self) -> Iterator[Message]:
+        """Return what the callers are told that asked for it (header ``alive``): which of their calls are here."""
+        callers: defaultdict[str, list[str]] = defaultdict(list)
+        for delivery in self._deliveries.values():
+            properties = delivery.properties
+            asked = (properties.headers or {}).get("alive") is True
+            if asked and properties.reply_to and isinstance(properties.correlation_id, str):
+                callers[properties.reply_to].append(properties.correlation_id)
+        for reply_to, identities in callers.items():
+            # A malformed name of that kind would cost the connection, and those who use it don't ask.
+            if not reply_to.startswith(DIRECT_REPLY_TO):
+                for start in range(0, len(identities), _MOST_NAMED):
+                    yield _sign(reply_to, identities[start : start + _MOST_NAMED])
+
+
+def _sign(reply_to: str, identities: list[str]) -> Message:
+    properties = Properties(
+        content_type=MSGPACK,
+        delivery_mode=1,
+        # An old sign says nothing: it must not pile up at a caller that does not read.
+        expiration=str(int(SIGN_INTERVAL * 1000)),
+        type=ALIVE,
+    )
+    return Message(reply_to, properties, codec.encode(identities, MSGPACK, limit=_LONGEST_SIGN))

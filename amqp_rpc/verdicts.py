@@ -1,0 +1,69 @@
+"""What callers are told of calls without an answer: what happened, whether it ran, what to do. Pure."""
+
+from __future__ import annotations
+
+from amqp_rpc.calls import PendingCall
+from amqp_rpc.errors import AmqpRpcError, CallTimeout, NoServer, NotSent
+from amqp_rpc.settings import Addresses
+
+_START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
+
+
+def lost(call: PendingCall, cause: str) -> str:
+    """Return the words for a call whose answer can't come any more."""
+    said = f"{call.function}() was sent, and then: {cause}. It may have run"
+    return said if call.idempotent else f"{said}; if it may run twice, use idempotent=True"
+
+
+def unsent(call: PendingCall, cause: str) -> str:
+    """Return the words for a call that did not leave this process."""
+    return f"{call.function}() was not sent: {cause}"
+
+
+def nobody_consumes(queue: str) -> str:
+    """Return why a call to a queue without consumers is not sent."""
+    return f"nobody consumes queue {queue!r}: is its server running? {_START}"
+
+
+def no_queue(queue: str, addresses: Addresses) -> str:
+    """Return why a call to a queue that does not exist is not sent."""
+    return f"there is no queue {queue!r} on {addresses}: no server for it was started there. {_START}"
+
+
+def too_many(call: PendingCall, pending: int) -> str:
+    """Return the words for a call that found no room among those under way."""
+    return unsent(
+        call,
+        f"{pending} calls are under way, and none ended within {call.timeout:g} s (max_pending, max_pending_bytes)",
+    )
+
+
+def too_late(call: PendingCall, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
+    """Return the error of a call whose time is over.
+
+    Args:
+        call: As it is now: written or not, sent before or not.
+        blocked: Why the broker takes no messages; None where it does.
+        unconnected: Why there is no connection; None where there is one.
+    """
+    if call.written:
+        why = "Is its server overloaded? timeout= gives it longer"
+        if blocked is not None:
+            why = f"The broker takes no messages at the moment ({blocked})"
+        return CallTimeout(
+            f"no answer from {call.function}() within {call.timeout:g} s; it may have run, or may run still. {why}"
+        )
+    if call.attempt > 1:
+        return CallTimeout(
+            f"no answer from {call.function}() within {call.timeout:g} s: it was sent and lost, and could not be sent "
+            "again in time. It may have run"
+        )
+    if unconnected is not None:
+        cause = unconnected
+    elif blocked is not None:
+        cause = f"the broker takes no messages ({blocked})"
+    elif call.wait_for_server:
+        return NoServer(f"{call.function}() was not sent: no server within {call.timeout:g} s")
+    else:
+        cause = "the broker did not say in time whether it has a server"
+    return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
