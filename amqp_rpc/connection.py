@@ -32,7 +32,7 @@ from amqp_rpc.transport import Listener
 logger = logging.getLogger(__name__)
 
 #: Seconds before the first attempt to reconnect, and the most between two attempts.
-FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 5.0
+FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
 #: The least seconds until the next attempt after the broker refused access to a client that had it before.
 RECONNECT_REFUSED = 15.0
 

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
 _PRECONDITION_FAILED = 406
+#: Seconds until the first sign of life after a time without work: few calls take that long.
+_FIRST_SIGN = 0.1
 #: Seconds until a consumer that the broker ended is set up again.
 _CONSUME_AGAIN = 0.5
 #: Seconds between two looks at what runs, while a server drains without a connection.
@@ -261,7 +263,7 @@ class Server:
         self._in_hand.take(delivery)
         if not self._telling:
             self._telling = True
-            self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
+            self._connection.loop.call_later(_FIRST_SIGN, self._tell)
         if dispatcher.asynchronous(delivery.properties):
 
             async def work() -> None:
