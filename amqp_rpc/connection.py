@@ -179,7 +179,7 @@ class Connection:
             connection.close()
             return
         if self.was_open:
-            logger.info("Connected to %s again", self.address)
+            logger.warning("Connected to %s again, at attempt %d", self.address, self._failures)
         self._failures, self.was_open, self.blocked = 0, True, None
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -209,7 +209,9 @@ class Connection:
         if isinstance(error, AccessRefused):
             # It worked before: somebody may be changing the password. Asking often would only fill the broker's log.
             delay = max(delay, RECONNECT_REFUSED)
-        logger.warning("%s; trying again in %.1f s", error, delay)
+        # An outage is one warning at its beginning and one at its end, however often is tried in between.
+        level = logging.WARNING if self._failures == 1 or isinstance(error, AccessRefused) else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s", error, delay)
         self.loop.call_later(delay, self._connect)
 
     def _begin_close(self) -> None:

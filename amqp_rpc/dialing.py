@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -47,13 +48,21 @@ class Dialing:
 def resolve(loop: Loop, on_done: Callable[[Any], object], host: str, port: int, *rest: int) -> Dialing:
     """Look a name up; ``on_done`` gets the addresses or the error.
 
-    The look-up blocks the owner's thread: while it lasts there is no connection, and so nothing else for it to do.
+    The look-up has a thread of its own: it can take many seconds, in which calls must end at their deadlines.
     """
     step = Dialing(loop, on_done)
+
+    def look_up() -> None:
+        try:
+            found: Any = socket.getaddrinfo(host, port, *rest)
+        except (OSError, UnicodeError) as error:
+            found = error
+        loop.post(step.finish, found)
+
     try:
-        step.finish(socket.getaddrinfo(host, port, *rest))
-    except (OSError, UnicodeError) as error:
-        step.finish(error)
+        threading.Thread(target=look_up, name=f"amqp_rpc look-up of {host}", daemon=True).start()
+    except RuntimeError as error:  # the process may have no more threads
+        step.finish(OSError(errno.EAGAIN, str(error)))
     return step
 
 

@@ -52,6 +52,7 @@ def one_line_errors() -> Iterator[None]:
     except errors.RemoteError as error:
         fail(f"{error.type}: {error.message}", exit_code(error))
     except errors.AmqpRpcError as error:
-        fail(str(error), exit_code(error))
+        # What to write in Python is an option here.
+        fail(str(error).replace("wait_for_server=True", "--wait-for-server"), exit_code(error))
     except KeyboardInterrupt:
         fail("interrupted", Exit.INTERRUPTED)

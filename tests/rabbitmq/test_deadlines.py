@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from amqp_rpc import Client, ConfigurationError, RemoteError, Server, Service, Unroutable, context
+from amqp_rpc import AsyncClient, Client, ConfigurationError, NotSent, RemoteError, Server, Service, Unroutable, context
 from tests.rabbitmq.conftest import Raw
 
 Serve = Callable[..., Server]
@@ -110,3 +112,17 @@ def test_a_clock_that_is_off_by_less_than_a_second_does_no_harm(raw: Raw, serve:
     serve(service)
     late = {"deadline": int((time.time() - 0.5) * 1000)}
     assert raw.ask(service.queue, b"[[],{}]", content_type="application/json", headers=late)[1] == b"1"
+
+
+def test_an_awaited_call_ends_in_time_while_the_brokers_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answered.wait(30) and [])
+
+    async def call() -> None:
+        async with AsyncClient("amqp://slow.invalid", timeout=0.3) as client:
+            with pytest.raises(NotSent, match=r"not sent within 0\.3 s: no connection to .*slow\.invalid"):
+                # Should the owner be stuck, only the end of the look-up would end this.
+                await asyncio.wait_for(client.call("fib", 1), 10)
+
+    asyncio.run(call())
+    answered.set()
