@@ -387,11 +387,9 @@ class Caller:
             return
         if self._inspector is not None:
             self._inspector.missed_server(queue)
-        if _patient(call):
-            call.written = False
-            self._send(call)
-        else:
-            self._end(call, Unroutable(f"{call.function}() did not run: there is no queue {queue!r} any more"))
+        # It did not run, so it may be sent again; whether there is a server, and a queue, will be asked for now.
+        call.written = False
+        self._send(call)
 
     def _watch(self, call: PendingCall) -> None:
         self.pending.watch(call)

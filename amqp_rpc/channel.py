@@ -51,6 +51,31 @@ class Channel:
         """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
         self._raw.queue_declare(queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame))))
 
+    def get(self, queue: str, then: Callable[[Delivery | None], object]) -> None:
+        """Take one message; call back with it, or with None where the queue is empty."""
+        got: list[Delivery] = []
+        self._raw.basic_get(
+            queue,
+            callback=_guarded(
+                lambda _raw, method, properties, body: got.append(
+                    Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body)
+                )
+            ),
+        )
+        # pika says nothing of an empty queue; the answer to a second question says that the first was answered.
+        self.inspect(queue, lambda _state: then(got[0] if got else None))
+
+    def reject(self, tag: int, *, requeue: bool) -> bool:
+        """Refuse a delivery: back to its queue, or away."""
+        if not self.is_open:
+            return False
+        self._raw.basic_reject(tag, requeue=requeue)
+        return True
+
+    def delete(self, queue: str, then: Callable[[], object]) -> None:
+        """Delete a queue that is empty and has no consumer; with one, or with messages, the channel is closed (406)."""
+        self._raw.queue_delete(queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then()))
+
     def prefetch(self, count: int) -> None:
         """Limit the deliveries of each later consumer that are not acknowledged yet."""
         self._raw.basic_qos(prefetch_count=count)

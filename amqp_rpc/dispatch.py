@@ -14,7 +14,7 @@ from typing import Any
 
 from amqp_rpc import codec
 from amqp_rpc.codec import JSON, MSGPACK, TEXT, text_of
-from amqp_rpc.envelope import APPLICATION, ERROR, RESULT, RESULTS, Message, Properties, Request, again_properties
+from amqp_rpc.envelope import APPLICATION, ERROR, PROBE, RESULT, RESULTS, Message, Properties, Request, again_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
     CodecError,
@@ -77,6 +77,8 @@ class Dispatcher:
             body: The delivery's.
             redelivered: Whether the broker gave it to a server before.
         """
+        if properties.type == PROBE:
+            return Answer(None, None, "probe")
         request = Request.read(properties, body, redelivered=redelivered)
         try:
             function = self._find(request)

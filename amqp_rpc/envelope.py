@@ -20,6 +20,8 @@ ERROR: Final = "error"
 APPLICATION: Final = "amqp_rpc"
 #: Not a reply but a sign of life: a list of the correlation ids of calls that a server has in hand.
 ALIVE: Final = "alive"
+#: A message by which a server tries its queue; whoever gets another's lets it go.
+PROBE: Final = "amqp_rpc.probe"
 
 #: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
 CLOCK_SKEW_ALLOWANCE = 1.0

@@ -24,6 +24,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
+from amqp_rpc.marking import ensure_marks
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
 from amqp_rpc.settings import (
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
-_PRECONDITION_FAILED = 406
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 #: Seconds until the first sign of life after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
 #: Seconds until a consumer that the broker ended is set up again.
@@ -215,43 +216,54 @@ class Server:
             self._started.set()
 
     def _consume(self, queue: str) -> None:
-        dispatcher = self._dispatchers[queue]
-
         def opened(channel: Channel) -> None:
             channel.prefetch(self.prefetch)
             channel.declare(queue, lambda state: declared(channel, state))
 
-        def declared(channel: Channel, _state: QueueState) -> None:
-            tag = channel.consume(
-                queue,
-                lambda delivery: self._deliver(queue, dispatcher, delivery),
-                acknowledge=True,
-                then=lambda: self._part_ready(queue),
-                on_cancelled=lambda: cancelled(channel),
-            )
-            self._consumers[queue] = (channel, tag)
+        def declared(channel: Channel, state: QueueState) -> None:
+            if state.consumers or state.messages:
+                self._begin(queue, channel)
+                return
+            # Nobody was here: perhaps its node was restarted.
+            ensure_marks(self._connection, queue, lambda: tried(channel))
 
-        def cancelled(channel: Channel) -> None:
-            logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
-            channel.close()
-            again()
+        def tried(channel: Channel) -> None:
+            if channel.is_open:
+                channel.declare(queue, lambda _state: self._begin(queue, channel))
 
         def closed(_channel: Channel, error: BrokerError, code: int) -> None:
-            if not self._started.is_set():
+            if not self._started.is_set() and code != _NOT_FOUND:
                 self._failed(_refusal(queue, error, code))
                 return
             logger.warning("%s; consuming %s again", error, queue)
-            again()
+            self._consume_again(queue)
 
-        def again() -> None:
-            self._consumers.pop(queue, None)
-            self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
+        self._connection.open_channel(opened, closed)
 
+    def _begin(self, queue: str, channel: Channel) -> None:
+        dispatcher = self._dispatchers[queue]
+
+        def cancelled() -> None:
+            logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
+            channel.close()
+            self._consume_again(queue)
+
+        tag = channel.consume(
+            queue,
+            lambda delivery: self._deliver(queue, dispatcher, delivery),
+            acknowledge=True,
+            then=lambda: self._part_ready(queue),
+            on_cancelled=cancelled,
+        )
+        self._consumers[queue] = (channel, tag)
+
+    def _consume_again(self, queue: str) -> None:
         def once_more() -> None:
             if not self._draining and queue not in self._consumers and self._connection.is_open:
                 self._consume(queue)
 
-        self._connection.open_channel(opened, closed)
+        self._consumers.pop(queue, None)
+        self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
 
     def _part_ready(self, part: str) -> None:
         self.counters["consumed"] += part in self._dispatchers

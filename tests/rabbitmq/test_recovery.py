@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pika
 import pytest
 
 from amqp_rpc import Client, MaybeExecuted, NotSent, Server, Service
@@ -172,6 +173,57 @@ def test_a_queue_that_is_deleted_is_declared_and_consumed_again(
     assert client.call(one) == 1
     raw.channel.queue_delete(service.queue)
     assert client.call(one, wait_for_server=True) == 1
+
+
+@pytest.mark.node
+def test_a_queue_that_forgets_to_mark_redeliveries_is_made_anew_so_that_nothing_runs_twice(new_node: NewNode) -> None:
+    """RabbitMQ 3.10 to 4.0 never mark again after a clean stop with a transient message in the queue."""
+    node = new_node()
+    gap = pika.BlockingConnection(pika.URLParameters(node.url))
+    channel = gap.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("rpc_queue.trecovery", durable=True)
+    channel.basic_publish("", "rpc_queue.trecovery", b"")
+    gap.close()
+    node.stop()
+    node.start()
+    ran: list[int] = []
+    go_on = threading.Event()
+    service = Service("trecovery")
+
+    @service.rpc
+    def once() -> None:
+        ran.append(1)
+        go_on.wait(30)
+
+    with Server(service, url=node.url, threads=1), Client(node.url, timeout=60) as client:
+        first = client.submit(once)
+        until(lambda: ran, what="the call on the first server")
+        with Server(service, url=node.url, threads=1) as other:
+            # Only the first server's connections: its deliveries are given to the other one, which must not run them.
+            for line in node.ctl("list_connections", "pid", "client_properties").splitlines():
+                if line.startswith("<") and "(calls)" in line:
+                    node.ctl("close_connection", line.split()[0], "test")
+            with pytest.raises(MaybeExecuted, match="the server that had the call of once"):
+                first.result()
+            go_on.set()
+            assert len(ran) == 1
+            assert other.counters["consumed"] > 0
+
+
+@pytest.mark.node
+def test_a_queue_that_marks_is_left_as_it_is(new_node: NewNode) -> None:
+    node = new_node()
+    service = _echo()
+    for _ in range(2):
+        with Server(service, url=node.url) as server, Client(node.url, timeout=60) as client:
+            assert client.call("trecovery.echo", 1) == 1
+            assert server.counters == {"consumed": 1, "result": 1}
+            bound = pika.BlockingConnection(pika.URLParameters(node.url))
+            # It would be gone with the queue.
+            bound.channel().queue_bind("rpc_queue.trecovery", "amq.topic", "kept")
+            bound.close()
+    assert "kept" in node.ctl("list_bindings", "routing_key")
 
 
 def test_closing_a_client_ends_its_calls(url: str, serve: Serve, service: Service) -> None:

@@ -29,6 +29,7 @@ LAYERS = {
         "verdicts",
         "handlers",
         "in_hand",
+        "marking",
         "replies",
         "client",
         "server",

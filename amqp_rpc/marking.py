@@ -1,0 +1,86 @@
+"""Whether a queue marks what it delivers a second time. Where it does not, it is made anew while nobody uses it.
+
+That a call does not run twice rests on the mark ``redelivered``. But RabbitMQ 3.10 to 4.0 lose it: a classic queue
+counts up to where its messages were delivered, one by one, and a transient message that waited in it when its node was
+stopped leaves a gap in that count for good. From then on nothing in that queue is ever marked, until it is deleted
+(``next_deliver_seq_id`` in RabbitMQ's ``rabbit_variable_queue``; docs/decisions/0004-marks.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
+from amqp_rpc.envelope import PROBE, Message, Properties
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.transport import Delivery
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds that a probe lives, should its sender die before it takes it back.
+_PROBE_LIVES = "2000"
+
+
+def ensure_marks(connection: Connection, queue: str, then: Callable[[], object]) -> None:
+    """Try an empty queue without consumers, and delete it where it does not mark; on the connection's owner.
+
+    Args:
+        connection: An open one.
+        queue: It exists. Should somebody begin to use it meanwhile, nothing is done to it.
+        then: Called at the end, in any case but the connection's loss. The queue may be gone then.
+    """
+    trial = _Trial(queue, then)
+    connection.open_channel(trial.begin, trial.refused)
+
+
+class _Trial:
+    """Publishes a message to a queue, takes it, gives it back, and takes it again: the second time it has a mark."""
+
+    def __init__(self, queue: str, then: Callable[[], object]) -> None:
+        self._queue = queue
+        self._then = then
+
+    def begin(self, channel: Channel) -> None:
+        """Publish and take; the channel keeps the order."""
+        properties = Properties(type=PROBE, message_id=secrets.token_hex(8), expiration=_PROBE_LIVES, delivery_mode=1)
+        channel.publish(Message(self._queue, properties, b""))
+        channel.get(self._queue, lambda delivery: self._first(channel, delivery))
+
+    def refused(self, _channel: Channel, error: BrokerError, _code: int) -> None:
+        """End without a result: the broker closed the channel, since somebody uses the queue, or may not delete it."""
+        logger.debug("Queue %s was not tried: %s", self._queue, error)
+        self._then()
+
+    def _first(self, channel: Channel, delivery: Delivery | None) -> None:
+        if delivery is None or delivery.redelivered:
+            # Somebody else consumes it by now, or it does mark.
+            self._end(channel, delivery)
+        else:
+            channel.reject(delivery.tag, requeue=True)
+            channel.get(self._queue, lambda again: self._second(channel, again))
+
+    def _second(self, channel: Channel, delivery: Delivery | None) -> None:
+        if delivery is None or delivery.redelivered:
+            self._end(channel, delivery)
+            return
+        logger.warning(
+            "Queue %s does not mark what it delivers again, as calls that must not run twice need: RabbitMQ lost its "
+            "count when a node was stopped. The queue, which is empty, is made anew",
+            self._queue,
+        )
+        _give_back(channel, delivery)
+        channel.delete(self._queue, lambda: self._end(channel, None))
+
+    def _end(self, channel: Channel, delivery: Delivery | None) -> None:
+        if delivery is not None:
+            _give_back(channel, delivery)
+        channel.close()
+        self._then()
+
+
+def _give_back(channel: Channel, delivery: Delivery) -> None:
+    """Drop a probe, whoever's it is; put anything else back into its queue."""
+    channel.reject(delivery.tag, requeue=delivery.properties.type != PROBE)
