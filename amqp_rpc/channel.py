@@ -6,8 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
+from amqp_rpc import frames
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AccessRefused, BrokerError
+from amqp_rpc.frames import Publisher
+from amqp_rpc.stream import Stream
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -23,20 +26,27 @@ class Channel:
     """
 
     def __init__(
-        self, raw: Any, to_raw: Callable[[Properties], Any], on_closed: Callable[[Channel, BrokerError, int], object]
+        self,
+        raw: Any,
+        to_raw: Callable[[Properties], Any],
+        on_closed: Callable[[Channel, BrokerError, int], object],
+        *,
+        stream: Stream,
+        frame_max: int,
     ) -> None:
         self._raw = raw
+        self._number: int = raw.channel_number
+        self._write = stream.write
+        self._deliveries = stream.deliveries
+        self._publisher = Publisher(self._number, frame_max)
+        #: Whether it can be used.
+        self.is_open = True
         self._to_raw = to_raw
         self._on_closed = on_closed
         self._unconfirmed: dict[int, Callable[[bool], object]] = {}
         self._confirms = False
         self._published = 0
         raw.add_on_close_callback(_guarded(self._closed))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used."""
-        return bool(self._raw.is_open)
 
     def declare(self, queue: str, then: Callable[[QueueState], object], *, exclusive: bool = False) -> None:
         """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
@@ -99,19 +109,25 @@ class Channel:
             on_cancelled: Called when the broker ends the consumer, as it does when the queue is deleted.
         """
 
-        def deliver(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+        def deliver(delivery_tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
+            if not self.is_open:
+                return
             try:
-                # pika's properties have the attributes of ours: converting each one would cost more than it says.
-                on_delivery(Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body))
+                on_delivery(Delivery(self, delivery_tag, redelivered, properties, body))
             except Exception:
-                # Raised on, it would end the connection: pika takes it for a broken stream.
+                # Raised on, it would end the connection, as a broken stream does.
                 logger.exception("A delivery could not be taken in hand")
+
+        def deliver_raw(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            # pika's properties have the attributes of ours.
+            deliver(method.delivery_tag, method.redelivered, cast(Properties, properties), body)
 
         if on_cancelled is not None:
             self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
-        return str(
-            self._raw.basic_consume(queue, deliver, auto_ack=not acknowledge, callback=_guarded(lambda _frame: then()))
-        )
+        then_raw = _guarded(lambda _frame: then())
+        tag = str(self._raw.basic_consume(queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw))
+        self._deliveries.enter(self._number, tag, deliver)
+        return tag
 
     def cancel(self, tag: str, then: Callable[[], object]) -> bool:
         """End a consumer; deliveries that were made stay to be acknowledged."""
@@ -128,7 +144,12 @@ class Channel:
         if not self.is_open:
             return False
         self._published += 1
-        self._raw.basic_publish("", message.queue, message.body, self._to_raw(message.properties), mandatory)
+        pieces = self._publisher.publish(message, mandatory=mandatory)
+        if pieces is None:
+            self._raw.basic_publish("", message.queue, message.body, self._to_raw(message.properties), mandatory)
+        else:
+            for piece in pieces:
+                self._write(piece)
         return True
 
     def publish_confirmed(self, message: Message, then: Callable[[bool], object]) -> bool:
@@ -154,12 +175,14 @@ class Channel:
         """Acknowledge a delivery."""
         if not self.is_open:
             return False
-        self._raw.basic_ack(tag)
+        self._write(frames.ack(self._number, tag))
         return True
 
     def close(self) -> None:
         """Close it; harmless when it is closed."""
         if self.is_open:
+            self.is_open = False
+            self._deliveries.leave(self._number)
             self._raw.close()
 
     def _confirmed(self, frame: Any) -> None:
@@ -172,6 +195,8 @@ class Channel:
                 then(taken)
 
     def _closed(self, _raw: Any, reason: Any) -> None:
+        self.is_open = False
+        self._deliveries.leave(self._number)
         self._unconfirmed.clear()
         # Otherwise it is the whole connection that was lost, or we who closed the channel.
         if type(reason).__name__ == "ChannelClosedByBroker":

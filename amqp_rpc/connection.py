@@ -133,7 +133,13 @@ class Connection:
         """
         assert self.is_owner()
         assert self._pika is not None
-        self._pika.channel(on_open_callback=lambda raw: then(Channel(raw, _to_pika, on_closed)))
+        stream, frame_max = self._stream, self._pika.params.frame_max
+        assert stream is not None
+
+        def opened(raw: Any) -> None:
+            then(Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max))
+
+        self._pika.channel(on_open_callback=opened)
 
     def when_sent(self, callback: Callable[[], object]) -> None:
         """Call back once the kernel has taken all that was published so far; the owner's."""

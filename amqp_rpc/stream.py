@@ -15,6 +15,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol
 
+from amqp_rpc.frames import Deliveries
 from amqp_rpc.loop import READ, WRITE, Loop
 
 #: Bytes that one read asks for.
@@ -37,6 +38,8 @@ _size_of = struct.Struct(">L").unpack_from
 class StreamProtocol(Protocol):
     """Who takes the frames: pika's connection."""
 
+    bytes_received: int
+
     def connection_made(self, transport: Any) -> Any: ...  # noqa: D102 - pika's interface
     def connection_lost(self, error: BaseException | None) -> None: ...  # noqa: D102 - pika's interface
     def eof_received(self) -> Any: ...  # noqa: D102 - pika's interface
@@ -51,6 +54,8 @@ class Stream:
         self._sock = sock
         self._protocol = protocol
         self._feed = protocol.data_received
+        #: Takes deliveries on a shorter way than through the protocol.
+        self.deliveries = Deliveries(self._feed)
         self._out: deque[bytes | memoryview] = deque()
         #: Bytes written so far, and bytes that the kernel has taken; together they tell when a message has left.
         self._written = 0
@@ -68,7 +73,7 @@ class Stream:
             self._loop.watch(self._sock, READ, self._ready)
             self._loop.before_sleep(self.flush)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send these bytes at the end of the turn."""
         self._out.append(data)
         self._written += len(data)
@@ -155,12 +160,15 @@ class Stream:
             self._close(None)
 
     def _hand_up(self, data: bytes) -> None:
+        # pika takes a connection on which nothing arrives for dead; what does not pass through it counts as well.
+        self._protocol.bytes_received += len(data)
         if self._rest:
             data = self._rest + data
         elif data[0] not in _FIRST_OCTETS:
             self._close(ValueError(f"{NOT_AMQP}: it sent {data[:20]!r}"))
             return
         position, end = 0, len(data)
+        take = self.deliveries.take
         try:
             while end - position >= _FRAME_OVERHEAD:
                 if data[position] == _PROTOCOL_HEADER:
@@ -169,7 +177,8 @@ class Stream:
                     after = position + _size_of(data, position + 3)[0] + _FRAME_OVERHEAD
                 if after > end:
                     break
-                self._feed(data[position:after])
+                if not take(data, position, after):
+                    self._feed(data[position:after])
                 position = after
                 if self._closed:
                     return
