@@ -21,7 +21,6 @@ from amqp_rpc.capacity import Capacity
 from amqp_rpc.channel import Channel
 from amqp_rpc.codec import MSGPACK
 from amqp_rpc.connection import Connection
-from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -29,24 +28,18 @@ from amqp_rpc.errors import (
     CodecError,
     ConfigurationError,
     MaybeExecuted,
-    NoServer,
     NotConnected,
     NotSent,
     Overloaded,
-    Unroutable,
 )
-from amqp_rpc.inspection import Inspector
 from amqp_rpc.pending import PendingCalls
+from amqp_rpc.presence import Presence
 from amqp_rpc.retry import MOST_ATTEMPTS, RetryBudget, retry_delay
 from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
 from amqp_rpc.silence import Silence
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
-
-#: Seconds between two looks at a queue without consumers, for calls with ``wait_for_server``.
-_LOOK_AGAIN = 0.1
-
 
 #: How often this process is a fork of a fork: a client belongs to the process that made it, as its threads do.
 _forks = 0
@@ -89,10 +82,7 @@ class Caller:
         self._channel: Channel | None = None
         self._reply_queue: str | None = None
         self._unsent: deque[PendingCall] = deque()
-        self._waiting: dict[str, list[PendingCall]] = {}
-        #: Queues that will be looked at again, for calls that wait for their server.
-        self._looking: set[str] = set()
-        self._inspector: Inspector | None = None
+        self._presence: Presence | None = None
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
         self._budget = RetryBudget()
@@ -112,7 +102,7 @@ class Caller:
         """
         if self._forks != _forks:
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
-        if not self.capacity.take(len(call.body), Deadline(call.expires_at)):
+        if not self.capacity.take(len(call.body), call.expires_at):
             raise Overloaded(verdicts.too_many(call, len(self.pending)))
         # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
         self.pending.add(call.identity, call)
@@ -166,15 +156,16 @@ class Caller:
     def on_open(self) -> None:
         """Declare a new reply queue; the old one's name is the broker's until it has noticed the loss."""
         connection = self._owned()
-        self._inspector = Inspector(connection, self._inspected, self._not_inspected)
+        self._presence = Presence(
+            connection, self._addresses, send=self._send, end=self._end, state=self._silence.inspected
+        )
         connection.open_channel(self._declare, self._channel_closed)
 
     def on_lost(self, error: BrokerError) -> None:
         """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
-        self._channel = self._reply_queue = self._inspector = None
+        waiting = self._presence.give_back() if self._presence is not None else []
+        self._channel = self._reply_queue = self._presence = None
         self._last_error = error
-        waiting = [call for calls in self._waiting.values() for call in calls]
-        self._waiting.clear()
         if not self._owned().was_open:
             # In this order: who hears of the end may call again at once, over a new connection with a new owner.
             self._unsent.clear()
@@ -195,7 +186,6 @@ class Caller:
             if self._connection is None or not self._connection.alive:
                 self._connection = Connection(self._addresses, self, name=self._name, heartbeat=self._heartbeat)
                 self._timer_due = float("inf")
-                self._looking.clear()
                 self._listening = False
                 self._connection.start()
             return self._connection
@@ -264,8 +254,8 @@ class Caller:
         return True
 
     def _ask(self, queue: str) -> None:
-        if self._inspector is not None:
-            self._inspector.inspect(queue)
+        if self._presence is not None:
+            self._presence.inspect(queue)
 
     def _lost(self, call: PendingCall) -> None:
         # Where it may not be sent once more, its answer may come all the same: it has until its deadline.
@@ -288,13 +278,12 @@ class Caller:
             return
         self._watch(call)
         # While the broker takes no messages, what is not written is known not to run.
-        if self._reply_queue is None or self._inspector is None or self._owned().blocked is not None:
+        if self._reply_queue is None or self._presence is None or self._owned().blocked is not None:
             self._unsent.append(call)
-        elif self._inspector.served(call.queue):
+        elif self._presence.served(call.queue):
             self._write(call)
         else:
-            self._waiting.setdefault(call.queue, []).append(call)
-            self._inspector.inspect(call.queue)
+            self._presence.wait(call)
 
     def _write(self, call: PendingCall) -> None:
         assert self._channel is not None
@@ -319,44 +308,6 @@ class Caller:
             call.written = False
             self._unsent.append(call)
 
-    def _inspected(self, queue: QueueState) -> None:
-        self._silence.inspected(queue.name, messages=queue.messages, consumers=queue.consumers)
-        if queue.consumers:
-            for call in self._waiting.pop(queue.name, ()):
-                self._send(call)
-        else:
-            self._unserved(queue.name, NoServer, verdicts.nobody_consumes(queue.name))
-
-    def _not_inspected(self, queue: str, error: BrokerError | None) -> None:
-        if error is None:
-            self._silence.inspected(queue, messages=0, consumers=0)
-            self._unserved(queue, Unroutable, verdicts.no_queue(queue, self._addresses))
-            return
-        for call in self._waiting.pop(queue, ()):
-            self._end(call, _fresh(error))
-
-    def _unserved(self, queue: str, error: type[AmqpRpcError], message: str) -> None:
-        patient = []
-        for call in self._waiting.pop(queue, ()):
-            if _patient(call):
-                patient.append(call)
-            else:
-                self._end(call, error(f"{call.function}() was not sent: {message}"))
-        if patient:
-            self._waiting[queue] = patient
-            if queue not in self._looking:
-                self._looking.add(queue)
-                self._owned().loop.call_later(_LOOK_AGAIN, lambda: self._look_again(queue))
-
-    def _look_again(self, queue: str) -> None:
-        self._looking.discard(queue)
-        calls = [call for call in self._waiting.pop(queue, ()) if not call.done()]
-        if calls and self._inspector is not None:
-            self._waiting[queue] = calls
-            self._inspector.inspect(queue)
-        else:
-            self._unsent.extend(calls)
-
     def _on_reply(self, delivery: Delivery) -> None:
         call = self.pending.take(delivery.properties.correlation_id)
         if call is None:
@@ -366,8 +317,8 @@ class Caller:
             self.counters["late_replies"] += 1
             logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)
             return
-        if self._inspector is not None:
-            self._inspector.saw_server(call.queue)
+        if self._presence is not None:
+            self._presence.saw_server(call.queue)
         self._silence.answered(call, tells=delivery.properties.app_id == APPLICATION)
         self._budget.earn()
         call.set_result(Reply(delivery.properties, delivery.body))
@@ -385,8 +336,8 @@ class Caller:
         call = self.pending.get(properties.correlation_id)
         if call is None:
             return
-        if self._inspector is not None:
-            self._inspector.missed_server(queue)
+        if self._presence is not None:
+            self._presence.missed_server(queue)
         # It did not run, so it may be sent again; whether there is a server, and a queue, will be asked for now.
         call.written = False
         self._send(call)
@@ -433,8 +384,3 @@ class Caller:
 def _fresh(error: BrokerError) -> BrokerError:
     """Return a copy: each call raises an exception of its own, with its own traceback."""
     return type(error)(*error.args)
-
-
-def _patient(call: PendingCall) -> bool:
-    """Return whether a call waits for a server: one that is sent again had one, which comes back perhaps."""
-    return call.wait_for_server or call.attempt > 1

@@ -28,7 +28,7 @@ class Ends(Protocol):
         """End a call whose time is over."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Reply:
     """A reply as it came."""
 

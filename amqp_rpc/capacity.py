@@ -21,17 +21,20 @@ class Capacity:
         self._calls = 0
         self._size = 0
         self._closed = False
+        self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
 
-    def take(self, size: int, deadline: Deadline) -> bool:
-        """Take room for a call; wait for it until the deadline.
+    def take(self, size: int, until: float) -> bool:
+        """Take room for a call; wait for it until that time on the monotonic clock.
 
         Returns:
             Whether there was room in time. Once it is closed there always is: what ends calls then is the client.
         """
         with self._changed:
             if not self._fits(size):
-                self._changed.wait_for(lambda: self._fits(size), deadline.remaining())
+                self._waiting += 1
+                self._changed.wait_for(lambda: self._fits(size), Deadline(until).remaining())
+                self._waiting -= 1
                 if not self._fits(size):
                     return False
             self._calls += 1
@@ -43,7 +46,8 @@ class Capacity:
         with self._changed:
             self._calls -= 1
             self._size -= size
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def fits(self, size: int) -> bool:
         """Return whether there is room at this moment."""

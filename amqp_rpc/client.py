@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -256,8 +257,11 @@ class Client(Forms):
 
     def _seconds(self, timeout: float | Default) -> float:
         """Return the seconds that a call gets: no more than are left to the call that is being handled here."""
-        seconds = self._timeout if timeout is Default.TIMEOUT else timeout
-        Deadline.after(seconds)
+        if timeout is Default.TIMEOUT:
+            seconds = self._timeout
+        else:
+            Deadline.after(timeout)
+            seconds = timeout
         left = time_left()
         if left is not None and left < seconds:
             if left <= 0:
@@ -285,7 +289,7 @@ class Client(Forms):
             codec.MSGPACK,
             body,
             timeout=timeout,
-            expires_at=Deadline.after(timeout).at,
+            expires_at=time.monotonic() + timeout,
             idempotent=idempotent,
             wait_for_server=wait_for_server,
             chunk=chunk,

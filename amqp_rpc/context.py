@@ -7,8 +7,6 @@ none, unless it is run with `contextvars.copy_context`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -39,7 +37,8 @@ class Context:
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
 
-_current: ContextVar[Context | None] = ContextVar("amqp_rpc_context", default=None)
+#: The function's name and its request: few handlers ask for more.
+_current: ContextVar[tuple[str, Request] | None] = ContextVar("amqp_rpc_context", default=None)
 
 
 def context() -> Context:
@@ -56,20 +55,26 @@ def context() -> Context:
     current = _current.get()
     if current is None:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
-    return current
+    function, request = current
+    return Context(function, request.message_id, request.attempt, request.redelivered, request.deadline)
 
 
 def time_left() -> float | None:
     """Return the seconds that are left to the call that is being handled; None outside of one, or without deadline."""
-    current = _current.get()
-    return None if current is None else current.remaining()
+    return None if _current.get() is None else context().remaining()
 
 
-@contextmanager
-def handling(function: str, request: Request) -> Iterator[None]:
-    """Make a request the one that is being handled."""
-    token = _current.set(Context(function, request.message_id, request.attempt, request.redelivered, request.deadline))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class handling:  # noqa: N801 - used like a function, in a with statement
+    """Make a request the one that is being handled: ``with handling(name, request):``."""
+
+    __slots__ = ("_function", "_request", "_token")
+
+    def __init__(self, function: str, request: Request) -> None:
+        self._function = function
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._token = _current.set((self._function, self._request))
+
+    def __exit__(self, *_raised: object) -> None:
+        _current.reset(self._token)

@@ -44,7 +44,7 @@ class Properties:
     app_id: str | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Message:
     """One message for the default exchange: the routing key is a queue's name."""
 
@@ -53,7 +53,7 @@ class Message:
     body: bytes
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Request:
     """A request as the server reads it, whoever wrote it: nothing in it is trusted to have the right type."""
 

@@ -173,47 +173,59 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
     found = Properties()
     try:
         if flags & _CONTENT_TYPE:
-            found.content_type, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.content_type = data[start:position].decode()
         if flags & _CONTENT_ENCODING:
-            found.content_encoding, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.content_encoding = data[start:position].decode()
         if flags & _HEADERS:
-            end = position + 4 + _read_size(data, position)[0]
-            found.headers = _read_table(data, position + 4, end)
-            position = end
+            start = position + 4
+            position = start + _read_size(data, position)[0]
+            found.headers = _read_table(data, start, position)
         if flags & _DELIVERY_MODE:
             found.delivery_mode = data[position]
             position += 1
         if flags & _CORRELATION_ID:
-            found.correlation_id, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.correlation_id = data[start:position].decode()
         if flags & _REPLY_TO:
-            found.reply_to, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.reply_to = data[start:position].decode()
         if flags & _EXPIRATION:
-            found.expiration, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.expiration = data[start:position].decode()
         if flags & _MESSAGE_ID:
-            found.message_id, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.message_id = data[start:position].decode()
         if flags & _TIMESTAMP:
             found.timestamp = _read_long_long(data, position)[0]
             position += 8
         if flags & _TYPE:
-            found.type, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.type = data[start:position].decode()
         if flags & _APP_ID:
-            found.app_id, position = _read_short(data, position)
+            start = position + 1
+            position = start + data[position]
+            found.app_id = data[start:position].decode()
     # Bytes that are no UTF-8, a type of value that is rare, a table that is longer than the frame.
     except (ValueError, IndexError, struct.error):
         return None
     return found
 
 
-def _read_short(data: bytes, position: int) -> tuple[str, int]:
-    start = position + 1
-    end = start + data[position]
-    return data[start:end].decode(), end
-
-
 def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     while position < end:
-        name, position = _read_short(data, position)
+        start = position + 1
+        position = start + data[position]
+        name = data[start:position].decode()
         kind = data[position]
         position += 1
         if kind == ord("S"):

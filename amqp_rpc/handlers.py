@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+#: Seconds in which most calls are over, give or take.
+_SHORT = 0.0002
 
 
 class Handlers:
@@ -25,7 +29,11 @@ class Handlers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._work: deque[Callable[[], object] | None] = deque()
+        #: The threads that wait, each by the lock that it waits for; who came last is woken first: its data is warm.
+        self._idle: list[threading.Lock] = []
+        #: When a thread was woken, or began with some work.
+        self._begun = 0.0
         self._count = threads
         #: Which threads run something now; each writes its own place.
         self._busy = [False] * threads
@@ -41,9 +49,30 @@ class Handlers:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
 
-    def submit(self, work: Callable[[], object]) -> None:
-        """Run this on a thread of the pool."""
-        self._work.put(work)
+    def submit(self, work: Callable[[], object]) -> bool:
+        """Run this on a thread of the pool.
+
+        A thread that has just begun is likely to be done in a moment, and then takes this too: waking another one for
+        each call of a burst costs more than the calls.
+
+        Returns:
+            Whether that was hoped for: then `wake_another` must be called in a moment.
+        """
+        self._work.append(work)
+        if not self._idle:
+            return False
+        if time.monotonic() - self._begun < _SHORT:
+            return True
+        self._wake()
+        return False
+
+    def wake_another(self) -> bool:
+        """Wake one more thread where work has waited for longer than hoped; return whether to call this again."""
+        if not (self._work and self._idle):
+            return False
+        if time.monotonic() - self._begun >= _SHORT:
+            self._wake()
+        return True
 
     def submit_async(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this on the event loop."""
@@ -52,18 +81,22 @@ class Handlers:
 
     def busy(self) -> bool:
         """Return whether something runs, or waits to run."""
-        return any(self._busy) or bool(self._tasks) or not self._work.empty()
+        return any(self._busy) or bool(self._tasks or self._work)
 
     def stop(self) -> None:
         """Have the threads and the loop end when they are done with what they run now."""
-        for _ in range(self._count):
-            self._work.put(None)
+        self._work.extend([None] * self._count)
+        while self._idle:
+            self._wake()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _run(self, number: int) -> None:
-        while (work := self._work.get()) is not None:
+        woken = threading.Lock()
+        woken.acquire()
+        while (work := self._take(woken)) is not None:
             self._busy[number] = True
+            self._begun = time.monotonic()
             try:
                 work()
             except BaseException:
@@ -72,6 +105,30 @@ class Handlers:
             # Else the last call's arguments live until the next one comes.
             del work
             self._busy[number] = False
+
+    def _take(self, woken: threading.Lock) -> Callable[[], object] | None:
+        while True:
+            try:
+                return self._work.popleft()
+            except IndexError:
+                self._idle.append(woken)
+            # In this order: whoever adds work after this look finds the thread among those that wait.
+            if self._work:
+                try:
+                    self._idle.remove(woken)
+                    continue
+                except ValueError:
+                    # Somebody is waking it already.
+                    pass
+            woken.acquire()
+
+    def _wake(self) -> None:
+        try:
+            woken = self._idle.pop()
+        except IndexError:
+            return
+        self._begun = time.monotonic()
+        woken.release()
 
     def _run_loop(self) -> None:
         assert self._loop is not None

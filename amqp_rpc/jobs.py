@@ -16,7 +16,7 @@ from amqp_rpc.service import Function
 Outcome = tuple[bool, Any]
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What becomes of a delivery.
 

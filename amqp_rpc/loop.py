@@ -149,8 +149,5 @@ class Loop:
             logger.exception("A callback of the connection's owner failed: %r", callback)
 
     def _woken(self, _events: int) -> None:
-        try:
-            while self._wake_reader.recv(4096):
-                pass
-        except BlockingIOError:
-            return
+        # What it does not take makes the socket readable again.
+        self._wake_reader.recv(4096)

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+#: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
+_WAKE_ANOTHER = 0.001
 #: Seconds until the first sign of life after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
 #: Seconds until a consumer that the broker ended is set up again.
@@ -137,6 +139,7 @@ class Server:
         self._cancelling: set[str] = set()
         self._in_hand = InHand()
         self._telling = False
+        self._hoping = False
         self._draining = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -293,7 +296,14 @@ class Server:
                 todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
                 self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
 
-            self._handlers.submit(run)
+            if self._handlers.submit(run) and not self._hoping:
+                self._hoping = True
+                self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
+
+    def _wake_another(self) -> None:
+        self._hoping = self._handlers.wake_another()
+        if self._hoping:
+            self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
 
     def _tell(self) -> None:
         for message in self._in_hand.signs():

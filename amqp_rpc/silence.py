@@ -79,7 +79,7 @@ class Silence:
         for queue in queues:
             self._ask(queue)
 
-    def inspected(self, queue: str, *, messages: int, consumers: int) -> None:
+    def inspected(self, queue: str, messages: int, consumers: int) -> None:
         """Judge the silent calls of a queue by what the broker says of it; nothing of both where there is none."""
         for _, call in self._pending:
             if call.queue != queue or not call.written or call.silent < _patience(call):

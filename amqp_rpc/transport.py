@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from amqp_rpc.errors import BrokerError
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Delivery:
     """A message as the broker delivered it.
 

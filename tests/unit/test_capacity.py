@@ -13,21 +13,21 @@ SOON, LATER = 0.05, 20.0
 
 def test_no_more_calls_than_there_is_room_for_are_let_in():
     capacity = Capacity(calls=2, size=1000)
-    assert [capacity.take(1, Deadline.after(SOON)) for _ in range(3)] == [True, True, False]
+    assert [capacity.take(1, Deadline.after(SOON).at) for _ in range(3)] == [True, True, False]
     capacity.give(1)
-    assert capacity.take(1, Deadline.after(SOON))
+    assert capacity.take(1, Deadline.after(SOON).at)
 
 
 def test_no_more_bytes_than_there_is_room_for_are_let_in():
     capacity = Capacity(calls=100, size=10)
-    assert capacity.take(6, Deadline.after(SOON))
-    assert not capacity.take(5, Deadline.after(SOON))
-    assert capacity.take(4, Deadline.after(SOON))
+    assert capacity.take(6, Deadline.after(SOON).at)
+    assert not capacity.take(5, Deadline.after(SOON).at)
+    assert capacity.take(4, Deadline.after(SOON).at)
 
 
 def test_a_single_call_is_let_in_however_large_it_is():
     capacity = Capacity(calls=2, size=10)
-    assert capacity.take(1000, Deadline.after(SOON))
+    assert capacity.take(1000, Deadline.after(SOON).at)
     assert not capacity.fits(1)
     capacity.give(1000)
     assert capacity.fits(1)
@@ -35,9 +35,9 @@ def test_a_single_call_is_let_in_however_large_it_is():
 
 def test_who_waits_is_let_in_when_room_is_given_back():
     capacity = Capacity(calls=1, size=10)
-    assert capacity.take(1, Deadline.after(SOON))
+    assert capacity.take(1, Deadline.after(SOON).at)
     let_in: list[bool] = []
-    waiting = threading.Thread(target=lambda: let_in.append(capacity.take(1, Deadline.after(LATER))))
+    waiting = threading.Thread(target=lambda: let_in.append(capacity.take(1, Deadline.after(LATER).at)))
     waiting.start()
     capacity.give(1)
     waiting.join(LATER)
@@ -46,10 +46,10 @@ def test_who_waits_is_let_in_when_room_is_given_back():
 
 def test_closing_lets_everybody_in():
     capacity = Capacity(calls=1, size=10)
-    assert capacity.take(1, Deadline.after(SOON))
+    assert capacity.take(1, Deadline.after(SOON).at)
     let_in: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: let_in.append(capacity.take(1, Deadline.after(LATER)))) for _ in range(5)
+        threading.Thread(target=lambda: let_in.append(capacity.take(1, Deadline.after(LATER).at))) for _ in range(5)
     ]
     for thread in threads:
         thread.start()

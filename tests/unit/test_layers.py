@@ -25,6 +25,7 @@ LAYERS = {
         "forms",
         "caller",
         "inspection",
+        "presence",
         "silence",
         "verdicts",
         "handlers",

@@ -50,7 +50,7 @@ class Watched:
             self.silence.look()
 
     def inspected(self, messages: int, consumers: int) -> None:
-        self.silence.inspected(QUEUE, messages=messages, consumers=consumers)
+        self.silence.inspected(QUEUE, messages, consumers)
 
 
 class Nobody:
