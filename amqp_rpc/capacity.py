@@ -22,7 +22,9 @@ class Capacity:
         self._size = 0
         self._closed = False
         self._waiting = 0
-        self._changed = threading.Condition(threading.Lock())
+        #: The condition's own lock, without its detour.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def take(self, size: int, until: float) -> bool:
         """Take room for a call; wait for it until that time on the monotonic clock.
@@ -30,7 +32,7 @@ class Capacity:
         Returns:
             Whether there was room in time. Once it is closed there always is: what ends calls then is the client.
         """
-        with self._changed:
+        with self._lock:
             if not self._fits(size):
                 self._waiting += 1
                 self._changed.wait_for(lambda: self._fits(size), Deadline(until).remaining())
@@ -43,7 +45,7 @@ class Capacity:
 
     def give(self, size: int) -> None:
         """Give a call's room back."""
-        with self._changed:
+        with self._lock:
             self._calls -= 1
             self._size -= size
             if self._waiting:

@@ -196,7 +196,7 @@ class Channel:
 
     def _closed(self, _raw: Any, reason: Any) -> None:
         self.is_open = False
-        self._deliveries.leave(self._number)
+        self._deliveries.forget(self._number)
         self._unconfirmed.clear()
         # Otherwise it is the whole connection that was lost, or we who closed the channel.
         if type(reason).__name__ == "ChannelClosedByBroker":

@@ -76,7 +76,8 @@ class Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
         deadline = headers.get("deadline")
-        numeric = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+        # type() of the usual, before isinstance() of the rest: this runs for every call.
+        numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
             function=_text(properties.type) or None,
             content_type=base_type(_text(properties.content_type)),

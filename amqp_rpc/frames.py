@@ -268,10 +268,16 @@ class Deliveries:
         self._consumers[channel, tag.encode()] = consumer
 
     def leave(self, channel: int) -> None:
-        """Forget a channel that was closed: its number may be used again."""
-        self._open.pop(channel, None)
+        """Take no more deliveries of a channel; the rest of one that has begun to arrive is dropped."""
         for key in [key for key in self._consumers if key[0] == channel]:
             del self._consumers[key]
+        if channel in self._open:
+            self._open[channel].consumer = lambda *_delivery: None
+
+    def forget(self, channel: int) -> None:
+        """Forget a channel that is closed: its number may be used again."""
+        self.leave(channel)
+        self._open.pop(channel, None)
 
     def take(self, data: bytes, start: int, end: int) -> bool:
         """Take a whole frame; return whether it was one for here."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from amqp_rpc.errors import ConfigurationError
 
 #: The queue of a service without a name: the one that RabbitMQ's tutorials use.
@@ -29,6 +31,7 @@ def dead_letter_queue(queue: str) -> str:
     return f"{queue}.dead"
 
 
+@functools.lru_cache(maxsize=1024)
 def split_call(target: str) -> tuple[str, str]:
     """Return the queue and the function that a call's target names.
 
