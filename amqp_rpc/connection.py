@@ -1,4 +1,4 @@
-"""One AMQP connection and the one thread that owns it; the only importer of pika. It never runs a user's code.
+"""One AMQP connection, and its reconnects; the only importer of pika. What runs here runs on its owner's thread.
 
 Other threads hand over work with `Connection.post`. The owner answers heartbeats, however long handlers take, and
 comes back by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
@@ -20,10 +20,12 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.channel import Channel
+from amqp_rpc.deadline import Deadline
 from amqp_rpc.dialing import Dialing, open_stream, open_tcp, resolve
 from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.loop import Loop
+from amqp_rpc.owner import Owner
 from amqp_rpc.retry import backoff
 from amqp_rpc.settings import CONNECT_TIMEOUT, Address, Addresses
 from amqp_rpc.stream import NOT_AMQP, Stream
@@ -40,24 +42,26 @@ _FRAME_HEADER = 2
 
 
 class Connection:
-    """A connection to a broker, its thread, and its reconnects.
+    """A connection to a broker, and its reconnects.
 
-    If the first attempt fails at every address, the listener hears of it and the thread ends: a wrong URL is an error
-    at once. After a connection that worked, it tries again for ever, with back-off, until `close`.
+    If the first attempt fails at every address, the listener hears of it and that was it: a wrong URL is an error at
+    once. After a connection that worked, it tries again for ever, with back-off, until `close`.
 
     Args:
         addresses: Where the broker is; they are tried in an order of chance, so that clients spread over a cluster.
         listener: Hears of every opening and every loss.
         name: What the broker's own tools show for this connection.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
+        owner: The thread that owns it; one of its own, unless given.
     """
 
-    def __init__(self, addresses: Addresses, listener: Listener, *, name: str, heartbeat: float) -> None:
+    def __init__(
+        self, addresses: Addresses, listener: Listener, *, name: str, heartbeat: float, owner: Owner | None = None
+    ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         #: The address that is connected to, or tried.
         self.address = self._addresses[0]
-        #: Made when it is started: one that never is holds no sockets.
-        self._loop: Loop | None = None
+        self._owner = owner or Owner(f"amqp_rpc {name}")
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
         self._listener = listener
@@ -71,37 +75,35 @@ class Connection:
         self.was_open = False
         self._closing = False
         self._given_up = False
-        self._thread = threading.Thread(target=self._own, name=f"amqp_rpc {name}", daemon=True)
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Start the owner's thread, which connects."""
-        self._loop = Loop()
-        self._thread.start()
+        """Have the owner connect."""
+        self._owner.begin(self._connect)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the owner call ``callback(*args)``; any thread may call this. Before `start` there is no owner."""
-        if self._loop is not None:
-            self._loop.post(callback, *args)
+        self._owner.post(callback, *args)
 
     @property
     def loop(self) -> Loop:
         """The owner's loop, once it is started."""
-        assert self._loop is not None
-        return self._loop
+        return self._owner.loop
 
     def close(self, timeout: float) -> bool:
-        """Close the connection and end its thread; any thread but the owner's.
+        """Close the connection, and wait for the thread's end where it owned no other; any thread but the owner's.
 
         Args:
-            timeout: Seconds to wait for the broker's good-bye and the thread's end.
+            timeout: Seconds to wait for the broker's good-bye, and for the thread.
 
         Returns:
-            Whether the thread ended in time.
+            Whether it ended in time.
         """
-        if self._thread.is_alive():
-            self.post(self._begin_close)
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if not self._owner.alive or self._ended.is_set():
+            return self._owner.join(timeout)
+        deadline = Deadline.after(timeout)
+        self.post(self._begin_close)
+        return self._ended.wait(deadline.remaining()) and self._owner.join(deadline.remaining())
 
     def begin_close(self) -> None:
         """Have the connection closed, without waiting for it; any thread."""
@@ -109,12 +111,12 @@ class Connection:
 
     def is_owner(self) -> bool:
         """Return whether the caller runs on the owner's thread."""
-        return threading.get_ident() == self._thread.ident
+        return self._owner.is_current()
 
     @property
     def alive(self) -> bool:
         """Whether it is connected or trying to be: what is posted to it will be done."""
-        return self._thread.is_alive() and not self._given_up
+        return self._owner.alive and not (self._given_up or self._ended.is_set())
 
     @property
     def is_open(self) -> bool:
@@ -146,16 +148,14 @@ class Connection:
         assert self._stream is not None
         self._stream.when_sent(callback)
 
-    def _own(self) -> None:
-        self.loop.post(self._connect)
-        try:
-            self.loop.run()
-        finally:
-            self.loop.close()
+    def _end(self) -> None:
+        if not self._ended.is_set():
+            self._ended.set()
+            self._owner.end()
 
     def _connect(self) -> None:
         if self._closing:
-            self.loop.stop()
+            self._end()
             return
         self.address = address = self._addresses[self._attempts % len(self._addresses)]
         self._attempts += 1
@@ -209,7 +209,7 @@ class Connection:
         if not self._closing:
             self._listener.on_lost(error)
         if self._given_up:
-            self.loop.stop()
+            self._end()
             return
         delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
         if isinstance(error, AccessRefused):
@@ -223,7 +223,7 @@ class Connection:
     def _begin_close(self) -> None:
         self._closing = True
         if self._pika is None:
-            self.loop.stop()
+            self._end()
         elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
             # In the middle of the handshake there is nobody to say good-bye to yet.
             self._stream.abort(ConnectionAbortedError("closed while it was being opened"))

@@ -55,8 +55,8 @@ class Loop:
         self._asleep = False
         self._timers: list[Timer] = []
         self._order = itertools.count()
-        #: Called before every sleep: streams send there what was written in the meantime, in one piece.
-        self._before_sleep: list[Callable[[], object]] = []
+        #: Called before the next sleep: streams send there what was written in the meantime, in one piece.
+        self._before_sleep: deque[Callable[[], object]] = deque()
         self._stopped = False
         self._closed = False
 
@@ -92,13 +92,8 @@ class Loop:
             self._selector.unregister(sock)
 
     def before_sleep(self, callback: Callable[[], object]) -> None:
-        """Call back each time before the loop waits."""
+        """Call back once, before the loop waits the next time; one such callback may ask for another."""
         self._before_sleep.append(callback)
-
-    def remove_before_sleep(self, callback: Callable[[], object]) -> None:
-        """Take `before_sleep` back; harmless when it is not there."""
-        if callback in self._before_sleep:
-            self._before_sleep.remove(callback)
 
     def run(self) -> None:
         """Run until `stop`."""
@@ -118,8 +113,8 @@ class Loop:
         self._wake_writer.close()
 
     def _turn(self) -> None:
-        for flush in tuple(self._before_sleep):
-            self._call(flush)
+        while self._before_sleep:
+            self._call(self._before_sleep.popleft())
         # First say "asleep", then look for work: whoever appends after the look sees the flag and wakes us.
         self._asleep = True
         events = self._selector.select(0 if self._posted else self._until_timer())

@@ -16,6 +16,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message, Properties, without_broker_headers
 from amqp_rpc.errors import BrokerError
+from amqp_rpc.owner import Owner
 from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
 from amqp_rpc.transport import Delivery, QueueState
@@ -34,6 +35,7 @@ class Replies:
         addresses: Where the broker is.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
+        owner: The thread that owns the connection.
         counters: Where ``returned``, the replies whose caller was gone, are counted.
         settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
         on_ready: Called when it can publish for the first time.
@@ -46,12 +48,13 @@ class Replies:
         *,
         name: str,
         heartbeat: float,
+        owner: Owner,
         counters: Counter[str],
         settled: Callable[[list[Delivery]], object],
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
     ) -> None:
-        self.connection = Connection(addresses, self, name=name, heartbeat=heartbeat)
+        self.connection = Connection(addresses, self, name=name, heartbeat=heartbeat, owner=owner)
         self._counters = counters
         self._settled = settled
         self._on_ready = on_ready

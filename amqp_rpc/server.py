@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
-Three kinds of threads work for it. The owner of the consuming connection hands deliveries to the handlers and
-acknowledges them; handlers run the functions; the owner of the replying connection publishes. None waits for another.
+Two kinds of threads work for it. One owns the connections: it hands deliveries to the handlers, publishes their replies
+on a connection of its own, and acknowledges. The others run the functions. Neither kind waits for the other.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
 from amqp_rpc.marking import ensure_marks
+from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
 from amqp_rpc.settings import (
@@ -112,20 +113,23 @@ class Server:
         }
         self._handlers = Handlers(threads)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
-        self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat)
+        # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.
+        owner = Owner(f"amqp_rpc {name}")
+        self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat, owner=owner)
 
         def replies(what: str, on_ready: Callable[[], object], on_failed: Callable[[BrokerError], object]) -> Replies:
             return Replies(
                 self.addresses,
                 name=f"{name} ({what})",
                 heartbeat=heartbeat,
+                owner=owner,
                 counters=self.counters,
-                settled=lambda deliveries: self._connection.post(self._acknowledge, deliveries),
+                settled=self._acknowledge,
                 on_ready=on_ready,
                 on_failed=on_failed,
             )
 
-        self._replies = replies("replies", lambda: self._connection.post(self._part_ready, "replies"), self._failed)
+        self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed)
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
         self._direct = replies("direct replies", lambda: None, lambda error: logger.warning("%s", error))
         self._direct_started = False

@@ -63,24 +63,29 @@ class Stream:
         self._on_sent: deque[tuple[int, Callable[[], object]]] = deque()
         #: The beginning of a frame whose end has not arrived.
         self._rest = b""
-        self._waits_for_write = False
+        self._started = self._waits_for_write = False
         self._closed = False
         protocol.connection_made(self)
 
     def start(self) -> None:
         """Begin to read and to send."""
         if not self._closed:
+            self._started = True
             self._loop.watch(self._sock, READ, self._ready)
-            self._loop.before_sleep(self.flush)
+            self._loop.before_sleep(self._flush)
 
     def write(self, data: bytes | memoryview) -> None:
         """Send these bytes at the end of the turn."""
+        if not self._out:
+            self._loop.before_sleep(self._flush)
         self._out.append(data)
         self._written += len(data)
 
     def when_sent(self, callback: Callable[[], object]) -> None:
         """Call back once the kernel has taken all that was written so far; never, if the stream breaks before."""
         self._on_sent.append((self._written, callback))
+        if not self._out:
+            self._loop.before_sleep(self._flush)
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that the kernel has not taken yet."""
@@ -94,11 +99,9 @@ class Stream:
         """Close at once; the protocol hears of it, and of the error, in a later turn, as pika expects."""
         self._close(error)
 
-    def flush(self) -> None:
-        """Send what is waiting, as far as the kernel takes it."""
-        if self._closed or self._waits_for_write:
-            return
-        self._send()
+    def _flush(self) -> None:
+        if self._started and not (self._closed or self._waits_for_write):
+            self._send()
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -191,7 +194,6 @@ class Stream:
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_before_sleep(self.flush)
         self._loop.unwatch(self._sock)
         if error is None and self._out:
             self._last_words()

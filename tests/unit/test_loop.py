@@ -171,24 +171,24 @@ def test_unwatching_a_closed_socket_is_harmless(loop, pair):
     loop.unwatch(pair[0])
 
 
-def test_before_every_sleep_what_was_asked_for_is_called_until_it_is_taken_back(loop):
+def test_before_the_next_sleep_what_was_asked_for_is_called_once(loop):
     said = []
-
-    def flush():
-        said.append("flush")
-
-    loop.before_sleep(flush)
-    loop.post(loop.post, loop.remove_before_sleep, flush)
+    loop.before_sleep(lambda: said.append("once"))
     loop.call_later(0.001, loop.stop)
     loop.run()
-    loop.remove_before_sleep(flush)
-    assert said == ["flush", "flush"]
+    assert said == ["once"]
+
+
+def test_what_is_asked_for_before_a_sleep_is_done_before_that_sleep(loop):
+    said = []
+    loop.before_sleep(lambda: loop.before_sleep(lambda: (said.append("the second"), loop.post(loop.stop))))
+    loop.run()
+    assert said == ["the second"]
 
 
 @pytest.mark.parametrize("where", ["post", "timer", "before_sleep", "socket"])
 def test_a_callback_that_fails_is_logged_and_the_loop_goes_on(loop, pair, caplog, where):
     def fail(*_args):
-        loop.remove_before_sleep(fail)
         loop.unwatch(pair[0])
         loop.call_later(0, loop.stop)
         raise RuntimeError("a defect")
