@@ -118,7 +118,8 @@ class AsyncClient(AsyncForms):
         waiting: deque[asyncio.Future[list[Any]]] = deque()
         try:
             while True:
-                waiting.extend(map(asyncio.wrap_future, itertools.islice(send, messages - len(waiting))))
+                if len(waiting) <= messages // 2 or not waiting[0].done():
+                    waiting.extend(map(asyncio.wrap_future, itertools.islice(send, messages - len(waiting))))
                 if not waiting:
                     return
                 for outcome in await waiting.popleft():

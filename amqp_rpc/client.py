@@ -189,7 +189,9 @@ class Client(Forms):
             waiting: deque[Future[list[Any]]] = deque()
             try:
                 while True:
-                    waiting.extend(itertools.islice(send, messages - len(waiting)))
+                    # Many in one go, at the latest before it waits: for what is sent together the owner is woken once.
+                    if len(waiting) <= messages // 2 or not waiting[0].done():
+                        waiting.extend(itertools.islice(send, messages - len(waiting)))
                     if not waiting:
                         return
                     for outcome in waiting.popleft().result():

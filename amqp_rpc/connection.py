@@ -242,6 +242,12 @@ class Connection:
     def attach(self, stream: Stream) -> None:
         """Take note of the stream that carries the connection; the owner's."""
         self._stream = stream
+        stream.on_bytes = self._heard
+
+    def _heard(self, count: int) -> None:
+        # By this number pika knows that the peer is alive: without it, it ends a connection that only delivers.
+        if self._pika is not None:
+            self._pika.bytes_received += count
 
 
 class _PikaConnection(SelectConnection):

@@ -38,8 +38,6 @@ _size_of = struct.Struct(">L").unpack_from
 class StreamProtocol(Protocol):
     """Who takes the frames: pika's connection."""
 
-    bytes_received: int
-
     def connection_made(self, transport: Any) -> Any: ...  # noqa: D102 - pika's interface
     def connection_lost(self, error: BaseException | None) -> None: ...  # noqa: D102 - pika's interface
     def eof_received(self) -> Any: ...  # noqa: D102 - pika's interface
@@ -54,6 +52,8 @@ class Stream:
         self._sock = sock
         self._protocol = protocol
         self._feed = protocol.data_received
+        #: Told how many bytes have arrived, each time; most of them don't pass through the protocol.
+        self.on_bytes: Callable[[int], object] = lambda _count: None
         #: Takes deliveries on a shorter way than through the protocol.
         self.deliveries = Deliveries(self._feed)
         self._out: deque[bytes | memoryview] = deque()
@@ -163,8 +163,7 @@ class Stream:
             self._close(None)
 
     def _hand_up(self, data: bytes) -> None:
-        # pika takes a connection on which nothing arrives for dead; what does not pass through it counts as well.
-        self._protocol.bytes_received += len(data)
+        self.on_bytes(len(data))
         if self._rest:
             data = self._rest + data
         elif data[0] not in _FIRST_OCTETS:

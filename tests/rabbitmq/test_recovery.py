@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -209,6 +210,26 @@ def test_a_queue_that_forgets_to_mark_redeliveries_is_made_anew_so_that_nothing_
             go_on.set()
             assert len(ran) == 1
             assert other.counters["consumed"] > 0
+
+
+@pytest.mark.timeout(120)
+def test_a_connection_on_which_nothing_but_calls_arrives_is_not_taken_for_dead(
+    url: str, serve: Serve, service: Service
+) -> None:
+    @service.rpc
+    def one() -> int:
+        return 1
+
+    # pika looks every six seconds then, and the broker sends no heartbeats beside its other traffic.
+    server = serve(service, heartbeat=1)
+    with Client(url, heartbeat=1) as client:
+        client.call(one)
+        reply_queue = client._caller._reply_queue
+        end = time.monotonic() + 14
+        while time.monotonic() < end:
+            assert client.call(one) == 1
+        assert client._caller._reply_queue == reply_queue
+        assert server.counters["consumed"] == 1
 
 
 @pytest.mark.node

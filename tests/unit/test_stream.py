@@ -23,7 +23,6 @@ class Protocol:
         self.frames: list[bytes] = []
         self.ended: list[BaseException | None] = []
         self.stop_after = 0
-        self.bytes_received = 0
 
     def connection_made(self, transport):
         self.transport = transport
