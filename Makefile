@@ -38,7 +38,8 @@ types: $(READY)  ## check the types (mypy --strict)
 
 check: lint types test  ## lint, types and test
 
-bench: $(READY)  ## measure the speed
+bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 12 minutes)
+	@$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)

@@ -1,5 +1,5 @@
-"""``python -m benchmarks``: the call benchmark."""
+"""``python -m benchmarks``: the benchmark."""
 
-from benchmarks.calls import main
+from benchmarks.run import main
 
 main()

@@ -1,0 +1,92 @@
+"""The cases: what each contender is asked for. Their letters are those of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+
+from benchmarks.contenders import FLOOR, OURS, PREFETCH, Contender
+from benchmarks.measuring import Entry
+
+TITLES = {
+    "a": "one call at a time",
+    "b": f"{PREFETCH} calls in flight from one client",
+    "c": "16 threads calling",
+    "d": f"asyncio, {PREFETCH} tasks calling",
+    "e": "echo of larger bodies, one at a time",
+    "f": "open loop: latency at a fixed rate",
+    "g": "server processes with a handler that sleeps 20 ms",
+    "h": "map(chunksize=…) over a tiny function",
+    "i": "idle",
+}
+#: Cases that are measured in the same rounds, because they are compared with each other.
+GROUPS = ["abcd", "e", "f", "g", "h"]
+
+#: Bytes of the body that is echoed, unless the case is about that.
+SIZE = 100
+THREADS = 16
+SIZES = {"100 B": 100, "10 KB": 10_000, "1 MB": 1_000_000, "8 MB": 8_000_000}
+#: A rate that every contender can answer, and parts of our capacity.
+LOW_RATE = 300
+LOADS = {"25 %": 0.25, "50 %": 0.5, "75 %": 0.75}
+PROCESSES = [1, 2, 4, 8, 16]
+CHUNKS = [10, 100, 1000]
+#: The one of the chunk sizes that the target is about.
+TARGET_CHUNK = 100
+
+_NAMES = {"a": "one", "b": "many", "c": "threads", "d": "tasks"}
+
+
+def naps(processes: int) -> str:
+    """Return the name of the service with so many processes."""
+    return f"naps-{processes}"
+
+
+def entries(case: str, contenders: Iterable[Contender], *, seconds: float, capacity: float) -> list[Entry]:
+    """Return what is measured in a case.
+
+    Args:
+        case: Its letter.
+        contenders: Who is there.
+        seconds: How long each is measured in each round.
+        capacity: The calls per second that ours answers; for the open loop.
+    """
+    names = [contender.name for contender in contenders]
+    basic = {"seconds": seconds, "size": SIZE, "in_flight": PREFETCH, "threads": THREADS}
+    match case:
+        case "a" | "b" | "c" | "d":
+            return [Entry(case, name, {**basic, "case": _NAMES[case]}) for name in names]
+        case "e":
+            sizes = product(SIZES.items(), names)
+            return [Entry("e", name, {**basic, "case": "one", "size": size}, label) for (label, size), name in sizes]
+        case "f":
+            rates = {f"{LOW_RATE}/s": float(LOW_RATE)} | {load: part * capacity for load, part in LOADS.items()}
+            # slow ones first: who can't keep up with them isn't asked for more
+            return [
+                Entry("f", name, {**basic, "case": "open", "rate": rate}, label)
+                for (label, rate), name in product(rates.items(), names)
+            ]
+        case "g" if OURS in names:
+            return [
+                Entry(
+                    "g",
+                    OURS,
+                    # enough in flight that no process waits for the client
+                    {**basic, "case": "naps", "service": naps(count), "in_flight": 4 * count},
+                    f"{count} process{'es' if count > 1 else ''}",
+                )
+                for count in PROCESSES
+            ]
+        case "h" if OURS in names:
+            chunks = [
+                Entry(
+                    "h",
+                    OURS,
+                    {**basic, "case": "chunks", "chunksize": size, "in_flight": max(1000, 4 * size)},
+                    f"chunksize={size}",
+                )
+                for size in CHUNKS
+            ]
+            floor = [Entry("h", FLOOR, {**basic, "case": "many"})] if FLOOR in names else []
+            return chunks + floor
+    return []
