@@ -6,9 +6,10 @@ Importing this package opens no socket and starts no thread.
 
 from __future__ import annotations
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.aio import AsyncClient
 from amqp_rpc.client import Client
 from amqp_rpc.context import Context, context
 from amqp_rpc.errors import (
@@ -36,8 +37,11 @@ from amqp_rpc.errors import (
     Unroutable,
 )
 from amqp_rpc.failures import register_error
-from amqp_rpc.server import Server
 from amqp_rpc.service import Service
+
+if TYPE_CHECKING:
+    from amqp_rpc.aio import AsyncClient
+    from amqp_rpc.server import Server
 
 __version__ = "0.1.0"
 
@@ -77,3 +81,13 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 
 # A library is silent until its user says where logs go: https://docs.python.org/3/howto/logging.html
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+#: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
+_LATER = {"AsyncClient": "amqp_rpc.aio", "Server": "amqp_rpc.server"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return found

@@ -11,16 +11,15 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections import Counter, deque
 from functools import partial
+from typing import TYPE_CHECKING
 
 from amqp_rpc import codec, verdicts
 from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.channel import Channel
 from amqp_rpc.codec import MSGPACK
-from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -38,6 +37,9 @@ from amqp_rpc.retry import MOST_ATTEMPTS, RetryBudget, retry_delay
 from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
 from amqp_rpc.silence import Silence
 from amqp_rpc.transport import Delivery, QueueState
+
+if TYPE_CHECKING:
+    from amqp_rpc.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Caller:
         self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat
-        self._prefix = uuid.uuid4().hex
+        self._prefix = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         #: Guards opening and closing.
         self._lock = threading.Lock()
@@ -180,6 +182,9 @@ class Caller:
         self._send_unsent()
 
     def _open(self) -> Connection:
+        # pika imports asyncio and more, as much as all the rest: a module that is only imported goes without.
+        from amqp_rpc.connection import Connection  # noqa: PLC0415
+
         with self._lock:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")

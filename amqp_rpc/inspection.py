@@ -8,11 +8,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from amqp_rpc.channel import Channel
-from amqp_rpc.connection import Connection
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.transport import QueueState
+
+if TYPE_CHECKING:
+    from amqp_rpc.connection import Connection
 
 #: Seconds for which an answer, or a reply from the queue's server, is proof enough that somebody is there.
 #: Within it a burst of calls asks once; after it a call costs one more round trip, about a third of a millisecond.

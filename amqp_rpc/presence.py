@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from amqp_rpc import verdicts
 from amqp_rpc.calls import PendingCall
-from amqp_rpc.connection import Connection
 from amqp_rpc.errors import AmqpRpcError, BrokerError, NoServer, Unroutable
 from amqp_rpc.inspection import Inspector
 from amqp_rpc.settings import Addresses
 from amqp_rpc.transport import QueueState
+
+if TYPE_CHECKING:
+    from amqp_rpc.connection import Connection
 
 #: Seconds between two looks at a queue without consumers, for calls that wait for their server.
 _LOOK_AGAIN = 0.1

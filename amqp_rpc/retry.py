@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import tenacity
-
 #: By how much of itself a wait is longer or shorter: gRPC's retries have the same,
 #: https://github.com/grpc/proposal/blob/master/A6-client-retries.md
 JITTER = 0.2
@@ -61,6 +59,9 @@ def backoff(attempt: int, *, first: float, most: float) -> float:
         first: Seconds after the first one, before jitter.
         most: The longest wait, in seconds.
     """
+    # It imports asyncio, which takes as long as all the rest of us, and most programs never retry.
+    import tenacity  # noqa: PLC0415
+
     state: Any = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
     # Beyond that the bound holds anyway, and a float's exponent does not overflow.
     state.attempt_number = min(attempt, 60)
