@@ -80,6 +80,11 @@ def dropped(history: History) -> list[Call]:
     ]
 
 
+def lost_in_peace(history: History) -> list[Call]:
+    """Return the calls that were lost, not just slow, where there was no fault."""
+    return [call for call in undisturbed(history) if call.outcome != "CallTimeout"]
+
+
 #: What must be zero.
 CHECKS: dict[str, Check] = {
     f"ended later than deadline + {LATE} s": late,
@@ -89,6 +94,7 @@ CHECKS: dict[str, Check] = {
     "said 'did not run', and ran": denied,
     "idempotent, failed though a server was back": given_up,
     "failed in a rolling restart": dropped,
+    "lost away from any fault": lost_in_peace,
 }
 
 
