@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from amqp_rpc import frames
+from amqp_rpc.acks import Acks
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.frames import Publisher
@@ -46,6 +47,7 @@ class Channel:
         self._unconfirmed: dict[int, Callable[[bool], object]] = {}
         self._confirms = False
         self._published = 0
+        self._acks = Acks()
         raw.add_on_close_callback(_guarded(self._closed))
 
     def declare(self, queue: str, then: Callable[[QueueState], object], *, exclusive: bool = False) -> None:
@@ -171,11 +173,12 @@ class Channel:
             _guarded(lambda _raw, method, properties, _body: callback(method.routing_key, properties))
         )
 
-    def ack(self, tag: int) -> bool:
-        """Acknowledge a delivery."""
+    def ack(self, tags: Sequence[int]) -> bool:
+        """Acknowledge deliveries of a consumer."""
         if not self.is_open:
             return False
-        self._write(frames.ack(self._number, tag))
+        for tag, multiple in self._acks.settle(tags):
+            self._write(frames.ack(self._number, tag, multiple=multiple))
         return True
 
     def close(self) -> None:

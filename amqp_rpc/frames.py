@@ -46,9 +46,9 @@ _read_long = struct.Struct(">q").unpack_from
 _read_long_long = struct.Struct(">Q").unpack_from
 
 
-def ack(channel: int, tag: int) -> bytes:
-    """Return the frame that acknowledges a delivery."""
-    return _ack_frame(_METHOD, channel, 13, _BASIC, 80, tag, 0) + _END
+def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Return the frame that acknowledges a delivery, or all up to it."""
+    return _ack_frame(_METHOD, channel, 13, _BASIC, 80, tag, multiple) + _END
 
 
 class Publisher:

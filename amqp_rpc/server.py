@@ -343,10 +343,13 @@ class Server:
         self._direct.reply(message, delivery)
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
+        tags: dict[Channel, list[int]] = {}
         for delivery in deliveries:
             self._in_hand.settle(delivery)
-            if not delivery.channel.ack(delivery.tag):
-                self.counters["stale_acks"] += 1
+            tags.setdefault(delivery.channel, []).append(delivery.tag)
+        for channel, settled in tags.items():
+            if not channel.ack(settled):
+                self.counters["stale_acks"] += len(settled)
         self._check_drained()
 
     def _drain(self) -> None:

@@ -103,9 +103,11 @@ def test_a_delivery_that_pika_writes_is_read_as_it_was(properties, body, channel
     assert taken.handed_on == []
 
 
+@pytest.mark.parametrize("multiple", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 2**32, 2**64 - 1])
-def test_an_acknowledgement_has_the_bytes_that_pika_writes(number):
-    assert frames.ack(3, number) == pika.frame.Method(3, pika.spec.Basic.Ack(number, False)).marshal()
+def test_an_acknowledgement_has_the_bytes_that_pika_writes(number, multiple):
+    expected = pika.frame.Method(3, pika.spec.Basic.Ack(number, multiple)).marshal()
+    assert frames.ack(3, number, multiple=multiple) == expected
 
 
 @pytest.mark.parametrize("value", RARE, ids=repr)

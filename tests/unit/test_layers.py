@@ -17,7 +17,7 @@ LAYERS = {
     0: ["errors", "deadline", "settings"],
     1: ["codec", "failures", "envelope", "topology"],
     2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
-    3: ["loop", "owner", "frames", "stream", "dialing", "transport", "channel", "connection"],
+    3: ["loop", "owner", "acks", "frames", "stream", "dialing", "transport", "channel", "connection"],
     4: [
         "callbacks",
         "calls",
