@@ -22,6 +22,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.codec import MSGPACK
 from amqp_rpc.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.errors import (
+    AccessRefused,
     AmqpRpcError,
     BrokerError,
     CodecError,
@@ -33,7 +34,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.pending import PendingCalls
 from amqp_rpc.presence import Presence
-from amqp_rpc.retry import MOST_ATTEMPTS, RetryBudget, retry_delay
+from amqp_rpc.retry import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff, retry_delay
 from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
 from amqp_rpc.silence import Silence
 from amqp_rpc.transport import Delivery, QueueState
@@ -87,6 +88,7 @@ class Caller:
         self._presence: Presence | None = None
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
+        self._closed_in_a_row = 0
         self._budget = RetryBudget()
         self._listening = False
         self._silence = Silence(self.pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
@@ -216,6 +218,7 @@ class Caller:
 
     def _ready(self, reply_queue: str) -> None:
         self._reply_queue = reply_queue
+        self._closed_in_a_row = 0
         self._send_unsent()
 
     def _send_unsent(self) -> None:
@@ -230,9 +233,21 @@ class Caller:
         self._owned().open_channel(self._declare, self._channel_closed)
 
     def _channel_closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
-        logger.warning("%s; opening another", error)
         self._forget_replies(str(error))
-        self._owned().open_channel(self._declare, self._channel_closed)
+        self._last_error = error
+        self._closed_in_a_row += 1
+        if isinstance(error, AccessRefused):
+            # No permission for a reply queue: nothing can be called, and waiting for the deadline would not help.
+            self._unsent.clear()
+            for _, call in self.pending:
+                self._end(call, _fresh(error))
+        delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
+        logger.warning("%s; opening another in %.1f s", error, delay)
+        self._owned().loop.call_later(delay, self._reopen)
+
+    def _reopen(self) -> None:
+        if self._channel is None and self._owned().is_open:
+            self._owned().open_channel(self._declare, self._channel_closed)
 
     def _forget_replies(self, cause: str) -> None:
         self._channel = self._reply_queue = None
@@ -279,7 +294,7 @@ class Caller:
                 self._silence.look()
 
     def _send(self, call: PendingCall) -> None:
-        if call.done():
+        if call.written or call.done():
             return
         self._watch(call)
         # While the broker takes no messages, what is not written is known not to run.
@@ -307,7 +322,10 @@ class Caller:
             idempotent=call.idempotent,
             chunk=call.chunk,
         )
+        # In this order: whoever takes it out of the table now finds it written, or it is not written at all.
         call.written = True
+        if self.pending.get(call.identity) is not call:
+            return
         self._silence.written(call)
         if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):
             call.written = False
@@ -381,7 +399,7 @@ class Caller:
     def _end(self, call: PendingCall, error: AmqpRpcError) -> None:
         if call.attempt > 1 and not error.may_have_run:
             # This attempt did not run, but an earlier one was sent.
-            error = MaybeExecuted(f"{error} But it was sent before, over a connection that was lost: it may have run")
+            error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
         if self.give_up(call):
             call.set_exception(error)
 

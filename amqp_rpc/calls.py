@@ -69,9 +69,8 @@ class PendingCall(Future[Any]):
         #: Whether the request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1
-        #: What `silence` knows of it: its place among those written, the looks since the last word of it, and whether
-        #: a server was heard to have it.
-        self.order = self.silent = 0
+        #: What `silence` knows of it: the looks since the last word of it, and whether a server was heard to have it.
+        self.silent = 0
         self.in_hand = False
         self._caller = caller
         self._read = read

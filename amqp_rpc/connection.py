@@ -53,10 +53,18 @@ class Connection:
         name: What the broker's own tools show for this connection.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
         owner: The thread that owns it; one of its own, unless given.
+        persistent: Whether it is tried again for ever from the beginning.
     """
 
     def __init__(
-        self, addresses: Addresses, listener: Listener, *, name: str, heartbeat: float, owner: Owner | None = None
+        self,
+        addresses: Addresses,
+        listener: Listener,
+        *,
+        name: str,
+        heartbeat: float,
+        owner: Owner | None = None,
+        persistent: bool = False,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         #: The address that is connected to, or tried.
@@ -72,7 +80,7 @@ class Connection:
         self._attempts = 0
         self._failures = 0
         #: Whether it ever was open; until then, a failure to connect is final.
-        self.was_open = False
+        self.was_open = persistent
         self._closing = False
         self._given_up = False
         self._ended = threading.Event()

@@ -82,7 +82,8 @@ class Request:
             function=_text(properties.type) or None,
             content_type=base_type(_text(properties.content_type)),
             content_encoding=_text(properties.content_encoding),
-            reply_to=properties.reply_to or None,
+            # An address that is no text is none.
+            reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
             correlation_id=properties.correlation_id,
             message_id=_text(properties.message_id),
             attempt=_count(headers.get("attempt"), 1),

@@ -34,9 +34,10 @@ class Handlers:
         self._idle: list[threading.Lock] = []
         #: When a thread was woken, or began with some work.
         self._begun = 0.0
+        self._wakes = 1
         self._count = threads
         #: Which threads run something now; each writes its own place.
-        self._busy = [False] * threads
+        self._busy = [True] * threads
         self._loop: asyncio.AbstractEventLoop | None = None
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,9 +70,13 @@ class Handlers:
     def wake_another(self) -> bool:
         """Wake one more thread where work has waited for longer than hoped; return whether to call this again."""
         if not (self._work and self._idle):
+            self._wakes = 1
             return False
         if time.monotonic() - self._begun >= _SHORT:
-            self._wake()
+            # Twice as many each time: what takes long is soon on as many threads as there are.
+            for _ in range(min(self._wakes, len(self._work))):
+                self._wake()
+            self._wakes *= 2
         return True
 
     def submit_async(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -94,8 +99,7 @@ class Handlers:
     def _run(self, number: int) -> None:
         woken = threading.Lock()
         woken.acquire()
-        while (work := self._take(woken)) is not None:
-            self._busy[number] = True
+        while (work := self._take(number, woken)) is not None:
             self._begun = time.monotonic()
             try:
                 work()
@@ -104,10 +108,12 @@ class Handlers:
                 logger.exception("A call could not be answered")
             # Else the last call's arguments live until the next one comes.
             del work
-            self._busy[number] = False
+        self._busy[number] = False
 
-    def _take(self, woken: threading.Lock) -> Callable[[], object] | None:
+    def _take(self, number: int, woken: threading.Lock) -> Callable[[], object] | None:
         while True:
+            # In this order, for who asks whether something runs: busy before the work is gone from where it waited.
+            self._busy[number] = True
             try:
                 return self._work.popleft()
             except IndexError:
@@ -120,6 +126,7 @@ class Handlers:
                 except ValueError:
                     # Somebody is waking it already.
                     pass
+            self._busy[number] = False
             woken.acquire()
 
     def _wake(self) -> None:

@@ -36,7 +36,7 @@ class InHand:
 
     def settle(self, delivery: Delivery) -> None:
         """Take a delivery out."""
-        del self._deliveries[id(delivery)]
+        self._deliveries.pop(id(delivery), None)
 
     def signs(self) -> Iterator[Message]:
         """Return what the callers are told that asked for it (header ``alive``): which of their calls are here."""
@@ -44,8 +44,10 @@ class InHand:
         for delivery in self._deliveries.values():
             properties = delivery.properties
             asked = (properties.headers or {}).get("alive") is True
-            if asked and properties.reply_to and isinstance(properties.correlation_id, str):
-                callers[properties.reply_to].append(properties.correlation_id)
+            reply_to, identity = properties.reply_to, properties.correlation_id
+            # pika gives bytes for what is no UTF-8.
+            if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
+                callers[reply_to].append(identity)
         for reply_to, identities in callers.items():
             # A malformed name of that kind would cost the connection, and those who use it don't ask.
             if not reply_to.startswith(DIRECT_REPLY_TO):

@@ -24,63 +24,85 @@ logger = logging.getLogger(__name__)
 _PROBE_LIVES = "2000"
 
 
-def ensure_marks(connection: Connection, queue: str, then: Callable[[], object]) -> None:
+def try_marks(
+    connection: Connection,
+    queue: str,
+    *,
+    then: Callable[[bool], object],
+    serve: Callable[[Delivery], object],
+) -> None:
     """Try an empty queue without consumers, and delete it where it does not mark; on the connection's owner.
 
     Args:
         connection: An open one.
         queue: It exists. Should somebody begin to use it meanwhile, nothing is done to it.
-        then: Called at the end, in any case but the connection's loss. The queue may be gone then.
+        then: Called at the end, in any case but the connection's loss, with whether the queue was seen to mark. If not,
+            it may be gone now, or somebody else may have come.
+        serve: Called with a message that was taken out of the queue by chance: given back it would have a mark that it
+            must not have.
     """
-    trial = _Trial(queue, then)
+    trial = _Trial(queue, then, serve)
     connection.open_channel(trial.begin, trial.refused)
 
 
 class _Trial:
     """Publishes a message to a queue, takes it, gives it back, and takes it again: the second time it has a mark."""
 
-    def __init__(self, queue: str, then: Callable[[], object]) -> None:
+    def __init__(self, queue: str, then: Callable[[bool], object], serve: Callable[[Delivery], object]) -> None:
         self._queue = queue
         self._then = then
+        self._serve = serve
+        self._name = secrets.token_hex(8)
 
     def begin(self, channel: Channel) -> None:
         """Publish and take; the channel keeps the order."""
-        properties = Properties(type=PROBE, message_id=secrets.token_hex(8), expiration=_PROBE_LIVES, delivery_mode=1)
+        properties = Properties(type=PROBE, message_id=self._name, expiration=_PROBE_LIVES, delivery_mode=1)
         channel.publish(Message(self._queue, properties, b""))
         channel.get(self._queue, lambda delivery: self._first(channel, delivery))
 
     def refused(self, _channel: Channel, error: BrokerError, _code: int) -> None:
         """End without a result: the broker closed the channel, since somebody uses the queue, or may not delete it."""
         logger.debug("Queue %s was not tried: %s", self._queue, error)
-        self._then()
+        self._then(False)
 
     def _first(self, channel: Channel, delivery: Delivery | None) -> None:
-        if delivery is None or delivery.redelivered:
-            # Somebody else consumes it by now, or it does mark.
-            self._end(channel, delivery)
-        else:
+        if self._is_own(channel, delivery):
+            assert delivery is not None
             channel.reject(delivery.tag, requeue=True)
             channel.get(self._queue, lambda again: self._second(channel, again))
 
     def _second(self, channel: Channel, delivery: Delivery | None) -> None:
-        if delivery is None or delivery.redelivered:
-            self._end(channel, delivery)
+        if not self._is_own(channel, delivery):
+            return
+        assert delivery is not None
+        channel.reject(delivery.tag, requeue=False)
+        if delivery.redelivered:
+            self._end(channel, marks=True)
             return
         logger.warning(
             "Queue %s does not mark what it delivers again, as calls that must not run twice need: RabbitMQ lost its "
             "count when a node was stopped. The queue, which is empty, is made anew",
             self._queue,
         )
-        _give_back(channel, delivery)
-        channel.delete(self._queue, lambda: self._end(channel, None))
+        channel.delete(self._queue, lambda: self._end(channel, marks=False))
 
-    def _end(self, channel: Channel, delivery: Delivery | None) -> None:
-        if delivery is not None:
-            _give_back(channel, delivery)
+    def _is_own(self, channel: Channel, delivery: Delivery | None) -> bool:
+        """Return whether it is this trial's message; where it is not, end without a verdict."""
+        if delivery is None:
+            # Somebody else took it.
+            self._end(channel, marks=False)
+        elif delivery.properties.type != PROBE:
+            # The channel stays open: what becomes of the message is settled on it.
+            self._serve(delivery)
+            self._then(False)
+        elif delivery.properties.message_id != self._name:
+            # Another server tries the queue at this moment.
+            channel.reject(delivery.tag, requeue=True)
+            self._end(channel, marks=False)
+        else:
+            return True
+        return False
+
+    def _end(self, channel: Channel, *, marks: bool) -> None:
         channel.close()
-        self._then()
-
-
-def _give_back(channel: Channel, delivery: Delivery) -> None:
-    """Drop a probe, whoever's it is; put anything else back into its queue."""
-    channel.reject(delivery.tag, requeue=delivery.properties.type != PROBE)
+        self._then(marks)

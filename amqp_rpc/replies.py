@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until what the broker did not take is published again.
 _PUBLISH_AGAIN = 1.0
+#: How often that is done with one message.
+_MOST_REFUSALS = 5
 _PRECONDITION_FAILED = 406
 
 
@@ -40,6 +42,7 @@ class Replies:
         settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
         on_ready: Called when it can publish for the first time.
         on_failed: Called when the first attempt to connect failed.
+        persistent: Whether that is tried again for ever instead.
     """
 
     def __init__(
@@ -53,8 +56,11 @@ class Replies:
         settled: Callable[[list[Delivery]], object],
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
+        persistent: bool = False,
     ) -> None:
-        self.connection = Connection(addresses, self, name=name, heartbeat=heartbeat, owner=owner)
+        self.connection = Connection(
+            addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
+        )
         self._counters = counters
         self._settled = settled
         self._on_ready = on_ready
@@ -64,10 +70,14 @@ class Replies:
         #: Replies that wait for a connection, and those that were published but have not left this process.
         self._unsent: deque[tuple[Message, Delivery]] = deque()
         self._leaving: list[tuple[Message, Delivery]] = []
+        self._sending: deque[list[tuple[Message, Delivery]]] = deque()
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         #: Queues that exist with other arguments than ours: they are not declared again.
         self._found: set[str] = set()
         self._kept: dict[int, tuple[Message, Delivery]] = {}
+        #: How often the broker did not take each of them.
+        self._refusals: Counter[int] = Counter()
+        self._confirm_opening = False
 
     def reply(self, message: Message, delivery: Delivery) -> None:
         """Publish a reply, and settle the delivery that it answers."""
@@ -108,8 +118,11 @@ class Replies:
     def on_lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
         self._channel = self._confirming = None
-        self._unsent.extendleft(reversed(self._leaving))
+        unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
+        self._unsent.extendleft(reversed(unsent))
+        self._sending.clear()
         self._leaving.clear()
+        self._confirm_opening = False
         if not self.connection.was_open:
             self._on_failed(error)
 
@@ -126,7 +139,11 @@ class Replies:
     def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
         logger.warning("%s; opening another", error)
         self._channel = None
-        self.connection.open_channel(self._opened, self._closed)
+        self.connection.loop.call_later(_PUBLISH_AGAIN, self._reopen)
+
+    def _reopen(self) -> None:
+        if self._channel is None and self.connection.is_open:
+            self.connection.open_channel(self._opened, self._closed)
 
     def _publish(self, message: Message, delivery: Delivery) -> None:
         try:
@@ -141,15 +158,21 @@ class Replies:
             return
         self._leaving.append((message, delivery))
         if len(self._leaving) == 1:
-            self.connection.when_sent(self._left)
+            # All that this turn of the loop publishes leaves together, or not.
+            self.connection.loop.before_sleep(self._watch)
 
     def _tell(self, message: Message) -> None:
         if self._channel is not None:
             self._channel.publish(message)
 
+    def _watch(self) -> None:
+        if self._leaving:
+            self._sending.append(self._leaving)
+            self._leaving = []
+            self.connection.when_sent(self._left)
+
     def _left(self) -> None:
-        left, self._leaving = self._leaving, []
-        self._settled([delivery for _, delivery in left])
+        self._settled([delivery for _, delivery in self._sending.popleft()])
 
     def _returned(self, queue: str, _properties: Properties) -> None:
         self._counters["returned"] += 1
@@ -163,11 +186,15 @@ class Replies:
             self._open_confirming()
 
     def _open_confirming(self) -> None:
+        if self._confirming is not None or self._confirm_opening:
+            return
+        self._confirm_opening = True
+
         def opened(channel: Channel) -> None:
             channel.confirms(lambda: ready(channel))
 
         def ready(channel: Channel) -> None:
-            self._confirming = channel
+            self._confirming, self._confirm_opening = channel, False
             for key in list(self._kept):
                 self._keep_now(key)
 
@@ -178,35 +205,49 @@ class Replies:
             logger.error(
                 "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
             )
-            self._confirming = None
+            self._confirming, self._confirm_opening = None, False
+            for key in list(self._kept):
+                self._refused(key, str(error))
             self.connection.loop.call_later(_PUBLISH_AGAIN, again)
 
         def again() -> None:
-            if self._channel is not None and self._confirming is None and self._kept:
+            if self._channel is not None and self._kept:
                 self._open_confirming()
 
         self.connection.open_channel(opened, closed)
+
+    def _refused(self, key: int, reason: str) -> None:
+        """Count that the broker did not take a message; in the end let it go: it must not stop what comes after it."""
+        self._refusals[key] += 1
+        if self._refusals[key] >= _MOST_REFUSALS:
+            message, _ = self._kept[key]
+            logger.error("A message for %s is lost, since the broker does not take it: %s", message.queue, reason)
+            self._let_go(key)
+
+    def _let_go(self, key: int) -> None:
+        kept = self._kept.pop(key, None)
+        self._refusals.pop(key, None)
+        if kept is not None:
+            self._settled([kept[1]])
 
     def _keep_now(self, key: int) -> None:
         channel = self._confirming
         if channel is None or key not in self._kept:
             return
-        message, delivery = self._kept[key]
+        message, _ = self._kept[key]
 
         def declared(_queue: QueueState | None = None) -> None:
             try:
                 channel.publish_confirmed(message, confirmed)
             except Exception:
                 logger.exception("A message for %s could not be written; it is lost", message.queue)
-                self._kept.pop(key, None)
-                self._settled([delivery])
+                self._let_go(key)
 
         def confirmed(taken: bool) -> None:
             if taken:
-                self._kept.pop(key, None)
-                self._settled([delivery])
+                self._let_go(key)
             else:
-                logger.error("The broker did not take a message for %s; trying again", message.queue)
+                self._refused(key, "it refuses more, by a bound of the queue perhaps")
                 self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
         if message.queue in self._found:

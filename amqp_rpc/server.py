@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 import threading
 from collections import Counter
@@ -24,7 +25,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
-from amqp_rpc.marking import ensure_marks
+from amqp_rpc.marking import try_marks
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
@@ -51,6 +52,8 @@ _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _WAKE_ANOTHER = 0.001
 #: Seconds until the first sign of life after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
+#: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
+_MOST_TRIALS, _TRY_AGAIN = 6, (0.02, 0.06)
 #: Seconds until a consumer that the broker ended is set up again.
 _CONSUME_AGAIN = 0.5
 #: Seconds between two looks at what runs, while a server drains without a connection.
@@ -117,7 +120,13 @@ class Server:
         owner = Owner(f"amqp_rpc {name}")
         self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat, owner=owner)
 
-        def replies(what: str, on_ready: Callable[[], object], on_failed: Callable[[BrokerError], object]) -> Replies:
+        def replies(
+            what: str,
+            on_ready: Callable[[], object],
+            on_failed: Callable[[BrokerError], object],
+            *,
+            persistent: bool = False,
+        ) -> Replies:
             return Replies(
                 self.addresses,
                 name=f"{name} ({what})",
@@ -127,11 +136,13 @@ class Server:
                 settled=self._acknowledge,
                 on_ready=on_ready,
                 on_failed=on_failed,
+                persistent=persistent,
             )
 
         self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed)
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
-        self._direct = replies("direct replies", lambda: None, lambda error: logger.warning("%s", error))
+        # It is opened at the first of them, when the broker may be away for a moment.
+        self._direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)
         self._direct_started = False
         self._started = threading.Event()
         self._stopping = threading.Event()
@@ -140,6 +151,7 @@ class Server:
         # From here on: the owner's alone.
         self._not_ready = {"replies", *self.functions}
         self._consumers: dict[str, tuple[Channel, str]] = {}
+        self._setting_up: set[str] = set()
         self._cancelling: set[str] = set()
         self._in_hand = InHand()
         self._telling = False
@@ -212,6 +224,7 @@ class Server:
     def on_lost(self, error: BrokerError) -> None:
         """Forget the consumers; what is in hand will be answered all the same, and given to a server again."""
         self._consumers.clear()
+        self._setting_up.clear()
         self._cancelling.clear()
         self._check_drained()
         if not self._connection.was_open:
@@ -223,53 +236,75 @@ class Server:
             self._started.set()
 
     def _consume(self, queue: str) -> None:
+        if queue in self._consumers or queue in self._setting_up:
+            return
+        self._setting_up.add(queue)
+
         def opened(channel: Channel) -> None:
             channel.prefetch(self.prefetch)
-            channel.declare(queue, lambda state: declared(channel, state))
-
-        def declared(channel: Channel, state: QueueState) -> None:
-            if state.consumers or state.messages:
-                self._begin(queue, channel)
-                return
-            # Nobody was here: perhaps its node was restarted.
-            ensure_marks(self._connection, queue, lambda: tried(channel))
-
-        def tried(channel: Channel) -> None:
-            if channel.is_open:
-                channel.declare(queue, lambda _state: self._begin(queue, channel))
+            self._declare(queue, channel, _MOST_TRIALS)
 
         def closed(_channel: Channel, error: BrokerError, code: int) -> None:
+            self._consumer_gone(queue)
             if not self._started.is_set() and code != _NOT_FOUND:
                 self._failed(_refusal(queue, error, code))
-                return
-            logger.warning("%s; consuming %s again", error, queue)
-            self._consume_again(queue)
+            else:
+                logger.warning("%s; consuming %s again", error, queue)
 
         self._connection.open_channel(opened, closed)
 
+    def _declare(self, queue: str, channel: Channel, trials: int) -> None:
+        """Declare the queue, and have it tried where nobody was there: perhaps its node was restarted."""
+
+        def declared(state: QueueState) -> None:
+            if state.consumers or not trials:
+                self._begin(queue, channel)
+            elif state.messages:
+                # Another server's trial, or calls: the one is over in a moment, with the others it can't be tried.
+                self._connection.loop.call_later(random.uniform(*_TRY_AGAIN), again)  # noqa: S311 - no secret
+            else:
+                try_marks(
+                    self._connection,
+                    queue,
+                    then=lambda marks: self._begin(queue, channel) if marks else again(),
+                    serve=lambda delivery: self._deliver(queue, self._dispatchers[queue], delivery),
+                )
+
+        def again() -> None:
+            self._declare(queue, channel, trials - 1)
+
+        if channel.is_open:
+            channel.declare(queue, declared)
+
     def _begin(self, queue: str, channel: Channel) -> None:
-        dispatcher = self._dispatchers[queue]
+        self._setting_up.discard(queue)
+        if self._draining or not channel.is_open:
+            channel.close()
+            return
 
         def cancelled() -> None:
             logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
             channel.close()
-            self._consume_again(queue)
+            self._consumer_gone(queue)
 
         tag = channel.consume(
             queue,
-            lambda delivery: self._deliver(queue, dispatcher, delivery),
+            lambda delivery: self._deliver(queue, self._dispatchers[queue], delivery),
             acknowledge=True,
             then=lambda: self._part_ready(queue),
             on_cancelled=cancelled,
         )
         self._consumers[queue] = (channel, tag)
 
-    def _consume_again(self, queue: str) -> None:
+    def _consumer_gone(self, queue: str) -> None:
         def once_more() -> None:
-            if not self._draining and queue not in self._consumers and self._connection.is_open:
+            if not self._draining and self._connection.is_open:
                 self._consume(queue)
 
         self._consumers.pop(queue, None)
+        self._setting_up.discard(queue)
+        self._cancelling.discard(queue)
+        self._check_drained()
         self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
 
     def _part_ready(self, part: str) -> None:
@@ -288,8 +323,11 @@ class Server:
             async def work() -> None:
                 if self._taken_back(delivery):
                     return
-                todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
+                try:
+                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
+                except Exception as error:
+                    self._unanswered(queue, delivery, error)
 
             self._handlers.submit_async(work)
         else:
@@ -297,8 +335,11 @@ class Server:
             def run() -> None:
                 if self._taken_back(delivery):
                     return
-                todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
+                try:
+                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
+                except Exception as error:
+                    self._unanswered(queue, delivery, error)
 
             if self._handlers.submit(run) and not self._hoping:
                 self._hoping = True
@@ -309,12 +350,17 @@ class Server:
         if self._hoping:
             self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
 
+    def _unanswered(self, queue: str, delivery: Delivery, error: Exception) -> None:
+        """Settle a delivery that met a defect of ours: left alone it would take a place of the prefetch for good."""
+        logger.error("A call could not be answered", exc_info=error)
+        self._replies.dead_letter(queue, delivery, f"it could not be answered: {error!r}")
+
     def _tell(self) -> None:
-        for message in self._in_hand.signs():
-            self._replies.tell(message)
         self._telling = len(self._in_hand) > 0
         if self._telling:
             self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
+            for message in self._in_hand.signs():
+                self._replies.tell(message)
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server while it waited here for a handler."""

@@ -9,9 +9,7 @@ Silence is counted in looks, not in seconds: a process that was stopped for a mi
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from amqp_rpc.calls import PendingCall
@@ -44,20 +42,15 @@ class Silence:
         self._ask = ask
         self._lost = lost
         self._orphaned = orphaned
-        self._orders = itertools.count(1)
-        #: By queue, the latest call that a server had: a queue gives its messages in their order, so that those
-        #: written before it have left the queue as well.
-        self._latest: defaultdict[str, int] = defaultdict(int)
         #: The queues whose servers are known to say what they have in hand. Others may be in any language.
         self._telling: set[str] = set()
 
     def written(self, call: PendingCall) -> None:
         """Take note that a call was written just now."""
-        call.order, call.silent, call.in_hand = next(self._orders), 0, False
+        call.silent, call.in_hand = 0, False
 
     def answered(self, call: PendingCall, *, tells: bool) -> None:
         """Take note of a reply, and of whether its server is one that says what it has in hand."""
-        self._latest[call.queue] = max(self._latest[call.queue], call.order)
         if tells:
             self._telling.add(call.queue)
 
@@ -80,15 +73,17 @@ class Silence:
             self._ask(queue)
 
     def inspected(self, queue: str, messages: int, consumers: int) -> None:
-        """Judge the silent calls of a queue by what the broker says of it; nothing of both where there is none."""
+        """Judge the silent calls of a queue by what the broker says of it; nothing of both where there is none.
+
+        As long as the queue has messages, each of them may be the call: given back by a server that died with it. Sent
+        again it would be two calls that kill servers.
+        """
         for _, call in self._pending:
             if call.queue != queue or not call.written or call.silent < _patience(call):
                 continue
-            if messages and not call.in_hand and call.order >= self._latest[queue]:
-                continue  # it may wait there
-            if call.idempotent and consumers:
+            if call.idempotent and consumers and not messages:
                 self._lost(call)
-            elif not (call.idempotent or consumers):
+            elif not (call.idempotent or consumers) and (call.in_hand or not messages):
                 self._orphaned(call)
 
 

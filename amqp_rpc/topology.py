@@ -43,6 +43,10 @@ def split_call(target: str) -> tuple[str, str]:
         ConfigurationError: It names no function, or a name is too long for AMQP.
     """
     service, dot, function = target.rpartition(".")
+    try:
+        target.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{target!r} is no text that AMQP can carry: {error}") from error
     if not function or (dot and not service):
         raise ConfigurationError(f'{target!r} names no function: "fib", or "billing.charge" for a service\'s')
     queue = call_queue(service) if dot else CALL_QUEUE
