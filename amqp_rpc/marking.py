@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Milliseconds that a probe lives, should its sender die before it takes it back.
 _PROBE_LIVES = "2000"
+#: Messages of others that a trial takes with it, at most.
+_MOST_SERVED = 5
 
 
 def try_marks(
@@ -53,56 +55,60 @@ class _Trial:
         self._then = then
         self._serve = serve
         self._name = secrets.token_hex(8)
+        self._served = 0
 
     def begin(self, channel: Channel) -> None:
         """Publish and take; the channel keeps the order."""
         properties = Properties(type=PROBE, message_id=self._name, expiration=_PROBE_LIVES, delivery_mode=1)
         channel.publish(Message(self._queue, properties, b""))
-        channel.get(self._queue, lambda delivery: self._first(channel, delivery))
+        self._take(channel, self._first)
 
     def refused(self, _channel: Channel, error: BrokerError, _code: int) -> None:
         """End without a result: the broker closed the channel, since somebody uses the queue, or may not delete it."""
         logger.debug("Queue %s was not tried: %s", self._queue, error)
         self._then(False)
 
-    def _first(self, channel: Channel, delivery: Delivery | None) -> None:
-        if self._is_own(channel, delivery):
-            assert delivery is not None
-            channel.reject(delivery.tag, requeue=True)
-            channel.get(self._queue, lambda again: self._second(channel, again))
+    def _take(self, channel: Channel, own: Callable[[Channel, Delivery], object]) -> None:
+        """Take messages until the trial's own comes; end without a verdict where it does not."""
 
-    def _second(self, channel: Channel, delivery: Delivery | None) -> None:
-        if not self._is_own(channel, delivery):
-            return
-        assert delivery is not None
+        def taken(delivery: Delivery | None) -> None:
+            if delivery is None:
+                # Somebody else took it.
+                self._end(channel, marks=False)
+            elif delivery.properties.type != PROBE:
+                self._served += 1
+                self._serve(delivery)
+                self._take(channel, own)
+            elif delivery.properties.message_id != self._name:
+                # Another server's: it is not left behind, where it would keep all from trying; that one tries again.
+                channel.reject(delivery.tag, requeue=False)
+                self._take(channel, own)
+            else:
+                own(channel, delivery)
+
+        if self._served < _MOST_SERVED:
+            channel.get(self._queue, taken)
+        else:
+            self._end(channel, marks=False)
+
+    def _first(self, channel: Channel, delivery: Delivery) -> None:
+        channel.reject(delivery.tag, requeue=True)
+        self._take(channel, self._second)
+
+    def _second(self, channel: Channel, delivery: Delivery) -> None:
         channel.reject(delivery.tag, requeue=False)
         if delivery.redelivered:
             self._end(channel, marks=True)
             return
         logger.warning(
             "Queue %s does not mark what it delivers again, as calls that must not run twice need: RabbitMQ lost its "
-            "count when a node was stopped. The queue, which is empty, is made anew",
+            "count when a node was stopped. The queue, where it is empty, is made anew",
             self._queue,
         )
         channel.delete(self._queue, lambda: self._end(channel, marks=False))
 
-    def _is_own(self, channel: Channel, delivery: Delivery | None) -> bool:
-        """Return whether it is this trial's message; where it is not, end without a verdict."""
-        if delivery is None:
-            # Somebody else took it.
-            self._end(channel, marks=False)
-        elif delivery.properties.type != PROBE:
-            # The channel stays open: what becomes of the message is settled on it.
-            self._serve(delivery)
-            self._then(False)
-        elif delivery.properties.message_id != self._name:
-            # Another server tries the queue at this moment.
-            channel.reject(delivery.tag, requeue=True)
-            self._end(channel, marks=False)
-        else:
-            return True
-        return False
-
     def _end(self, channel: Channel, *, marks: bool) -> None:
-        channel.close()
+        # With calls that were taken here it stays open: they are acknowledged on it.
+        if not self._served:
+            channel.close()
         self._then(marks)

@@ -53,7 +53,7 @@ _WAKE_ANOTHER = 0.001
 #: Seconds until the first sign of life after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
 #: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
-_MOST_TRIALS, _TRY_AGAIN = 6, (0.02, 0.06)
+_MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
 #: Seconds until a consumer that the broker ended is set up again.
 _CONSUME_AGAIN = 0.5
 #: Seconds between two looks at what runs, while a server drains without a connection.
@@ -261,7 +261,7 @@ class Server:
                 self._begin(queue, channel)
             elif state.messages:
                 # Another server's trial, or calls: the one is over in a moment, with the others it can't be tried.
-                self._connection.loop.call_later(random.uniform(*_TRY_AGAIN), again)  # noqa: S311 - no secret
+                again()
             else:
                 try_marks(
                     self._connection,
@@ -271,7 +271,9 @@ class Server:
                 )
 
         def again() -> None:
-            self._declare(queue, channel, trials - 1)
+            # By chance, so that servers that start together don't disturb each other's trials for ever.
+            delay = random.uniform(*_TRY_AGAIN)  # noqa: S311 - no secret
+            self._connection.loop.call_later(delay, lambda: self._declare(queue, channel, trials - 1))
 
         if channel.is_open:
             channel.declare(queue, declared)

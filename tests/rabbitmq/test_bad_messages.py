@@ -239,6 +239,30 @@ def test_odd_properties_do_not_stop_the_server(raw: Raw, served: Service, odd: s
     assert everything_is_settled(raw, served)
 
 
+@pytest.mark.parametrize("field", ["reply_to", "correlation_id", "type", "message_id", "content_type"])
+def test_a_property_that_is_no_text_stops_nothing(raw: Raw, served: Service, field: str) -> None:
+    for _ in range(20):
+        properties = {"reply_to": raw.reply_queue, "headers": {"alive": True}, field: b"\xff no text"}
+        raw.send(served.queue, b"[[21],{}]", **{"content_type": "application/json", "type": "double", **properties})
+
+    def answered() -> bool:
+        raw.connection.process_data_events(0.01)
+        return len(raw.replies) == (0 if field == "reply_to" else 20)
+
+    until(answered, what="the answers")
+    assert everything_is_settled(raw, served)
+
+
+def test_a_dead_letter_queue_that_takes_no_more_stops_nothing(raw: Raw, served: Service) -> None:
+    arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    raw.channel.queue_declare(dead_letter_queue(served.queue), durable=True, arguments=arguments)
+    # More than there are threads: each would take a place for good.
+    for _ in range(20):
+        raw.send(served.queue, b"no call", content_type="application/json", type="double")
+    assert everything_is_settled(raw, served)
+    raw.channel.queue_delete(dead_letter_queue(served.queue))
+
+
 def test_a_message_whose_headers_pika_cant_read_does_not_end_the_connection(raw: Raw, served: Service) -> None:
     """A timestamp of the year 60 000 is valid AMQP; it raises in pika, and used to come back for ever."""
     import pika.data
