@@ -39,10 +39,10 @@ fields = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
     max_leaves=4,
 )
-names = (
-    st.sampled_from(["deadline", "attempt", "alive", "idempotent", "chunk", "crashes", "x-death", "traceparent"])
-    | texts
-)
+#: pika reads it as bytes.
+NO_TEXT = b"\xff no text"
+known = ["deadline", "attempt", "alive", "idempotent", "chunk", "crashes", "x-death", "traceparent"]
+names = st.sampled_from(known) | texts
 bodies = (
     st.binary(max_size=200)
     | values.map(msgpack.packb)
@@ -63,8 +63,7 @@ messages = st.tuples(
             "content_encoding": st.sampled_from(["utf-8", "gzip"]) | texts,
             "correlation_id": texts | st.just(NO_TEXT),
             "message_id": texts,
-            "reply_to": st.sampled_from(["nobody.has.this.queue", "", "amq.rabbitmq.reply-to.x", b"\xff no text"])
-            | texts,
+            "reply_to": st.sampled_from(["nobody.has.this.queue", "", "amq.rabbitmq.reply-to.x", NO_TEXT]) | texts,
             "timestamp": st.integers(0, 2**63 - 1),
             "delivery_mode": st.sampled_from([1, 2]),
             "priority": st.integers(0, 255),
