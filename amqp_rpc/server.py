@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import threading
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Self
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
+from amqp_rpc.consumers import Consumers
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.envelope import Message
@@ -25,7 +25,6 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
-from amqp_rpc.marking import try_marks
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
@@ -41,7 +40,7 @@ from amqp_rpc.settings import (
     positive,
 )
 from amqp_rpc.topology import DIRECT_REPLY_TO
-from amqp_rpc.transport import Delivery, QueueState
+from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +51,6 @@ _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _WAKE_ANOTHER = 0.001
 #: Seconds until the first sign of life after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
-#: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
-_MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
-#: Seconds until a consumer that the broker ended is set up again.
-_CONSUME_AGAIN = 0.5
 #: Seconds between two looks at what runs, while a server drains without a connection.
 _LOOK_AGAIN = 0.1
 #: Seconds for saying good-bye to the broker.
@@ -150,13 +145,18 @@ class Server:
         self._failure: AmqpRpcError | None = None
         # From here on: the owner's alone.
         self._not_ready = {"replies", *self.functions}
-        self._consumers: dict[str, tuple[Channel, str]] = {}
-        self._setting_up: set[str] = set()
-        self._cancelling: set[str] = set()
+        self._consumers = Consumers(
+            self._connection,
+            self._dispatchers,
+            prefetch=self.prefetch,
+            deliver=self._deliver,
+            ready=self._part_ready,
+            refused=self._refused,
+            changed=self._check_drained,
+        )
         self._in_hand = InHand()
         self._telling = False
         self._hoping = False
-        self._draining = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Connect and begin to serve; return once every queue is consumed.
@@ -214,18 +214,15 @@ class Server:
         self.stop()
 
     def on_open(self) -> None:
-        """Declare the queues and consume them, each on a channel of its own: an error of one leaves the others."""
-        for queue in self._dispatchers if not self._draining else ():
-            self._consume(queue)
+        """Consume the queues."""
+        self._consumers.begin()
 
     def on_unblocked(self) -> None:
         """Do nothing: this connection holds nothing back."""
 
     def on_lost(self, error: BrokerError) -> None:
         """Forget the consumers; what is in hand will be answered all the same, and given to a server again."""
-        self._consumers.clear()
-        self._setting_up.clear()
-        self._cancelling.clear()
+        self._consumers.lost()
         self._check_drained()
         if not self._connection.was_open:
             self._failed(error)
@@ -235,79 +232,11 @@ class Server:
             self._failure = error
             self._started.set()
 
-    def _consume(self, queue: str) -> None:
-        if queue in self._consumers or queue in self._setting_up:
-            return
-        self._setting_up.add(queue)
-
-        def opened(channel: Channel) -> None:
-            channel.prefetch(self.prefetch)
-            self._declare(queue, channel, _MOST_TRIALS)
-
-        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
-            self._consumer_gone(queue)
-            if not self._started.is_set() and code != _NOT_FOUND:
-                self._failed(_refusal(queue, error, code))
-            else:
-                logger.warning("%s; consuming %s again", error, queue)
-
-        self._connection.open_channel(opened, closed)
-
-    def _declare(self, queue: str, channel: Channel, trials: int) -> None:
-        """Declare the queue, and have it tried where nobody was there: perhaps its node was restarted."""
-
-        def declared(state: QueueState) -> None:
-            if state.consumers or not trials:
-                self._begin(queue, channel)
-            elif state.messages:
-                # Another server's trial, or calls: the one is over in a moment, with the others it can't be tried.
-                again()
-            else:
-                try_marks(
-                    self._connection,
-                    queue,
-                    then=lambda marks: self._begin(queue, channel) if marks else again(),
-                    serve=lambda delivery: self._deliver(queue, self._dispatchers[queue], delivery),
-                )
-
-        def again() -> None:
-            # By chance, so that servers that start together don't disturb each other's trials for ever.
-            delay = random.uniform(*_TRY_AGAIN)  # noqa: S311 - no secret
-            self._connection.loop.call_later(delay, lambda: self._declare(queue, channel, trials - 1))
-
-        if channel.is_open:
-            channel.declare(queue, declared)
-
-    def _begin(self, queue: str, channel: Channel) -> None:
-        self._setting_up.discard(queue)
-        if self._draining or not channel.is_open:
-            channel.close()
-            return
-
-        def cancelled() -> None:
-            logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
-            channel.close()
-            self._consumer_gone(queue)
-
-        tag = channel.consume(
-            queue,
-            lambda delivery: self._deliver(queue, self._dispatchers[queue], delivery),
-            acknowledge=True,
-            then=lambda: self._part_ready(queue),
-            on_cancelled=cancelled,
-        )
-        self._consumers[queue] = (channel, tag)
-
-    def _consumer_gone(self, queue: str) -> None:
-        def once_more() -> None:
-            if not self._draining and self._connection.is_open:
-                self._consume(queue)
-
-        self._consumers.pop(queue, None)
-        self._setting_up.discard(queue)
-        self._cancelling.discard(queue)
-        self._check_drained()
-        self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
+    def _refused(self, queue: str, error: BrokerError, code: int) -> None:
+        if self._started.is_set() or code == _NOT_FOUND:
+            logger.warning("%s; consuming %s again", error, queue)
+        else:
+            self._failed(_refusal(queue, error, code))
 
     def _part_ready(self, part: str) -> None:
         self.counters["consumed"] += part in self._dispatchers
@@ -315,7 +244,8 @@ class Server:
         if not self._not_ready:
             self._started.set()
 
-    def _deliver(self, queue: str, dispatcher: Dispatcher, delivery: Delivery) -> None:
+    def _deliver(self, queue: str, delivery: Delivery) -> None:
+        dispatcher = self._dispatchers[queue]
         self._in_hand.take(delivery)
         if not self._telling:
             self._telling = True
@@ -401,18 +331,11 @@ class Server:
         self._check_drained()
 
     def _drain(self) -> None:
-        self._draining = True
-        for queue, (channel, tag) in list(self._consumers.items()):
-            if channel.cancel(tag, lambda queue=queue: self._cancelled(queue)):  # type: ignore[misc] # bound now
-                self._cancelling.add(queue)
-        self._check_drained()
-
-    def _cancelled(self, queue: str) -> None:
-        self._cancelling.discard(queue)
+        self._consumers.end()
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if not self._draining or self._cancelling:
+        if not self._consumers.ended:
             return
         if not len(self._in_hand):
             # The acknowledgements must have left before the connection is closed.

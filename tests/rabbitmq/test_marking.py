@@ -109,7 +109,7 @@ def test_a_server_that_is_stopped_during_the_trial_consumes_nothing(
         until(lambda: trials, what="the trial of the new queue")
         stopped = threading.Thread(target=server.stop)
         stopped.start()
-        until(lambda: server._draining, what="the drain")
+        until(lambda: server._consumers._ending, what="the drain")
         server._connection.post(trials[0])
         go_on.set()
         stopped.join(20)

@@ -31,6 +31,7 @@ LAYERS = {
         "handlers",
         "in_hand",
         "marking",
+        "consumers",
         "replies",
         "client",
         "server",

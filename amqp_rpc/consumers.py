@@ -1,0 +1,157 @@
+"""The consumers of a server, one for each queue: set up, set up again, and ended; belongs to the connection's owner."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.marking import try_marks
+from amqp_rpc.transport import Delivery, QueueState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until a consumer that the broker ended is set up again.
+_CONSUME_AGAIN = 0.5
+#: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
+_MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
+
+
+class Consumers:
+    """Declares queues and consumes them, each on a channel of its own: an error of one leaves the others.
+
+    Args:
+        connection: Which it is told of the losses of.
+        queues: Their names.
+        prefetch: Deliveries of each queue that are not acknowledged, at most.
+        deliver: Called with a queue and a delivery.
+        ready: Called with a queue each time the broker has agreed to a consumer.
+        refused: Called with a queue, the error and AMQP's reply code when the broker closed its channel.
+        changed: Called when one was ended, or is not set up any more: see `ended`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        queues: Iterable[str],
+        *,
+        prefetch: int,
+        deliver: Callable[[str, Delivery], object],
+        ready: Callable[[str], object],
+        refused: Callable[[str, BrokerError, int], object],
+        changed: Callable[[], object],
+    ) -> None:
+        self._connection = connection
+        self._queues = tuple(queues)
+        self._prefetch = prefetch
+        self._deliver = deliver
+        self._ready = ready
+        self._refused = refused
+        self._changed = changed
+        self._consuming: dict[str, tuple[Channel, str]] = {}
+        self._setting_up: set[str] = set()
+        self._cancelling: set[str] = set()
+        self._ending = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be delivered, after `end`."""
+        return self._ending and not (self._setting_up or self._cancelling)
+
+    def begin(self) -> None:
+        """Consume all queues, over a connection that has just been opened."""
+        for queue in self._queues:
+            self._consume(queue)
+
+    def lost(self) -> None:
+        """Forget all of them: they are gone with their connection."""
+        self._consuming.clear()
+        self._setting_up.clear()
+        self._cancelling.clear()
+
+    def end(self) -> None:
+        """Have no more delivered; what was, stays to be acknowledged."""
+        self._ending = True
+        for queue, (channel, tag) in list(self._consuming.items()):
+            if channel.cancel(tag, lambda queue=queue: self._cancelled(queue)):  # type: ignore[misc] # bound now
+                self._cancelling.add(queue)
+
+    def _consume(self, queue: str) -> None:
+        if self._ending or queue in self._consuming or queue in self._setting_up:
+            return
+        self._setting_up.add(queue)
+
+        def opened(channel: Channel) -> None:
+            channel.prefetch(self._prefetch)
+            self._declare(queue, channel, _MOST_TRIALS)
+
+        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
+            self._refused(queue, error, code)
+            self._gone(queue)
+
+        self._connection.open_channel(opened, closed)
+
+    def _declare(self, queue: str, channel: Channel, trials: int) -> None:
+        """Declare the queue, and have it tried where nobody was there: perhaps its node was restarted."""
+
+        def declared(state: QueueState) -> None:
+            if state.consumers or self._ending or not trials:
+                self._begin(queue, channel)
+            elif state.messages:
+                # Another server's trial, or calls: the one is over in a moment, with the others it can't be tried.
+                again()
+            else:
+                try_marks(
+                    self._connection,
+                    queue,
+                    then=lambda marks: self._begin(queue, channel) if marks else again(),
+                    serve=lambda delivery: self._deliver(queue, delivery),
+                )
+
+        def again() -> None:
+            # By chance, so that servers that start together don't disturb each other's trials for ever.
+            delay = random.uniform(*_TRY_AGAIN)  # noqa: S311 - no secret
+            self._connection.loop.call_later(delay, lambda: self._declare(queue, channel, trials - 1))
+
+        if channel.is_open:
+            channel.declare(queue, declared)
+
+    def _begin(self, queue: str, channel: Channel) -> None:
+        if not channel.is_open:
+            return  # it was closed meanwhile, or its connection lost: that has been seen to
+        self._setting_up.discard(queue)
+        if self._ending:
+            channel.close()
+            self._changed()
+            return
+
+        def cancelled() -> None:
+            logger.warning("The broker ended the consumer of %s (was the queue deleted?); consuming it again", queue)
+            channel.close()
+            self._gone(queue)
+
+        tag = channel.consume(
+            queue,
+            lambda delivery: self._deliver(queue, delivery),
+            acknowledge=True,
+            then=lambda: self._ready(queue),
+            on_cancelled=cancelled,
+        )
+        self._consuming[queue] = (channel, tag)
+
+    def _gone(self, queue: str) -> None:
+        def once_more() -> None:
+            if self._connection.is_open:
+                self._consume(queue)
+
+        self._consuming.pop(queue, None)
+        self._setting_up.discard(queue)
+        self._cancelled(queue)
+        self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
+
+    def _cancelled(self, queue: str) -> None:
+        self._cancelling.discard(queue)
+        self._changed()
