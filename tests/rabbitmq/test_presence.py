@@ -20,6 +20,7 @@ from amqp_rpc import (
     Service,
     Unroutable,
 )
+from amqp_rpc.broker import Node
 from amqp_rpc.settings import Address
 from tests.rabbitmq.conftest import Raw
 
@@ -145,6 +146,18 @@ def test_a_wrong_virtual_host_is_refused(url: str) -> None:
     wrong = f"amqp://guest:guest@{address.host}:{address.port}/nowhere"
     with Client(wrong, timeout=20) as client, pytest.raises(AccessRefused, match="virtual host 'nowhere'"):
         client.call("fib", 30)
+
+
+@pytest.mark.node
+def test_a_user_who_may_not_have_a_reply_queue_is_told_at_once(new_node: Callable[..., Node]) -> None:
+    node = new_node()
+    node.ctl("add_user", "limited", "limited")
+    node.ctl("set_permissions", "limited", "^rpc_queue", ".*", ".*")
+    with Client(node.url.replace("guest:guest", "limited:limited"), timeout=60) as client:
+        for _ in range(2):
+            with pytest.raises(AccessRefused, match=r"403 ACCESS_REFUSED .* refused for user 'limited'") as caught:
+                client.call("fib", 30)
+            assert not caught.value.may_have_run
 
 
 def test_an_unknown_host_is_said() -> None:
