@@ -27,6 +27,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service import Function, default_function
+from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Dispatcher:
         max_message_size: The most bytes of a body, in either direction.
         tracebacks: Whether error replies carry the handler's traceback.
         clock: Unix time in seconds.
+        clock_skew: Seconds by which it may differ from a caller's.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Dispatcher:
         max_message_size: int,
         tracebacks: bool,
         clock: Callable[[], float] = time.time,
+        clock_skew: float = DEFAULT_CLOCK_SKEW,
     ) -> None:
         self._functions = functions
         self._default = default_function(functions)
         self._limit = max_message_size
         self._tracebacks = tracebacks
         self._clock = clock
+        self._clock_skew = clock_skew
 
     def asynchronous(self, properties: Properties) -> bool:
         """Return whether the delivery is for an ``async def`` function."""
@@ -107,7 +111,7 @@ class Dispatcher:
 
     def expired(self, request: Request) -> bool:
         """Return whether nobody waits for the answer any more."""
-        return request.expired(self._clock())
+        return request.expired(self._clock(), clock_skew=self._clock_skew)
 
     def returned(self, request: Request, function: Function, result: Any) -> Answer:
         """Return the answer for a result."""

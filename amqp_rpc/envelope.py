@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqp_rpc.codec import base_type
+from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 #: What ``type`` says of a reply.
 RESULT: Final = "result"
@@ -22,9 +23,6 @@ APPLICATION: Final = "amqp_rpc"
 ALIVE: Final = "alive"
 #: A message by which a server tries its queue; whoever gets another's lets it go.
 PROBE: Final = "amqp_rpc.probe"
-
-#: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
-CLOCK_SKEW_ALLOWANCE = 1.0
 
 
 @dataclass(slots=True)
@@ -96,13 +94,14 @@ class Request:
             body=body,
         )
 
-    def expired(self, now: float) -> bool:
+    def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
         """Return whether nobody waits for the answer any more.
 
         Args:
             now: Unix time in seconds.
+            clock_skew: Seconds by which the clocks may differ.
         """
-        return self.deadline is not None and now > self.deadline + CLOCK_SKEW_ALLOWANCE
+        return self.deadline is not None and now > self.deadline + clock_skew
 
 
 def request_properties(

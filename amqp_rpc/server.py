@@ -29,6 +29,7 @@ from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service, merge
 from amqp_rpc.settings import (
+    DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -71,6 +72,8 @@ class Server:
         heartbeat: Seconds between heartbeats (10.0); they go on while handlers run.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
         tracebacks: Whether error replies carry the handler's traceback (True).
+        clock_skew: Seconds by which the callers' clocks may differ from this one's (1.0): a call that comes so much
+            later than its deadline is run all the same.
 
     Raises:
         ConfigurationError: A setting is out of range, or two functions have one name.
@@ -89,6 +92,7 @@ class Server:
         heartbeat: float = DEFAULT_HEARTBEAT,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         tracebacks: bool = True,
+        clock_skew: float = DEFAULT_CLOCK_SKEW,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -96,6 +100,8 @@ class Server:
         count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
         positive("heartbeat", heartbeat, most=60_000)
         count("max_message_size", max_message_size)
+        if clock_skew != 0:
+            positive("clock_skew", clock_skew)
         self.addresses = broker_addresses(url)
         self.threads = threads
         self.prefetch = prefetch or threads
@@ -106,7 +112,9 @@ class Server:
         #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
         self._dispatchers = {
-            queue: Dispatcher(functions, max_message_size=max_message_size, tracebacks=tracebacks)
+            queue: Dispatcher(
+                functions, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
+            )
             for queue, functions in self.functions.items()
         }
         self._handlers = Handlers(threads)

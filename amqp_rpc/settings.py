@@ -30,6 +30,8 @@ DEFAULT_MAX_PENDING_BYTES = 256 * 1024 * 1024
 DEFAULT_THREADS = 8
 #: Seconds that one attempt to connect may take (name look-up, TCP, TLS and the AMQP handshake).
 CONNECT_TIMEOUT = 10.0
+#: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
+DEFAULT_CLOCK_SKEW = 1.0
 #: Seconds between two signs of life of the calls that a server has in hand.
 SIGN_INTERVAL = 0.5
 #: Seconds that a server waits for running handlers when it is told to stop.

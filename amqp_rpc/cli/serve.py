@@ -18,7 +18,13 @@ from amqp_rpc.cli.failing import one_line_errors
 from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.loading import load
 from amqp_rpc.server import Server
-from amqp_rpc.settings import DEFAULT_DRAIN_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_THREADS
+from amqp_rpc.settings import (
+    DEFAULT_CLOCK_SKEW,
+    DEFAULT_DRAIN_TIMEOUT,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_THREADS,
+)
 from amqp_rpc.supervisor import PIPES, Supervisor, follow_parent
 
 _EPILOG = f"""\b
@@ -52,6 +58,9 @@ _LEVELS = ["debug", "info", "warning", "error"]
     help="Seconds that running calls get to finish when it is told to stop.",
 )
 @option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback of what a function raises.")
+@option(
+    "clock-skew", type=float, default=DEFAULT_CLOCK_SKEW, metavar="SECONDS", help="By which callers' clocks may differ."
+)
 @option("log-level", type=click.Choice(_LEVELS), default="warning", help="What is logged, on standard error.")
 def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
     """Run the functions of services until Ctrl-C."""
