@@ -15,7 +15,7 @@ from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amqp_rpc import codec, verdicts
+from amqp_rpc import codec, forks, verdicts
 from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.channel import Channel
@@ -44,17 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often this process is a fork of a fork: a client belongs to the process that made it, as its threads do.
-_forks = 0
-
-
-def _forked() -> None:
-    global _forks  # noqa: PLW0603 - a fork is an event of the whole process
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
 
 class Caller:
     """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
@@ -80,7 +69,7 @@ class Caller:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
-        self._forks = _forks
+        self._generation = forks.generation()
         # From here on: the owner's alone.
         self._channel: Channel | None = None
         self._reply_queue: str | None = None
@@ -104,7 +93,7 @@ class Caller:
             Overloaded: None of them ended until the call's deadline.
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        if self._forks != _forks:
+        if self._generation != forks.generation():
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
         if not self.capacity.take(len(call.body), call.expires_at):
             raise Overloaded(verdicts.too_many(call, len(self.pending)))
@@ -123,7 +112,7 @@ class Caller:
         if not connection.alive:
             # It ended between the look and the post: nobody may ever read what was posted.
             gone = NotSent(verdicts.unsent(call, "the client's connection has just ended"))
-            self._end(call, _fresh(self._last_error) if self._last_error else gone)
+            self._end(call, verdicts.fresh(self._last_error) if self._last_error else gone)
 
     def give_up(self, call: PendingCall) -> bool:
         """Take a call out of the table of pending ones; return whether it was there. Any thread."""
@@ -136,13 +125,13 @@ class Caller:
 
     def abandon(self) -> None:
         """Close without waiting: nobody holds the client any more."""
-        if self._forks == _forks and self._connection is not None:
+        if self._generation == forks.generation() and self._connection is not None:
             self._closed = True
             self._connection.begin_close()
 
     def close(self, timeout: float) -> None:
         """End every call that is under way, and the connection."""
-        if self._forks != _forks:
+        if self._generation != forks.generation():
             return  # the connection is the parent's, and so is its end
         with self._lock:
             self._closed = True
@@ -172,9 +161,7 @@ class Caller:
         self._last_error = error
         if not self._owned().was_open:
             # In this order: who hears of the end may call again at once, over a new connection with a new owner.
-            self._unsent.clear()
-            for _, call in self.pending:
-                self._end(call, _fresh(error))
+            self._end_all(error)
             return
         self._unsent.extend(waiting)
         self._lose_written(str(error))
@@ -238,9 +225,7 @@ class Caller:
         self._closed_in_a_row += 1
         if isinstance(error, AccessRefused):
             # No permission for a reply queue: nothing can be called, and waiting for the deadline would not help.
-            self._unsent.clear()
-            for _, call in self.pending:
-                self._end(call, _fresh(error))
+            self._end_all(error)
         delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
         logger.warning("%s; opening another in %.1f s", error, delay)
         self._owned().loop.call_later(delay, self._reopen)
@@ -396,14 +381,14 @@ class Caller:
             else str(self._last_error or f"no connection to {self._addresses} yet"),
         )
 
+    def _end_all(self, error: BrokerError) -> None:
+        self._unsent.clear()
+        for _, call in self.pending:
+            self._end(call, verdicts.fresh(error))
+
     def _end(self, call: PendingCall, error: AmqpRpcError) -> None:
         if call.attempt > 1 and not error.may_have_run:
             # This attempt did not run, but an earlier one was sent.
             error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
         if self.give_up(call):
             call.set_exception(error)
-
-
-def _fresh(error: BrokerError) -> BrokerError:
-    """Return a copy: each call raises an exception of its own, with its own traceback."""
-    return type(error)(*error.args)

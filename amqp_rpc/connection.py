@@ -1,5 +1,7 @@
 """One AMQP connection, and its reconnects; the only importer of pika. What runs here runs on its owner's thread.
 
+It is longer than others: whatever needs pika's own classes, the words for its errors too, has to be in this file.
+
 Other threads hand over work with `Connection.post`. The owner answers heartbeats, however long handlers take, and
 comes back by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
 """

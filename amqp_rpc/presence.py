@@ -82,8 +82,7 @@ class Presence:
             self._unserved(queue, Unroutable, verdicts.no_queue(queue, self._addresses))
             return
         for call in self._waiting.pop(queue, ()):
-            # Each call raises an exception of its own, with its own traceback.
-            self._end(call, type(error)(*error.args))
+            self._end(call, verdicts.fresh(error))
 
     def _unserved(self, queue: str, error: type[AmqpRpcError], message: str) -> None:
         patient = []

@@ -71,9 +71,9 @@ class Replies:
         self._unsent: deque[tuple[Message, Delivery]] = deque()
         self._leaving: list[tuple[Message, Delivery]] = []
         self._sending: deque[list[tuple[Message, Delivery]]] = deque()
-        #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         #: Queues that exist with other arguments than ours: they are not declared again.
         self._found: set[str] = set()
+        #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         self._kept: dict[int, tuple[Message, Delivery]] = {}
         #: How often the broker did not take each of them.
         self._refusals: Counter[int] = Counter()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from amqp_rpc.calls import PendingCall
-from amqp_rpc.errors import AmqpRpcError, CallTimeout, NoServer, NotSent
+from amqp_rpc.errors import AmqpRpcError, BrokerError, CallTimeout, NoServer, NotSent
 from amqp_rpc.settings import Addresses
 
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
+
+
+def fresh(error: BrokerError) -> BrokerError:
+    """Return a copy: each call raises an exception of its own, with its own traceback."""
+    return type(error)(*error.args)
 
 
 def lost(call: PendingCall, cause: str) -> str:

@@ -14,7 +14,7 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 
 #: Every module and its layer; a folder stands for all that is in it. Whoever adds a module says here where it belongs.
 LAYERS = {
-    0: ["errors", "deadline", "settings"],
+    0: ["errors", "deadline", "forks", "settings"],
     1: ["codec", "failures", "envelope", "topology"],
     2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
     3: ["loop", "owner", "acks", "frames", "stream", "dialing", "transport", "channel", "connection"],
