@@ -113,7 +113,9 @@ class AsyncClient(AsyncForms):
         count("in_flight", in_flight)
         count("chunksize", chunksize)
         arguments = zip(*iterables, strict=False)
-        send = self._client.chunks(function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server)
+        send = self._client.chunks(
+            function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server, awaited=False
+        )
         messages = max(1, in_flight // chunksize)
         waiting: deque[asyncio.Future[list[Any]]] = deque()
         try:

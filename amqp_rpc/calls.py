@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from amqp_rpc import callbacks
+from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import AmqpRpcError
 
@@ -26,6 +28,12 @@ class Ends(Protocol):
 
     def expire(self, call: PendingCall) -> None:
         """End a call whose time is over."""
+
+    def ended(self) -> None:
+        """Take note that a call was ended by a thread that is not at the connection's work."""
+
+    def wait(self, call: PendingCall, until: float) -> None:
+        """Wait for a call's end, until that time on the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -53,6 +61,7 @@ class PendingCall(Future[Any]):
         idempotent: bool,
         wait_for_server: bool,
         chunk: bool,
+        awaited: bool,
         read: Callable[[Reply], Any],
     ) -> None:
         super().__init__()
@@ -66,6 +75,8 @@ class PendingCall(Future[Any]):
         self.idempotent = idempotent
         self.wait_for_server = wait_for_server
         self.chunk = chunk
+        #: Whether the thread that sends it waits for it next.
+        self.awaited = awaited
         #: Whether the request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1
@@ -109,6 +120,7 @@ class PendingCall(Future[Any]):
         cancelled = super().cancel()
         # Only this tells those who wait with concurrent.futures.wait() and as_completed().
         self.set_running_or_notify_cancel()
+        self._caller.ended()
         return cancelled
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
@@ -120,19 +132,24 @@ class PendingCall(Future[Any]):
             super().add_done_callback(lambda future: callbacks.run(fn, future))
 
     def _wait(self, timeout: float | None) -> None:
-        left = self.expires_at - time.monotonic() + _GRACE
         if self.done():
             return
-        if timeout is not None and timeout < left:
-            super().exception(timeout)
+        now = time.monotonic()
+        ends = self.expires_at + _GRACE
+        if timeout is not None and now + timeout < ends:
+            self._caller.wait(self, now + timeout)
             return
-        try:
-            super().exception(max(0.0, left))
-        except TimeoutError:
+        self._caller.wait(self, ends)
+        if not self.done():
             # The owner is late, or stuck in a name look-up: the promise is that a call ends by its deadline.
             self._caller.expire(self)
             # Where it was taken already, whoever took it is about to say what became of it.
-            super().exception(_VERDICT)
+            self.wait(time.monotonic() + _VERDICT)
+
+    def wait(self, until: float) -> None:
+        """Wait for the end, at most until that time on the monotonic clock, while another thread reads the reply."""
+        with contextlib.suppress(TimeoutError, CancelledError):
+            super().exception(Deadline(until).remaining())
 
     def _opened(self, reply: Reply) -> tuple[Any, BaseException | None]:
         if self._outcome is None:

@@ -11,6 +11,7 @@ from amqp_rpc.acks import Acks
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.frames import Publisher
+from amqp_rpc.loop import where_signals_raise
 from amqp_rpc.stream import Stream
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -117,6 +118,8 @@ class Channel:
             try:
                 on_delivery(Delivery(self, delivery_tag, redelivered, properties, body))
             except Exception:
+                if where_signals_raise():
+                    raise
                 # Raised on, it would end the connection, as a broken stream does.
                 logger.exception("A delivery could not be taken in hand")
 
@@ -219,6 +222,8 @@ def _guarded(callback: Callable[..., object]) -> Callable[..., None]:
         try:
             callback(*arguments)
         except Exception:
+            if where_signals_raise():
+                raise
             logger.exception("A callback of a channel failed")
 
     return guarded

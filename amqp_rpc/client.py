@@ -105,6 +105,7 @@ class Client(Forms):
         timeout: float | Default,
         idempotent: bool | None,
         wait_for_server: bool,
+        awaited: bool = False,
     ) -> Future[Any]:
         seconds = self._seconds(timeout)
         target, known = _target(function)
@@ -115,6 +116,7 @@ class Client(Forms):
             idempotent=known.idempotent if known is not None and idempotent is None else bool(idempotent),
             wait_for_server=wait_for_server,
             chunk=False,
+            awaited=awaited,
             read=lambda reply: self._read(reply, known),
         )
 
@@ -182,7 +184,9 @@ class Client(Forms):
         count("in_flight", in_flight)
         count("chunksize", chunksize)
         arguments = zip(*iterables, strict=False)
-        send = self.chunks(function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server)
+        send = self.chunks(
+            function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server, awaited=True
+        )
         messages = max(1, in_flight // chunksize)
 
         def results() -> Iterator[Any]:
@@ -212,8 +216,17 @@ class Client(Forms):
         *,
         timeout: float | Default,
         wait_for_server: bool,
+        awaited: bool,
     ) -> Iterator[Future[list[Any]]]:
         """Send calls, each time the iterator is asked for the next message; for `map` of this client and the async one.
+
+        Args:
+            function: As for `call`.
+            arguments: The positional ones of each call.
+            size: How many calls travel in one message.
+            timeout: As for `map`.
+            wait_for_server: As for `call`.
+            awaited: Whether the thread that asks waits for the results.
 
         Yields:
             A future of a message's results, in their order; a call that failed has its error there.
@@ -229,6 +242,7 @@ class Client(Forms):
                 idempotent=known is not None and known.idempotent,
                 wait_for_server=wait_for_server,
                 chunk=size > 1,
+                awaited=awaited,
                 read=lambda reply: self._read_many(reply, known),
             )
 
@@ -280,6 +294,7 @@ class Client(Forms):
         idempotent: bool,
         wait_for_server: bool,
         chunk: bool,
+        awaited: bool,
         read: Callable[[Reply], Any],
     ) -> PendingCall:
         queue, name = target
@@ -295,6 +310,7 @@ class Client(Forms):
             idempotent=idempotent,
             wait_for_server=wait_for_server,
             chunk=chunk,
+            awaited=awaited,
             read=read,
         )
         self._caller.submit(call)

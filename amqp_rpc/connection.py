@@ -26,7 +26,7 @@ from amqp_rpc.deadline import Deadline
 from amqp_rpc.dialing import Dialing, open_stream, open_tcp, resolve
 from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
-from amqp_rpc.loop import Loop
+from amqp_rpc.loop import Loop, Timer, where_signals_raise
 from amqp_rpc.owner import Owner
 from amqp_rpc.retry import backoff
 from amqp_rpc.settings import CONNECT_TIMEOUT, Address, Addresses
@@ -79,6 +79,8 @@ class Connection:
         self._heartbeat = max(1, round(heartbeat))
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
+        self._services: _Services | None = None
+        self._reconnect: Timer | None = None
         self._attempts = 0
         self._failures = 0
         #: Whether it ever was open; until then, a failure to connect is final.
@@ -89,11 +91,15 @@ class Connection:
 
     def start(self) -> None:
         """Have the owner connect."""
-        self._owner.begin(self._connect)
+        self._owner.begin(self._begin)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the owner call ``callback(*args)``; any thread may call this. Before `start` there is no owner."""
         self._owner.post(callback, *args)
+
+    def do(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback(*args)`` as the owner would, now if it can be; any thread, once it is started."""
+        self._owner.loop.do(callback, *args)
 
     @property
     def loop(self) -> Loop:
@@ -119,10 +125,6 @@ class Connection:
         """Have the connection closed, without waiting for it; any thread."""
         self.post(self._begin_close)
 
-    def is_owner(self) -> bool:
-        """Return whether the caller runs on the owner's thread."""
-        return self._owner.is_current()
-
     @property
     def alive(self) -> bool:
         """Whether it is connected or trying to be: what is posted to it will be done."""
@@ -143,7 +145,6 @@ class Connection:
             on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
                 called when the whole connection is lost: the listener hears of that.
         """
-        assert self.is_owner()
         assert self._pika is not None
         stream, frame_max = self._stream, self._pika.params.frame_max
         assert stream is not None
@@ -158,8 +159,13 @@ class Connection:
         assert self._stream is not None
         self._stream.when_sent(callback)
 
+    def _begin(self) -> None:
+        self.loop.on_interrupt(self._interrupted)
+        self._connect()
+
     def _end(self) -> None:
         if not self._ended.is_set():
+            self.loop.off_interrupt(self._interrupted)
             self._ended.set()
             self._owner.end()
 
@@ -182,13 +188,24 @@ class Connection:
             connection_attempts=1,
             client_properties={"connection_name": self._name, "product": "amqp_rpc"},
         )
+        self._services = _Services(self)
         self._pika = _PikaConnection(
             parameters,
             on_open_callback=self._opened,
             on_open_error_callback=self._not_opened,
             on_close_callback=self._lost,
-            custom_ioloop=_Services(self),
+            custom_ioloop=self._services,
         )
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Drop what may be half done, pika's object and all: only the owner makes it anew."""
+        if self._pika is None or self._services is None:
+            return
+        self._services.dropped = True
+        if self._stream is not None:
+            self._stream.discard()
+        self.loop.share(False)
+        self.post(self._gone, ConnectionLost(f"the connection to {self.address} was dropped: {error}"))
 
     def _opened(self, connection: Any) -> None:
         if self._closing:
@@ -228,7 +245,9 @@ class Connection:
         # An outage is one warning at its beginning and one at its end, however often is tried in between.
         level = logging.WARNING if self._failures == 1 or isinstance(error, AccessRefused) else logging.INFO
         logger.log(level, "%s; trying again in %.1f s", error, delay)
-        self.loop.call_later(delay, self._connect)
+        if self._reconnect is not None:
+            self._reconnect.cancel()
+        self._reconnect = self.loop.call_later(delay, self._connect)
 
     def _begin_close(self) -> None:
         self._closing = True
@@ -273,7 +292,7 @@ class _PikaConnection(SelectConnection):
         try:
             return super()._read_frame()
         except Exception:
-            if self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
+            if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
                 raise
             logger.warning("A message has properties that can't be read; it goes on without them", exc_info=True)
             # Channel, class, weight and body size stay; the flags say that no property follows.
@@ -288,6 +307,15 @@ class _Services(nbio_interface.AbstractIOServices):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._loop = connection.loop
+        #: Whether pika's object, whose services these are, is not used any more: its timers and answers are nobody's.
+        self.dropped = False
+
+    def _unless_dropped(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            if not self.dropped:
+                callback(*args)
+
+        return call
 
     def get_native_ioloop(self) -> Loop:
         return self._loop
@@ -302,10 +330,10 @@ class _Services(nbio_interface.AbstractIOServices):
         self._loop.stop()
 
     def add_callback_threadsafe(self, callback: Callable[..., None]) -> None:
-        self._loop.post(callback)
+        self._loop.post(self._unless_dropped(callback))
 
     def call_later(self, delay: float, callback: Callable[..., None]) -> Any:
-        return self._loop.call_later(delay, callback)
+        return self._loop.call_later(delay, self._unless_dropped(callback))
 
     def getaddrinfo(
         self,
@@ -317,10 +345,10 @@ class _Services(nbio_interface.AbstractIOServices):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        return resolve(self._loop, on_done, host, port, family, socktype, proto, flags)
+        return resolve(self._loop, self._unless_dropped(on_done), host, port, family, socktype, proto, flags)
 
     def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Callable[..., None]) -> Any:
-        return open_tcp(self._loop, sock, resolved_addr, on_done)
+        return open_tcp(self._loop, sock, resolved_addr, self._unless_dropped(on_done))
 
     def create_streaming_connection(
         self,
@@ -335,7 +363,7 @@ class _Services(nbio_interface.AbstractIOServices):
                 self._connection.attach(result[0])
             on_done(result)
 
-        return open_stream(self._loop, sock, protocol_factory, made, ssl_context, server_hostname)
+        return open_stream(self._loop, sock, protocol_factory, self._unless_dropped(made), ssl_context, server_hostname)
 
 
 for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):

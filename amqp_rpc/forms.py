@@ -96,7 +96,13 @@ class Forms(ABC):
             832040
         """
         future = self._start(
-            function, args, kwargs, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server
+            function,
+            args,
+            kwargs,
+            timeout=timeout,
+            idempotent=idempotent,
+            wait_for_server=wait_for_server,
+            awaited=True,
         )
         try:
             return future.result()
@@ -176,8 +182,9 @@ class Forms(ABC):
         timeout: float | Default,
         idempotent: bool | None,
         wait_for_server: bool,
+        awaited: bool = False,
     ) -> Future[Any]:
-        """Send a call."""
+        """Send a call; ``awaited``: the thread that does waits for it next."""
 
 
 class AsyncForms(ABC):

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds in which most calls are over, give or take.
 _SHORT = 0.0002
+#: Of how many calls the average is, about.
+_WEIGHT = 8
 
 
 class Handlers:
@@ -26,9 +28,21 @@ class Handlers:
 
     Args:
         threads: How many ordinary handlers run at the same time.
+        attend: Has a thread that has nothing to do fetch work itself, until there is some; returns whether it could.
+        leave: Called when the thread that did so does not come back to it.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(
+        self, threads: int, *, attend: Callable[[Callable[[], object]], bool], leave: Callable[[], object]
+    ) -> None:
+        self._attend = attend
+        self._leave = leave
+        #: Whether a thread of ours fetches work at this moment.
+        self._fetching = False
+        #: Which of them it was that did so last, until it is clear that it does not come back.
+        self._fetcher: int | None = None
+        #: Seconds that work took lately, about; who has just come is not known to be brief.
+        self._average = 1.0
         self._work: deque[Callable[[], object] | None] = deque()
         #: The threads that wait, each by the lock that it waits for; who came last is woken first: its data is warm.
         self._idle: list[threading.Lock] = []
@@ -60,7 +74,7 @@ class Handlers:
             Whether that was hoped for: then `wake_another` must be called in a moment.
         """
         self._work.append(work)
-        if not self._idle:
+        if self._fetching or not self._idle:
             return False
         if time.monotonic() - self._begun < _SHORT:
             return True
@@ -100,7 +114,7 @@ class Handlers:
         woken = threading.Lock()
         woken.acquire()
         while (work := self._take(number, woken)) is not None:
-            self._begun = time.monotonic()
+            self._begun = begun = time.monotonic()
             try:
                 work()
             except BaseException:
@@ -108,6 +122,11 @@ class Handlers:
                 logger.exception("A call could not be answered")
             # Else the last call's arguments live until the next one comes.
             del work
+            self._average += (time.monotonic() - begun - self._average) / _WEIGHT
+            if self._fetcher == number and self._average >= _SHORT:
+                # It has fetched, and will not come back to it: nobody does until the owner is told.
+                self._fetcher = None
+                self._leave()
         self._busy[number] = False
 
     def _take(self, number: int, woken: threading.Lock) -> Callable[[], object] | None:
@@ -117,6 +136,9 @@ class Handlers:
             try:
                 return self._work.popleft()
             except IndexError:
+                self._busy[number] = False
+                if self._average < _SHORT and not self._fetching and self._fetch(number):
+                    continue
                 self._idle.append(woken)
             # In this order: whoever adds work after this look finds the thread among those that wait.
             if self._work:
@@ -126,8 +148,15 @@ class Handlers:
                 except ValueError:
                     # Somebody is waking it already.
                     pass
-            self._busy[number] = False
             woken.acquire()
+
+    def _fetch(self, number: int) -> bool:
+        """Fetch work, where it was brief lately: then no thread has to be woken for it."""
+        self._fetching, self._fetcher = True, number
+        try:
+            return self._attend(self._work.__len__)
+        finally:
+            self._fetching = False
 
     def _wake(self) -> None:
         try:

@@ -22,6 +22,8 @@ class Owner:
         #: Made when it is needed: an owner of nothing holds no sockets.
         self._loop: Loop | None = None
         self._thread: threading.Thread | None = None
+        #: Whether what is posted will be done.
+        self.alive = False
         self._owned = 0
 
     @property
@@ -29,11 +31,6 @@ class Owner:
         """Its loop, once it has begun."""
         assert self._loop is not None
         return self._loop
-
-    @property
-    def alive(self) -> bool:
-        """Whether what is posted will be done."""
-        return self._thread is not None and self._thread.is_alive()
 
     def begin(self, connect: Callable[[], object]) -> None:
         """Own one more connection, which this opens; any thread."""
@@ -44,6 +41,7 @@ class Owner:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._loop.post(connect)
                 self._thread.start()
+                self.alive = True
             else:
                 self.loop.post(connect)
 
@@ -52,16 +50,13 @@ class Owner:
         with self._lock:
             self._owned -= 1
             if not self._owned:
+                self.alive = False
                 self.loop.stop()
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have the thread call ``callback(*args)``; any thread. Before the first `begin` there is nobody to do it."""
         if self._loop is not None:
             self._loop.post(callback, *args)
-
-    def is_current(self) -> bool:
-        """Return whether the caller runs on its thread."""
-        return self._thread is not None and threading.get_ident() == self._thread.ident
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread's end, should nothing be owned any more; return whether all is well."""

@@ -81,7 +81,7 @@ class Replies:
 
     def reply(self, message: Message, delivery: Delivery) -> None:
         """Publish a reply, and settle the delivery that it answers."""
-        self.connection.post(self._publish, message, delivery)
+        self.connection.do(self._publish, message, delivery)
 
     def tell(self, message: Message) -> None:
         """Publish what may be lost; any thread."""

@@ -117,7 +117,7 @@ class Server:
             )
             for queue, functions in self.functions.items()
         }
-        self._handlers = Handlers(threads)
+        self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.
         owner = Owner(f"amqp_rpc {name}")
@@ -178,9 +178,12 @@ class Server:
         """
         deadline = Deadline.after(timeout)
         asynchronous = any(f.asynchronous for functions in self.functions.values() for f in functions.values())
-        self._handlers.start(asynchronous=asynchronous)
         self._connection.start()
+        self._connection.loop.on_relieved(self._wake_another)
+        # No handler runs in the main thread.
+        self._connection.loop.share(True)
         self._replies.connection.start()
+        self._handlers.start(asynchronous=asynchronous)
         if not self._started.wait(deadline.remaining()):
             self._failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
         if self._failure is not None:
@@ -285,6 +288,12 @@ class Server:
                 self._hoping = True
                 self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
 
+    def _attend(self, done: Callable[[], object]) -> bool:
+        return self._connection.loop.attend(done, returns=True)
+
+    def _leave(self) -> None:
+        self._connection.loop.recall()
+
     def _wake_another(self) -> None:
         self._hoping = self._handlers.wake_another()
         if self._hoping:
@@ -312,7 +321,7 @@ class Server:
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
         if answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
-            self._connection.post(self._reply_directly, answer.reply, delivery)
+            self._connection.do(self._reply_directly, answer.reply, delivery)
         elif answer.reply is not None:
             self._replies.reply(answer.reply, delivery)
         elif answer.again is not None:
@@ -320,7 +329,7 @@ class Server:
         elif answer.dead_letter is not None:
             self._replies.dead_letter(queue, delivery, answer.dead_letter)
         else:
-            self._connection.post(self._acknowledge, [delivery])
+            self._connection.do(self._acknowledge, [delivery])
 
     def _reply_directly(self, message: Message, delivery: Delivery) -> None:
         if not self._direct_started:

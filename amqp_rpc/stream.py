@@ -15,8 +15,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol
 
-from amqp_rpc.frames import Deliveries
-from amqp_rpc.loop import READ, WRITE, Loop
+from amqp_rpc.deliveries import Deliveries
+from amqp_rpc.frames import METHOD
+from amqp_rpc.loop import READ, WRITE, Loop, where_signals_raise
 
 #: Bytes that one read asks for.
 READ_SIZE = 256 * 1024
@@ -95,6 +96,13 @@ class Stream:
         """Return who takes the frames."""
         return self._protocol
 
+    def discard(self) -> None:
+        """Close at once, and let the protocol hear of nothing any more."""
+        if not self._closed:
+            self._closed = True
+            self._loop.unwatch(self._sock)
+            self._sock.close()
+
     def abort(self, error: BaseException | None = None) -> None:
         """Close at once; the protocol hears of it, and of the error, in a later turn, as pika expects."""
         self._close(error)
@@ -170,21 +178,23 @@ class Stream:
             self._close(ValueError(f"{NOT_AMQP}: it sent {data[:20]!r}"))
             return
         position, end = 0, len(data)
-        take = self.deliveries.take
+        take, take_whole = self.deliveries.take, self.deliveries.take_whole
         try:
             while end - position >= _FRAME_OVERHEAD:
-                if data[position] == _PROTOCOL_HEADER:
-                    after = position + _FRAME_OVERHEAD
-                else:
-                    after = position + _size_of(data, position + 3)[0] + _FRAME_OVERHEAD
-                if after > end:
-                    break
-                if not take(data, position, after):
-                    self._feed(data[position:after])
+                after = take_whole(data, position, end) if data[position] == METHOD else 0
+                if not after:
+                    header = data[position] == _PROTOCOL_HEADER
+                    after = position + _FRAME_OVERHEAD + (0 if header else _size_of(data, position + 3)[0])
+                    if after > end:
+                        break
+                    if not take(data, position, after):
+                        self._feed(data[position:after])
                 position = after
                 if self._closed:
                     return
         except Exception as error:
+            if where_signals_raise():
+                raise
             self._close(error)
             return
         self._rest = data[position:] if position else data

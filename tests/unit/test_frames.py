@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc import frames
+from amqp_rpc.deliveries import Deliveries
 from amqp_rpc.envelope import Message, Properties
-from amqp_rpc.frames import Deliveries, Publisher
+from amqp_rpc.frames import Publisher
 
 FRAME_MAX = 4096
 NAMES = st.text(min_size=1, max_size=60).filter(lambda text: len(text.encode()) <= 255)

@@ -33,7 +33,7 @@ class Watched:
     ) -> PendingCall:
         call = PendingCall(
             Nobody(), identity, queue, "f", "application/msgpack", b"", timeout=timeout, expires_at=0.0,
-            idempotent=idempotent, wait_for_server=False, chunk=False, read=lambda reply: reply,
+            idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, read=lambda reply: reply,
         )  # fmt: skip
         self.pending.add(identity, call)
         call.written = True

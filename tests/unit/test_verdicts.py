@@ -24,7 +24,8 @@ class Nobody:
 def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
     made = PendingCall(
         Nobody(), "id", "rpc_queue", "charge", "application/msgpack", b"", timeout=2.5, expires_at=0.0,
-        chunk=False, read=lambda reply: reply, **{"idempotent": False, "wait_for_server": False, **options},
+        chunk=False, awaited=False, read=lambda reply: reply,
+        **{"idempotent": False, "wait_for_server": False, **options},
     )  # fmt: skip
     made.written, made.attempt = written, attempt
     return made
