@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from amqp_rpc.channel import Channel
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.transport import QueueState
 
 if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
     from amqp_rpc.connection import Connection
 
 #: Seconds for which an answer, or a reply from the queue's server, is proof enough that somebody is there.

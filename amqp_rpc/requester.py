@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from amqp_rpc import codec, verdicts
 from amqp_rpc.calls import PendingCall, Reply
-from amqp_rpc.channel import Channel
 from amqp_rpc.codec import MSGPACK
 from amqp_rpc.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, MaybeExecuted
@@ -25,6 +24,7 @@ from amqp_rpc.silence import Silence
 from amqp_rpc.transport import Delivery, QueueState
 
 if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
     from amqp_rpc.connection import Connection
 
 logger = logging.getLogger(__name__)
