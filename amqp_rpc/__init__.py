@@ -31,13 +31,16 @@ from amqp_rpc.errors import (
     NotSent,
     Overloaded,
     PublishRefused,
+    Reject,
     RemoteError,
+    Retry,
     Undecodable,
     Unencodable,
     Unroutable,
 )
 from amqp_rpc.failures import register_error
 from amqp_rpc.service import Service
+from amqp_rpc.tasks import TaskHandle
 
 if TYPE_CHECKING:
     from amqp_rpc.aio import AsyncClient
@@ -54,6 +57,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "register_error",
     "context",
     "Context",
+    "TaskHandle",
+    "Retry",
+    "Reject",
     # what can be raised
     "AmqpRpcError",
     "ConfigurationError",

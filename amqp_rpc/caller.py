@@ -10,22 +10,35 @@ import itertools
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from amqp_rpc import forks, verdicts
 from amqp_rpc.calls import PendingCall
 from amqp_rpc.capacity import Capacity
-from amqp_rpc.errors import ConfigurationError, MaybeExecuted, NotConnected, NotSent, Overloaded
+from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
+from amqp_rpc.outbox import Outbox, Publication
 from amqp_rpc.pending import PendingCalls
 from amqp_rpc.requester import Requester
 from amqp_rpc.settings import Addresses
+from amqp_rpc.transport import Listeners
 
 if TYPE_CHECKING:
     from amqp_rpc.connection import Connection
 
 #: Calls under way up to which each is sent on its own; with more, they are sent together.
 _FEW = 8
+
+
+class Awaited(Protocol):
+    """What a thread waits for: a call, or a publication."""
+
+    def done(self) -> bool:
+        """Return whether it has ended."""
+
+    def wait(self, until: float) -> None:
+        """Wait for its end, until that time on the monotonic clock, while another thread sees to it."""
 
 
 class Caller:
@@ -57,6 +70,9 @@ class Caller:
         self._loose: set[str] = set()
         self._waiting: set[int] = set()
         self._requester = Requester(self.pending, self.counters, addresses)
+        self._outbox = Outbox(addresses, reply_queue=self._requester.reply_queue)
+        self._requester.on_ready = self._outbox.send_unsent
+        self.tasks = self._requester.tasks
 
     def identity(self) -> str:
         """Return a new id, for one request and all its retries."""
@@ -69,15 +85,14 @@ class Caller:
             Overloaded: None of them ended until the call's deadline.
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        if self._generation != forks.generation():
-            raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
+        self._check_process()
         if not self.capacity.take(len(call.body), call.expires_at):
             raise Overloaded(verdicts.too_many(call, len(self.pending)))
         # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
         if not call.awaited:
             self._loose.add(call.identity)
         self.pending.add(call.identity, call)
-        connection = self._ready_connection(call)
+        connection = self._ready_connection(lambda: self.give_up(call))
         try:
             if len(self.pending) <= _FEW:
                 # One by one, each is sent at once by its own thread: waking another one takes longer.
@@ -99,12 +114,32 @@ class Caller:
             last = self._requester.last_error
             self._requester.end(call, verdicts.fresh(last) if last else gone)
 
-    def _ready_connection(self, call: PendingCall) -> Connection:
+    def publish(self, publication: Publication) -> None:
+        """Publish a message that must not be lost; `confirmed` waits for it. Any thread.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        self._outbox.add(publication)
+        self._ready_connection(lambda: self._outbox.drop(publication)).loop.leave(self._outbox.send, publication)
+
+    def confirmed(self, publication: Publication) -> None:
+        """Return once a message is confirmed, or raise what became of it; any thread."""
+        self.wait(publication, publication.expires_at)
+        self._outbox.expire(publication)
+        publication.result()
+
+    def _check_process(self) -> None:
+        if self._generation != forks.generation():
+            raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
+
+    def _ready_connection(self, give_up: Callable[[], object]) -> Connection:
         connection = self._connection
         if connection is not None and connection.alive:
             if not connection.loop.works_here():
                 return connection
-            self.give_up(call)
+            give_up()
             raise ConfigurationError(
                 "this call was made in the middle of the client's own work, by a signal handler or a logging handler "
                 "that interrupted it; have another thread make the call. It did not run"
@@ -112,15 +147,16 @@ class Caller:
         try:
             return self._open()
         except BaseException as error:
-            self.give_up(call)
+            give_up()
             if isinstance(error, OSError):
                 raise NotConnected(f"this process can open no connection: {error}") from error
             raise
 
-    def wait(self, call: PendingCall, until: float) -> None:
-        """Wait for a call's end: at the connection's sockets, where nobody else waits for one; any thread.
+    def wait(self, call: Awaited, until: float) -> None:
+        """Wait for a call's end, or a message's confirm; any thread.
 
-        There the reply is read by the thread that wants it, and no other has to be woken, for it or by it.
+        At the connection's sockets, where nobody else waits: there the reply is read by the thread that wants it, and
+        no other has to be woken, for it or by it.
         """
         connection = self._connection
         if connection is None or self._generation != forks.generation():
@@ -178,6 +214,7 @@ class Caller:
                 call,
                 MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
             )
+        self._outbox.end_all(lambda: ConnectionLost("the client was closed before the broker confirmed it"))
         self.ended()
 
     def _open(self) -> Connection:
@@ -188,9 +225,11 @@ class Caller:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                connection = Connection(self._addresses, self._requester, name=self._name, heartbeat=self._heartbeat)
+                listeners = Listeners(self._requester, self._outbox)
+                connection = Connection(self._addresses, listeners, name=self._name, heartbeat=self._heartbeat)
                 try:
                     self._requester.begin(connection)
+                    self._outbox.begin(connection)
                     connection.start()
                     self._connection = connection
                 except BaseException:

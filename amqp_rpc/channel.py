@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, cast
 
 from amqp_rpc import frames
@@ -51,14 +52,34 @@ class Channel:
         self._acks = Acks()
         raw.add_on_close_callback(_guarded(self._closed))
 
-    def declare(self, queue: str, then: Callable[[QueueState], object], *, exclusive: bool = False) -> None:
+    def declare(
+        self,
+        queue: str,
+        then: Callable[[QueueState], object],
+        *,
+        exclusive: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
         """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
         self._raw.queue_declare(
             queue,
             durable=not exclusive,
             exclusive=exclusive,
+            arguments=arguments,
             callback=_guarded(lambda frame: then(_queue_state(frame))),
         )
+
+    def declare_exchange(self, exchange: str, then: Callable[[], object], *, kind: str = "topic") -> None:
+        """Declare a durable exchange."""
+        self._raw.exchange_declare(exchange, exchange_type=kind, durable=True, callback=_guarded(lambda _frame: then()))
+
+    def bind(self, queue: str, exchange: str, key: str, then: Callable[[], object]) -> None:
+        """Have an exchange's messages with matching keys routed to a queue."""
+        self._raw.queue_bind(queue, exchange, key, callback=_guarded(lambda _frame: then()))
+
+    def bind_exchange(self, destination: str, source: str, key: str, then: Callable[[], object]) -> None:
+        """Have an exchange's messages with matching keys routed to another exchange."""
+        self._raw.exchange_bind(destination, source, key, callback=_guarded(lambda _frame: then()))
 
     def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
         """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
@@ -145,22 +166,23 @@ class Channel:
         return True
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:
-        """Send a message to a queue through the default exchange."""
+        """Send a message to its queue, at once or through the levels of delay."""
         if not self.is_open:
             return False
         self._published += 1
         pieces = self._publisher.publish(message, mandatory=mandatory)
         if pieces is None:
-            self._raw.basic_publish("", message.queue, message.body, self._to_raw(message.properties), mandatory)
+            exchange, key = frames.address(message)
+            self._raw.basic_publish(exchange, key, message.body, self._to_raw(message.properties), mandatory)
         else:
             for piece in pieces:
                 self._write(piece)
         return True
 
-    def publish_confirmed(self, message: Message, then: Callable[[bool], object]) -> bool:
+    def publish_confirmed(self, message: Message, then: Callable[[bool], object], *, mandatory: bool = False) -> bool:
         """Send a message and call back with whether the broker took it; on a channel with `confirms`."""
         assert self._confirms
-        if not self.publish(message):
+        if not self.publish(message, mandatory=mandatory):
             return False
         self._unconfirmed[self._published] = then
         return True
@@ -195,8 +217,8 @@ class Channel:
         taken = frame.method.NAME == "Basic.Ack"
         tag = frame.method.delivery_tag
         # Publishing order is dictionary order: "multiple" ends a leading run of it.
-        tags = [t for t in self._unconfirmed if t <= tag] if frame.method.multiple else [tag]
-        for one in tags:
+        run = takewhile(lambda each: each <= tag, self._unconfirmed)
+        for one in list(run) if frame.method.multiple else [tag]:
             if (then := self._unconfirmed.pop(one, None)) is not None:
                 then(taken)
 

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -21,10 +22,12 @@ from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
+from amqp_rpc.enqueuing import publication
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent, Undecodable
 from amqp_rpc.failures import rebuild
 from amqp_rpc.forms import Default, Forms
+from amqp_rpc.outbox import Publication
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
@@ -36,6 +39,7 @@ from amqp_rpc.settings import (
     count,
     positive,
 )
+from amqp_rpc.tasks import TaskHandle
 from amqp_rpc.topology import split_call
 
 R = TypeVar("R")
@@ -245,6 +249,79 @@ class Client(Forms):
                 awaited=awaited,
                 read=lambda reply: self._read_many(reply, known),
             )
+
+    def enqueue(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        queue: str | None = None,
+        delay: float | None = None,
+        eta: datetime | None = None,
+        expires: float | None = None,
+        timeout: float | Default = Default.TIMEOUT,
+        **kwargs: Any,
+    ) -> TaskHandle:
+        """Enqueue a task, and return once the broker has it safe: it will run to its end, or be a dead letter.
+
+        Args:
+            function: A task's name (``"resize"``, or ``"images.resize"`` for service ``images``), or the function
+                itself where it was registered with ``@service.task``.
+            args: Positional arguments.
+            queue: Which holds it; unless given the function's own.
+            delay: Seconds until a worker may take it; it waits in the broker, and survives its restarts.
+            eta: The same as a time, with its zone.
+            expires: Seconds after which no worker starts it any more; it is a dead letter then.
+            timeout: Seconds for the broker to take it (the client's, 30.0).
+            kwargs: Named arguments.
+
+        Raises:
+            PublishRefused: The broker does not take it: a full queue, a memory or disk alarm. It will not run.
+            NotConnected: No connection in time. It will not run.
+            ConnectionLost: It was sent, and not confirmed in time. It may run.
+            ConfigurationError: No such task, no such time, or a queue that exists with other arguments.
+            Unencodable, MessageTooLarge: An argument can't be sent.
+
+        Example:
+            >>> client.enqueue("resize", "a.png", size=3)  # doctest: +SKIP
+        """
+        handle, publication = self._task(
+            function, args, kwargs, queue=queue, delay=delay, eta=eta, expires=expires, timeout=timeout
+        )
+        self._caller.confirmed(publication)
+        return handle
+
+    def _task(
+        self,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        queue: str | None,
+        delay: float | None,
+        eta: datetime | None,
+        expires: float | None,
+        timeout: float | Default,
+    ) -> tuple[TaskHandle, Publication]:
+        """Publish a task, without waiting for the broker."""
+        made, known = publication(
+            self._caller.identity(),
+            function,
+            args,
+            kwargs,
+            queue=queue,
+            delay=delay,
+            eta=eta,
+            expires=expires,
+            timeout=self._seconds(timeout),
+            limit=self._limit,
+        )
+        name = str(made.message.properties.type)
+        handle = TaskHandle(made.identity, made.message.queue, name, lambda reply: self._read(reply, known))
+        # Before it is published: a worker may be faster than the confirm.
+        self._caller.tasks[handle.id] = handle
+        self._caller.publish(made)
+        return handle, made
 
     def close(self) -> None:
         """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""

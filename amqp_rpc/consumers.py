@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
@@ -25,7 +26,7 @@ class Consumers:
 
     Args:
         connection: Which it is told of the losses of.
-        queues: Their names.
+        queues: Their names, and the arguments of each that holds tasks; None for one that holds calls.
         prefetch: Deliveries of each queue that are not acknowledged, at most.
         deliver: Called with a queue and a delivery.
         ready: Called with a queue each time the broker has agreed to a consumer.
@@ -36,7 +37,7 @@ class Consumers:
     def __init__(
         self,
         connection: Connection,
-        queues: Iterable[str],
+        queues: Mapping[str, dict[str, Any] | None],
         *,
         prefetch: int,
         deliver: Callable[[str, Delivery], object],
@@ -45,7 +46,7 @@ class Consumers:
         changed: Callable[[], object],
     ) -> None:
         self._connection = connection
-        self._queues = tuple(queues)
+        self._queues = dict(queues)
         self._prefetch = prefetch
         self._deliver = deliver
         self._ready = ready
@@ -96,9 +97,11 @@ class Consumers:
 
     def _declare(self, queue: str, channel: Channel, trials: int) -> None:
         """Declare the queue, and have it tried where nobody was there: perhaps its node was restarted."""
+        arguments = self._queues[queue]
 
         def declared(state: QueueState) -> None:
-            if state.consumers or self._ending or not trials:
+            # A task that was delivered before is counted, and runs again: without the mark it runs all the same.
+            if arguments is not None or state.consumers or self._ending or not trials:
                 self._begin(queue, channel)
             elif state.messages:
                 # Another server's trial, or calls: the one is over in a moment, with the others it can't be tried.
@@ -117,7 +120,7 @@ class Consumers:
             self._connection.loop.call_later(delay, lambda: self._declare(queue, channel, trials - 1))
 
         if channel.is_open:
-            channel.declare(queue, declared)
+            channel.declare(queue, declared, arguments=arguments)
 
     def _begin(self, queue: str, channel: Channel) -> None:
         if not channel.is_open:

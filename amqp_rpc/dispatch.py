@@ -38,13 +38,14 @@ LONGEST_TRACEBACK = 20_000
 MOST_CRASHES = 3
 
 #: What a content encoding may say without changing a byte.
-_PLAIN = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
+PLAIN = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
 
 
 class Dispatcher:
     """The functions of one queue, ready for deliveries.
 
     Args:
+        queue: Its name.
         functions: By name.
         max_message_size: The most bytes of a body, in either direction.
         tracebacks: Whether error replies carry the handler's traceback.
@@ -54,6 +55,7 @@ class Dispatcher:
 
     def __init__(
         self,
+        queue: str,
         functions: dict[str, Function],
         *,
         max_message_size: int,
@@ -61,6 +63,8 @@ class Dispatcher:
         clock: Callable[[], float] = time.time,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
     ) -> None:
+        #: Which they come from.
+        self.queue = queue
         self._functions = functions
         self._default = default_function(functions)
         self._limit = max_message_size
@@ -96,7 +100,7 @@ class Dispatcher:
                 )
             if self.expired(request):
                 raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
-            if request.content_encoding not in _PLAIN:
+            if request.content_encoding not in PLAIN:
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
             if request.chunked:
                 return Chunk(self, request, function, self._chunk(request, function))
@@ -140,7 +144,7 @@ class Dispatcher:
     def described(self, function: Function, error: BaseException) -> dict[str, Any]:
         """Return the map for what a handler raised."""
         logger.info("%s() raised %s: %s", function.name, type(error).__name__, text_of(error))
-        return describe_raised(error, traceback=_traceback(error) if self._tracebacks else None)
+        return describe_raised(error, traceback=traceback_of(error) if self._tracebacks else None)
 
     def returned_many(self, request: Request, function: Function, outcomes: list[Outcome]) -> Answer:
         """Return the answer to a chunk; a result that can't be sent is an error in its place."""
@@ -259,7 +263,7 @@ def _ran(error: AmqpRpcError) -> dict[str, Any]:
     return {**describe_verdict(error), "data": {"ran": True}}
 
 
-def _traceback(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, from the handler on: the frame that called it says nothing."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     return "".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:]

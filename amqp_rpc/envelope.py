@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from amqp_rpc.codec import base_type
+from amqp_rpc.codec import MSGPACK, base_type
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 #: What ``type`` says of a reply.
@@ -44,11 +44,19 @@ class Properties:
 
 @dataclass(slots=True)
 class Message:
-    """One message for the default exchange: the routing key is a queue's name."""
+    """One message for a queue, at once through the default exchange or later through the levels of delay.
+
+    Args:
+        queue: Its name.
+        properties: Its properties.
+        body: Its body.
+        delay: Units of `delays` until it comes to the queue.
+    """
 
     queue: str
     properties: Properties
     body: bytes
+    delay: int = 0
 
 
 @dataclass(slots=True)
@@ -163,6 +171,53 @@ def again_properties(request: Request, properties: Properties, *, now: float) ->
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
         expiration=properties.expiration if left is None else str(left),
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+        app_id=properties.app_id,
+    )
+
+
+def task_properties(*, function: str, identity: str, expires: float | None, now: float) -> Properties:
+    """Return the properties of a task; where its result goes is added when it is written.
+
+    Args:
+        function: Its function's name.
+        identity: The task's id: the same on every try.
+        expires: Unix time in seconds after which it is not started any more.
+        now: Unix time in seconds.
+    """
+    headers: dict[str, Any] = {"attempt": 1}
+    if expires is not None:
+        headers["deadline"] = int(expires * 1000)
+    return Properties(
+        content_type=MSGPACK,
+        headers=headers,
+        delivery_mode=2,
+        message_id=identity,
+        timestamp=int(now),
+        type=function,
+    )
+
+
+def retry_properties(request: Request, properties: Properties, *, error: str) -> Properties:
+    """Return the properties of a task that failed, for its next try.
+
+    Args:
+        request: As it was read.
+        properties: As they came.
+        error: What was raised, in a few words.
+    """
+    headers = {**without_broker_headers(properties.headers), "attempt": request.attempt + 1, "error": error[:1000]}
+    # Each try has its own count of workers that died with it.
+    headers.pop("crashes", None)
+    return Properties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers=headers,
+        delivery_mode=2,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
         message_id=properties.message_id,
         timestamp=properties.timestamp,
         type=properties.type,

@@ -22,10 +22,11 @@
     │  │  ├─ CallTimeout(TimeoutError)    no answer in time
     │  │  └─ MaybeExecuted                the server or the connection that had the call died
     │  └─ RemoteError                     it ran and raised; also an instance of the builtin that it raised
-    └─ CodecError(ValueError)             bytes and values
-       ├─ Undecodable                     bytes that are not what they say
-       ├─ Unencodable                     a value that has no form on the wire
-       └─ MessageTooLarge                 more bytes than the limit
+    ├─ CodecError(ValueError)             bytes and values
+    │  ├─ Undecodable                     bytes that are not what they say
+    │  ├─ Unencodable                     a value that has no form on the wire
+    │  └─ MessageTooLarge                 more bytes than the limit
+    └─ Retry · Reject                     raised by handlers, to steer a task; never by the library
 
 Every error has ``may_have_run``: whether the function may have been executed. Only where it is false is it
 safe to send a call again that is not idempotent.
@@ -143,3 +144,27 @@ class Unencodable(CodecError):
 
 class MessageTooLarge(CodecError):
     """The body has more bytes than the limit; nothing of it was sent."""
+
+
+class Retry(AmqpRpcError):
+    """Raised by a task's handler: try it again, later; it counts among the retries.
+
+    Args:
+        reason: What is said in the log, and of the dead letter that it becomes when no retry is left.
+        after: Seconds until then; the task's backoff unless given.
+
+    Example:
+        >>> raise Retry("the disk is full", after=30)  # doctest: +SKIP
+    """
+
+    def __init__(self, reason: str = "it asked for another try", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(AmqpRpcError):
+    """Raised by a task's handler: do not try it again; it is a dead letter, for this reason.
+
+    Example:
+        >>> raise Reject("no such customer")  # doctest: +SKIP
+    """

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from amqp_rpc import topology
+from amqp_rpc.delays import delayed_key, highest_level
 from amqp_rpc.envelope import Message, Properties
 
 METHOD, HEADER, BODY = 1, 2, 3
@@ -41,7 +43,7 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
 
 
 class Publisher:
-    """Writes messages for one channel to queues, through the default exchange.
+    """Writes messages for one channel to queues, at once or through the levels of delay.
 
     Args:
         channel: Its number.
@@ -61,7 +63,11 @@ class Publisher:
         properties = write_properties(message.properties)
         if properties is None:
             return None
-        method = self._methods.get((message.queue, mandatory)) or self._method(message.queue, mandatory)
+        if message.delay:
+            # Each delay has a key of its own: remembering them would push out those that come again.
+            method = self._method(*address(message), mandatory=mandatory)
+        else:
+            method = self._methods.get((message.queue, mandatory)) or self._remember(message.queue, mandatory=mandatory)
         flags, values = properties
         body = message.body
         size = len(body)
@@ -77,14 +83,25 @@ class Publisher:
             pieces += (_frame(BODY, self._channel, len(piece)), piece, _END)
         return pieces
 
-    def _method(self, queue: str, mandatory: bool) -> bytes:
-        key = queue.encode()
-        method = _method_frame(METHOD, self._channel, 9 + len(key), _BASIC, 40)
-        frame = method + b"\0\0\0" + bytes([len(key)]) + key + bytes([mandatory]) + _END
+    def _remember(self, queue: str, *, mandatory: bool) -> bytes:
         if len(self._methods) >= self._MOST_REMEMBERED:
             self._methods.clear()
-        self._methods[queue, mandatory] = frame
+        frame = self._methods[queue, mandatory] = self._method("", queue, mandatory=mandatory)
         return frame
+
+    def _method(self, exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
+        name, key = exchange.encode(), routing_key.encode()
+        method = _method_frame(METHOD, self._channel, 9 + len(name) + len(key), _BASIC, 40)
+        return b"".join(
+            (method, b"\0\0", bytes((len(name),)), name, bytes((len(key),)), key, bytes((mandatory,)), _END)
+        )
+
+
+def address(message: Message) -> tuple[str, str]:
+    """Return the exchange and the routing key by which a message comes to its queue when it is due."""
+    if not message.delay:
+        return "", message.queue
+    return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.queue)
 
 
 def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noqa: C901 - one field a line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from amqp_rpc.context import handling
@@ -24,13 +24,16 @@ class Answer:
         reply: The message to its caller; None where there is no address.
         dead_letter: Why the delivery goes to the dead-letter queue; None where it does not.
         outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``, ``again``.
-        again: The request as it goes back to its queue, counted, where a server died with it and it may run again.
+        again: The request as it goes back to its queue, counted, where a server died with it and it may run again, or
+            where a task is to be tried again, later.
+        details: More of a dead letter, for its headers.
     """
 
     reply: Message | None
     dead_letter: str | None
     outcome: str
     again: Message | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Answers(Protocol):

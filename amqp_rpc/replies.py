@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
+from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties, without_broker_headers
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.owner import Owner
 from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
-from amqp_rpc.transport import Delivery, QueueState
+from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Replies:
         heartbeat: Seconds.
         owner: The thread that owns the connection.
         counters: Where ``returned``, the replies whose caller was gone, are counted.
+        arguments: Those of the queues that it publishes to, by name; of others, None.
         settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
         on_ready: Called when it can publish for the first time.
         on_failed: Called when the first attempt to connect failed.
@@ -53,6 +57,7 @@ class Replies:
         heartbeat: float,
         owner: Owner,
         counters: Counter[str],
+        arguments: Mapping[str, dict[str, Any] | None],
         settled: Callable[[list[Delivery]], object],
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
@@ -62,6 +67,7 @@ class Replies:
             addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
         )
         self._counters = counters
+        self._arguments = arguments
         self._settled = settled
         self._on_ready = on_ready
         self._on_failed = on_failed
@@ -71,7 +77,8 @@ class Replies:
         self._unsent: deque[tuple[Message, Delivery]] = deque()
         self._leaving: list[tuple[Message, Delivery]] = []
         self._sending: deque[list[tuple[Message, Delivery]]] = deque()
-        #: Queues that exist with other arguments than ours: they are not declared again.
+        #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
+        self._declared: Declared | None = None
         self._found: set[str] = set()
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         self._kept: dict[int, tuple[Message, Delivery]] = {}
@@ -87,11 +94,13 @@ class Replies:
         """Publish what may be lost; any thread."""
         self.connection.post(self._tell, message)
 
-    def dead_letter(self, queue: str, delivery: Delivery, reason: str) -> None:
-        """Copy a delivery to the dead-letter queue of its queue, with the reason, and settle it."""
+    def dead_letter(
+        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and settle it."""
         properties = delivery.properties
         headers = without_broker_headers(properties.headers)
-        headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000)}
+        headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000), **details}
         kept = Properties(
             content_type=properties.content_type,
             content_encoding=properties.content_encoding,
@@ -195,6 +204,7 @@ class Replies:
 
         def ready(channel: Channel) -> None:
             self._confirming, self._confirm_opening = channel, False
+            self._declared = Declared(channel)
             for key in list(self._kept):
                 self._keep_now(key)
 
@@ -236,7 +246,7 @@ class Replies:
             return
         message, _ = self._kept[key]
 
-        def declared(_queue: QueueState | None = None) -> None:
+        def declared() -> None:
             try:
                 channel.publish_confirmed(message, confirmed)
             except Exception:
@@ -250,7 +260,9 @@ class Replies:
                 self._refused(key, "it refuses more, by a bound of the queue perhaps")
                 self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
-        if message.queue in self._found:
+        assert self._declared is not None
+        if self._declared.has(message):
             declared()
         else:
-            channel.declare(message.queue, declared)
+            arguments = None if message.queue in self._found else self._arguments.get(message.queue) or {}
+            self._declared.declare(message, arguments, declared)

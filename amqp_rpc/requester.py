@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from amqp_rpc import codec, verdicts
 from amqp_rpc.calls import PendingCall, Reply
@@ -21,6 +23,7 @@ from amqp_rpc.presence import Presence
 from amqp_rpc.retry import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff, retry_delay
 from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
 from amqp_rpc.silence import Silence
+from amqp_rpc.tasks import TaskHandle
 from amqp_rpc.transport import Delivery, QueueState
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ class Requester:
         self._pending = pending
         self._counters = counters
         self._addresses = addresses
+        #: Tasks whose results somebody may ask for, by id.
+        self.tasks: WeakValueDictionary[str, TaskHandle] = WeakValueDictionary()
+        #: Called when there is a reply queue.
+        self.on_ready: Callable[[], object] = lambda: None
         #: Why the connection was lost, or a channel closed, the last time.
         self.last_error: BrokerError | None = None
         self._connection: Connection | None = None
@@ -57,6 +64,10 @@ class Requester:
         self._budget = RetryBudget()
         self._listening = False
         self._silence = Silence(pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
+
+    def reply_queue(self) -> str | None:
+        """Return where replies go at this moment."""
+        return self._reply_queue
 
     def begin(self, connection: Connection) -> None:
         """Take note of the connection, which is about to be started."""
@@ -111,6 +122,7 @@ class Requester:
     def _ready(self, reply_queue: str) -> None:
         self._reply_queue = reply_queue
         self._owned().loop.share(True)
+        self.on_ready()
         self._closed_in_a_row = 0
         self._send_unsent()
 
@@ -230,6 +242,9 @@ class Requester:
         if call is None:
             if delivery.properties.type == ALIVE:
                 self._heard(delivery)
+                return
+            if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
+                task.answered(Reply(delivery.properties, delivery.body))
                 return
             self._counters["late_replies"] += 1
             logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)

@@ -27,7 +27,7 @@ from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
-from amqp_rpc.service import Function, Service, merge
+from amqp_rpc.service import Function, Service, merge, merge_tasks, queue_type
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -40,7 +40,8 @@ from amqp_rpc.settings import (
     count,
     positive,
 )
-from amqp_rpc.topology import DIRECT_REPLY_TO
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_queue, task_arguments
 from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)
@@ -107,16 +108,26 @@ class Server:
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
         self.functions: dict[str, dict[str, Function]] = merge(services)
+        #: The tasks that it runs, by queue and name.
+        self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
         #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
         #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
-        self._dispatchers = {
+        self._dispatchers: dict[str, Dispatcher] = {
             queue: Dispatcher(
-                functions, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
+                queue, functions, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
             )
             for queue, functions in self.functions.items()
         }
+        self._dispatchers |= {
+            queue: TaskDispatcher(
+                queue, tasks, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew
+            )
+            for queue, tasks in self.tasks.items()
+        }
+        arguments = {queue: task_arguments(queue_type(tasks)) for queue, tasks in self.tasks.items()}
+        dead = {dead_letter_queue(queue): of_tasks for queue, of_tasks in arguments.items()}
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.
@@ -136,6 +147,7 @@ class Server:
                 heartbeat=heartbeat,
                 owner=owner,
                 counters=self.counters,
+                arguments={**arguments, **dead},
                 settled=self._acknowledge,
                 on_ready=on_ready,
                 on_failed=on_failed,
@@ -152,10 +164,10 @@ class Server:
         self._drained = threading.Event()
         self._failure: AmqpRpcError | None = None
         # From here on: the owner's alone.
-        self._not_ready = {"replies", *self.functions}
+        self._not_ready = {"replies", *self._dispatchers}
         self._consumers = Consumers(
             self._connection,
-            self._dispatchers,
+            {queue: arguments.get(queue) for queue in self._dispatchers},
             prefetch=self.prefetch,
             deliver=self._deliver,
             ready=self._part_ready,
@@ -177,7 +189,9 @@ class Server:
             ConfigurationError: A queue exists with other arguments.
         """
         deadline = Deadline.after(timeout)
-        asynchronous = any(f.asynchronous for functions in self.functions.values() for f in functions.values())
+        asynchronous = any(
+            f.asynchronous for functions in (*self.functions.values(), *self.tasks.values()) for f in functions.values()
+        )
         self._connection.start()
         self._connection.loop.on_relieved(self._wake_another)
         # No handler runs in the main thread.
@@ -320,14 +334,16 @@ class Server:
 
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
-        if answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
+        if answer.dead_letter is not None:
+            if answer.reply is not None:
+                self._replies.tell(answer.reply)
+            self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
+        elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
             self._connection.do(self._reply_directly, answer.reply, delivery)
         elif answer.reply is not None:
             self._replies.reply(answer.reply, delivery)
         elif answer.again is not None:
             self._replies.keep(answer.again, delivery)
-        elif answer.dead_letter is not None:
-            self._replies.dead_letter(queue, delivery, answer.dead_letter)
         else:
             self._connection.do(self._acknowledge, [delivery])
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.signature import Signature
-from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue
+from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
+from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, Options, Signature
+from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue, task_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The attribute by which `Client.call(fib, 30)` finds what the function object is called on the wire.
+#: The attributes by which `Client.call(fib, 30)` and `Client.enqueue` find what the object is called on the wire.
 _MARK = "__amqp_rpc__"
+_TASK_MARK = "__amqp_rpc_task__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,13 @@ class Function:
     idempotent: bool
     default: bool
     asynchronous: bool
+    #: What becomes of its tasks; None for one that is called.
+    task: Policy | None = None
 
     @property
     def queue(self) -> str:
-        """The queue that holds its calls."""
-        return call_queue(self.service)
+        """The queue that holds its calls, or its tasks."""
+        return call_queue(self.service) if self.task is None else self.task.queue
 
 
 class Service:
@@ -64,6 +68,8 @@ class Service:
             )
         self.name = name
         self._functions: dict[str, Function] = {}
+        #: By queue and name.
+        self._tasks: dict[tuple[str, str], Function] = {}
 
     @property
     def queue(self) -> str:
@@ -74,6 +80,11 @@ class Service:
     def functions(self) -> dict[str, Function]:
         """The registered functions by name."""
         return dict(self._functions)
+
+    @property
+    def tasks(self) -> list[Function]:
+        """The registered tasks, in their order."""
+        return list(self._tasks.values())
 
     @overload
     def rpc(self, function: F, /) -> F: ...
@@ -110,16 +121,93 @@ class Service:
 
         return register if function is None else register(function)
 
-    def _add(self, function: Callable[..., Any], *, name: str | None, idempotent: bool, default: bool) -> None:
-        if not callable(function) or isinstance(function, type):
-            raise ConfigurationError(f"@service.rpc takes a function, not {function!r}")
-        name = name if name is not None else getattr(function, "__name__", "")
-        signature = Signature(function, name)
-        if not name or "." in name or _too_long(name):
-            raise ConfigurationError(
-                f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
-                f"{LONGEST_NAME} bytes"
+    @overload
+    def task(self, function: F, /) -> F: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        queue_type: QueueType = "quorum",
+        retries: int = DEFAULT_RETRIES,
+        backoff: tuple[float, float] = DEFAULT_BACKOFF,
+        retry_for: tuple[type[BaseException], ...] = (Exception,),
+        default: bool = False,
+    ) -> Callable[[F], F]: ...
+    def task(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        queue_type: QueueType = "quorum",
+        retries: int = DEFAULT_RETRIES,
+        backoff: tuple[float, float] = DEFAULT_BACKOFF,
+        retry_for: tuple[type[BaseException], ...] = (Exception,),
+        default: bool = False,
+    ) -> F | Callable[[F], F]:
+        """Register a function whose work can wait: clients enqueue it. It stays the function that it is.
+
+        A task that was accepted runs to its end at least once, or is a dead letter: write it so that running it twice
+        does no harm.
+
+        Args:
+            function: An ordinary or an ``async def`` function; its type hints say what may be enqueued.
+            name: What clients call it; the function's own name unless given.
+            queue: Which holds its tasks; unless given ``task_queue``, or ``task_queue.<service>``.
+            queue_type: ``"quorum"``, kept on a majority of a cluster's nodes; ``"classic"`` on one.
+            retries: How often a task that raises is tried again (5); then it is a dead letter.
+            backoff: Seconds before the first retry, doubled each time, and the most that they become (1.0, 600.0).
+            retry_for: The exceptions that are worth another try (``Exception``).
+            default: Whether it takes plain text bodies that name no function, as RabbitMQ's tutorials send. A queue's
+                only task does that in any case.
+
+        Raises:
+            ConfigurationError: The name is taken, a parameter has a reserved name, a type can't be sent, the queue is
+                one of calls, or a setting is out of range. It names the file and the line.
+
+        Example:
+            >>> service = Service()
+            >>> @service.task(queue="thumbnails", retries=3)
+            ... def resize(path: str, size: int = 128) -> None:
+            ...     ...
+        """
+
+        def register(function: F) -> F:
+            policy = Policy(
+                queue if queue is not None else task_queue(self.name), queue_type, retries, backoff, retry_for
             )
+            self._add_task(function, policy, name=name, default=default)
+            return function
+
+        return register if function is None else register(function)
+
+    def _add_task(self, function: Callable[..., Any], policy: Policy, *, name: str | None, default: bool) -> None:
+        name, signature = _named(function, name, "@service.task", reserved=TASK_OPTIONS)
+        key = policy.queue, name
+        if key in self._tasks:
+            raise ConfigurationError(
+                f"{signature.where}: {name!r} is registered already, at {self._tasks[key].signature.where}; "
+                "give one of them name="
+            )
+        task = Function(
+            name=name,
+            service=self.name,
+            call=function,
+            signature=signature,
+            idempotent=True,
+            default=default,
+            asynchronous=inspect.iscoroutinefunction(function),
+            task=policy,
+        )
+        self._tasks[key] = task
+        _mark(function, _TASK_MARK, task)
+
+    def _add(self, function: Callable[..., Any], *, name: str | None, idempotent: bool, default: bool) -> None:
+        name, signature = _named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
         if name in self._functions:
             raise ConfigurationError(
                 f"{signature.where}: {name!r} is registered already, at {self._functions[name].signature.where}; "
@@ -137,14 +225,33 @@ class Service:
             asynchronous=inspect.iscoroutinefunction(function),
         )
         self._functions[name] = registered
-        # The first registration names the function object; later ones are called by their names as text. A wrapper
-        # brings the mark of what it wraps (functools.wraps), and is another function. A bound method can't be marked.
-        if getattr(getattr(function, _MARK, None), "call", None) is not function:
-            with contextlib.suppress(AttributeError, TypeError):
-                setattr(function, _MARK, registered)
+        _mark(function, _MARK, registered)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
+
+
+def _named(
+    function: Callable[..., Any], name: str | None, decorator: str, *, reserved: Options
+) -> tuple[str, Signature]:
+    if not callable(function) or isinstance(function, type):
+        raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
+    name = name if name is not None else getattr(function, "__name__", "")
+    signature = Signature(function, name, reserved)
+    if not name or "." in name or _too_long(name):
+        raise ConfigurationError(
+            f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
+            f"{LONGEST_NAME} bytes"
+        )
+    return name, signature
+
+
+def _mark(function: Callable[..., Any], mark: str, registered: Function) -> None:
+    # The first registration names the function object; later ones are called by their names as text. A wrapper
+    # brings the mark of what it wraps (functools.wraps), and is another function. A bound method can't be marked.
+    if getattr(getattr(function, mark, None), "call", None) is not function:
+        with contextlib.suppress(AttributeError, TypeError):
+            setattr(function, mark, registered)
 
 
 def _too_long(name: str) -> bool:
@@ -166,6 +273,57 @@ def registered(function: Callable[..., Any]) -> Function:
     return found
 
 
+def registered_task(function: Callable[..., Any]) -> Function:
+    """Return what a function object was registered as with ``@service.task``.
+
+    Raises:
+        ConfigurationError: It was not.
+    """
+    found = getattr(function, _TASK_MARK, None)
+    if not isinstance(found, Function):
+        raise ConfigurationError(
+            f"{getattr(function, '__qualname__', function)!r} is no task of any service; decorate it with "
+            "@service.task, or enqueue it by its name as text"
+        )
+    return found
+
+
+def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
+    """Return the tasks of several services by queue and name.
+
+    Raises:
+        ConfigurationError: Two of them share a queue and have a task of the same name, or want different types of it.
+    """
+    queues: dict[str, dict[str, Function]] = {}
+    for service in dict.fromkeys(services):
+        for task in service.tasks:
+            tasks = queues.setdefault(task.queue, {})
+            for other in tasks.values():
+                if other.name == task.name:
+                    raise ConfigurationError(
+                        f"{task.signature.where}: task {task.name!r} of queue {task.queue!r} is registered already, at "
+                        f"{other.signature.where}; give one of them name="
+                    )
+                if queue_type({"": other}) != queue_type({"": task}):
+                    raise ConfigurationError(
+                        f"{task.signature.where}: queue {task.queue!r} is to be {queue_type({'': task})}, and "
+                        f"{queue_type({'': other})} at {other.signature.where}; give both the same queue_type="
+                    )
+            task.signature.compile()
+            tasks[task.name] = task
+    for queue, tasks in queues.items():
+        if len([task for task in tasks.values() if task.default]) > 1:
+            raise ConfigurationError(f"queue {queue!r} has two default tasks, and can have one")
+    return queues
+
+
+def queue_type(tasks: dict[str, Function]) -> QueueType:
+    """Return the type of the queue that some tasks share."""
+    policy = next(iter(tasks.values())).task
+    assert policy is not None
+    return policy.queue_type
+
+
 def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     """Return the functions of several services by queue and name.
 
@@ -174,6 +332,8 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     """
     queues: dict[str, dict[str, Function]] = {}
     for service in dict.fromkeys(services):
+        if service.tasks and not service.functions:
+            continue
         functions = queues.setdefault(service.queue, {})
         for name, function in service.functions.items():
             if name in functions:

@@ -10,6 +10,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import msgspec
@@ -17,8 +18,24 @@ import msgspec
 from amqp_rpc.codec import brief
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 
-#: Keywords of `Client.call` and `Client.submit`; a parameter of that name could never be given.
-RESERVED = frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"})
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The keywords of a method of the client; a parameter of such a name could never be given.
+
+    Args:
+        method: Which method, as users write it.
+        names: The keywords.
+    """
+
+    method: str
+    names: frozenset[str]
+
+
+CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
+TASK_OPTIONS = Options(
+    "client.enqueue()", frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "queue"})
+)
 
 _BYTES = (bytes,)
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
@@ -32,10 +49,12 @@ class Signature:
     Args:
         function: An ordinary or an ``async def`` function.
         name: What it is called in messages.
+        options: Names that its parameters can't have.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, options: Options = CALL_OPTIONS) -> None:
         self.name = name
+        self._options = options
         self.where = _where(function)
         self._function = function
         try:
@@ -71,10 +90,10 @@ class Signature:
 
     def _check(self) -> None:
         for parameter in self._parameters:
-            if parameter.name in RESERVED and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+            if parameter.name in self._options.names and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
                 raise ConfigurationError(
                     f"{self.where}: {self.name}() has a parameter named {parameter.name!r}, which is an option of "
-                    f"client.call(); rename it (reserved: {', '.join(sorted(RESERVED))})"
+                    f"{self._options.method}; rename it (reserved: {', '.join(sorted(self._options.names))})"
                 )
             if parameter.kind in _VARIADIC and parameter.annotation is inspect.Parameter.empty:
                 stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"

@@ -9,6 +9,12 @@ from amqp_rpc.errors import ConfigurationError
 #: The queue of a service without a name: the one that RabbitMQ's tutorials use.
 CALL_QUEUE = "rpc_queue"
 
+#: The task queue of a service without a name: again the one that RabbitMQ's tutorials use.
+TASK_QUEUE = "task_queue"
+
+#: The exchange behind all levels of delay, to which task queues are bound.
+ARRIVALS = "amqp_rpc.delay.arrivals"
+
 #: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 
@@ -29,6 +35,48 @@ def call_queue(service: str | None = None) -> str:
 def dead_letter_queue(queue: str) -> str:
     """Return the queue where messages of ``queue`` go that nobody can answer: ``rpc_queue.dead``."""
     return f"{queue}.dead"
+
+
+def task_queue(service: str | None = None) -> str:
+    """Return the queue that holds the tasks of a service, where they name no other.
+
+    Example:
+        >>> task_queue(), task_queue("billing")
+        ('task_queue', 'task_queue.billing')
+    """
+    return TASK_QUEUE if service is None else f"{TASK_QUEUE}.{service}"
+
+
+def delay(level: int) -> str:
+    """Return the name of a level of delay, which is an exchange's and a queue's: see `delays`."""
+    return f"amqp_rpc.delay.{level:02d}"
+
+
+def after_delay(level: int) -> str:
+    """Return the exchange to which a level of delay hands on."""
+    return delay(level - 1) if level else ARRIVALS
+
+
+def task_arguments(queue_type: str) -> dict[str, object]:
+    """Return the arguments with which a task queue, and its dead letters' queue, is declared.
+
+    No more than the type, as in RabbitMQ's tutorials, so that their programs may declare the same queue.
+    """
+    return {"x-queue-type": queue_type} if queue_type == "quorum" else {}
+
+
+def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
+    """Return the arguments of a level's queue: it hands every message on after 2^level units, and loses none.
+
+    At-least-once dead lettering needs all three last ones: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
+    """
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": round(2**level * unit * 1000),
+        "x-dead-letter-exchange": after_delay(level),
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 @functools.lru_cache(maxsize=1024)

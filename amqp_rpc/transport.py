@@ -46,3 +46,29 @@ class Listener(Protocol):
 
     def on_lost(self, error: BrokerError) -> None:
         """Take note: the connection could not be made, or is gone with its channels and exclusive queues."""
+
+
+class Listeners:
+    """Several listeners of one connection, told in their order.
+
+    Args:
+        listeners: Who hears.
+    """
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def on_open(self) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.on_open()
+
+    def on_unblocked(self) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.on_unblocked()
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.on_lost(error)

@@ -14,7 +14,7 @@ from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.client import Client
 from amqp_rpc.errors import RemoteError
 from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.signature import RESERVED
+from amqp_rpc.signature import CALL_OPTIONS
 
 _EPILOG = f"""\b
 Arguments are JSON where they parse and text where they don't; name=value gives a named one.
@@ -83,7 +83,7 @@ def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
     named: dict[str, Any] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if equals and name in RESERVED:
+        if equals and name in CALL_OPTIONS.names:
             fail(f"{name} is an option of the call, not an argument: --{name.replace('_', '-')}", Exit.USAGE)
         if equals and name in named:
             fail(f"{name} is given twice", Exit.USAGE)

@@ -15,8 +15,8 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 #: Every module and its layer; a folder stands for all that is in it. Whoever adds a module says here where it belongs.
 LAYERS = {
     0: ["errors", "deadline", "forks", "settings"],
-    1: ["codec", "failures", "envelope", "topology"],
-    2: ["service", "signature", "pending", "context", "jobs", "dispatch", "retry"],
+    1: ["codec", "failures", "envelope", "topology", "delays"],
+    2: ["policy", "service", "signature", "pending", "context", "jobs", "dispatch", "task_dispatch", "retry"],
     3: [
         "leadership",
         "loop",
@@ -29,9 +29,13 @@ LAYERS = {
         "transport",
         "channel",
         "connection",
+        "declared",
     ],
     4: [
         "callbacks",
+        "outbox",
+        "tasks",
+        "enqueuing",
         "calls",
         "capacity",
         "forms",

@@ -1,0 +1,287 @@
+"""What a client publishes and must not lose: kept until the broker has confirmed it; belongs to the connection's owner.
+
+A confirm means that the broker has the message: on disk, and on a majority of the nodes that keep its queue
+(https://www.rabbitmq.com/docs/confirms). Confirms come many at a time, and no message waits for another's. After a lost
+connection what was not confirmed is published again, under the same message id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc import verdicts
+from amqp_rpc.deadline import Deadline
+from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import (
+    AccessRefused,
+    AmqpRpcError,
+    BrokerError,
+    ConfigurationError,
+    ConnectionLost,
+    NotConnected,
+    PublishRefused,
+)
+from amqp_rpc.pending import PendingCalls
+from amqp_rpc.retry import FIRST_RETRY, LONGEST_RETRY, backoff
+from amqp_rpc.settings import Addresses
+
+if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
+    from amqp_rpc.connection import Connection
+    from amqp_rpc.declared import Declared
+
+_PRECONDITION_FAILED = 406
+
+
+class Publication(Future[None]):
+    """A message on its way to the broker: a future that is done once the broker has confirmed it.
+
+    Args:
+        message: Its ``message_id`` is unique.
+        arguments: Those of its queue.
+        guessed: Whether they are a guess: where the queue is there with others, those are right.
+        timeout: Seconds that it was given.
+        expires_at: When they are over, on the monotonic clock.
+    """
+
+    def __init__(
+        self, message: Message, arguments: dict[str, Any], *, guessed: bool, timeout: float, expires_at: float
+    ) -> None:
+        super().__init__()
+        self.message = message
+        self.arguments: dict[str, Any] | None = arguments
+        self.guessed = guessed
+        self.timeout = timeout
+        self.expires_at = expires_at
+        #: Whether it was given to a connection: from then on the broker may have it.
+        self.written = False
+        #: Whether no queue took it.
+        self.returned = False
+
+    @property
+    def identity(self) -> str:
+        """The message's id."""
+        return str(self.message.properties.message_id)
+
+    def wait(self, until: float) -> None:
+        """Wait for the end, at most until that time on the monotonic clock."""
+        with contextlib.suppress(TimeoutError, CancelledError):
+            super().exception(Deadline(until).remaining())
+
+
+class Outbox:
+    """Publishes messages and ends their publications: by confirms, refusals, or their deadlines.
+
+    Any thread may call `add`; the rest belongs to the connection's owner.
+
+    Args:
+        addresses: Where the broker is.
+        reply_queue: Returns where results go at this moment.
+    """
+
+    def __init__(self, addresses: Addresses, *, reply_queue: Callable[[], str | None]) -> None:
+        self._addresses = addresses
+        self._reply_queue = reply_queue
+        self._pending: PendingCalls[Publication] = PendingCalls()
+        self._connection: Connection | None = None
+        self._opening = False
+        #: With confirms.
+        self._channel: Channel | None = None
+        self._declared: Declared | None = None
+        self._unsent: deque[Publication] = deque()
+        self._timer_due = float("inf")
+        self._closed_in_a_row = 0
+        self._last_error: BrokerError | None = None
+
+    def begin(self, connection: Connection) -> None:
+        """Take note of the connection, which is about to be started."""
+        self._connection = connection
+        self._opening = False
+        self._timer_due = float("inf")
+
+    def add(self, publication: Publication) -> None:
+        """Enter a publication; `send` is to follow on the owner. Any thread."""
+        self._pending.add(publication.identity, publication)
+
+    def drop(self, publication: Publication) -> None:
+        """Forget a publication that will not be sent; any thread."""
+        self._pending.take(publication.identity)
+
+    def expire(self, publication: Publication) -> None:
+        """End a publication whose time is over, unless it has ended; any thread."""
+        self._end(publication, self._too_late(publication))
+
+    def send(self, publication: Publication) -> None:
+        """Publish as soon as there is a connection that takes it."""
+        if publication.written or publication.done():
+            return
+        self._pending.watch(publication)
+        if publication.expires_at < self._timer_due:
+            self._set_timer(publication.expires_at)
+        channel, declared = self._channel, self._declared
+        # While the broker takes no messages, what is not written is known not to be there.
+        if channel is None or declared is None or self._reply_queue() is None or self._owned().blocked is not None:
+            self._unsent.append(publication)
+            if channel is None:
+                self._open()
+        elif declared.has(publication.message):
+            self._write(channel, publication)
+        else:
+            declared.declare(publication.message, publication.arguments, lambda: self._write(channel, publication))
+
+    def on_open(self) -> None:
+        """Open a channel, where something waits for one."""
+        if len(self._pending):
+            self._open()
+
+    def on_unblocked(self) -> None:
+        """Publish what was held back while the broker took no messages."""
+        self.send_unsent()
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Keep what is not confirmed for the next connection; end all where there will be none."""
+        self._last_error = error
+        self._forget_channel()
+        if not self._owned().was_open:
+            for _, publication in self._pending:
+                self._end(publication, verdicts.fresh(error))
+
+    def end_all(self, error: Callable[[], AmqpRpcError]) -> None:
+        """End all publications; any thread."""
+        for _, publication in self._pending:
+            self._end(publication, error())
+
+    def _owned(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> None:
+        # It comes with the connection, which is imported when it is needed.
+        from amqp_rpc.declared import Declared  # noqa: PLC0415
+
+        connection = self._owned()
+        if self._opening or self._channel is not None or not connection.is_open:
+            return
+        self._opening = True
+
+        def opened(channel: Channel) -> None:
+            channel.on_returned(self._returned)
+            channel.confirms(lambda: ready(channel))
+
+        def ready(channel: Channel) -> None:
+            self._opening, self._channel = False, channel
+            self._declared = Declared(channel)
+            self.send_unsent()
+
+        connection.open_channel(opened, self._closed)
+
+    def _forget_channel(self) -> None:
+        self._channel = self._declared = None
+        self._opening = False
+        waiting = set(map(id, self._unsent))
+        for _, publication in self._pending:
+            publication.written = publication.returned = False
+            if id(publication) not in waiting:
+                self._unsent.append(publication)
+
+    def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
+        """The broker closed the channel: a queue that is there with other arguments, or no permission for one."""
+        self._last_error = error
+        declaring = self._declared.under_way if self._declared is not None else None
+        self._forget_channel()
+        if code == _PRECONDITION_FAILED and declaring is not None:
+            self._other_arguments(declaring, error)
+        elif isinstance(error, AccessRefused):
+            self.end_all(lambda: verdicts.fresh(error))
+        self._closed_in_a_row += 1
+        delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
+        self._owned().loop.call_later(delay, self.on_open)
+
+    def _other_arguments(self, queue: str, error: BrokerError) -> None:
+        refusal = (
+            f"queue {queue!r} exists with other arguments than its tasks say: {error}. Nothing was enqueued; give "
+            "@service.task its queue_type=, delete the queue, or take another name"
+        )
+        for _, publication in self._pending:
+            if publication.message.queue == queue:
+                if publication.guessed:
+                    publication.arguments = None
+                else:
+                    self._end(publication, ConfigurationError(refusal))
+
+    def send_unsent(self) -> None:
+        """Publish what was held back, as far as that can be now."""
+        unsent, self._unsent = self._unsent, deque()
+        for publication in unsent:
+            self.send(publication)
+
+    def _write(self, channel: Channel, publication: Publication) -> None:
+        if publication.done() or publication.written:
+            return
+        publication.written, publication.returned = True, False
+        # Only now is it known; every connection has a reply queue of its own.
+        properties = publication.message.properties
+        properties.reply_to = self._reply_queue()
+        properties.correlation_id = publication.identity if properties.reply_to is not None else None
+
+        def confirmed(taken: bool) -> None:
+            self._closed_in_a_row = 0
+            if not taken:
+                self._end(publication, PublishRefused(_refused(publication)))
+            elif publication.returned:
+                # Its queue was deleted since it was declared.
+                publication.written = False
+                if self._declared is not None:
+                    self._declared.forget(publication.message.queue)
+                self.send(publication)
+            elif self._pending.take(publication.identity) is not None:
+                publication.set_result(None)
+
+        if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
+            publication.written = False
+            self._unsent.append(publication)
+
+    def _returned(self, _key: str, properties: Properties) -> None:
+        publication = self._pending.get(properties.message_id)
+        if publication is not None:
+            # In this order, by AMQP: the return comes before the confirm.
+            publication.returned = True
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_due = due
+        self._owned().loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+
+    def _sweep(self) -> None:
+        for publication in self._pending.expired(time.monotonic()):
+            publication.set_exception(self._too_late(publication))
+        self._timer_due = float("inf")
+        if self._pending.earliest < self._timer_due:
+            self._set_timer(self._pending.earliest)
+
+    def _too_late(self, publication: Publication) -> BrokerError:
+        what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
+        connection = self._connection
+        if publication.written:
+            return ConnectionLost(
+                f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
+                "it may have it. Enqueue it again only if it may run twice"
+            )
+        if connection is not None and connection.blocked is not None:
+            return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). It will not run")
+        return NotConnected(f"{what}: {self._last_error or f'no connection to {self._addresses} yet'}. It will not run")
+
+    def _end(self, publication: Publication, error: AmqpRpcError) -> None:
+        if self._pending.take(publication.identity) is not None:
+            publication.set_exception(error)
+
+
+def _refused(publication: Publication) -> str:
+    return (
+        f"the broker refused {publication.message.properties.type}(): queue {publication.message.queue!r} takes no "
+        "more, by a bound (max-length) perhaps. It will not run"
+    )

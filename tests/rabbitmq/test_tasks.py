@@ -1,0 +1,239 @@
+"""Tasks through a real broker: accepted, run, tried again, delayed in the broker, and never lost."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
+from tests.rabbitmq.conftest import Raw
+from tests.waiting import until
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+def dead_letter(raw: Raw, queue: str) -> Any:
+    """Wait for the one dead letter of a queue; return its properties."""
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments={"x-queue-type": "quorum"})
+    method, properties, _ = until(lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None)
+    assert method.message_count == 0
+    return properties
+
+
+def test_a_task_runs_and_its_result_comes_to_who_enqueued_it(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue)
+    def resize(path: str, size: int = 1) -> str:
+        return f"{path} {size}"
+
+    serve(service)
+    handle = client.enqueue(resize, "a.png", size=3)
+    assert handle.result(timeout=10) == "a.png 3"
+    assert (handle.state, handle.queue, handle.function) == ("SUCCESS", queue, "resize")
+    assert client.enqueue("resize", "b.png", queue=queue).result(timeout=10) == "b.png 1"
+
+
+def test_a_task_is_accepted_before_any_worker_was_started(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue)
+    async def double(n: int) -> int:
+        return 2 * n
+
+    handles = [client.enqueue(double, n) for n in range(20)]
+    assert [handle.state for handle in handles] == ["PENDING"] * 20
+    serve(service)
+    assert [handle.result(timeout=20) for handle in handles] == [2 * n for n in range(20)]
+
+
+def test_a_task_of_a_service_without_a_queue_is_in_the_service_s(
+    client: Client, serve: Serve, service: Service
+) -> None:
+    @service.task
+    def name() -> str:
+        return context().function
+
+    serve(service)
+    assert client.enqueue(f"{service.name}.name").result(timeout=10) == "name"
+
+
+def test_a_task_that_fails_is_tried_again_no_earlier_than_its_delay(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    tries: list[tuple[float, int]] = []
+
+    @service.task(queue=queue, retries=2, backoff=(0.5, 60.0))
+    def flaky() -> str:
+        tries.append((time.monotonic(), context().attempt))
+        if len(tries) < 3:
+            raise OSError("not yet")
+        return "done"
+
+    serve(service)
+    assert client.enqueue(flaky).result(timeout=20) == "done"
+    assert [attempt for _, attempt in tries] == [1, 2, 3]
+    assert tries[1][0] - tries[0][0] >= 0.4  # a fifth less by chance
+    assert tries[2][0] - tries[1][0] >= 0.8
+
+
+def test_a_task_that_fails_every_time_is_a_dead_letter_with_all_that_is_known(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw
+) -> None:
+    @service.task(queue=queue, retries=1, backoff=(0.1, 0.1))
+    def fail(why: str) -> None:
+        raise ValueError(why)
+
+    serve(service)
+    handle = client.enqueue(fail, "broken")
+    with pytest.raises(RemoteError, match="broken") as raised:
+        handle.result(timeout=20)
+    assert isinstance(raised.value, ValueError)
+    assert handle.state == "FAILURE"
+    properties = dead_letter(raw, queue)
+    headers = properties.headers
+    assert (headers["reason"], headers["queue"], headers["attempt"]) == ("ValueError: broken", queue, 2)
+    assert "raise ValueError(why)" in headers["traceback"]
+    assert properties.message_id == handle.id
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "reason"),
+    [
+        (Reject("no such customer"), 1, "rejected: no such customer"),
+        (KeyError("not worth it"), 1, "KeyError"),
+        (Retry("busy", after=0.1), 3, "Retry: busy"),
+        (SystemExit(3), 3, "SystemExit: 3"),
+    ],
+)
+def test_a_handler_says_whether_it_is_tried_again(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw, error: BaseException, tries: int, reason: str
+) -> None:
+    ran = []
+
+    @service.task(queue=queue, retries=2, backoff=(0.1, 0.1), retry_for=(OSError,))
+    def fail() -> None:
+        ran.append(1)
+        raise error
+
+    serve(service)
+    client.enqueue(fail)
+    properties = dead_letter(raw, queue)
+    assert properties.headers["reason"].startswith(reason)
+    assert len(ran) == tries
+
+
+def test_a_delayed_task_comes_in_its_time_and_holds_nobody_up(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue)
+    def now() -> float:
+        return time.monotonic()
+
+    serve(service)
+    began = time.monotonic()
+    later = client.enqueue(now, delay=2.0)
+    at = client.enqueue(now, eta=datetime.now(UTC) + timedelta(seconds=1))
+    far = client.enqueue(now, delay=3600)
+    assert client.enqueue(now).result(timeout=10) - began < 1
+    assert at.result(timeout=10) - began >= 0.99
+    assert later.result(timeout=10) - began >= 2
+    assert far.state == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "reason"),
+    [("nobody", (), "FunctionNotFound"), ("only", ("x",), "InvalidArguments"), ("only", (), "InvalidArguments")],
+)
+def test_a_task_that_can_t_run_is_a_dead_letter_at_once(
+    client: Client,
+    serve: Serve,
+    service: Service,
+    queue: str,
+    raw: Raw,
+    function: str,
+    arguments: tuple[str],
+    reason: str,
+) -> None:
+    @service.task(queue=queue)
+    def only(n: int) -> None:
+        """Take a number."""
+
+    serve(service)
+    client.enqueue(function, *arguments, queue=queue)
+    properties = dead_letter(raw, queue)
+    assert properties.headers["reason"].startswith(reason)
+
+
+def test_an_expired_task_is_not_started_but_a_dead_letter(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw
+) -> None:
+    @service.task(queue=queue)
+    def late() -> None:
+        pytest.fail("it was started")
+
+    client.enqueue(late, expires=0.01)
+    time.sleep(0.05)
+    serve(service, clock_skew=0)
+    properties = dead_letter(raw, queue)
+    assert properties.headers["reason"].startswith("Expired")
+
+
+def test_a_queue_of_the_other_type_is_refused_with_its_name_and_taken_for_a_name_as_text(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue, queue_type="classic")
+    def work() -> int:
+        return 1
+
+    serve(service)
+
+    other = Service("other")
+
+    @other.task(queue=queue, name="work")
+    def same() -> int:
+        return 2
+
+    with pytest.raises(ConfigurationError, match=f"queue '{queue}' exists with other arguments"):
+        client.enqueue(same)
+    assert client.enqueue("work", queue=queue).result(timeout=10) == 1
+
+
+def test_the_tutorials_text_bodies_are_tasks(serve: Serve, service: Service, queue: str, raw: Raw) -> None:
+    got: list[str] = []
+    there = threading.Event()
+
+    @service.task(queue=queue)
+    def callback(body: str) -> None:
+        got.append(body)
+        there.set()
+
+    serve(service)
+    raw.send(queue, b"Fifth message.....", delivery_mode=2)
+    assert there.wait(10)
+    assert got == ["Fifth message....."]
+
+
+def test_a_task_whose_queue_was_deleted_since_it_was_declared_is_published_again(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw
+) -> None:
+    @service.task(queue=queue)
+    def one() -> int:
+        return 1
+
+    client.enqueue(one)
+    raw.channel.queue_delete(queue)
+    handle = client.enqueue(one)
+    serve(service)
+    assert handle.result(timeout=10) == 1
