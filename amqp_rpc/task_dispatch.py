@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 #: Workers that may die with one task, before it is a dead letter.
 MOST_CRASHES = 5
+#: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+_DELIVERY_COUNT = "x-delivery-count"
+#: Units of delay of a copy: the broker has the acknowledgement long before.
+_SOON = 5
 
 
 class TaskDispatcher(Dispatcher):
@@ -38,9 +42,9 @@ class TaskDispatcher(Dispatcher):
             redelivered: Whether the broker gave it to a worker before.
         """
         request = Request.read(properties, body, redelivered=redelivered)
-        if redelivered:
-            # Before it is read: reading it may be what ends workers.
-            return self._crashed(request, properties)
+        # Before it is read: reading it may be what ends workers.
+        if redelivered and (ended := self._crashed(request, properties)) is not None:
+            return ended
         try:
             function = self._find(request)
             if self.expired(request):
@@ -84,14 +88,20 @@ class TaskDispatcher(Dispatcher):
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
         return self._dead(request, reason, "failed", function=function, error=error)
 
-    def _crashed(self, request: Request, properties: Properties) -> Answer:
-        """Count a worker that died with it: by a copy that goes back, since one that is killed can't count."""
-        if request.crashes + 1 >= MOST_CRASHES:
-            reason = f"{MOST_CRASHES} workers died, one after another, while they had it; it may be what ends them"
-            return self._dead(request, reason, "crashed")
+    def _crashed(self, request: Request, properties: Properties) -> Answer | None:
+        """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
+        counted = (properties.headers or {}).get(_DELIVERY_COUNT)
+        crashes = request.crashes + (counted if isinstance(counted, int) else 1)
+        if crashes >= MOST_CRASHES:
+            reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
+            return self._dead(request, reason, "crashed", crashes=crashes)
         logger.warning("A worker died with task %s() [%s]; it is tried again", request.function, request.message_id)
+        if counted is not None:
+            return None
+        # A classic queue counts nothing: a copy that goes back is counted, since a worker that is killed can't count.
+        # It comes a moment later, when this one is acknowledged: else whoever it kills leaves both behind.
         again = again_properties(request, properties, now=self._clock())
-        return Answer(None, None, "again", again=Message(self.queue, again, request.body))
+        return Answer(None, None, "again", again=Message(self.queue, again, request.body, _SOON))
 
     def _dead(
         self,
@@ -101,10 +111,14 @@ class TaskDispatcher(Dispatcher):
         *,
         function: Function | None = None,
         error: BaseException | None = None,
+        crashes: int | None = None,
     ) -> Answer:
         if error is None:
             logger.error("Task %s() [%s] is a dead letter: %s", request.function, request.message_id, reason)
-        details: dict[str, Any] = {"attempt": request.attempt, "crashes": request.crashes}
+        details: dict[str, Any] = {
+            "attempt": request.attempt,
+            "crashes": request.crashes if crashes is None else crashes,
+        }
         reply = None
         if error is not None and function is not None:
             details["traceback"] = traceback_of(error)

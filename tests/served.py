@@ -40,3 +40,31 @@ def die() -> None:
 @service.rpc(idempotent=True)
 def die_idempotent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.task(queue="tserved_tasks", retries=3, backoff=(0.1, 0.1))
+def note(path: str, word: str) -> None:
+    """Leave a line in a file: what ran is known outside, whatever becomes of this process."""
+    with open(path, "a", encoding="utf-8") as lines:  # noqa: PTH123 - appending one line at once
+        lines.write(f"{word} {os.getpid()}\n")
+
+
+@service.task(queue="tserved_tasks")
+def note_and_stay(path: str, seconds: float) -> None:
+    """Leave a line; the first to do so stays, for somebody to kill it."""
+    note(path, "here")
+    with open(path, encoding="utf-8") as lines:  # noqa: PTH123 - as above
+        if len(lines.readlines()) == 1:
+            threading.Event().wait(seconds)
+
+
+@service.task(queue="tserved_tasks")
+def note_and_die(path: str) -> None:
+    note(path, "dying")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.task(queue="tserved_classic", queue_type="classic")
+def die_classic(path: str) -> None:
+    note(path, "dying")
+    os.kill(os.getpid(), signal.SIGKILL)
