@@ -26,7 +26,8 @@
     │  ├─ Undecodable                     bytes that are not what they say
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
-    └─ Retry · Reject                     raised by handlers, to steer a task; never by the library
+    ├─ Retry                              raised by a task's handler: try it again, later
+    └─ Reject                             raised by a task's handler: it is a dead letter
 
 Every error has ``may_have_run``: whether the function may have been executed. Only where it is false is it
 safe to send a call again that is not idempotent.

@@ -62,6 +62,10 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
         ran.append(n)
 
     with Client(node.url, timeout=60) as client:
+        # A quorum queue that is new is not there after a kill (docs/decisions/0007): these have been used for a while.
+        with Server(service, url=node.url):
+            assert client.enqueue(work, -1, delay=6.3).result(timeout=30) is None
+        ran.clear()
         for n in range(50):
             client.enqueue(work, n)
         for n in range(50, 60):
@@ -69,9 +73,7 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
         getattr(node, end)()
         node.start()
         with Server(service, url=node.url):
-            # What was passed from one level of delay to the next when the broker was killed is passed again after
-            # three minutes, by RabbitMQ's own rule.
-            until(lambda: set(ran) == set(range(60)), timeout=260)
+            until(lambda: set(ran) == set(range(60)), timeout=40)
 
 
 @pytest.mark.node
