@@ -27,7 +27,6 @@ from amqp_rpc.envelope import ERROR, RESULT, RESULTS
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent, Undecodable
 from amqp_rpc.failures import rebuild
 from amqp_rpc.forms import Default, Forms
-from amqp_rpc.outbox import Publication
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
@@ -285,25 +284,6 @@ class Client(Forms):
         Example:
             >>> client.enqueue("resize", "a.png", size=3)  # doctest: +SKIP
         """
-        handle, publication = self._task(
-            function, args, kwargs, queue=queue, delay=delay, eta=eta, expires=expires, timeout=timeout
-        )
-        self._caller.confirmed(publication)
-        return handle
-
-    def _task(
-        self,
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        queue: str | None,
-        delay: float | None,
-        eta: datetime | None,
-        expires: float | None,
-        timeout: float | Default,
-    ) -> tuple[TaskHandle, Publication]:
-        """Publish a task, without waiting for the broker."""
         made, known = publication(
             self._caller.identity(),
             function,
@@ -321,7 +301,8 @@ class Client(Forms):
         # Before it is published: a worker may be faster than the confirm.
         self._caller.tasks[handle.id] = handle
         self._caller.publish(made)
-        return handle, made
+        self._caller.confirmed(made)
+        return handle
 
     def close(self) -> None:
         """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""

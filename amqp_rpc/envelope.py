@@ -163,19 +163,16 @@ def again_properties(request: Request, properties: Properties, *, now: float) ->
         now: Unix time in seconds.
     """
     left = None if request.deadline is None else max(1, int((request.deadline - now) * 1000))
-    return Properties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
+    return copied(
+        properties,
         headers={**without_broker_headers(properties.headers), "crashes": request.crashes + 1},
-        delivery_mode=properties.delivery_mode,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
         expiration=properties.expiration if left is None else str(left),
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        type=properties.type,
-        app_id=properties.app_id,
     )
+
+
+def copied(properties: Properties, **changes: Any) -> Properties:
+    """Return a copy with some properties changed; the original may be pika's, which has the same names."""
+    return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
 
 
 def task_properties(*, function: str, identity: str, expires: float | None, now: float) -> Properties:
@@ -211,18 +208,7 @@ def retry_properties(request: Request, properties: Properties, *, error: str) ->
     headers = {**without_broker_headers(properties.headers), "attempt": request.attempt + 1, "error": error[:1000]}
     # Each try has its own count of workers that died with it.
     headers.pop("crashes", None)
-    return Properties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=headers,
-        delivery_mode=2,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        type=properties.type,
-        app_id=properties.app_id,
-    )
+    return copied(properties, headers=headers, delivery_mode=2, expiration=None)
 
 
 def without_broker_headers(headers: dict[str, Any] | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
-from amqp_rpc.envelope import Message, Properties, without_broker_headers
+from amqp_rpc.envelope import Message, Properties, copied, without_broker_headers
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.owner import Owner
 from amqp_rpc.settings import Addresses
@@ -101,16 +101,7 @@ class Replies:
         properties = delivery.properties
         headers = without_broker_headers(properties.headers)
         headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000), **details}
-        kept = Properties(
-            content_type=properties.content_type,
-            content_encoding=properties.content_encoding,
-            headers=headers,
-            delivery_mode=2,
-            correlation_id=properties.correlation_id,
-            message_id=properties.message_id,
-            timestamp=properties.timestamp,
-            type=properties.type,
-        )
+        kept = copied(properties, headers=headers, delivery_mode=2, reply_to=None, expiration=None, app_id=None)
         self.keep(Message(dead_letter_queue(queue), kept, delivery.body), delivery)
 
     def keep(self, message: Message, delivery: Delivery) -> None:

@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
-Two kinds of threads work for it. One owns the connections: it hands deliveries to the handlers, publishes their replies
-on a connection of its own, and acknowledges. The others run the functions. Neither kind waits for the other.
+One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
+see `leadership`. It has 405 lines, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations

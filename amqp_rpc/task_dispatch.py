@@ -13,7 +13,7 @@ from amqp_rpc.codec import text_of
 from amqp_rpc.context import handling
 from amqp_rpc.delays import LONGEST_DELAY, units
 from amqp_rpc.dispatch import PLAIN, Dispatcher, traceback_of
-from amqp_rpc.envelope import Message, Properties, Request, again_properties, retry_properties
+from amqp_rpc.envelope import Message, Properties, Request, again_properties, copied, retry_properties
 from amqp_rpc.errors import AmqpRpcError, Expired, Reject, Retry, Undecodable
 from amqp_rpc.failures import describe_raised
 from amqp_rpc.jobs import Answer
@@ -100,7 +100,8 @@ class TaskDispatcher(Dispatcher):
             return None
         # A classic queue counts nothing: a copy that goes back is counted, since a worker that is killed can't count.
         # It comes a moment later, when this one is acknowledged: else whoever it kills leaves both behind.
-        again = again_properties(request, properties, now=self._clock())
+        # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
+        again = copied(again_properties(request, properties, now=self._clock()), delivery_mode=2, expiration=None)
         return Answer(None, None, "again", again=Message(self.queue, again, request.body, _SOON))
 
     def _dead(

@@ -14,7 +14,7 @@ from amqp_rpc import Client, Server, Service
 from amqp_rpc.broker.node import Node
 from tests.programs import serving
 from tests.rabbitmq.conftest import Raw
-from tests.rabbitmq.test_tasks import dead_letter
+from tests.rabbitmq.test_tasks import dead_letter, declare_dead
 from tests.waiting import until
 
 NewNode = Callable[..., Node]
@@ -39,6 +39,7 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
     path = tmp_path / "ran"
+    declare_dead(raw, "tserved_tasks")
     with serving("tests.served", "--processes", "2", url=url):
         killer = client.enqueue("note_and_die", str(path), queue="tserved_tasks")
         properties = dead_letter(raw, "tserved_tasks")
@@ -126,8 +127,8 @@ def test_a_classic_queue_counts_the_workers_that_die_as_well(
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
     path = tmp_path / "ran"
+    raw.channel.queue_declare("tserved_classic.dead", durable=True)
     with serving("tests.served", "--processes", "2", url=url):
         client.enqueue("die_classic", str(path), queue="tserved_classic")
-        raw.channel.queue_declare("tserved_classic.dead", durable=True)
         until(lambda: raw.channel.basic_get("tserved_classic.dead")[0])
         assert len(lines(path)) == 5

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
+from amqp_rpc.envelope import task_properties
+from amqp_rpc.jobs import Answer
+from amqp_rpc.task_dispatch import TaskDispatcher
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
 
@@ -19,13 +22,20 @@ Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def queue() -> str:
-    return f"t{secrets.token_hex(6)}"
+def queue(raw: Raw) -> str:
+    """A task queue of the test's own, whose dead letters' queue is there before a server asks for it."""
+    name = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, name)
+    return name
+
+
+def declare_dead(raw: Raw, queue: str) -> None:
+    """Declare the queue of dead letters: RabbitMQ 3.10 can't be asked for messages while another one declares it."""
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments={"x-queue-type": "quorum"})
 
 
 def dead_letter(raw: Raw, queue: str) -> Any:
     """Wait for the one dead letter of a queue; return its properties."""
-    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments={"x-queue-type": "quorum"})
     method, properties, _ = until(lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None)
     assert method.message_count == 0
     return properties
@@ -237,3 +247,20 @@ def test_a_task_whose_queue_was_deleted_since_it_was_declared_is_published_again
     handle = client.enqueue(one)
     serve(service)
     assert handle.result(timeout=10) == 1
+
+
+def test_a_task_that_a_worker_of_a_classic_queue_died_with_is_never_dropped_by_the_broker() -> None:
+    """Its time may be over before it comes back: then it is a dead letter, and not gone."""
+    service = Service()
+
+    @service.task(queue="q", queue_type="classic")
+    def work() -> None:
+        """Nothing to do."""
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=1000, tracebacks=True)
+    properties = task_properties(function="work", identity="1", expires=time.time() + 60, now=time.time())
+    answer = tasks.accept(properties, b"\x92\x90\x80", redelivered=True)
+    assert isinstance(answer, Answer)
+    assert answer.again is not None
+    assert (answer.again.properties.expiration, answer.again.properties.delivery_mode) == (None, 2)
+    assert (answer.again.properties.headers or {})["crashes"] == 1
