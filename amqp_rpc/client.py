@@ -14,18 +14,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-import msgspec
-
-from amqp_rpc import codec
+from amqp_rpc import codec, results
 from amqp_rpc.caller import Caller
 from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.enqueuing import publication
-from amqp_rpc.envelope import ERROR, RESULT, RESULTS
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent, Undecodable
-from amqp_rpc.failures import rebuild
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
@@ -45,8 +41,6 @@ R = TypeVar("R")
 
 #: Calls of one `Client.map` that are under way at the same time.
 DEFAULT_MAP_IN_FLIGHT = 100
-#: What stands for one call in the reply to a chunk.
-_OUTCOME = ("has a result", "the result or the error")
 #: Seconds that `Client.close` gives the broker to say good-bye.
 _CLOSE_TIMEOUT = 5.0
 
@@ -120,7 +114,7 @@ class Client(Forms):
             wait_for_server=wait_for_server,
             chunk=False,
             awaited=awaited,
-            read=lambda reply: self._read(reply, known),
+            read=lambda reply: results.read(reply, known, limit=self._limit),
         )
 
     @overload
@@ -192,7 +186,7 @@ class Client(Forms):
         )
         messages = max(1, in_flight // chunksize)
 
-        def results() -> Iterator[Any]:
+        def outcomes() -> Iterator[Any]:
             waiting: deque[Future[list[Any]]] = deque()
             try:
                 while True:
@@ -209,7 +203,7 @@ class Client(Forms):
                 for future in waiting:
                     future.cancel()
 
-        return results()
+        return outcomes()
 
     def chunks(
         self,
@@ -246,7 +240,7 @@ class Client(Forms):
                 wait_for_server=wait_for_server,
                 chunk=size > 1,
                 awaited=awaited,
-                read=lambda reply: self._read_many(reply, known),
+                read=lambda reply: results.read_many(reply, known, limit=self._limit),
             )
 
     def enqueue(
@@ -297,7 +291,9 @@ class Client(Forms):
             limit=self._limit,
         )
         name = str(made.message.properties.type)
-        handle = TaskHandle(made.identity, made.message.queue, name, lambda reply: self._read(reply, known))
+        handle = TaskHandle(
+            made.identity, made.message.queue, name, lambda reply: results.read(reply, known, limit=self._limit)
+        )
         # Before it is published: a worker may be faster than the confirm.
         self._caller.tasks[handle.id] = handle
         self._caller.publish(made)
@@ -373,45 +369,6 @@ class Client(Forms):
         )
         self._caller.submit(call)
         return call
-
-    def _read(self, reply: Reply, known: Function | None) -> Any:
-        """Return a reply's result, or raise its error."""
-        kind, value = self._decoded(reply)
-        if kind != RESULT:
-            raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-        return _as_annotated(value, known)
-
-    def _read_many(self, reply: Reply, known: Function | None) -> list[Any]:
-        """Return the results and errors of a reply, which is a chunk's or a single call's."""
-        try:
-            kind, value = self._decoded(reply)
-            if kind == RESULT:
-                return [_as_annotated(value, known)]
-        except AmqpRpcError as error:
-            # It answers every call of the message: whoever asks for the first one is told.
-            return [error]
-        match value:
-            case [*outcomes] if kind == RESULTS and all(
-                isinstance(o, list) and len(o) == len(_OUTCOME) for o in outcomes
-            ):
-                return [_as_annotated(each, known) if ran else rebuild(each) for ran, each in outcomes]
-        raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-
-    def _decoded(self, reply: Reply) -> tuple[str | None, Any]:
-        value = codec.decode(reply.body, codec.base_type(reply.properties.content_type), limit=self._limit)
-        if reply.properties.type == ERROR:
-            raise rebuild(value)
-        return reply.properties.type, value
-
-
-def _as_annotated(value: Any, known: Function | None) -> Any:
-    """Return a result as the type that the function's annotation names, where the function is known here."""
-    if known is None:
-        return value
-    try:
-        return known.signature.compile().convert_result(value)
-    except msgspec.ValidationError as error:
-        raise Undecodable(f"{known.name}() returned something else than it is annotated with: {error}") from error
 
 
 def _target(function: Any) -> tuple[tuple[str, str], Function | None]:

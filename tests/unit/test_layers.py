@@ -36,6 +36,7 @@ LAYERS = {
         "outbox",
         "tasks",
         "enqueuing",
+        "results",
         "calls",
         "capacity",
         "forms",
