@@ -46,7 +46,7 @@ def publication(
         ConfigurationError: The function or a time makes no sense.
         Unencodable, MessageTooLarge: The arguments can't be sent.
     """
-    name, target, queue_type, known = _target(function, queue)
+    name, target, arguments, known = _target(function, queue)
     now = time.time()
     if delay is not None and eta is not None:
         raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
@@ -63,7 +63,7 @@ def publication(
     message = Message(target, properties, body, units(delay) if delay else 0)
     made = Publication(
         message,
-        topology.task_arguments(queue_type),
+        arguments,
         guessed=known is None or target != known.queue,
         timeout=timeout,
         expires_at=time.monotonic() + timeout,
@@ -71,15 +71,15 @@ def publication(
     return made, known
 
 
-def _target(function: Any, queue: str | None) -> tuple[str, str, str, Function | None]:
-    """Return a function's name, its queue, the queue's type, and its registration where the object was given."""
+def _target(function: Any, queue: str | None) -> tuple[str, str, dict[str, Any], Function | None]:
+    """Return a function's name, its queue, the queue's arguments, and its registration where the object was given."""
     if isinstance(function, str):
         service, dot, name = function.rpartition(".")
         if not name or (dot and not service):
             raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
-        return name, queue or topology.task_queue(service or None), "quorum", None
+        return name, queue or topology.task_queue(service or None), topology.task_arguments("quorum"), None
     if callable(function):
         known = registered_task(function)
         assert known.task is not None
-        return known.name, queue or known.queue, known.task.queue_type, known
+        return known.name, queue or known.queue, known.task.queue_arguments, known
     raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")

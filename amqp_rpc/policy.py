@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from amqp_rpc.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.settings import positive
-from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue
+from amqp_rpc.settings import count, positive
+from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, task_arguments
 
 #: How a queue is kept: on a majority of a cluster's nodes, or on one.
 QueueType = Literal["quorum", "classic"]
@@ -19,6 +19,8 @@ DEFAULT_RETRIES = 5
 DEFAULT_BACKOFF = (1.0, 600.0)
 #: By how much a delay is changed by chance, so that what failed together is not tried together.
 _JITTER = 0.2
+#: Priorities of messages are from 0 to this one: https://www.rabbitmq.com/docs/priority
+HIGHEST_PRIORITY = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class Policy:
         retries: How often a task that fails is tried again.
         backoff: Seconds before the first retry, doubled each time, and the most that they become.
         retry_for: The exceptions that are worth another try; after others it is a dead letter at once.
+        time_limit: Seconds that one try may take; None for no limit.
+        priority: Of its tasks, from 0 to 9, unless they have their own; None for none.
+        max_length: Tasks that may wait in the queue; None for no bound.
+        max_priority: The highest priority that a classic queue tells apart.
 
     Raises:
         ConfigurationError: One of them is out of range.
@@ -41,6 +47,15 @@ class Policy:
     retries: int = DEFAULT_RETRIES
     backoff: tuple[float, float] = DEFAULT_BACKOFF
     retry_for: tuple[type[BaseException], ...] = (Exception,)
+    time_limit: float | None = None
+    priority: int | None = None
+    max_length: int | None = None
+    max_priority: int | None = None
+
+    @property
+    def queue_arguments(self) -> dict[str, Any]:
+        """The arguments with which the queue is declared."""
+        return task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
 
     def __post_init__(self) -> None:
         _check_name(self.queue)
@@ -59,6 +74,21 @@ class Policy:
         for kind in self.retry_for:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ConfigurationError(f"retry_for has exceptions' classes, not {kind!r}")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        if self.time_limit is not None:
+            positive("time_limit", self.time_limit)
+        check_priority(self.priority)
+        if self.max_length is not None:
+            count("max_length", self.max_length)
+        if self.max_priority is not None:
+            count("max_priority", self.max_priority, most=HIGHEST_PRIORITY)
+            if self.queue_type != "classic":
+                raise ConfigurationError(
+                    "max_priority is for classic queues; a quorum queue tells two apart by itself, 0 to 4 and 5 to 9 "
+                    "(RabbitMQ 4.0 and newer)"
+                )
 
     def delay(self, attempt: int, *, chance: float | None = None) -> float:
         """Return the seconds until the next try: exponential, more or less a fifth.
@@ -71,6 +101,18 @@ class Policy:
         chance = random.random() if chance is None else chance  # noqa: S311 - no secret
         # Past 60 doublings any first delay is past any longest one.
         return float(min(most, first * 2.0 ** min(attempt - 1, 60)) * (1 - _JITTER + 2 * _JITTER * chance))
+
+
+def check_priority(priority: int | None) -> None:
+    """Check a priority.
+
+    Raises:
+        ConfigurationError: It is neither None nor a whole number from 0 to 9.
+    """
+    if priority is not None and (
+        isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY
+    ):
+        raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
 
 
 def _check_name(queue: str) -> None:

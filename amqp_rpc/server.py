@@ -25,9 +25,10 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
+from amqp_rpc.merging import merge, merge_tasks, queue_arguments
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
-from amqp_rpc.service import Function, Service, merge, merge_tasks, queue_type
+from amqp_rpc.service import Function, Service
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -41,7 +42,7 @@ from amqp_rpc.settings import (
     positive,
 )
 from amqp_rpc.task_dispatch import TaskDispatcher
-from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_queue, task_arguments
+from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)
@@ -126,8 +127,8 @@ class Server:
             )
             for queue, tasks in self.tasks.items()
         }
-        arguments = {queue: task_arguments(queue_type(tasks)) for queue, tasks in self.tasks.items()}
-        dead = {dead_letter_queue(queue): of_tasks for queue, of_tasks in arguments.items()}
+        arguments = {queue: queue_arguments(tasks) for queue, tasks in self.tasks.items()}
+        dead = {dead_letter_queue(queue): dead_letter_arguments(of_tasks) for queue, of_tasks in arguments.items()}
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.

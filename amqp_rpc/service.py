@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -134,6 +134,10 @@ class Service:
         retries: int = DEFAULT_RETRIES,
         backoff: tuple[float, float] = DEFAULT_BACKOFF,
         retry_for: tuple[type[BaseException], ...] = (Exception,),
+        time_limit: float | None = None,
+        priority: int | None = None,
+        max_length: int | None = None,
+        max_priority: int | None = None,
         default: bool = False,
     ) -> Callable[[F], F]: ...
     def task(
@@ -147,6 +151,10 @@ class Service:
         retries: int = DEFAULT_RETRIES,
         backoff: tuple[float, float] = DEFAULT_BACKOFF,
         retry_for: tuple[type[BaseException], ...] = (Exception,),
+        time_limit: float | None = None,
+        priority: int | None = None,
+        max_length: int | None = None,
+        max_priority: int | None = None,
         default: bool = False,
     ) -> F | Callable[[F], F]:
         """Register a function whose work can wait: clients enqueue it. It stays the function that it is.
@@ -162,6 +170,11 @@ class Service:
             retries: How often a task that raises is tried again (5); then it is a dead letter.
             backoff: Seconds before the first retry, doubled each time, and the most that they become (1.0, 600.0).
             retry_for: The exceptions that are worth another try (``Exception``).
+            time_limit: Seconds that one try may take (None: no limit); then it has failed, and is tried again.
+            priority: Of its tasks, from 0 to 9, unless they are enqueued with another one. A quorum queue prefers 5 to
+                9 to the others (RabbitMQ 4.0 and newer); a classic one knows them all up to ``max_priority``.
+            max_length: Tasks that may wait in the queue; `Client.enqueue` raises `PublishRefused` when it is full.
+            max_priority: The highest priority that a classic queue tells apart (None: it has none).
             default: Whether it takes plain text bodies that name no function, as RabbitMQ's tutorials send. A queue's
                 only task does that in any case.
 
@@ -178,7 +191,15 @@ class Service:
 
         def register(function: F) -> F:
             policy = Policy(
-                queue if queue is not None else task_queue(self.name), queue_type, retries, backoff, retry_for
+                queue if queue is not None else task_queue(self.name),
+                queue_type=queue_type,
+                retries=retries,
+                backoff=backoff,
+                retry_for=retry_for,
+                time_limit=time_limit,
+                priority=priority,
+                max_length=max_length,
+                max_priority=max_priority,
             )
             self._add_task(function, policy, name=name, default=default)
             return function
@@ -286,73 +307,3 @@ def registered_task(function: Callable[..., Any]) -> Function:
             "@service.task, or enqueue it by its name as text"
         )
     return found
-
-
-def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
-    """Return the tasks of several services by queue and name.
-
-    Raises:
-        ConfigurationError: Two of them share a queue and have a task of the same name, or want different types of it.
-    """
-    queues: dict[str, dict[str, Function]] = {}
-    for service in dict.fromkeys(services):
-        for task in service.tasks:
-            tasks = queues.setdefault(task.queue, {})
-            for other in tasks.values():
-                if other.name == task.name:
-                    raise ConfigurationError(
-                        f"{task.signature.where}: task {task.name!r} of queue {task.queue!r} is registered already, at "
-                        f"{other.signature.where}; give one of them name="
-                    )
-                if queue_type({"": other}) != queue_type({"": task}):
-                    raise ConfigurationError(
-                        f"{task.signature.where}: queue {task.queue!r} is to be {queue_type({'': task})}, and "
-                        f"{queue_type({'': other})} at {other.signature.where}; give both the same queue_type="
-                    )
-            task.signature.compile()
-            tasks[task.name] = task
-    for queue, tasks in queues.items():
-        if len([task for task in tasks.values() if task.default]) > 1:
-            raise ConfigurationError(f"queue {queue!r} has two default tasks, and can have one")
-    return queues
-
-
-def queue_type(tasks: dict[str, Function]) -> QueueType:
-    """Return the type of the queue that some tasks share."""
-    policy = next(iter(tasks.values())).task
-    assert policy is not None
-    return policy.queue_type
-
-
-def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
-    """Return the functions of several services by queue and name.
-
-    Raises:
-        ConfigurationError: Two of them share a queue and have a function of the same name, or there are no functions.
-    """
-    queues: dict[str, dict[str, Function]] = {}
-    for service in dict.fromkeys(services):
-        if service.tasks and not service.functions:
-            continue
-        functions = queues.setdefault(service.queue, {})
-        for name, function in service.functions.items():
-            if name in functions:
-                raise ConfigurationError(
-                    f"{function.signature.where}: {name!r} is registered already in another service with queue "
-                    f"{service.queue!r}, at {functions[name].signature.where}; name one of the services"
-                )
-            function.signature.compile()
-            functions[name] = function
-    for queue, functions in queues.items():
-        if not functions:
-            raise ConfigurationError(f"the service of {queue!r} has no functions; register them with @service.rpc")
-        if len([function for function in functions.values() if function.default]) > 1:
-            raise ConfigurationError(f"queue {queue!r} has two default functions, and can have one")
-    return queues
-
-
-def default_function(functions: dict[str, Function]) -> Function | None:
-    """Return the function that answers plain text bodies without a name: the only one, or the one marked default."""
-    if len(functions) == 1:
-        return next(iter(functions.values()))
-    return next((function for function in functions.values() if function.default), None)

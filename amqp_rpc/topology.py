@@ -57,12 +57,30 @@ def after_delay(level: int) -> str:
     return delay(level - 1) if level else ARRIVALS
 
 
-def task_arguments(queue_type: str) -> dict[str, object]:
-    """Return the arguments with which a task queue, and its dead letters' queue, is declared.
+def task_arguments(
+    queue_type: str, *, max_length: int | None = None, max_priority: int | None = None
+) -> dict[str, object]:
+    """Return the arguments with which a task queue is declared.
 
-    No more than the type, as in RabbitMQ's tutorials, so that their programs may declare the same queue.
+    No more than the type unless asked for, as in RabbitMQ's tutorials, so that their programs may declare the same
+    queue.
+
+    Args:
+        queue_type: ``"quorum"`` or ``"classic"``.
+        max_length: Tasks that may wait in it; the broker refuses more.
+        max_priority: The highest priority that a classic queue tells apart.
     """
-    return {"x-queue-type": queue_type} if queue_type == "quorum" else {}
+    arguments: dict[str, object] = {"x-queue-type": queue_type} if queue_type == "quorum" else {}
+    if max_length is not None:
+        arguments |= {"x-max-length": max_length, "x-overflow": "reject-publish"}
+    if max_priority is not None:
+        arguments |= {"x-max-priority": max_priority}
+    return arguments
+
+
+def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, object]:
+    """Return the arguments of the queue of dead letters of a queue: it is kept in the same way, and has no bound."""
+    return {name: value for name, value in queue_arguments.items() if name == "x-queue-type"}
 
 
 def delay_arguments(level: int, *, unit: float) -> dict[str, object]:

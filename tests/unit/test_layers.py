@@ -16,7 +16,18 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 LAYERS = {
     0: ["errors", "deadline", "forks", "settings"],
     1: ["codec", "failures", "envelope", "topology", "delays"],
-    2: ["policy", "service", "signature", "pending", "context", "jobs", "dispatch", "task_dispatch", "retry"],
+    2: [
+        "policy",
+        "service",
+        "merging",
+        "signature",
+        "pending",
+        "context",
+        "jobs",
+        "dispatch",
+        "task_dispatch",
+        "retry",
+    ],
     3: [
         "leadership",
         "loop",
