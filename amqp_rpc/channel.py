@@ -85,6 +85,10 @@ class Channel:
         """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
         self._raw.queue_declare(queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame))))
 
+    def inspect_exchange(self, exchange: str, then: Callable[[], object]) -> None:
+        """Ask for an exchange; when there is no such one, the broker closes the channel with 404."""
+        self._raw.exchange_declare(exchange, passive=True, callback=_guarded(lambda _frame: then()))
+
     def get(self, queue: str, then: Callable[[Delivery | None], object]) -> None:
         """Take one message; call back with it, or with None where the queue is empty."""
         got: list[Delivery] = []

@@ -2,48 +2,64 @@
 
 It belongs to the connection's owner. Declaring what is there already, as it is, does nothing:
 https://www.rabbitmq.com/docs/queues#declaration
+
+RabbitMQ forgets what was declared in the last second when its node is killed, and what it had confirmed in a queue is
+gone with the queue (seen with 3.10, 4.0 and 4.3; docs/decisions/0007-tasks.md). So nothing is published to a queue that
+is new: it has to be some seconds old. An exchange that serves nothing else, a sign, is declared after that time, and
+tells everybody else that it is.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
 from amqp_rpc import delays, topology
 from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message
+from amqp_rpc.errors import BrokerError
 
-#: One thing to declare; it calls back once it is there.
-Step = Callable[[Callable[[], object]], object]
+#: Seconds until RabbitMQ remembers what is new even if it is killed: twice what was needed.
+LASTING_AFTER = 2.0
+_NOT_FOUND = 404
+
+#: One thing to ask for; it calls back, some with an answer.
+Step = Callable[[Callable[..., object]], object]
+Steps = Generator[Step, Any, None]
 
 
 class Declared:
-    """What was declared on one channel, and what waits to be."""
+    """What was declared on one channel, and what waits to be.
 
-    def __init__(self, channel: Channel) -> None:
+    Args:
+        connection: The channel's.
+        channel: On which all is declared that is not there.
+        trusting: Whether the levels of delay are there where they are said to be.
+    """
+
+    def __init__(self, connection: Connection, channel: Channel, *, trusting: bool = True) -> None:
+        self._connection = connection
         self._channel = channel
+        self._trusting = trusting
         self._queues: set[str] = set()
-        #: Queues to which what was delayed finds its way, and the highest level that is there.
-        self._arrivals: set[str] = set()
-        self._level = -1
+        #: Whether all levels of delay are there.
+        self._levels = False
         self._waiting: deque[tuple[Message, dict[str, Any] | None, Callable[[], object]]] = deque()
         #: The queue that is being declared: what the broker means when it closes the channel.
         self.under_way: str | None = None
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
-        if message.queue not in self._queues:
-            return False
-        return not message.delay or (
-            message.queue in self._arrivals and delays.highest_level(message.delay) <= self._level
-        )
+        return message.queue in self._queues and (self._levels or not message.delay)
 
-    def forget(self, queue: str) -> None:
-        """Forget a queue that turned out to be gone, with its bindings."""
-        self._queues.discard(queue)
-        self._arrivals.discard(queue)
+    def forget(self, message: Message) -> None:
+        """Forget what a message passes: it was returned, so something of it is gone."""
+        self._queues.discard(message.queue)
+        if message.delay:
+            self._levels = self._trusting = False
 
     def declare(self, message: Message, arguments: dict[str, Any] | None, then: Callable[[], object]) -> None:
         """Declare what a message needs, and call back.
@@ -51,7 +67,8 @@ class Declared:
         Args:
             message: Which is to be published.
             arguments: Its queue's; None where the queue is somebody else's, and there.
-            then: Called once all is there; never, where the broker closes the channel.
+            then: Called once all is there, and will be after the end of the broker; never, where the broker closes
+                the channel.
         """
         self._waiting.append((message, arguments, then))
         # One after another: what two messages need is asked for once.
@@ -63,58 +80,97 @@ class Declared:
 
         def done() -> None:
             self._queues.add(message.queue)
-            if message.delay:
-                self._arrivals.add(message.queue)
+            self._levels = self._levels or bool(message.delay)
             then()
             self._waiting.popleft()
             if self._waiting:
                 self._next()
 
-        _run(list(self._steps(message, arguments)), done)
+        _run(self._steps(message, arguments), done)
 
-    def _steps(self, message: Message, arguments: dict[str, Any] | None) -> Iterator[Step]:
+    def _steps(self, message: Message, arguments: dict[str, Any] | None) -> Steps:
         channel, queue = self._channel, message.queue
-        if arguments is not None and queue not in self._queues:
-            yield partial(self._declare_queue, queue, arguments)
-        if message.delay:
-            highest = delays.highest_level(message.delay)
-            if self._level < 0:
+        #: What is declared last, and says that the rest will last.
+        signs: list[str] = []
+        if queue not in self._queues:
+            if arguments is not None:
+                yield from self._queue_steps(queue, arguments, signs)
+            if not topology.holds_dead_letters(queue):
+                # Always, not with the first delay: a binding that was forgotten comes back with the next server.
                 yield partial(channel.declare_exchange, topology.ARRIVALS)
-            # From below, so that each level finds the next.
-            for level in range(self._level + 1, highest + 1):
-                yield from self._level_steps(level)
-            if queue not in self._arrivals:
                 yield partial(channel.bind, queue, topology.ARRIVALS, delays.arrived(queue))
+        if message.delay and not self._levels:
+            sign = topology.lasting("delay")
+            if not (self._trusting and (yield self._asked(sign))):
+                # From below, so that each level finds the next; all of them, so that none is new when it is needed.
+                for level in range(delays.LEVELS):
+                    yield from self._level_steps(level)
+                signs.append(sign)
+        if signs:
+            yield lambda then: self._connection.loop.call_later(LASTING_AFTER, then)
+        for sign in signs:
+            yield partial(channel.declare_exchange, sign)
 
-    def _level_steps(self, level: int) -> Iterator[Step]:
+    def _queue_steps(self, queue: str, arguments: dict[str, Any], signs: list[str]) -> Steps:
+        sign = topology.lasting(queue)
+        lasting = yield self._asked(sign)
+        yield partial(self._declare_queue, queue, arguments)
+        if lasting:
+            return
+        signs.append(sign)
+        if not topology.holds_dead_letters(queue):
+            dead = topology.dead_letter_queue(queue)
+            if not (yield partial(self._there, lambda probe, then: probe.inspect(dead, lambda _state: then()))):
+                yield partial(self._declare_queue, dead, topology.dead_letter_arguments(arguments))
+
+    def _asked(self, exchange: str) -> Step:
+        return partial(self._there, lambda probe, then: probe.inspect_exchange(exchange, then))
+
+    def _level_steps(self, level: int) -> Steps:
         channel, name = self._channel, topology.delay(level)
+        yield partial(channel.declare_exchange, topology.after_delay(level))
         yield partial(channel.declare_exchange, name)
-        yield lambda done: channel.declare(
-            name, lambda _state: done(), arguments=topology.delay_arguments(level, unit=delays.UNIT)
+        yield lambda then: channel.declare(
+            name, lambda _state: then(), arguments=topology.delay_arguments(level, unit=delays.UNIT)
         )
         yield partial(channel.bind, name, name, delays.held(level))
+        yield partial(channel.bind_exchange, topology.after_delay(level), name, delays.passed(level))
 
-        def bound(done: Callable[[], object]) -> None:
-            self._level = level
-            done()
-
-        yield lambda done: channel.bind_exchange(
-            topology.after_delay(level), name, delays.passed(level), lambda: bound(done)
-        )
-
-    def _declare_queue(self, queue: str, arguments: dict[str, Any], done: Callable[[], object]) -> None:
+    def _declare_queue(self, queue: str, arguments: dict[str, Any], then: Callable[[], object]) -> None:
         self.under_way = queue
 
         def declared(_state: object) -> None:
             self.under_way = None
-            done()
+            then()
 
         self._channel.declare(queue, declared, arguments=arguments)
 
+    def _there(self, ask: Callable[[Channel, Callable[[], object]], object], then: Callable[[bool], object]) -> None:
+        """Call back with whether something is there: on a channel of its own, which the broker closes if it is not."""
 
-def _run(steps: list[Step], then: Callable[[], object]) -> None:
-    """Do steps one after another."""
-    if steps:
-        steps[0](lambda: _run(steps[1:], then))
-    else:
-        then()
+        def opened(probe: Channel) -> None:
+            def found() -> None:
+                probe.close()
+                then(True)
+
+            ask(probe, found)
+
+        def closed(_probe: Channel, _error: BrokerError, code: int) -> None:
+            # Whoever may not ask is no worse off than if it were there.
+            then(code != _NOT_FOUND)
+
+        self._connection.open_channel(opened, closed)
+
+
+def _run(steps: Steps, then: Callable[[], object]) -> None:
+    """Do steps one after another, each with the answer of the one before."""
+
+    def go(answer: object = None) -> None:
+        try:
+            step = steps.send(answer)
+        except StopIteration:
+            then()
+            return
+        step(go)
+
+    go()

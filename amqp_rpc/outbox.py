@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from amqp_rpc.connection import Connection
     from amqp_rpc.declared import Declared
 
-_PRECONDITION_FAILED = 406
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
 class Publication(Future[None]):
@@ -93,6 +93,8 @@ class Outbox:
         #: With confirms.
         self._channel: Channel | None = None
         self._declared: Declared | None = None
+        #: Whether levels of delay are there where they are said to be.
+        self._trusting = True
         self._unsent: deque[Publication] = deque()
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
@@ -175,7 +177,7 @@ class Outbox:
 
         def ready(channel: Channel) -> None:
             self._opening, self._channel = False, channel
-            self._declared = Declared(channel)
+            self._declared = Declared(connection, channel, trusting=self._trusting)
             self.send_unsent()
 
         connection.open_channel(opened, self._closed)
@@ -194,6 +196,8 @@ class Outbox:
         self._last_error = error
         declaring = self._declared.under_way if self._declared is not None else None
         self._forget_channel()
+        # An exchange that is published to: a level of delay that somebody has deleted.
+        self._trusting = code != _NOT_FOUND
         if code == _PRECONDITION_FAILED and declaring is not None:
             self._other_arguments(declaring, error)
         elif isinstance(error, AccessRefused):
@@ -237,7 +241,7 @@ class Outbox:
                 # Its queue was deleted since it was declared.
                 publication.written = False
                 if self._declared is not None:
-                    self._declared.forget(publication.message.queue)
+                    self._declared.forget(publication.message)
                 self.send(publication)
             elif self._pending.take(publication.identity) is not None:
                 publication.set_result(None)
@@ -273,6 +277,8 @@ class Outbox:
             )
         if connection is not None and connection.blocked is not None:
             return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). It will not run")
+        if self._channel is not None:
+            return PublishRefused(f"{what}: its queue is new, and was still being declared. It will not run")
         return NotConnected(f"{what}: {self._last_error or f'no connection to {self._addresses} yet'}. It will not run")
 
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:

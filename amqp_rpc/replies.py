@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +46,7 @@ class Replies:
         settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
         on_ready: Called when it can publish for the first time.
         on_failed: Called when the first attempt to connect failed.
+        prepared: Task queues, which are declared, with all that their retries need, before any is needed.
         persistent: Whether that is tried again for ever instead.
     """
 
@@ -61,8 +62,11 @@ class Replies:
         settled: Callable[[list[Delivery]], object],
         on_ready: Callable[[], object],
         on_failed: Callable[[BrokerError], object],
+        prepared: Sequence[str] = (),
         persistent: bool = False,
     ) -> None:
+        self._prepared = prepared
+        self._never_lost = {*prepared, *map(dead_letter_queue, prepared)}
         self.connection = Connection(
             addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
         )
@@ -132,7 +136,7 @@ class Replies:
         unsent, self._unsent = self._unsent, deque()
         for message, delivery in unsent:
             self._publish(message, delivery)
-        if self._kept:
+        if self._kept or self._prepared:
             self._open_confirming()
         self._on_ready()
 
@@ -190,38 +194,51 @@ class Replies:
             return
         self._confirm_opening = True
 
-        def opened(channel: Channel) -> None:
-            channel.confirms(lambda: ready(channel))
+        self.connection.open_channel(
+            lambda channel: channel.confirms(lambda: self._confirms(channel)), self._confirming_closed
+        )
 
-        def ready(channel: Channel) -> None:
-            self._confirming, self._confirm_opening = channel, False
-            self._declared = Declared(channel)
-            for key in list(self._kept):
-                self._keep_now(key)
+    def _confirms(self, channel: Channel) -> None:
+        self._confirming, self._confirm_opening = channel, False
+        self._declared = Declared(self.connection, channel)
+        for queue in self._prepared:
+            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
+        for key in list(self._kept):
+            self._keep_now(key)
 
-        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
-            if code == _PRECONDITION_FAILED:
-                # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
-                self._found.update(message.queue for message, _ in self._kept.values())
-            logger.error(
-                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
-            )
-            self._confirming, self._confirm_opening = None, False
-            for key in list(self._kept):
-                self._refused(key, str(error))
-            self.connection.loop.call_later(_PUBLISH_AGAIN, again)
+    def _confirming_closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
+        declaring = self._declared.under_way if self._declared is not None else None
+        if code == _PRECONDITION_FAILED and declaring is not None:
+            # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
+            self._found.add(declaring)
+        logger.error(
+            "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
+        )
+        self._confirming, self._confirm_opening = None, False
+        for key in list(self._kept):
+            self._refused(key, str(error))
+        self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
 
-        def again() -> None:
-            if self._channel is not None and self._kept:
-                self._open_confirming()
-
-        self.connection.open_channel(opened, closed)
+    def _confirm_again(self) -> None:
+        if self._channel is not None and (self._kept or self._prepared):
+            self._open_confirming()
 
     def _refused(self, key: int, reason: str) -> None:
-        """Count that the broker did not take a message; in the end let it go: it must not stop what comes after it."""
+        """Count that the broker did not take a message.
+
+        In the end a call's is let go: it must not stop what comes after it. A task is never: the broker keeps it, and
+        it takes a place of the prefetch, until there is room for what becomes of it.
+        """
         self._refusals[key] += 1
-        if self._refusals[key] >= _MOST_REFUSALS:
-            message, _ = self._kept[key]
+        if self._refusals[key] < _MOST_REFUSALS:
+            return
+        message, _ = self._kept[key]
+        if message.queue in self._never_lost:
+            self._refusals[key] = 0
+            logger.error(
+                "The broker does not take a task for %s: %s. It stays in hand; make room for it", message.queue, reason
+            )
+        else:
             logger.error("A message for %s is lost, since the broker does not take it: %s", message.queue, reason)
             self._let_go(key)
 
@@ -251,9 +268,12 @@ class Replies:
                 self._refused(key, "it refuses more, by a bound of the queue perhaps")
                 self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
-        assert self._declared is not None
-        if self._declared.has(message):
+        if self._declared is not None and self._declared.has(message):
             declared()
         else:
-            arguments = None if message.queue in self._found else self._arguments.get(message.queue) or {}
-            self._declared.declare(message, arguments, declared)
+            self._declare(message, declared)
+
+    def _declare(self, message: Message, then: Callable[[], object]) -> None:
+        assert self._declared is not None
+        arguments = None if message.queue in self._found else self._arguments.get(message.queue) or {}
+        self._declared.declare(message, arguments, then)

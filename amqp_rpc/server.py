@@ -140,6 +140,7 @@ class Server:
             on_ready: Callable[[], object],
             on_failed: Callable[[BrokerError], object],
             *,
+            prepared: Sequence[str] = (),
             persistent: bool = False,
         ) -> Replies:
             return Replies(
@@ -152,10 +153,11 @@ class Server:
                 settled=self._acknowledge,
                 on_ready=on_ready,
                 on_failed=on_failed,
+                prepared=prepared,
                 persistent=persistent,
             )
 
-        self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed)
+        self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed, prepared=list(self.tasks))
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
         # It is opened at the first of them, when the broker may be away for a moment.
         self._direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)

@@ -37,6 +37,20 @@ def dead_letter_queue(queue: str) -> str:
     return f"{queue}.dead"
 
 
+def lasting(what: str) -> str:
+    """Return the exchange that says that something is there for longer than a moment; it routes nothing.
+
+    Args:
+        what: A queue, which stands for that of its dead letters as well, or "delay" for all levels of delay.
+    """
+    return f"amqp_rpc.lasting.{what.removesuffix(dead_letter_queue(''))}"
+
+
+def holds_dead_letters(queue: str) -> bool:
+    """Return whether a queue's name is one of those for dead letters."""
+    return queue.endswith(dead_letter_queue(""))
+
+
 def task_queue(service: str | None = None) -> str:
     """Return the queue that holds the tasks of a service, where they name no other.
 

@@ -10,8 +10,15 @@ from typing import Any
 import pika
 import pytest
 
-from amqp_rpc import Client, Server, Service
+from amqp_rpc import Client, Server, Service, declared
 from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def new_queues_are_used_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't wait until what is new would survive the end of the broker, where no test ends the broker."""
+    if request.node.get_closest_marker("node") is None:
+        monkeypatch.setattr(declared, "LASTING_AFTER", 0.01)
 
 
 @pytest.fixture

@@ -264,3 +264,24 @@ def test_a_task_that_a_worker_of_a_classic_queue_died_with_is_never_dropped_by_t
     assert answer.again is not None
     assert (answer.again.properties.expiration, answer.again.properties.delivery_mode) == (None, 2)
     assert (answer.again.properties.headers or {})["crashes"] == 1
+
+
+def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
+    client: Client, serve: Serve, service: Service, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    bound = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=bound)
+    for _ in range(5):
+        # A quorum queue's bound is not exact.
+        raw.send(f"{queue}.dead", b"in the way")
+
+    @service.task(queue=queue, retries=0)
+    def fail() -> None:
+        raise ValueError
+
+    serve(service)
+    task = client.enqueue(fail)
+    until(lambda: "does not take a task" in caplog.text, timeout=30)
+    raw.channel.queue_purge(f"{queue}.dead")
+    assert dead_letter(raw, queue).message_id == task.id
