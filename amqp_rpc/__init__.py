@@ -14,6 +14,7 @@ from amqp_rpc.client import Client
 from amqp_rpc.context import Context, context
 from amqp_rpc.errors import (
     AccessRefused,
+    AlreadyQueued,
     AmqpRpcError,
     BrokerError,
     CallError,
@@ -27,6 +28,7 @@ from amqp_rpc.errors import (
     MaybeExecuted,
     MessageTooLarge,
     NoServer,
+    NotAllAccepted,
     NotConnected,
     NotSent,
     Overloaded,
@@ -44,6 +46,7 @@ from amqp_rpc.tasks import TaskHandle
 
 if TYPE_CHECKING:
     from amqp_rpc.aio import AsyncClient
+    from amqp_rpc.async_producer import AsyncTaskHandle
     from amqp_rpc.server import Server
 
 __version__ = "0.1.0"
@@ -58,6 +61,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "context",
     "Context",
     "TaskHandle",
+    "AsyncTaskHandle",
     "Retry",
     "Reject",
     # what can be raised
@@ -67,6 +71,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "NotConnected",
     "ConnectionLost",
     "PublishRefused",
+    "AlreadyQueued",
+    "NotAllAccepted",
     "AccessRefused",
     "CallError",
     "Unroutable",
@@ -89,7 +95,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 #: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
-_LATER = {"AsyncClient": "amqp_rpc.aio", "Server": "amqp_rpc.server"}
+_LATER = {
+    "AsyncClient": "amqp_rpc.aio",
+    "AsyncTaskHandle": "amqp_rpc.async_producer",
+    "Server": "amqp_rpc.server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from amqp_rpc.async_producer import AsyncProducer
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.forms import AsyncForms, Default
@@ -24,7 +25,7 @@ from amqp_rpc.settings import (
 R = TypeVar("R")
 
 
-class AsyncClient(AsyncForms):
+class AsyncClient(AsyncForms, AsyncProducer):
     """Calls functions that servers run, from asyncio; the arguments are those of `Client`.
 
     Example:
@@ -131,6 +132,10 @@ class AsyncClient(AsyncForms):
         finally:
             for future in waiting:
                 future.cancel()
+
+    @property
+    def _producer(self) -> Client:
+        return self._client
 
     async def close(self) -> None:
         """Close the connection: `Client.close`, without blocking the event loop."""

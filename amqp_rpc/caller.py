@@ -130,6 +130,11 @@ class Caller:
         self._outbox.expire(publication)
         publication.result()
 
+    def give_back(self, publication: Publication) -> None:
+        """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
+        if self._connection is not None:
+            self._connection.post(self._outbox.give_back, publication.message.queue)
+
     def _check_process(self) -> None:
         if self._generation != forks.generation():
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")

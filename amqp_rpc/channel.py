@@ -114,6 +114,11 @@ class Channel:
         """Delete a queue that is empty and has no consumer; with one, or with messages, the channel is closed (406)."""
         self._raw.queue_delete(queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then()))
 
+    def purge(self, queue: str) -> None:
+        """Empty a queue."""
+        if self.is_open:
+            self._raw.queue_purge(queue)
+
     def prefetch(self, count: int) -> None:
         """Limit the deliveries of each later consumer that are not acknowledged yet."""
         self._raw.basic_qos(prefetch_count=count)

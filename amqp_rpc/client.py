@@ -10,7 +10,6 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -20,9 +19,9 @@ from amqp_rpc.calls import PendingCall, Reply
 from amqp_rpc.capacity import Capacity
 from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.enqueuing import publication
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
+from amqp_rpc.producer import Producer
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
@@ -34,7 +33,6 @@ from amqp_rpc.settings import (
     count,
     positive,
 )
-from amqp_rpc.tasks import TaskHandle
 from amqp_rpc.topology import split_call
 
 R = TypeVar("R")
@@ -45,7 +43,7 @@ DEFAULT_MAP_IN_FLIGHT = 100
 _CLOSE_TIMEOUT = 5.0
 
 
-class Client(Forms):
+class Client(Forms, Producer):
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
@@ -242,63 +240,6 @@ class Client(Forms):
                 awaited=awaited,
                 read=lambda reply: results.read_many(reply, known, limit=self._limit),
             )
-
-    def enqueue(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        queue: str | None = None,
-        delay: float | None = None,
-        eta: datetime | None = None,
-        expires: float | None = None,
-        timeout: float | Default = Default.TIMEOUT,
-        **kwargs: Any,
-    ) -> TaskHandle:
-        """Enqueue a task, and return once the broker has it safe: it will run to its end, or be a dead letter.
-
-        Args:
-            function: A task's name (``"resize"``, or ``"images.resize"`` for service ``images``), or the function
-                itself where it was registered with ``@service.task``.
-            args: Positional arguments.
-            queue: Which holds it; unless given the function's own.
-            delay: Seconds until a worker may take it; it waits in the broker, and survives its restarts.
-            eta: The same as a time, with its zone.
-            expires: Seconds after which no worker starts it any more; it is a dead letter then.
-            timeout: Seconds for the broker to take it (the client's, 30.0).
-            kwargs: Named arguments.
-
-        Raises:
-            PublishRefused: The broker does not take it: a full queue, a memory or disk alarm. It will not run.
-            NotConnected: No connection in time. It will not run.
-            ConnectionLost: It was sent, and not confirmed in time. It may run.
-            ConfigurationError: No such task, no such time, or a queue that exists with other arguments.
-            Unencodable, MessageTooLarge: An argument can't be sent.
-
-        Example:
-            >>> client.enqueue("resize", "a.png", size=3)  # doctest: +SKIP
-        """
-        made, known = publication(
-            self._caller.identity(),
-            function,
-            args,
-            kwargs,
-            queue=queue,
-            delay=delay,
-            eta=eta,
-            expires=expires,
-            timeout=self._seconds(timeout),
-            limit=self._limit,
-        )
-        name = str(made.message.properties.type)
-        handle = TaskHandle(
-            made.identity, made.message.queue, name, lambda reply: results.read(reply, known, limit=self._limit)
-        )
-        # Before it is published: a worker may be faster than the confirm.
-        self._caller.tasks[handle.id] = handle
-        self._caller.publish(made)
-        self._caller.confirmed(made)
-        return handle
 
     def close(self) -> None:
         """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""

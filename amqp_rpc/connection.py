@@ -377,6 +377,7 @@ def _to_pika(properties: Properties) -> pika.BasicProperties:
         content_encoding=properties.content_encoding,
         headers=properties.headers,
         delivery_mode=properties.delivery_mode,
+        priority=properties.priority,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
         expiration=properties.expiration,

@@ -79,10 +79,14 @@ class Declared:
         message, arguments, then = self._waiting[0]
 
         def done() -> None:
-            self._queues.add(message.queue)
+            if not topology.fleeting(message.queue):
+                self._queues.add(message.queue)
             self._levels = self._levels or bool(message.delay)
-            then()
             self._waiting.popleft()
+            then()
+            # One after another here too: as many as there are would be too deep for calls in calls.
+            while self._waiting and self.has(self._waiting[0][0]):
+                self._waiting.popleft()[2]()
             if self._waiting:
                 self._next()
 
@@ -92,7 +96,9 @@ class Declared:
         channel, queue = self._channel, message.queue
         #: What is declared last, and says that the rest will last.
         signs: list[str] = []
-        if queue not in self._queues:
+        if topology.fleeting(queue) and arguments is not None:
+            yield partial(self._declare_queue, queue, arguments)
+        elif queue not in self._queues:
             if arguments is not None:
                 yield from self._queue_steps(queue, arguments, signs)
             if not topology.holds_dead_letters(queue):

@@ -36,7 +36,7 @@ from amqp_rpc.frames import (
 
 _DELIVER = b"\x00\x3c\x00\x3c"
 #: Those whose value is no short text, and those that `Properties` has no place for.
-_UNKNOWN = PRIORITY | USER_ID | CLUSTER_ID | MORE | 2
+_UNKNOWN = USER_ID | CLUSTER_ID | MORE | 2
 #: Octets of a header frame that has no properties.
 _SHORTEST_HEADER = OVERHEAD + 14
 
@@ -69,6 +69,9 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
             found.headers = _read_table(data, start, position)
         if flags & DELIVERY_MODE:
             found.delivery_mode = data[position]
+            position += 1
+        if flags & PRIORITY:
+            found.priority = data[position]
             position += 1
         if flags & CORRELATION_ID:
             start = position + 1

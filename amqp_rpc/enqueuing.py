@@ -3,83 +3,149 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from amqp_rpc import codec, topology
 from amqp_rpc.codec import MSGPACK
 from amqp_rpc.delays import units
-from amqp_rpc.envelope import Message, task_properties
+from amqp_rpc.envelope import Message, Properties, task_properties
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.outbox import Publication
+from amqp_rpc.policy import check_priority
 from amqp_rpc.service import Function, registered_task
+from amqp_rpc.settings import positive
+
+#: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.
+LONGEST_UNIQUE = 40 * 86_400.0
 
 
-def publication(
-    identity: str,
-    function: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    queue: str | None,
-    delay: float | None,
-    eta: datetime | None,
-    expires: float | None,
-    timeout: float,
-    limit: int,
-) -> tuple[Publication, Function | None]:
-    """Return a task ready to be published, and its registration where the object was given.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the tasks of a function are enqueued, as one call of the client says.
 
     Args:
-        identity: The task's id.
+        function: Its name.
+        queue: Which holds them.
+        arguments: Those with which the queue is declared.
+        guessed: Whether these are a guess.
+        known: The function's registration, where the object was given.
+        delay: Units of `delays` until a worker may take one.
+        eta: When a worker may take one; None for no such time.
+        expires: Seconds after which one is not started any more; None for never.
+        priority: From 0 to 9; None for none.
+    """
+
+    function: str
+    queue: str
+    arguments: dict[str, Any]
+    guessed: bool
+    known: Function | None
+    delay: int
+    eta: datetime | None
+    expires: float | None
+    priority: int | None
+
+    def publication(self, identity: str, body: bytes, *, timeout: float) -> Publication:
+        """Return a task that is ready to be published.
+
+        Args:
+            identity: Its id.
+            body: Its arguments, encoded.
+            timeout: Seconds for the broker to take it.
+        """
+        now = time.time()
+        properties = task_properties(
+            function=self.function,
+            identity=identity,
+            expires=None if self.expires is None else now + self.expires,
+            now=now,
+            priority=self.priority,
+        )
+        delay = self.delay if self.eta is None else units(max(0.0, self.eta.timestamp() - now))
+        return Publication(
+            Message(self.queue, properties, body, delay),
+            self.arguments,
+            guessed=self.guessed,
+            timeout=timeout,
+            expires_at=time.monotonic() + timeout,
+        )
+
+
+def plan(
+    function: Any,
+    *,
+    queue: str | None = None,
+    delay: float | None = None,
+    eta: datetime | None = None,
+    expires: float | None = None,
+    priority: int | None = None,
+) -> Plan:
+    """Return how tasks are enqueued.
+
+    Args:
         function: A name, or a function that was registered with ``@service.task``.
-        args: Positional arguments.
-        kwargs: Named arguments.
-        queue: Which holds it; None takes the function's own.
-        delay: Seconds until a worker may take it.
-        eta: When a worker may take it; not both.
-        expires: Seconds after which it is not started any more.
-        timeout: Seconds for the broker to take it.
-        limit: Bytes of a body at most.
+        queue: Which holds them; None takes the function's own.
+        delay: Seconds until a worker may take one.
+        eta: When a worker may take one; not both.
+        expires: Seconds after which one is not started any more.
+        priority: From 0 to 9; None takes the function's own.
 
     Raises:
-        ConfigurationError: The function or a time makes no sense.
-        Unencodable, MessageTooLarge: The arguments can't be sent.
+        ConfigurationError: The function, a time or the priority makes no sense.
     """
-    name, target, arguments, known = _target(function, queue)
-    now = time.time()
     if delay is not None and eta is not None:
         raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
-    if eta is not None:
-        if eta.tzinfo is None:
-            raise ConfigurationError(f"eta has no time zone: {eta!r}; datetime.now(UTC) + … has one")
-        delay = max(0.0, eta.timestamp() - now)
+    if eta is not None and eta.tzinfo is None:
+        raise ConfigurationError(f"eta has no time zone: {eta!r}; datetime.now(UTC) + … has one")
     if expires is not None and not expires > 0:
         raise ConfigurationError(f"expires is a number of seconds above 0, not {expires!r}")
-    body = codec.encode([args, kwargs], MSGPACK, limit=limit)
-    properties = task_properties(
-        function=name, identity=identity, expires=None if expires is None else now + expires, now=now
-    )
-    message = Message(target, properties, body, units(delay) if delay else 0)
-    made = Publication(
-        message,
-        arguments,
-        guessed=known is None or target != known.queue,
-        timeout=timeout,
-        expires_at=time.monotonic() + timeout,
-    )
-    return made, known
-
-
-def _target(function: Any, queue: str | None) -> tuple[str, str, dict[str, Any], Function | None]:
-    """Return a function's name, its queue, the queue's arguments, and its registration where the object was given."""
+    check_priority(priority)
+    held = units(delay) if delay else 0
     if isinstance(function, str):
         service, dot, name = function.rpartition(".")
         if not name or (dot and not service):
             raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
-        return name, queue or topology.task_queue(service or None), topology.task_arguments("quorum"), None
-    if callable(function):
-        known = registered_task(function)
-        assert known.task is not None
-        return known.name, queue or known.queue, known.task.queue_arguments, known
-    raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
+        target = queue or topology.task_queue(service or None)
+        return Plan(name, target, topology.task_arguments("quorum"), True, None, held, eta, expires, priority)
+    if not callable(function):
+        raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
+    known = registered_task(function)
+    assert known.task is not None
+    target = queue or known.queue
+    own = known.task.priority if priority is None else priority
+    guessed = target != known.queue
+    return Plan(known.name, target, known.task.queue_arguments, guessed, known, held, eta, expires, own)
+
+
+def encoded(args: Any, kwargs: Any, *, limit: int) -> bytes:
+    """Return the body of a task.
+
+    Raises:
+        Unencodable, MessageTooLarge: The arguments can't be sent.
+    """
+    return codec.encode([args, kwargs], MSGPACK, limit=limit)
+
+
+def claim(plan: Plan, identity: str, key: bytes, seconds: float, *, timeout: float) -> Publication:
+    """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken.
+
+    Args:
+        plan: Of the task that has the key.
+        identity: An id of its own.
+        key: What makes two tasks the same.
+        seconds: How long it is taken.
+        timeout: Seconds for the broker to answer.
+
+    Raises:
+        ConfigurationError: The time is not above 0, or longer than `LONGEST_UNIQUE`.
+    """
+    positive("unique_for", seconds, most=LONGEST_UNIQUE)
+    return Publication(
+        Message(topology.unique(plan.queue, key, seconds), Properties(delivery_mode=2, message_id=identity), b""),
+        topology.unique_arguments(seconds),
+        timeout=timeout,
+        expires_at=time.monotonic() + timeout,
+        once=True,
+    )

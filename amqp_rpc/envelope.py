@@ -33,6 +33,7 @@ class Properties:
     content_encoding: str | None = None
     headers: dict[str, Any] | None = None
     delivery_mode: int | None = None
+    priority: int | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
     expiration: str | None = None
@@ -175,7 +176,9 @@ def copied(properties: Properties, **changes: Any) -> Properties:
     return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
 
 
-def task_properties(*, function: str, identity: str, expires: float | None, now: float) -> Properties:
+def task_properties(
+    *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
+) -> Properties:
     """Return the properties of a task; where its result goes is added when it is written.
 
     Args:
@@ -183,6 +186,7 @@ def task_properties(*, function: str, identity: str, expires: float | None, now:
         identity: The task's id: the same on every try.
         expires: Unix time in seconds after which it is not started any more.
         now: Unix time in seconds.
+        priority: From 0 to 9; None for none.
     """
     headers: dict[str, Any] = {"attempt": 1}
     if expires is not None:
@@ -191,6 +195,7 @@ def task_properties(*, function: str, identity: str, expires: float | None, now:
         content_type=MSGPACK,
         headers=headers,
         delivery_mode=2,
+        priority=priority,
         message_id=identity,
         timestamp=int(now),
         type=function,

@@ -8,6 +8,8 @@
     │  ├─ NotConnected                    no connection could be made
     │  ├─ ConnectionLost                  there was one, and it broke
     │  ├─ PublishRefused                  the broker answered "no" to a message
+    │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
+    │  │  └─ NotAllAccepted               some of many tasks
     │  └─ AccessRefused                   wrong password, virtual host or permission
     ├─ CallError                          what became of one call: see may_have_run
     │  ├─ did not run
@@ -35,6 +37,8 @@ safe to send a call again that is not idempotent.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AmqpRpcError(Exception):
     """The root: catches whatever amqp_rpc raises."""
@@ -61,6 +65,28 @@ class ConnectionLost(BrokerError):
 
 class PublishRefused(BrokerError):
     """The broker did not take a message."""
+
+
+class AlreadyQueued(PublishRefused):
+    """A task with the same key was enqueued within ``unique_for``; this one was not."""
+
+
+class NotAllAccepted(PublishRefused):
+    """Some of many tasks were not accepted; the others were, and will run.
+
+    Args:
+        message: What is said.
+        handles: One for each task, in their order; None for those that were not accepted.
+        errors: Why, by the task's number from 0.
+    """
+
+    def __init__(
+        self, message: str, handles: list[Any] | None = None, errors: dict[int, AmqpRpcError] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.handles = handles or []
+        self.errors = errors or {}
+        self.may_have_run = any(error.may_have_run for error in self.errors.values())
 
 
 class AccessRefused(BrokerError):

@@ -104,7 +104,7 @@ def address(message: Message) -> tuple[str, str]:
     return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.queue)
 
 
-def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noqa: C901 - one field a line
+def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noqa: C901, PLR0912 - one field a line
     """Return the flags and the values of a message's properties; None for what only pika writes."""
     flags = 0
     pieces: list[bytes] = []
@@ -121,6 +121,9 @@ def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noq
         if properties.delivery_mode is not None:
             flags |= DELIVERY_MODE
             pieces.append(bytes((properties.delivery_mode,)))
+        if properties.priority is not None:
+            flags |= PRIORITY
+            pieces.append(bytes((properties.priority,)))
         if (text := properties.correlation_id) is not None:
             flags |= CORRELATION_ID
             pieces.append(_short(text))

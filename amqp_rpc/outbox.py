@@ -47,10 +47,18 @@ class Publication(Future[None]):
         guessed: Whether they are a guess: where the queue is there with others, those are right.
         timeout: Seconds that it was given.
         expires_at: When they are over, on the monotonic clock.
+        once: Whether it fails where its connection is lost before the confirm, since a second one would be refused.
     """
 
     def __init__(
-        self, message: Message, arguments: dict[str, Any], *, guessed: bool, timeout: float, expires_at: float
+        self,
+        message: Message,
+        arguments: dict[str, Any],
+        *,
+        guessed: bool = False,
+        timeout: float,
+        expires_at: float,
+        once: bool = False,
     ) -> None:
         super().__init__()
         self.message = message
@@ -58,8 +66,11 @@ class Publication(Future[None]):
         self.guessed = guessed
         self.timeout = timeout
         self.expires_at = expires_at
+        self.once = once
         #: Whether it was given to a connection: from then on the broker may have it.
         self.written = False
+        #: Whether the broker said no.
+        self.refused = False
         #: Whether no queue took it.
         self.returned = False
 
@@ -153,6 +164,11 @@ class Outbox:
             for _, publication in self._pending:
                 self._end(publication, verdicts.fresh(error))
 
+    def give_back(self, queue: str) -> None:
+        """Empty the queue of a key whose task was not enqueued; without a connection it stays taken for its time."""
+        if self._channel is not None:
+            self._channel.purge(queue)
+
     def end_all(self, error: Callable[[], AmqpRpcError]) -> None:
         """End all publications; any thread."""
         for _, publication in self._pending:
@@ -187,6 +203,9 @@ class Outbox:
         self._opening = False
         waiting = set(map(id, self._unsent))
         for _, publication in self._pending:
+            if publication.once and publication.written:
+                self._end(publication, ConnectionLost(f"{self._last_error}. It is not known whether the broker has it"))
+                continue
             publication.written = publication.returned = False
             if id(publication) not in waiting:
                 self._unsent.append(publication)
@@ -236,6 +255,7 @@ class Outbox:
         def confirmed(taken: bool) -> None:
             self._closed_in_a_row = 0
             if not taken:
+                publication.refused = True
                 self._end(publication, PublishRefused(_refused(publication)))
             elif publication.returned:
                 # Its queue was deleted since it was declared.

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from amqp_rpc import codec, verdicts
@@ -49,7 +49,7 @@ class Requester:
         self._counters = counters
         self._addresses = addresses
         #: Tasks whose results somebody may ask for, by id.
-        self.tasks: WeakValueDictionary[str, TaskHandle] = WeakValueDictionary()
+        self.tasks: WeakValueDictionary[str, TaskHandle[Any]] = WeakValueDictionary()
         #: Called when there is a reply queue.
         self.on_ready: Callable[[], object] = lambda: None
         #: Why the connection was lost, or a channel closed, the last time.

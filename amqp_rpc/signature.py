@@ -34,7 +34,8 @@ class Options:
 
 CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
 TASK_OPTIONS = Options(
-    "client.enqueue()", frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "queue"})
+    "client.enqueue()",
+    frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "unique_key", "queue"}),
 )
 
 _BYTES = (bytes,)

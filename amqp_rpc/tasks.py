@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from amqp_rpc.calls import Reply
 from amqp_rpc.errors import AmqpRpcError
@@ -13,7 +13,10 @@ from amqp_rpc.settings import DEFAULT_TIMEOUT
 State = Literal["PENDING", "SUCCESS", "FAILURE"]
 
 
-class TaskHandle:
+R = TypeVar("R")
+
+
+class TaskHandle(Generic[R]):
     """What `Client.enqueue` returns: the task is accepted.
 
     Its result comes over the reply queue of the client that enqueued it, and is lost with that client or its
@@ -48,7 +51,7 @@ class TaskHandle:
         """Return whether its result, or its failure, is known here."""
         return self._reply.done()
 
-    def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> Any:
+    def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
         """Return what the function returned, or raise what made it a dead letter.
 
         Args:
@@ -63,7 +66,17 @@ class TaskHandle:
             reply = self._reply.result(timeout)
         except TimeoutError:
             raise TimeoutError(f"no result of task {self.function}() [{self.id}] within {timeout:g} s") from None
-        return self._read(reply)
+        result: R = self._read(reply)
+        return result
+
+    @property
+    def has_store(self) -> bool:
+        """Whether it can ask a store."""
+        return False
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Call back once its reply has come."""
+        self._reply.add_done_callback(lambda _reply: callback())
 
     def answered(self, reply: Reply) -> None:
         """Take note of the reply; the connection's owner."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import math
 
 from amqp_rpc.errors import ConfigurationError
 
@@ -14,6 +16,9 @@ TASK_QUEUE = "task_queue"
 
 #: The exchange behind all levels of delay, to which task queues are bound.
 ARRIVALS = "amqp_rpc.delay.arrivals"
+
+#: How the queues of keys begin, which are not enqueued twice.
+_UNIQUE = "amqp_rpc.unique."
 
 #: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
@@ -95,6 +100,32 @@ def task_arguments(
 def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, object]:
     """Return the arguments of the queue of dead letters of a queue: it is kept in the same way, and has no bound."""
     return {name: value for name, value in queue_arguments.items() if name == "x-queue-type"}
+
+
+def unique(queue: str, key: bytes, seconds: float) -> str:
+    """Return the queue whose one place a key takes for so many seconds."""
+    digest = hashlib.sha256(b"\0".join((queue.encode(), str(seconds).encode(), key))).hexdigest()
+    return f"{_UNIQUE}{digest[:40]}"
+
+
+def fleeting(queue: str) -> bool:
+    """Return whether a queue is one that need not survive."""
+    return queue.startswith(_UNIQUE)
+
+
+def unique_arguments(seconds: float) -> dict[str, object]:
+    """Return the arguments of a key's queue: it has one place, takes no second message, and goes when it is over.
+
+    See https://www.rabbitmq.com/docs/maxlength and https://www.rabbitmq.com/docs/ttl
+    """
+    milliseconds = math.ceil(seconds * 1000)
+    return {
+        "x-max-length": 1,
+        "x-overflow": "reject-publish",
+        "x-message-ttl": milliseconds,
+        # Longer than the message, which is published a moment after the queue is declared.
+        "x-expires": milliseconds + 60_000,
+    }
 
 
 def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
