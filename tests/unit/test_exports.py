@@ -37,6 +37,7 @@ EXPORTS = {
     "CallTimeout",
     "MaybeExecuted",
     "RemoteError",
+    "TimeLimitExceeded",
     "CodecError",
     "Undecodable",
     "Unencodable",

@@ -26,6 +26,7 @@ LAYERS = {
         "jobs",
         "dispatch",
         "task_dispatch",
+        "time_limits",
         "retry",
     ],
     3: [
@@ -59,6 +60,7 @@ LAYERS = {
         "verdicts",
         "handlers",
         "in_hand",
+        "overruns",
         "marking",
         "consumers",
         "replies",
