@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 402 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It has 398 lines, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
@@ -42,7 +41,8 @@ from amqp_rpc.settings import (
     count,
     positive,
 )
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.sharing import Sharing
+from amqp_rpc.task_dispatch import TaskJob, dispatchers
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 
@@ -117,18 +117,9 @@ class Server:
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
-        self._dispatchers: dict[str, Dispatcher | TaskDispatcher] = {
-            queue: Dispatcher(
-                queue, functions, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
-            )
-            for queue, functions in self.functions.items()
-        }
-        self._dispatchers |= {
-            queue: TaskDispatcher(
-                queue, tasks, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew
-            )
-            for queue, tasks in self.tasks.items()
-        }
+        self._dispatchers = dispatchers(
+            self.functions, self.tasks, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
+        )
         arguments = {queue: queue_arguments(tasks) for queue, tasks in self.tasks.items()}
         dead = {dead_letter_queue(queue): dead_letter_arguments(of_tasks) for queue, of_tasks in arguments.items()}
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
@@ -179,6 +170,9 @@ class Server:
             changed=self._check_drained,
         )
         self._in_hand = InHand(self._connection, self._replies.tell)
+        # With more deliveries of a queue than threads, some are meant to wait here.
+        shared = self.tasks if len(self._dispatchers) > 1 and self.prefetch <= threads else ()
+        self._sharing = Sharing(self._connection, shared, self._replies.keep)
         self._hoping = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -276,12 +270,14 @@ class Server:
         self._in_hand.take(delivery)
         if self._dispatchers[queue].asynchronous(delivery.properties):
             self._handlers.submit_async(partial(self._run_async, queue, delivery))
-        elif self._handlers.submit(partial(self._run, queue, delivery)) and not self._hoping:
+            return
+        self._sharing.wait(queue, delivery)
+        if self._handlers.submit(partial(self._run, queue, delivery)) and not self._hoping:
             self._hoping = True
             self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
 
     def _run(self, queue: str, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
+        if not self._sharing.begin(queue, delivery) or self._taken_back(delivery):
             return
         try:
             todo = self._accept(queue, delivery)

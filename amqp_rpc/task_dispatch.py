@@ -14,7 +14,15 @@ from amqp_rpc.codec import text_of
 from amqp_rpc.context import handling
 from amqp_rpc.delays import LONGEST_DELAY, units
 from amqp_rpc.dispatch import PLAIN, Dispatcher, traceback_of
-from amqp_rpc.envelope import Message, Properties, Request, again_properties, copied, retry_properties
+from amqp_rpc.envelope import (
+    Message,
+    Properties,
+    Request,
+    again_properties,
+    copied,
+    retry_properties,
+    without_broker_headers,
+)
 from amqp_rpc.errors import AmqpRpcError, Expired, Reject, Retry, Undecodable
 from amqp_rpc.failures import describe_raised
 from amqp_rpc.jobs import Answer
@@ -92,8 +100,8 @@ class TaskDispatcher(Dispatcher):
 
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
-        counted = (properties.headers or {}).get(_DELIVERY_COUNT)
-        crashes = request.crashes + (counted if isinstance(counted, int) else 1)
+        counted = _delivery_count(properties)
+        crashes = request.crashes + (1 if counted is None else counted)
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
             return self._dead(request, reason, "crashed", crashes=crashes)
@@ -128,6 +136,43 @@ class TaskDispatcher(Dispatcher):
             if request.reply_to is not None:
                 reply = self._error(request, describe_raised(error, traceback=details["traceback"]))
         return Answer(reply, reason, outcome, details=details)
+
+
+def dispatchers(
+    functions: dict[str, dict[str, Function]],
+    tasks: dict[str, dict[str, Function]],
+    *,
+    max_message_size: int,
+    tracebacks: bool,
+    clock_skew: float,
+) -> dict[str, Dispatcher | TaskDispatcher]:
+    """Return who sees to the deliveries of each queue: those of calls, and those of tasks; the rest as `Dispatcher`."""
+    calls = {
+        queue: Dispatcher(queue, each, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew)
+        for queue, each in functions.items()
+    }
+    return calls | {
+        queue: TaskDispatcher(queue, each, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew)
+        for queue, each in tasks.items()
+    }
+
+
+def given_back(queue: str, properties: Properties, body: bytes) -> Message:
+    """Return a task as it goes back to its queue by a worker that has not begun it: nothing of it is changed.
+
+    The workers that it ended before stay counted, though the broker counts the copy anew.
+    """
+    headers = without_broker_headers(properties.headers)
+    if counted := _delivery_count(properties):
+        before = Request.read(properties, body, redelivered=True).crashes
+        headers["crashes"] = before + counted
+    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body)
+
+
+def _delivery_count(properties: Properties) -> int | None:
+    """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
+    counted = (properties.headers or {}).get(_DELIVERY_COUNT)
+    return counted if isinstance(counted, int) else None
 
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from amqp_rpc import Client, Server, Service
+from amqp_rpc import Client, Server, Service, context
 from tests.programs import serving
 from tests.rabbitmq.conftest import Raw
 from tests.rabbitmq.test_tasks import declare_dead
@@ -112,3 +112,36 @@ def test_with_all_threads_but_one_busy_a_server_has_no_more_than_it_runs(
     release.set()
     for handle in handles:
         handle.result(timeout=20)
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_a_server_of_two_queues_gives_back_what_waits_behind_a_slow_task_of_the_other(
+    client: Client, serve: Serve, raw: Raw, queue: str, release: threading.Event, queue_type: str
+) -> None:
+    other = f"{queue}.other"
+    declare_dead(raw, other)
+    busy: list[str] = []
+    quick: list[tuple[str, int]] = []
+
+    def worker(name: str) -> Service:
+        service = Service(name)
+
+        @service.task(queue=queue)
+        def slow() -> None:
+            busy.append(name)
+            release.wait()
+
+        @service.task(queue=other, queue_type=queue_type)  # type: ignore[arg-type] # it is one of the two
+        def short() -> None:
+            quick.append((name, context().attempt))
+
+        return service
+
+    for name in ("a", "b"):
+        serve(worker(name), threads=1)
+    client.enqueue("slow", queue=queue)
+    until(lambda: busy)
+    handles = [client.enqueue("short", queue=other) for _ in range(20)]
+    for handle in handles:
+        assert handle.result(timeout=20) is None
+    assert quick == [({"a": "b", "b": "a"}[busy[0]], 1)] * 20

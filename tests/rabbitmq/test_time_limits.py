@@ -288,6 +288,12 @@ def test_limits_of_all_lengths_are_kept_beside_each_other(
     assert handle.result(timeout=20) == "in time"
 
 
+def no_dead_letters(raw: Raw) -> None:
+    """Begin without those of other tests in the queue that the served tasks share."""
+    declare_dead(raw, LIMITED)
+    raw.channel.queue_purge(f"{LIMITED}.dead")
+
+
 def lines(path: Path) -> list[tuple[str, int]]:
     found = path.read_text().splitlines() if path.exists() else []
     return [(word, int(pid)) for word, pid in (line.split() for line in found)]
@@ -296,7 +302,7 @@ def lines(path: Path) -> list[tuple[str, int]]:
 def test_one_of_several_processes_is_replaced_and_its_other_tasks_are_finished(
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
-    declare_dead(raw, LIMITED)
+    no_dead_letters(raw)
     path, gate = tmp_path / "ran", tmp_path / "gate"
     gate.touch()
     with serving("tests.served", "--processes", "2", url=url) as server:
@@ -327,7 +333,7 @@ def test_one_of_several_processes_is_replaced_and_its_other_tasks_are_finished(
 def test_a_task_that_blocks_every_time_is_a_dead_letter_and_not_a_crash(
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
-    declare_dead(raw, LIMITED)
+    no_dead_letters(raw)
     path = tmp_path / "ran"
     with serving("tests.served", "--processes", "2", url=url) as server:
         handle = client.enqueue("note_and_block", str(path), queue=LIMITED)
@@ -345,7 +351,7 @@ def test_a_task_that_blocks_every_time_is_a_dead_letter_and_not_a_crash(
 def test_a_single_process_ends_when_more_handlers_can_t_be_ended_than_it_has_threads(
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
-    declare_dead(raw, LIMITED)
+    no_dead_letters(raw)
     program = Program("serve", "tests.served", "--threads", "1", "--drain-timeout", "5", url=url)
     try:
         program.until_said("Ready.")

@@ -61,6 +61,7 @@ LAYERS = {
         "handlers",
         "in_hand",
         "overruns",
+        "sharing",
         "marking",
         "consumers",
         "replies",
