@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 398 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It has 400 lines, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -301,6 +301,8 @@ class Server:
         return todo
 
     def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
+        if self._taken_back(delivery):
+            return
         try:
             self._settle(queue, delivery, overrun())
         except Exception as error:

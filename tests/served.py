@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import threading
@@ -85,6 +86,17 @@ def note_and_spin(path: str) -> int:
 def note_and_block(path: str) -> None:
     note(path, "blocks")
     threading.Event().wait()
+
+
+@service.task(queue="tserved_limited", retries=0, time_limit=0.5)
+def note_and_hold_all(path: str) -> int:
+    """Leave a line; the first to do so lets no other thread of its process run for seconds."""
+    note(path, "holds")
+    with open(path, encoding="utf-8") as lines:  # noqa: PTH123 - as above
+        if len(lines.readlines()) == 1:
+            ctypes.PyDLL(None).sleep(8)
+            note(path, "back")
+    return os.getpid()
 
 
 @service.task(queue="tserved_limited")

@@ -348,6 +348,24 @@ def test_a_task_that_blocks_every_time_is_a_dead_letter_and_not_a_crash(
         assert client.enqueue("note", str(path), "after", queue="tserved_tasks").result(timeout=30) is None
 
 
+def test_a_handler_that_lets_no_thread_run_is_taken_for_a_crash_and_its_task_runs_elsewhere(
+    url: str, client: Client, raw: Raw, tmp_path: Path
+) -> None:
+    no_dead_letters(raw)
+    path = tmp_path / "ran"
+    with serving("tests.served", "--processes", "2", "--heartbeat", "1", url=url) as server:
+        ran = client.enqueue("note_and_hold_all", str(path), queue=LIMITED).result(timeout=30)
+        first, second = [pid for _, pid in lines(path)]
+        assert first != second == ran
+        server.until_said("A worker died with task note_and_hold_all()")
+        # It comes back, and has nothing to say of the task any more.
+        until(lambda: ("back", first) in lines(path))
+        after = [client.enqueue("note", str(path), "after", queue="tserved_tasks") for _ in range(20)]
+        assert [handle.result(timeout=30) for handle in after] == [None] * 20
+        assert [word for word, _ in lines(path)].count("holds") == 2
+        assert raw.count(f"{LIMITED}.dead") == 0
+
+
 def test_a_single_process_ends_when_more_handlers_can_t_be_ended_than_it_has_threads(
     url: str, client: Client, raw: Raw, tmp_path: Path
 ) -> None:
