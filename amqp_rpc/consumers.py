@@ -9,7 +9,7 @@ from typing import Any
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.marking import try_marks
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _CONSUME_AGAIN = 0.5
 #: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
 _MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
+_PRECONDITION_FAILED = 406
 
 
 class Consumers:
@@ -158,3 +159,13 @@ class Consumers:
     def _cancelled(self, queue: str) -> None:
         self._cancelling.discard(queue)
         self._changed()
+
+
+def refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
+    """Return what a server says of a queue that the broker did not let it consume, with AMQP's reply code."""
+    if code == _PRECONDITION_FAILED:
+        return ConfigurationError(
+            f"queue {queue!r} exists with other arguments than a durable classic queue's: {error}. "
+            "Delete it, or give the service another name"
+        )
+    return error

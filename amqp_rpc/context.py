@@ -29,16 +29,20 @@ class Context:
     message_id: str | None
     attempt: int
     redelivered: bool
-    #: Unix time at which its caller stops to wait; None where the caller did not say.
+    #: Unix time at which its caller stops to wait, or a task's try has lasted for its time limit, whichever is earlier;
+    #: None where there is neither.
     deadline: float | None
 
     def remaining(self) -> float | None:
-        """Return the seconds until its caller stops to wait, 0.0 where that is over; None where it did not say."""
+        """Return the seconds until its caller stops to wait, or a task's time limit is over; None without either.
+
+        It is 0.0 where that is past.
+        """
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
 
-#: The function's name and its request: few handlers ask for more.
-_current: ContextVar[tuple[str, Request] | None] = ContextVar("amqp_rpc_context", default=None)
+#: The function's name, its request, and the Unix time at which its limit is over: few handlers ask for more.
+_current: ContextVar[tuple[str, Request, float | None] | None] = ContextVar("amqp_rpc_context", default=None)
 
 
 def context() -> Context:
@@ -55,8 +59,9 @@ def context() -> Context:
     current = _current.get()
     if current is None:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
-    function, request = current
-    return Context(function, request.message_id, request.attempt, request.redelivered, request.deadline)
+    function, request, ends = current
+    deadline = min((each for each in (request.deadline, ends) if each is not None), default=None)
+    return Context(function, request.message_id, request.attempt, request.redelivered, deadline)
 
 
 def time_left() -> float | None:
@@ -65,16 +70,18 @@ def time_left() -> float | None:
 
 
 class handling:  # noqa: N801 - used like a function, in a with statement
-    """Make a request the one that is being handled: ``with handling(name, request):``."""
+    """Make a request the one that is being handled: ``with handling(name, request):``; ``limit`` is its seconds."""
 
-    __slots__ = ("_function", "_request", "_token")
+    __slots__ = ("_function", "_limit", "_request", "_token")
 
-    def __init__(self, function: str, request: Request) -> None:
+    def __init__(self, function: str, request: Request, limit: float | None = None) -> None:
         self._function = function
         self._request = request
+        self._limit = limit
 
     def __enter__(self) -> None:
-        self._token = _current.set((self._function, self._request))
+        ends = None if self._limit is None else time.time() + self._limit
+        self._token = _current.set((self._function, self._request, ends))
 
     def __exit__(self, *_raised: object) -> None:
         _current.reset(self._token)

@@ -28,6 +28,7 @@
     │  ├─ Undecodable                     bytes that are not what they say
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
+    ├─ TimeLimitExceeded(TimeoutError)    a try of a task took longer than its time_limit
     ├─ Retry                              raised by a task's handler: try it again, later
     └─ Reject                             raised by a task's handler: it is a dead letter
 
@@ -171,6 +172,16 @@ class Unencodable(CodecError):
 
 class MessageTooLarge(CodecError):
     """The body has more bytes than the limit; nothing of it was sent."""
+
+
+class TimeLimitExceeded(AmqpRpcError, TimeoutError):
+    """A try of a task took longer than its ``time_limit``: it has failed, and is tried again like after any exception.
+
+    Its function has run, and may run still where it could not be ended: https://docs.python.org/3/library/threading.html
+    has no way to end a thread.
+    """
+
+    may_have_run = True
 
 
 class Retry(AmqpRpcError):

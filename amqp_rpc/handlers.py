@@ -50,6 +50,9 @@ class Handlers:
         self._begun = 0.0
         self._wakes = 1
         self._count = threads
+        #: The place in the pool of each thread, by its ident; one that was given up has none.
+        self._places: dict[int, int] = {}
+        self._given_up: set[int] = set()
         #: Which threads run something now; each writes its own place.
         self._busy = [True] * threads
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,10 +62,24 @@ class Handlers:
     def start(self, *, asynchronous: bool) -> None:
         """Start the threads, and the event loop where it is needed."""
         for number in range(self._count):
-            threading.Thread(target=self._run, args=(number,), name=f"amqp_rpc handler {number}", daemon=True).start()
+            self._start(number)
         if asynchronous:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
+
+    def replace(self, thread: int) -> bool:
+        """Give up a thread whose work does not end: another one takes its place, and it ends when its work does.
+
+        Who calls this makes sure that the work does not end meanwhile.
+
+        Returns:
+            Whether it has: there are no more threads that were given up and run still than there are places.
+        """
+        if len(self._given_up) >= self._count:
+            return False
+        self._given_up.add(thread)
+        self._start(self._places.pop(thread))
+        return True
 
     def submit(self, work: Callable[[], object]) -> bool:
         """Run this on a thread of the pool.
@@ -110,9 +127,14 @@ class Handlers:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
+    def _start(self, number: int) -> None:
+        threading.Thread(target=self._run, args=(number,), name=f"amqp_rpc handler {number}", daemon=True).start()
+
     def _run(self, number: int) -> None:
         woken = threading.Lock()
         woken.acquire()
+        thread = threading.get_ident()
+        self._places[thread] = number
         while (work := self._take(number, woken)) is not None:
             self._begun = begun = time.monotonic()
             try:
@@ -122,11 +144,16 @@ class Handlers:
                 logger.exception("A call could not be answered")
             # Else the last call's arguments live until the next one comes.
             del work
+            if thread not in self._places:
+                # Its place is another thread's by now.
+                self._given_up.discard(thread)
+                return
             self._average += (time.monotonic() - begun - self._average) / _WEIGHT
             if self._fetcher == number and self._average >= _SHORT:
                 # It has fetched, and will not come back to it: nobody does until the owner is told.
                 self._fetcher = None
                 self._leave()
+        del self._places[thread]
         self._busy[number] = False
 
     def _take(self, number: int, woken: threading.Lock) -> Callable[[], object] | None:

@@ -7,10 +7,11 @@ tell a slow call from one that was lost, without a word for the many that take l
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from amqp_rpc import codec
 from amqp_rpc.codec import MSGPACK
+from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import ALIVE, Message, Properties
 from amqp_rpc.settings import SIGN_INTERVAL
 from amqp_rpc.topology import DIRECT_REPLY_TO
@@ -19,12 +20,22 @@ from amqp_rpc.transport import Delivery
 #: Calls that one sign names: far below any limit of a message's size.
 _MOST_NAMED = 1000
 _LONGEST_SIGN = 1024 * 1024
+#: Seconds until the first sign of life after a time without work: few calls take that long.
+_FIRST_SIGN = 0.1
 
 
 class InHand:
-    """The deliveries that were taken and are not settled yet."""
+    """The deliveries that were taken and are not settled yet.
 
-    def __init__(self) -> None:
+    Args:
+        connection: On whose owner the signs' timer is.
+        tell: Publishes a sign.
+    """
+
+    def __init__(self, connection: Connection, tell: Callable[[Message], object]) -> None:
+        self._connection = connection
+        self._publish = tell
+        self._telling = False
         self._deliveries: dict[int, Delivery] = {}
 
     def __len__(self) -> int:
@@ -33,12 +44,22 @@ class InHand:
     def take(self, delivery: Delivery) -> None:
         """Enter a delivery."""
         self._deliveries[id(delivery)] = delivery
+        if not self._telling:
+            self._telling = True
+            self._connection.loop.call_later(_FIRST_SIGN, self._tell)
 
     def settle(self, delivery: Delivery) -> None:
         """Take a delivery out."""
         self._deliveries.pop(id(delivery), None)
 
-    def signs(self) -> Iterator[Message]:
+    def _tell(self) -> None:
+        self._telling = len(self._deliveries) > 0
+        if self._telling:
+            self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
+            for message in self._signs():
+                self._publish(message)
+
+    def _signs(self) -> Iterator[Message]:
         """Return what the callers are told that asked for it (header ``alive``): which of their calls are here."""
         callers: defaultdict[str, list[str]] = defaultdict(list)
         for delivery in self._deliveries.values():

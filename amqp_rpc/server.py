@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 405 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It has 400 lines, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
-from amqp_rpc.consumers import Consumers
+from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
-from amqp_rpc.jobs import Answer
+from amqp_rpc.jobs import Answer, Chunk, Job
 from amqp_rpc.merging import merge, merge_tasks, queue_arguments
+from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service
@@ -36,12 +37,12 @@ from amqp_rpc.settings import (
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
-    SIGN_INTERVAL,
     broker_addresses,
     count,
     positive,
 )
-from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.sharing import Sharing
+from amqp_rpc.task_dispatch import TaskJob, dispatchers
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 
@@ -49,11 +50,9 @@ logger = logging.getLogger(__name__)
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_NOT_FOUND = 404
 #: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
 _WAKE_ANOTHER = 0.001
-#: Seconds until the first sign of life after a time without work: few calls take that long.
-_FIRST_SIGN = 0.1
 #: Seconds between two looks at what runs, while a server drains without a connection.
 _LOOK_AGAIN = 0.1
 #: Seconds for saying good-bye to the broker.
@@ -115,18 +114,12 @@ class Server:
         #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
         #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
-        self._dispatchers: dict[str, Dispatcher] = {
-            queue: Dispatcher(
-                queue, functions, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
-            )
-            for queue, functions in self.functions.items()
-        }
-        self._dispatchers |= {
-            queue: TaskDispatcher(
-                queue, tasks, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew
-            )
-            for queue, tasks in self.tasks.items()
-        }
+        #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
+        #: becomes more: they can only be ended with the process. A server itself never ends one.
+        self.on_stuck: Callable[[int], object] = lambda _handlers: None
+        self._dispatchers = dispatchers(
+            self.functions, self.tasks, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
+        )
         arguments = {queue: queue_arguments(tasks) for queue, tasks in self.tasks.items()}
         dead = {dead_letter_queue(queue): dead_letter_arguments(of_tasks) for queue, of_tasks in arguments.items()}
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
@@ -157,6 +150,7 @@ class Server:
                 persistent=persistent,
             )
 
+        self._overruns = Overruns(self._connection, self._handlers, on_stuck=self._stuck)
         self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed, prepared=list(self.tasks))
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
         # It is opened at the first of them, when the broker may be away for a moment.
@@ -177,8 +171,10 @@ class Server:
             refused=self._refused,
             changed=self._check_drained,
         )
-        self._in_hand = InHand()
-        self._telling = False
+        self._in_hand = InHand(self._connection, self._replies.tell)
+        # With more deliveries of a queue than threads, some are meant to wait here.
+        shared = self.tasks if len(self._dispatchers) > 1 and self.prefetch <= threads else ()
+        self._sharing = Sharing(self._connection, shared, self._replies.keep)
         self._hoping = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -264,7 +260,7 @@ class Server:
         if self._started.is_set() or code == _NOT_FOUND:
             logger.warning("%s; consuming %s again", error, queue)
         else:
-            self._failed(_refusal(queue, error, code))
+            self._failed(refusal(queue, error, code))
 
     def _part_ready(self, part: str) -> None:
         self.counters["consumed"] += part in self._dispatchers
@@ -273,37 +269,49 @@ class Server:
             self._started.set()
 
     def _deliver(self, queue: str, delivery: Delivery) -> None:
-        dispatcher = self._dispatchers[queue]
         self._in_hand.take(delivery)
-        if not self._telling:
-            self._telling = True
-            self._connection.loop.call_later(_FIRST_SIGN, self._tell)
-        if dispatcher.asynchronous(delivery.properties):
+        if self._dispatchers[queue].asynchronous(delivery.properties):
+            self._handlers.submit_async(partial(self._run_async, queue, delivery))
+            return
+        self._sharing.wait(queue, delivery)
+        if self._handlers.submit(partial(self._run, queue, delivery)) and not self._hoping:
+            self._hoping = True
+            self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
 
-            async def work() -> None:
-                if self._taken_back(delivery):
-                    return
-                try:
-                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
-                except Exception as error:
-                    self._unanswered(queue, delivery, error)
+    def _run(self, queue: str, delivery: Delivery) -> None:
+        if not self._sharing.begin(queue, delivery) or self._taken_back(delivery):
+            return
+        try:
+            todo = self._accept(queue, delivery)
+            self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
+        except Exception as error:
+            self._unanswered(queue, delivery, error)
 
-            self._handlers.submit_async(work)
-        else:
+    async def _run_async(self, queue: str, delivery: Delivery) -> None:
+        if self._taken_back(delivery):
+            return
+        try:
+            todo = self._accept(queue, delivery)
+            self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
+        except Exception as error:
+            self._unanswered(queue, delivery, error)
 
-            def run() -> None:
-                if self._taken_back(delivery):
-                    return
-                try:
-                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
-                except Exception as error:
-                    self._unanswered(queue, delivery, error)
+    def _accept(self, queue: str, delivery: Delivery) -> Answer | Job | Chunk | TaskJob:
+        todo = self._dispatchers[queue].accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+        if isinstance(todo, TaskJob) and todo.limit is not None:
+            self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
+        return todo
 
-            if self._handlers.submit(run) and not self._hoping:
-                self._hoping = True
-                self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
+    def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
+        if self._taken_back(delivery):
+            return
+        try:
+            self._settle(queue, delivery, overrun())
+        except Exception as error:
+            self._unanswered(queue, delivery, error)
+
+    def _stuck(self, handlers: int) -> None:
+        self.on_stuck(handlers)
 
     def _attend(self, done: Callable[[], object]) -> bool:
         return self._connection.loop.attend(done, returns=True)
@@ -321,13 +329,6 @@ class Server:
         logger.error("A call could not be answered", exc_info=error)
         self._replies.dead_letter(queue, delivery, f"it could not be answered: {error!r}")
 
-    def _tell(self) -> None:
-        self._telling = len(self._in_hand) > 0
-        if self._telling:
-            self._connection.loop.call_later(SIGN_INTERVAL, self._tell)
-            for message in self._in_hand.signs():
-                self._replies.tell(message)
-
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server while it waited here for a handler."""
         if delivery.channel.is_open:
@@ -335,7 +336,9 @@ class Server:
         self._connection.post(self._acknowledge, [delivery])
         return True
 
-    def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
+    def _settle(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
+        if answer is None:
+            return  # its time limit came first
         self.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
             if answer.reply is not None:
@@ -397,12 +400,3 @@ class Server:
         if self._direct_started:
             self._direct.connection.close(_CLOSE_TIMEOUT)
         self._handlers.stop()
-
-
-def _refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
-    if code == _PRECONDITION_FAILED:
-        return ConfigurationError(
-            f"queue {queue!r} exists with other arguments than a durable classic queue's: {error}. "
-            "Delete it, or give the service another name"
-        )
-    return error

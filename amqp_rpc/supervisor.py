@@ -47,6 +47,7 @@ class Supervisor:
         count: How many.
         environment: Variables for them, beside those of this process; what must not show in a list of processes.
         on_ready: Called once, when all have said that they are ready.
+        renewed: Exit codes by which a process asks for another in its place, at once, and what the log says of each.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Supervisor:
         *,
         environment: Mapping[str, str],
         on_ready: Callable[[], object],
+        renewed: Mapping[int, str],
     ) -> None:
         self._command = command
         self._environment = environment
         self._count = count
         self._on_ready = on_ready
+        self._renewed = renewed
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._children: dict[int, _Child] = {}
         self._ready: set[int] = set()
@@ -132,11 +135,17 @@ class Supervisor:
         del self._children[child.number]
         if self._stopping:
             # SIGTERM is what it was told to end by, before it could listen for it.
-            self._code = self._code or (0 if code == -signal.SIGTERM else _exit_code(code))
+            self._code = self._code or (0 if code == -signal.SIGTERM or code in self._renewed else _exit_code(code))
             return
         if not self._ready:
             self._code = _exit_code(code) or 1
             self._stopping = True
+            return
+        if code in self._renewed:
+            logger.warning(
+                "Server process %d (pid %d) %s; starting another", child.number, child.process.pid, self._renewed[code]
+            )
+            self._start(child.number, failures=child.failures)
             return
         lived = time.monotonic() - child.started
         failures = 1 if lived >= _HEALTHY_AFTER else child.failures + 1

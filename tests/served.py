@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import threading
@@ -68,3 +69,41 @@ def note_and_die(path: str) -> None:
 def die_classic(path: str) -> None:
     note(path, "dying")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.task(queue="tserved_limited", retries=1, backoff=(0.2, 0.2), time_limit=0.5)
+def note_and_spin(path: str) -> int:
+    """Leave a line; the first to do so never ends, and never lets go of its thread."""
+    note(path, "spins")
+    with open(path, encoding="utf-8") as lines:  # noqa: PTH123 - as above
+        first = len([line for line in lines if line.startswith("spins")]) == 1
+    while first:
+        pass
+    return os.getpid()
+
+
+@service.task(queue="tserved_limited", retries=1, backoff=(0.2, 0.2), time_limit=0.5)
+def note_and_block(path: str) -> None:
+    note(path, "blocks")
+    threading.Event().wait()
+
+
+@service.task(queue="tserved_limited", retries=0, time_limit=0.5)
+def note_and_hold_all(path: str) -> int:
+    """Leave a line; the first to do so lets no other thread of its process run for seconds."""
+    note(path, "holds")
+    with open(path, encoding="utf-8") as lines:  # noqa: PTH123 - as above
+        if len(lines.readlines()) == 1:
+            ctypes.PyDLL(None).sleep(8)
+            note(path, "back")
+    return os.getpid()
+
+
+@service.task(queue="tserved_limited")
+def note_until(path: str, gone: str) -> int:
+    """Leave a line, and another one when some file is gone."""
+    note(path, "began")
+    while os.path.exists(gone):  # noqa: PTH110 - as above
+        threading.Event().wait(0.01)
+    note(path, "ended")
+    return os.getpid()

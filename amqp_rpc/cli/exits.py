@@ -31,4 +31,5 @@ class Exit(IntEnum):
     BROKER_NOT_RUNNING = 32  #: broker status: none is running
 
     DRAIN_TIMEOUT = 40  #: serve: told to stop, and calls were still running when the drain timeout was over
+    TIME_LIMIT = 41  #: serve: a task ran into its time limit and its handler could only be ended with the process
     INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C where there was nothing to drain

@@ -35,7 +35,8 @@ TARGET is a module with a service (services.fib), or package.module:attribute.
 \b
 The first Ctrl-C or SIGTERM drains: calls that were delivered are finished. The second ends at once.
 Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained in time, {Exit.INTERRUPTED:d} ended at \
-once, {Exit.NO_BROKER:d} no broker,
+once, {Exit.TIME_LIMIT:d} too many tasks over their
+time limits that can't be ended, {Exit.NO_BROKER:d} no broker,
 {Exit.ACCESS_REFUSED:d} access refused, {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, \
 {Exit.NO_SERVICE:d} it has no service, {Exit.CONFIGURATION:d} wrong settings.
 """
@@ -77,20 +78,31 @@ def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_le
 
 def _run(server: Server, drain_timeout: float) -> int:
     # A queue, not an Event: it may be put to from a signal handler that interrupts whoever waits for it.
-    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    told: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
     supervised = PIPES in os.environ
+
+    def stuck(handlers: int) -> None:
+        # Where another process takes its place at once, one is enough.
+        if supervised or handlers > server.threads:
+            told.put(Exit.TIME_LIMIT)
+
+    server.on_stuck = stuck
     tell_ready = follow_parent(lambda: told.put(None))
     _on_signals(first=lambda: told.put(None), second=lambda: os._exit(Exit.INTERRUPTED))
     server.start()
     tell_ready()
-    if supervised:
-        told.get()
-        return Exit.OK if server.stop(drain_timeout=drain_timeout) else Exit.DRAIN_TIMEOUT
-    click.echo(banner(server, processes=1), err=True)
-    told.get()
-    click.echo(f"Stopping: calls in hand get {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True)
+    if not supervised:
+        click.echo(banner(server, processes=1), err=True)
+    why = told.get()
+    if not supervised:
+        click.echo(f"Stopping: calls in hand get {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True)
     drained = server.stop(drain_timeout=drain_timeout)
-    click.echo(_counts(server), err=True)
+    if not supervised:
+        click.echo(_counts(server), err=True)
+    if why is not None:
+        # Handlers run on that can't be ended; threads that they have started might keep Python from exiting.
+        logging.shutdown()
+        os._exit(why)
     return Exit.OK if drained else Exit.DRAIN_TIMEOUT
 
 
@@ -107,6 +119,7 @@ def _supervise(
         processes,
         environment={"AMQP_RPC_URL": url} if url else {},
         on_ready=lambda: click.echo(banner(server, processes=processes), err=True),
+        renewed={Exit.TIME_LIMIT: "ended since a task ran into its time limit"},
     )
     _on_signals(first=supervisor.stop, second=supervisor.kill)
     return supervisor.run()

@@ -40,6 +40,7 @@ EXPORTS = {
     "CallTimeout",
     "MaybeExecuted",
     "RemoteError",
+    "TimeLimitExceeded",
     "CodecError",
     "Undecodable",
     "Unencodable",

@@ -26,6 +26,7 @@ LAYERS = {
         "jobs",
         "dispatch",
         "task_dispatch",
+        "time_limits",
         "retry",
     ],
     3: [
@@ -62,6 +63,8 @@ LAYERS = {
         "verdicts",
         "handlers",
         "in_hand",
+        "overruns",
+        "sharing",
         "marking",
         "consumers",
         "replies",
