@@ -24,6 +24,9 @@ ALIVE: Final = "alive"
 #: A message by which a server tries its queue; whoever gets another's lets it go.
 PROBE: Final = "amqp_rpc.probe"
 
+#: The token that is the clock of a service's schedules.
+CLOCK: Final = "amqp_rpc.clock"
+
 
 @dataclass(slots=True)
 class Properties:
