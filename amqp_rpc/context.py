@@ -31,6 +31,8 @@ class Context:
     redelivered: bool
     #: Unix time at which its caller stops to wait; None where the caller did not say.
     deadline: float | None
+    #: Unix time at which a schedule's task was due, the same on every try of it; None for what no schedule enqueued.
+    tick: float | None = None
 
     def remaining(self) -> float | None:
         """Return the seconds until its caller stops to wait, 0.0 where that is over; None where it did not say."""
@@ -56,7 +58,14 @@ def context() -> Context:
     if current is None:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
     function, request = current
-    return Context(function, request.message_id, request.attempt, request.redelivered, request.deadline)
+    return Context(
+        function,
+        request.message_id,
+        request.attempt,
+        request.redelivered,
+        request.deadline,
+        None if request.tick is None else request.tick / 1000,
+    )
 
 
 def time_left() -> float | None:

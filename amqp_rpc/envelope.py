@@ -79,6 +79,8 @@ class Request:
     chunked: bool
     redelivered: bool
     body: bytes = field(repr=False)
+    #: When a schedule's task was due, Unix milliseconds.
+    tick: int | None = None
 
     @classmethod
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
@@ -103,6 +105,7 @@ class Request:
             chunked=headers.get("chunk") is True,
             redelivered=redelivered,
             body=body,
+            tick=_count(headers.get("tick"), 0) or None,
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
