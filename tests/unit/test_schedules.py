@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc import ConfigurationError, Service
+from amqp_rpc import ConfigurationError, Service, context
+from amqp_rpc.context import handling
+from amqp_rpc.envelope import Properties, Request
 from amqp_rpc.merging import merge_schedules
 from amqp_rpc.schedules import MOST_COUNTED, Cron, Every, said, tick_id
 
@@ -211,6 +213,16 @@ def test_a_task_of_a_service_has_schedules_under_names_that_say_all() -> None:
     assert message.properties.headers == {"attempt": 1, "schedule": "billing.charge: every 300 s", "tick": 300_000}
     assert message.properties.delivery_mode == 2
     assert list(merge_schedules([service, service])) == ["amqp_rpc.clock.billing"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "tick"),
+    [({"tick": 300_000}, 300.0), ({}, None), ({"tick": "soon"}, None), ({"tick": True}, None), ({"tick": -5}, None)],
+)
+def test_a_handler_sees_when_its_task_was_due(headers: dict[str, object], tick: float | None) -> None:
+    request = Request.read(Properties(headers=headers), b"", redelivered=False)
+    with handling("report", request):
+        assert context().tick == tick
 
 
 def test_a_schedule_is_for_a_task_of_its_service() -> None:
