@@ -171,7 +171,8 @@ def test_a_tick_that_was_missed_while_nobody_ran_is_enqueued_once_and_it_is_the_
     first, second = serve(ticking.service), serve(ticking.service)
     until(lambda: ticking.ran)
     assert ticking.ran == [(tick_id(ticking.schedule.name, round(latest * 1000)), latest)]
-    assert "9 missed ticks are skipped" in caplog.text
+    # The task may run before the broker has confirmed it.
+    until(lambda: "9 missed ticks are skipped" in caplog.text)
     # Nor does the next holder: the new token says that it was done.
     first.stop()
     second.stop()
