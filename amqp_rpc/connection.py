@@ -211,7 +211,7 @@ class Connection:
         if self._closing:
             connection.close()
             return
-        if self.was_open:
+        if self.was_open and self._failures:
             logger.warning("Connected to %s again, at attempt %d", self.address, self._failures)
         self._failures, self.was_open, self.blocked = 0, True, None
         connection.add_on_connection_blocked_callback(self._on_blocked)

@@ -165,7 +165,7 @@ def refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
     """Return what a server says of a queue that the broker did not let it consume, with AMQP's reply code."""
     if code == _PRECONDITION_FAILED:
         return ConfigurationError(
-            f"queue {queue!r} exists with other arguments than a durable classic queue's: {error}. "
+            f"queue {queue!r} exists with other arguments than this server's: {error}. "
             "Delete it, or give the service another name"
         )
     return error

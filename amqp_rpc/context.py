@@ -32,6 +32,8 @@ class Context:
     #: Unix time at which its caller stops to wait, or a task's try has lasted for its time limit, whichever is earlier;
     #: None where there is neither.
     deadline: float | None
+    #: Unix time at which a schedule's task was due, the same on every try of it; None for what no schedule enqueued.
+    tick: float | None = None
 
     def remaining(self) -> float | None:
         """Return the seconds until its caller stops to wait, or a task's time limit is over; None without either.
@@ -61,7 +63,8 @@ def context() -> Context:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
     function, request, ends = current
     deadline = min((each for each in (request.deadline, ends) if each is not None), default=None)
-    return Context(function, request.message_id, request.attempt, request.redelivered, deadline)
+    tick = None if request.tick is None else request.tick / 1000
+    return Context(function, request.message_id, request.attempt, request.redelivered, deadline, tick)
 
 
 def time_left() -> float | None:

@@ -24,6 +24,9 @@ ALIVE: Final = "alive"
 #: A message by which a server tries its queue; whoever gets another's lets it go.
 PROBE: Final = "amqp_rpc.probe"
 
+#: The token that is the clock of a service's schedules.
+CLOCK: Final = "amqp_rpc.clock"
+
 
 @dataclass(slots=True)
 class Properties:
@@ -77,6 +80,8 @@ class Request:
     chunked: bool
     redelivered: bool
     body: bytes = field(repr=False)
+    #: When a schedule's task was due, Unix milliseconds.
+    tick: int | None = None
 
     @classmethod
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
@@ -101,6 +106,7 @@ class Request:
             chunked=headers.get("chunk") is True,
             redelivered=redelivered,
             body=body,
+            tick=_count(headers.get("tick"), 0) or None,
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.schedules import Schedule
 from amqp_rpc.service import Function, Service
+from amqp_rpc.topology import clock_queue
 
 
 def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
@@ -36,6 +38,25 @@ def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
         if len([task for task in tasks.values() if task.default]) > 1:
             raise ConfigurationError(f"queue {queue!r} has two default tasks, and can have one")
     return queues
+
+
+def merge_schedules(services: Iterable[Service]) -> dict[str, list[Schedule]]:
+    """Return the schedules of several services by the queue of the clock that they share.
+
+    Raises:
+        ConfigurationError: Two of them have one name.
+    """
+    queues: dict[str, dict[str, Schedule]] = {}
+    for service in dict.fromkeys(services):
+        for schedule in service.schedules:
+            schedules = queues.setdefault(clock_queue(service.name), {})
+            if schedule.name in schedules:
+                raise ConfigurationError(
+                    f"there are two schedules {schedule.name!r}, of queues {schedules[schedule.name].queue!r} and "
+                    f"{schedule.queue!r}; give one of them name="
+                )
+            schedules[schedule.name] = schedule
+    return {queue: list(schedules.values()) for queue, schedules in queues.items()}
 
 
 def queue_arguments(tasks: dict[str, Function]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 400 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It has 424 lines, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from amqp_rpc.channel import Channel
+from amqp_rpc.clocks import Clocks
 from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
@@ -25,10 +26,11 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer, Chunk, Job
-from amqp_rpc.merging import merge, merge_tasks, queue_arguments
+from amqp_rpc.merging import merge, merge_schedules, merge_tasks, queue_arguments
 from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
+from amqp_rpc.schedules import Schedule
 from amqp_rpc.service import Function, Service
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -110,9 +112,11 @@ class Server:
         self.functions: dict[str, dict[str, Function]] = merge(services)
         #: The tasks that it runs, by queue and name.
         self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
+        #: When they are due by themselves, by the queue of their clock.
+        self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
         #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
-        #: ``stale_acks``: deliveries that the broker had taken back.
+        #: ``stale_acks``: deliveries that the broker had taken back; ``ticks``: tasks that were enqueued by a schedule.
         self.counters: Counter[str] = Counter()
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.
@@ -156,12 +160,22 @@ class Server:
         # It is opened at the first of them, when the broker may be away for a moment.
         self._direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)
         self._direct_started = False
+        self._clocks = Clocks(
+            self.schedules,
+            self.addresses,
+            name=f"{name} (clock)",
+            heartbeat=heartbeat,
+            owner=owner,
+            counters=self.counters,
+            ready=self._part_ready,
+            refused=self._refused,
+        )
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._drained = threading.Event()
         self._failure: AmqpRpcError | None = None
         # From here on: the owner's alone.
-        self._not_ready = {"replies", *self._dispatchers}
+        self._not_ready = {"replies", *self._dispatchers, *self.schedules}
         self._consumers = Consumers(
             self._connection,
             {queue: arguments.get(queue) for queue in self._dispatchers},
@@ -196,6 +210,7 @@ class Server:
         # No handler runs in the main thread.
         self._connection.loop.share(True)
         self._replies.connection.start()
+        self._clocks.start()
         self._handlers.start(asynchronous=asynchronous)
         if not self._started.wait(deadline.remaining()):
             self._failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
@@ -370,6 +385,7 @@ class Server:
         self._check_drained()
 
     def _drain(self) -> None:
+        self._clocks.end()
         self._consumers.end()
         self._check_drained()
 
@@ -394,6 +410,7 @@ class Server:
 
     def _close(self) -> None:
         self._stopping.set()
+        self._clocks.close(_CLOSE_TIMEOUT)
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.connection.close(_CLOSE_TIMEOUT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
-from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, Options, Signature
+from amqp_rpc.schedules import Cron, Every, Schedule, Times
+from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, Options, Signature, where
 from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue, task_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,6 +71,7 @@ class Service:
         self._functions: dict[str, Function] = {}
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}
+        self._schedules: dict[str, Schedule] = {}
 
     @property
     def queue(self) -> str:
@@ -85,6 +87,11 @@ class Service:
     def tasks(self) -> list[Function]:
         """The registered tasks, in their order."""
         return list(self._tasks.values())
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """When its tasks are due by themselves, in the order of registration."""
+        return list(self._schedules.values())
 
     @overload
     def rpc(self, function: F, /) -> F: ...
@@ -205,6 +212,85 @@ class Service:
             return function
 
         return register if function is None else register(function)
+
+    def every(
+        self, interval: str | float, /, *, name: str | None = None, args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Callable[[F], F]:  # fmt: skip
+        """Have a task enqueued again and again, once for each tick, however many servers run.
+
+        It stands above ``@service.task``. Ticks are at whole multiples of the interval since the Unix epoch, so that
+        ``"1h"`` is at every full hour in UTC. After an outage only the latest missed tick is enqueued.
+
+        Args:
+            interval: ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``, or seconds; at least 0.1 s.
+            name: Of the schedule; the task's own name unless given. Two schedules of one task need two names.
+            args: Positional arguments of each of its tasks.
+            kwargs: Named arguments of each of its tasks.
+
+        Raises:
+            ConfigurationError: The interval can't be read, the function is no task of this service, or can't be called
+                with these arguments. It names the file and the line.
+
+        Example:
+            >>> service = Service()
+            >>> @service.every("5m")
+            ... @service.task
+            ... def clean_up() -> None:
+            ...     ...
+        """
+        return self._scheduling("every", lambda: Every.parse(interval), name, args, kwargs or {})
+
+    def cron(
+        self, expression: str, /, *, timezone: str = "UTC", name: str | None = None, args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Callable[[F], F]:  # fmt: skip
+        """Have a task enqueued by a cron expression, once for each tick, however many servers run.
+
+        Args:
+            expression: ``"*/5 * * * *"``: minute, hour, day of the month, month, day of the week; with six fields,
+                seconds come first. https://manpages.debian.org/bookworm/cron/crontab.5.en.html
+            timezone: Whose clocks, as ``"Europe/Berlin"`` (``"UTC"``).
+            name: As for `every`.
+            args: As for `every`.
+            kwargs: As for `every`.
+
+        Raises:
+            ConfigurationError: As for `every`; or there is no such time zone.
+
+        Example:
+            >>> service = Service()
+            >>> @service.cron("30 2 * * MON-FRI", timezone="Europe/Berlin")
+            ... @service.task
+            ... def report() -> None:
+            ...     ...
+        """
+        return self._scheduling("cron", lambda: Cron.parse(expression, timezone), name, args, kwargs or {})
+
+    def _scheduling(
+        self, kind: str, parse: Callable[[], Times], name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            task = next((task for task in reversed(self._tasks.values()) if task.call is function), None)
+            if task is None:
+                raise ConfigurationError(
+                    f"{where(function)}: @service.{kind} is for a task of this service: write it above @service.task"
+                )
+            begins = (name or task.name) if self.name is None else f"{self.name}.{name or task.name}"
+            try:
+                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{task.signature.where}: @service.{kind} of {task.name}(): {error}"
+                ) from error
+            if schedule.name in self._schedules:
+                raise ConfigurationError(
+                    f"{task.signature.where}: there is a schedule {schedule.name!r} already; give one of them name="
+                )
+            self._schedules[schedule.name] = schedule
+            return function
+
+        return register
 
     def _add_task(self, function: Callable[..., Any], policy: Policy, *, name: str | None, default: bool) -> None:
         name, signature = _named(function, name, "@service.task", reserved=TASK_OPTIONS)

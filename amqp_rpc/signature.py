@@ -6,10 +6,11 @@ msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.htm
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -56,7 +57,7 @@ class Signature:
     def __init__(self, function: Callable[..., Any], name: str, options: Options = CALL_OPTIONS) -> None:
         self.name = name
         self._options = options
-        self.where = _where(function)
+        self.where = where(function)
         self._function = function
         try:
             self._parameters = list(inspect.signature(function).parameters.values())
@@ -88,6 +89,16 @@ class Signature:
                 self._check_travels(parameter.name, hints.get(parameter.name, Any))
             self._compiled = _Compiled(self.name, self._parameters, hints)
         return self._compiled
+
+    def accept(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that the function can be called so; the types too, where all of their names are known by now.
+
+        Raises:
+            TypeError, InvalidArguments: It can't.
+        """
+        inspect.signature(self._function).bind(*args, **kwargs)
+        with contextlib.suppress(ConfigurationError):
+            self.compile().bind(list(args), dict(kwargs))
 
     def _check(self) -> None:
         for parameter in self._parameters:
@@ -266,7 +277,8 @@ def _kinds(info: Any) -> Iterator[Any]:
 _DESCRIBED = (msgspec.inspect.Type, msgspec.inspect.Field)
 
 
-def _where(function: Callable[..., Any]) -> str:
+def where(function: Callable[..., Any]) -> str:
+    """Return the file and the line of a function, for errors that name it."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 

@@ -66,6 +66,19 @@ def task_queue(service: str | None = None) -> str:
     return TASK_QUEUE if service is None else f"{TASK_QUEUE}.{service}"
 
 
+def clock_queue(service: str | None = None) -> str:
+    """Return the queue whose token is the clock of a service's schedules: ``amqp_rpc.clock.billing``."""
+    return "amqp_rpc.clock" if service is None else f"amqp_rpc.clock.{service}"
+
+
+def clock_arguments() -> dict[str, object]:
+    """Return the arguments of a clock's queue: one consumer at a time is active, the others stand by.
+
+    https://www.rabbitmq.com/docs/consumers#single-active-consumer
+    """
+    return {"x-queue-type": "quorum", "x-single-active-consumer": True}
+
+
 def delay(level: int) -> str:
     """Return the name of a level of delay, which is an exchange's and a queue's: see `delays`."""
     return f"amqp_rpc.delay.{level:02d}"

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.interop.programs import ROOT, run, serving
+from tests.waiting import until
 
 
 def example(name: str, *words: str, url: str, ends_with: int = 0) -> str:
@@ -112,6 +113,22 @@ def test_deadlines_and_retries(url):
             "not within its time: may have run: True",
             "idempotent: 3.0",
         ]
+
+
+def test_schedule(url, capfd):
+    printed = ""
+
+    def both_ran() -> bool:
+        nonlocal printed
+        printed += capfd.readouterr().out
+        return "cleaning up\n" in printed and "report for " in printed
+
+    with serving("examples.schedule", url=url):
+        until(both_ran, timeout=40)
+
+    assert all(int(second) % 5 == 0 for second in re.findall(r"report for (\d\d)", printed))
+    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "schedules.md").read_text(), re.DOTALL)
+    assert snippet in (ROOT / "examples" / "schedule.py").read_text()
 
 
 def _fib(n: int) -> int:

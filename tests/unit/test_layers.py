@@ -18,6 +18,8 @@ LAYERS = {
     1: ["codec", "failures", "envelope", "topology", "delays"],
     2: [
         "policy",
+        "schedules",
+        "timetable",
         "service",
         "merging",
         "signature",
@@ -68,6 +70,8 @@ LAYERS = {
         "marking",
         "consumers",
         "replies",
+        "clock",
+        "clocks",
         "client",
         "server",
         "aio",
@@ -78,7 +82,7 @@ LAYERS = {
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
 #: Libraries that one module each hides from the others.
-ONE_IMPORTER = {"msgpack": "codec", "tenacity": "retry", "pika": "connection"}
+ONE_IMPORTER = {"msgpack": "codec", "tenacity": "retry", "pika": "connection", "cronsim": "schedules"}
 
 
 def name_of(path: Path) -> str:
