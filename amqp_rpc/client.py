@@ -33,8 +33,10 @@ from amqp_rpc.settings import (
     broker_addresses,
     count,
     positive,
+    results_url,
 )
-from amqp_rpc.tasks import TaskHandle
+from amqp_rpc.store import open_store
+from amqp_rpc.tasks import TaskHandle, task_by_id
 from amqp_rpc.topology import split_call
 
 R = TypeVar("R")
@@ -59,6 +61,9 @@ class Client(Forms):
         max_pending: How many calls may be under way (10 000). `submit` waits while there are as many, until the new
             call's deadline, and raises `Overloaded` then.
         max_pending_bytes: How many bytes their bodies may have together (256 MiB).
+        results: Where workers keep what becomes of tasks, their ``results=``: ``sqlite:///file.db``, or
+            ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
+            the client that enqueued it, while its connection lasts.
 
     Raises:
         ConfigurationError: The URL or a setting is wrong.
@@ -78,6 +83,7 @@ class Client(Forms):
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
+        results: str | None = None,
     ) -> None:
         Deadline.after(timeout)
         positive("heartbeat", heartbeat, most=60_000)
@@ -87,6 +93,7 @@ class Client(Forms):
         self._timeout = timeout
         self._limit = max_message_size
         self._addresses = broker_addresses(url)
+        self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
@@ -292,7 +299,11 @@ class Client(Forms):
         )
         name = str(made.message.properties.type)
         handle = TaskHandle(
-            made.identity, made.message.queue, name, lambda reply: results.read(reply, known, limit=self._limit)
+            made.identity,
+            made.message.queue,
+            name,
+            lambda reply: results.read(reply, known, limit=self._limit),
+            store=self._store,
         )
         # Before it is published: a worker may be faster than the confirm.
         self._caller.tasks[handle.id] = handle
@@ -300,9 +311,27 @@ class Client(Forms):
         self._caller.confirmed(made)
         return handle
 
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id, in any process; nothing is asked until the handle is.
+
+        Args:
+            id: What `TaskHandle.id` was where it was enqueued. One that never was a task's is ``PENDING``.
+            function: The function itself, where it was registered with ``@service.task``: the result is then of the
+                type that its annotation names.
+
+        Raises:
+            ConfigurationError: This client has no store: ``results=``; or the function is no task.
+
+        Example:
+            >>> client.task("2f0c…-1").result(timeout=5)  # doctest: +SKIP
+        """
+        return task_by_id(id, function, self._store, limit=self._limit)
+
     def close(self) -> None:
         """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""
         self._caller.close(_CLOSE_TIMEOUT)
+        if self._store is not None:
+            self._store.close()
 
     @property
     def full(self) -> bool:

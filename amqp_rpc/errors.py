@@ -26,6 +26,8 @@
     │  ├─ Undecodable                     bytes that are not what they say
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
+    ├─ StoreUnavailable(ConnectionError)  the store of tasks' results can't be reached, read or written
+    ├─ ResultLost                         a task has ended, and its result could not be kept
     ├─ Retry                              raised by a task's handler: try it again, later
     └─ Reject                             raised by a task's handler: it is a dead letter
 
@@ -145,6 +147,16 @@ class Unencodable(CodecError):
 
 class MessageTooLarge(CodecError):
     """The body has more bytes than the limit; nothing of it was sent."""
+
+
+class StoreUnavailable(AmqpRpcError, ConnectionError):
+    """The store of tasks' results can't be reached, read or written. The tasks themselves run on without it."""
+
+
+class ResultLost(AmqpRpcError):
+    """A task has ended, and its result was not kept, as the store was away. `TaskHandle.state` says how it ended."""
+
+    may_have_run = True
 
 
 class Retry(AmqpRpcError):

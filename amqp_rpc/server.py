@@ -27,6 +27,7 @@ from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
 from amqp_rpc.merging import merge, merge_tasks, queue_arguments
 from amqp_rpc.owner import Owner
+from amqp_rpc.recorder import Recorder
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service
 from amqp_rpc.settings import (
@@ -40,7 +41,10 @@ from amqp_rpc.settings import (
     broker_addresses,
     count,
     positive,
+    result_seconds,
+    results_url,
 )
+from amqp_rpc.store import open_store
 from amqp_rpc.task_dispatch import TaskDispatcher
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
@@ -76,6 +80,10 @@ class Server:
         tracebacks: Whether error replies carry the handler's traceback (True).
         clock_skew: Seconds by which the callers' clocks may differ from this one's (1.0): a call that comes so much
             later than its deadline is run all the same.
+        results: Where it is kept what becomes of tasks, for whoever asks by id: ``sqlite:///file.db``, for the
+            processes of one machine, or ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store only
+            the client that enqueued a task gets its result.
+        result_expires: Seconds that it is kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
 
     Raises:
         ConfigurationError: A setting is out of range, or two functions have one name.
@@ -95,6 +103,8 @@ class Server:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         tracebacks: bool = True,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
+        results: str | None = None,
+        result_expires: float | None = None,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -105,6 +115,9 @@ class Server:
         if clock_skew != 0:
             positive("clock_skew", clock_skew)
         self.addresses = broker_addresses(url)
+        #: Where results of tasks are kept; None where they are not.
+        self.results = open_store(results_url(results))
+        self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
         self.threads = threads
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
@@ -123,7 +136,12 @@ class Server:
         }
         self._dispatchers |= {
             queue: TaskDispatcher(
-                queue, tasks, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew
+                queue,
+                tasks,
+                max_message_size=max_message_size,
+                tracebacks=True,
+                clock_skew=clock_skew,
+                records=self.results is not None,
             )
             for queue, tasks in self.tasks.items()
         }
@@ -282,8 +300,10 @@ class Server:
                 if self._taken_back(delivery):
                     return
                 try:
-                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
+                    todo = await self._recorder.accept_async(dispatcher, delivery)
+                    answer = todo if isinstance(todo, Answer) else await todo.run_async()
+                    await self._recorder.record_async(answer)
+                    self._settle(queue, delivery, answer)
                 except Exception as error:
                     self._unanswered(queue, delivery, error)
 
@@ -294,8 +314,10 @@ class Server:
                 if self._taken_back(delivery):
                     return
                 try:
-                    todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-                    self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
+                    todo = self._recorder.accept(dispatcher, delivery)
+                    answer = todo if isinstance(todo, Answer) else todo.run()
+                    self._recorder.record(answer)
+                    self._settle(queue, delivery, answer)
                 except Exception as error:
                     self._unanswered(queue, delivery, error)
 
@@ -336,7 +358,8 @@ class Server:
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
-            if answer.reply is not None:
+            # Only `_reply_directly` may have a name of the other kind: see `_direct`.
+            if answer.reply is not None and not answer.reply.queue.startswith(DIRECT_REPLY_TO):
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
         elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
@@ -395,6 +418,7 @@ class Server:
         if self._direct_started:
             self._direct.connection.close(_CLOSE_TIMEOUT)
         self._handlers.stop()
+        self._recorder.close()
 
 
 def _refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:

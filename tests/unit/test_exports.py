@@ -41,6 +41,8 @@ EXPORTS = {
     "Undecodable",
     "Unencodable",
     "MessageTooLarge",
+    "StoreUnavailable",
+    "ResultLost",
 }
 
 PROGRAM = """
