@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
+from amqp_rpc.begun import Begun
 from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.jobs import Answer, Chunk, Job
@@ -38,6 +39,7 @@ class Recorder:
     def __init__(self, store: Store | None, *, expires: float) -> None:
         self._store = store
         self._expires = expires
+        self._begun = Begun(self._write)
         #: Guards what follows; nobody holds it while the store is asked.
         self._lock = threading.Lock()
         self._away = False
@@ -58,7 +60,7 @@ class Recorder:
             return dispatcher.repeated(delivery.properties, delivery.body, found)
         todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
         if isinstance(todo, TaskJob) and (record := todo.started()) is not None:
-            self._write(record)
+            self._begun.add(record)
         return todo
 
     async def accept_async(self, dispatcher: Dispatcher, delivery: Delivery) -> Job | Chunk | TaskJob | Answer:
@@ -70,16 +72,18 @@ class Recorder:
     def record(self, answer: Answer) -> None:
         """Record what has become of a task; to be called before its delivery is settled."""
         if answer.record is not None:
+            self._begun.end(answer.record.id)
             self._write(answer.record)
 
     async def record_async(self, answer: Answer) -> None:
         """Do as `record`, on a thread of its own."""
         if answer.record is not None:
-            await asyncio.to_thread(self._write, answer.record)
+            await asyncio.to_thread(self.record, answer)
 
     def close(self) -> None:
         """Write what is remembered, if the store is there by now, and close it."""
         self._closing.set()
+        self._begun.close()
         with self._lock:
             left = bool(self._remembered)
         if left and not self._write_remembered():

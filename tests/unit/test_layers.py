@@ -50,6 +50,7 @@ LAYERS = {
         "outbox",
         "tasks",
         "recorder",
+        "begun",
         "enqueuing",
         "results",
         "calls",
