@@ -45,8 +45,8 @@ class RedisStore:
                 url,
                 socket_connect_timeout=_CONNECT_TIMEOUT,
                 socket_timeout=_ANSWER_TIMEOUT,
-                # Once more at once: the connection may be one that Redis has closed since it was used.
-                retry=Retry(NoBackoff(), 1),
+                # It looks by itself whether a connection that it has kept was closed; who asks here must not wait more.
+                retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
             # The cause is not told: it may quote the password.

@@ -92,7 +92,7 @@ class TaskHandle:
         """Return what the function returned, or raise what made it a dead letter.
 
         It waits for the reply, and asks the store meanwhile, where there is one: after pauses of 5 ms, growing to a
-        quarter of a second. A store that does not answer may take up to four seconds more than the timeout.
+        quarter of a second. A store that does not answer may take up to five seconds more than the timeout.
 
         Args:
             timeout: Seconds to wait (30.0).

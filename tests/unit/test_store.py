@@ -177,6 +177,44 @@ class TestSqlite:
         assert store.get(record.id) == record
         store.close()
 
+    def test_connections_that_are_the_first_at_the_same_time_all_can_write(self, tmp_path):
+        failed: list[Exception] = []
+        for n in range(30):
+            stores = [SqliteStore(str(tmp_path / f"{n}.db")) for _ in range(8)]
+            barrier = threading.Barrier(len(stores))
+
+            def use(store: SqliteStore, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait(30)
+                try:
+                    store.put(a_record(), expires=60)
+                except StoreUnavailable as error:
+                    failed.append(error)
+
+            threads = [threading.Thread(target=use, args=(store,)) for store in stores]
+            for thread in threads:
+                thread.start()
+            for thread, store in zip(threads, stores, strict=True):
+                thread.join()
+                store.close()
+        assert failed == []
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_fork_of_its_process_has_a_connection_of_its_own(self, tmp_path):
+        """https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_."""
+        store = SqliteStore(str(tmp_path / "a.db"))
+        store.get("x")
+        parents = store._mine().connection
+
+        def in_child() -> None:
+            store.get("x")
+            sys.exit(3 if store._mine().connection is parents else 0)
+
+        child = multiprocessing.get_context("fork").Process(target=in_child)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        store.close()
+
     def test_processes_that_open_a_new_file_at_the_same_time_all_can(self, tmp_path):
         url = f"sqlite:///{tmp_path}/a.db"
         context = multiprocessing.get_context("spawn")
