@@ -64,8 +64,8 @@ class Recorder:
         return todo
 
     async def accept_async(self, dispatcher: Dispatcher, delivery: Delivery) -> Job | Chunk | TaskJob | Answer:
-        """Do as `accept`, on a thread of its own where the store is asked."""
-        if self._store is None or not isinstance(dispatcher, TaskDispatcher):
+        """Do as `accept`, on a thread of its own where the store may be asked."""
+        if self._store is None or not delivery.redelivered:
             return self.accept(dispatcher, delivery)
         return await asyncio.to_thread(self.accept, dispatcher, delivery)
 

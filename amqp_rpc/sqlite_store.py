@@ -210,7 +210,7 @@ def _to_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        # Where processes do this to a new file at the same time, SQLite does not wait by itself.
+        # Where several do this to a new file in the same moment, SQLite does not always wait by itself.
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise

@@ -323,6 +323,34 @@ def test_a_redelivered_task_that_has_succeeded_is_answered_and_not_run_again(
     until(lambda: raw.count(queue) == 0)
 
 
+def test_the_store_is_not_asked_on_the_event_loop(
+    client: Client, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[str] = []
+    get = SqliteStore.get
+
+    def watched(self: SqliteStore, identity: str) -> Record | None:
+        asked.append(threading.current_thread().name)
+        return get(self, identity)
+
+    monkeypatch.setattr(SqliteStore, "get", watched)
+
+    @service.task(queue=queue)
+    async def work() -> int:
+        return 1
+
+    handle = client.enqueue(work)
+    until(lambda: raw.channel.basic_get(queue)[0])
+    raw.channel.basic_nack(0, multiple=True, requeue=True)
+    serve(service, results=sqlite_url)
+    assert handle.result(timeout=20) == 1
+    # What is delivered for the first time costs no look.
+    assert client.enqueue(work).result(timeout=20) == 1
+    assert len(asked) == 1
+    assert asked[0].startswith("asyncio_")
+
+
 def test_a_result_that_a_worker_gives_again_comes_over_the_reply_queue(
     client: Client, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw
 ) -> None:

@@ -179,7 +179,7 @@ class TestSqlite:
 
     def test_connections_that_are_the_first_at_the_same_time_all_can_write(self, tmp_path):
         failed: list[Exception] = []
-        for n in range(30):
+        for n in range(60):
             stores = [SqliteStore(str(tmp_path / f"{n}.db")) for _ in range(8)]
             barrier = threading.Barrier(len(stores))
 
