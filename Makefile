@@ -25,7 +25,7 @@ demo: $(READY)  ## start a broker if there is none, serve fib, call it, stop all
 test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is none
 	@test -n "$$AMQP_RPC_TEST_URL$$AMQP_RPC_TEST_RABBITMQ" || \
 		$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
-	@scripts/test-tools.sh amqp-publish=amqp-tools
+	@scripts/test-tools.sh amqp-publish=amqp-tools redis-server=redis-server
 	@echo "running the tests (pytest) …" >&2
 	@$(BIN)/python -m pytest $(ARGS)
 

@@ -35,7 +35,9 @@ from amqp_rpc.errors import (
     PublishRefused,
     Reject,
     RemoteError,
+    ResultLost,
     Retry,
+    StoreUnavailable,
     TimeLimitExceeded,
     Undecodable,
     Unencodable,
@@ -91,6 +93,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Undecodable",
     "Unencodable",
     "MessageTooLarge",
+    "StoreUnavailable",
+    "ResultLost",
 ]
 
 # A library is silent until its user says where logs go: https://docs.python.org/3/howto/logging.html

@@ -43,6 +43,7 @@ class AsyncClient(AsyncForms, AsyncProducer):
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
+        results: str | None = None,
     ) -> None:
         self._client = Client(
             url,
@@ -51,6 +52,7 @@ class AsyncClient(AsyncForms, AsyncProducer):
             max_message_size=max_message_size,
             max_pending=max_pending,
             max_pending_bytes=max_pending_bytes,
+            results=results,
         )
 
     def _start(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:

@@ -10,11 +10,9 @@ from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from amqp_rpc.producer import Producer
+from amqp_rpc.records import State
 from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.tasks import State, TaskHandle
-
-#: Seconds between two looks into the store, at first and at most; each pause is half as long again as the one before.
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
+from amqp_rpc.tasks import FIRST_PAUSE, LONGEST_PAUSE, TaskHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -185,3 +183,7 @@ class AsyncProducer(ABC):
         """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited."""
         handles = await asyncio.to_thread(self._producer.enqueue_many, function, arguments, **options)
         return [AsyncTaskHandle(handle) for handle in handles]
+
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id, in any process: `Client.task`."""
+        return AsyncTaskHandle(self._producer.task(id, function))

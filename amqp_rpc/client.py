@@ -32,7 +32,9 @@ from amqp_rpc.settings import (
     broker_addresses,
     count,
     positive,
+    results_url,
 )
+from amqp_rpc.store import open_store
 from amqp_rpc.topology import split_call
 
 R = TypeVar("R")
@@ -57,6 +59,9 @@ class Client(Forms, Producer):
         max_pending: How many calls may be under way (10 000). `submit` waits while there are as many, until the new
             call's deadline, and raises `Overloaded` then.
         max_pending_bytes: How many bytes their bodies may have together (256 MiB).
+        results: Where workers keep what becomes of tasks, their ``results=``: ``sqlite:///file.db``, or
+            ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
+            the client that enqueued it, while its connection lasts.
 
     Raises:
         ConfigurationError: The URL or a setting is wrong.
@@ -76,6 +81,7 @@ class Client(Forms, Producer):
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
+        results: str | None = None,
     ) -> None:
         Deadline.after(timeout)
         positive("heartbeat", heartbeat, most=60_000)
@@ -85,6 +91,7 @@ class Client(Forms, Producer):
         self._timeout = timeout
         self._limit = max_message_size
         self._addresses = broker_addresses(url)
+        self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
@@ -244,6 +251,8 @@ class Client(Forms, Producer):
     def close(self) -> None:
         """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""
         self._caller.close(_CLOSE_TIMEOUT)
+        if self._store is not None:
+            self._store.close()
 
     @property
     def full(self) -> bool:

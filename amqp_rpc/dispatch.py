@@ -120,8 +120,9 @@ class Dispatcher:
 
     def returned(self, request: Request, function: Function, result: Any) -> Answer:
         """Return the answer for a result."""
-        if request.reply_to is None:
-            return Answer(None, None, "result")
+        return Answer(None, None, "result") if request.reply_to is None else self._told(request, function, result)
+
+    def _told(self, request: Request, function: Function, result: Any) -> Answer:
         try:
             body = codec.encode(result, _reply_type(request), limit=self._limit)
         except CodecError as error:
@@ -248,7 +249,6 @@ class Dispatcher:
         return self._reply(request, ERROR, body)
 
     def _reply(self, request: Request, kind: str, body: bytes) -> Message:
-        assert request.reply_to is not None
         properties = Properties(
             content_type=_reply_type(request),
             correlation_id=request.correlation_id,
@@ -256,7 +256,8 @@ class Dispatcher:
             delivery_mode=1,
             app_id=APPLICATION,
         )
-        return Message(request.reply_to, properties, body)
+        # A task's may be for the store alone.
+        return Message(request.reply_to or "", properties, body)
 
 
 def _ran(error: AmqpRpcError) -> dict[str, Any]:

@@ -29,6 +29,8 @@
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
     ├─ TimeLimitExceeded(TimeoutError)    a try of a task took longer than its time_limit
+    ├─ StoreUnavailable(ConnectionError)  the store of tasks' results can't be reached, read or written
+    ├─ ResultLost                         a task has ended, and its result could not be kept
     ├─ Retry                              raised by a task's handler: try it again, later
     └─ Reject                             raised by a task's handler: it is a dead letter
 
@@ -180,6 +182,16 @@ class TimeLimitExceeded(AmqpRpcError, TimeoutError):
     Its function has run, and may run still where it could not be ended: https://docs.python.org/3/library/threading.html
     has no way to end a thread.
     """
+
+    may_have_run = True
+
+
+class StoreUnavailable(AmqpRpcError, ConnectionError):
+    """The store of tasks' results can't be reached, read or written. The tasks themselves run on without it."""
+
+
+class ResultLost(AmqpRpcError):
+    """A task has ended, and its result was not kept, as the store was away. `TaskHandle.state` says how it ended."""
 
     may_have_run = True
 

@@ -10,6 +10,7 @@ from amqp_rpc.context import handling
 from amqp_rpc.envelope import Message, Request
 from amqp_rpc.errors import AmqpRpcError, Expired
 from amqp_rpc.failures import describe_verdict
+from amqp_rpc.records import Record
 from amqp_rpc.service import Function
 
 #: What one call of a chunk came to: whether it has a result, and the result or the error's map.
@@ -27,6 +28,7 @@ class Answer:
         again: The request as it goes back to its queue, counted, where a server died with it and it may run again, or
             where a task is to be tried again, later.
         details: More of a dead letter, for its headers.
+        record: What the store of results is told of a task; None where there is no store.
     """
 
     reply: Message | None
@@ -34,6 +36,7 @@ class Answer:
     outcome: str
     again: Message | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None
 
 
 class Answers(Protocol):

@@ -14,10 +14,11 @@ from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, Not
 from amqp_rpc.forms import Default
 from amqp_rpc.outbox import Publication
 from amqp_rpc.task_forms import TaskForms
-from amqp_rpc.tasks import TaskHandle
+from amqp_rpc.tasks import TaskHandle, task_by_id
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
+    from amqp_rpc.records import Store
 
 #: Tasks of one `Producer.enqueue_many` that wait for the broker's confirm at the same time.
 _UNCONFIRMED = 1000
@@ -28,6 +29,8 @@ class Producer(TaskForms):
 
     _caller: Caller
     _limit: int
+    #: Where workers keep what becomes of tasks; None for nowhere.
+    _store: Store | None
 
     @abstractmethod
     def _seconds(self, timeout: float | Default) -> float:
@@ -85,6 +88,7 @@ class Producer(TaskForms):
             how.queue,
             how.function,
             lambda reply: results.read(reply, how.known, limit=self._limit),
+            store=self._store,
         )
         # Before it is published: a worker may be faster than the confirm.
         self._caller.tasks[handle.id] = handle
@@ -176,6 +180,22 @@ class Producer(TaskForms):
                 errors,
             )
         return [handle for handle in handles if handle is not None]
+
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle[Any]:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id, in any process; nothing is asked until the handle is.
+
+        Args:
+            id: What `TaskHandle.id` was where it was enqueued. One that never was a task's is ``PENDING``.
+            function: The function itself, where it was registered with ``@service.task``: the result is then of the
+                type that its annotation names.
+
+        Raises:
+            ConfigurationError: This client has no store: ``results=``; or the function is no task.
+
+        Example:
+            >>> client.task("2f0c…-1").result(timeout=5)  # doctest: +SKIP
+        """
+        return task_by_id(id, function, self._store, limit=self._limit)
 
     def _body(self, arguments: Any) -> bytes:
         if isinstance(arguments, tuple):

@@ -167,7 +167,11 @@ class Replies:
 
     def _tell(self, message: Message) -> None:
         if self._channel is not None:
-            self._channel.publish(message)
+            try:
+                self._channel.publish(message)
+            # One that AMQP can't carry.
+            except Exception:
+                logger.exception("A message to %s could not be written", message.queue)
 
     def _watch(self) -> None:
         if self._leaving:

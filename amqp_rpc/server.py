@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.clocks import Clocks
@@ -29,6 +29,7 @@ from amqp_rpc.jobs import Answer, Chunk, Job
 from amqp_rpc.merging import merge, merge_schedules, merge_tasks, queue_arguments
 from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
+from amqp_rpc.recorder import Recorder
 from amqp_rpc.replies import Replies
 from amqp_rpc.schedules import Schedule
 from amqp_rpc.service import Function, Service
@@ -42,8 +43,11 @@ from amqp_rpc.settings import (
     broker_addresses,
     count,
     positive,
+    result_seconds,
+    results_url,
 )
 from amqp_rpc.sharing import Sharing
+from amqp_rpc.store import open_store
 from amqp_rpc.task_dispatch import TaskJob, dispatchers
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
@@ -59,6 +63,9 @@ _WAKE_ANOTHER = 0.001
 _LOOK_AGAIN = 0.1
 #: Seconds for saying good-bye to the broker.
 _CLOSE_TIMEOUT = 5.0
+
+
+Limited = TypeVar("Limited", Job, Chunk, TaskJob, Job | Chunk | TaskJob)
 
 
 class Server:
@@ -77,6 +84,10 @@ class Server:
         tracebacks: Whether error replies carry the handler's traceback (True).
         clock_skew: Seconds by which the callers' clocks may differ from this one's (1.0): a call that comes so much
             later than its deadline is run all the same.
+        results: Where it is kept what becomes of tasks, for whoever asks by id: ``sqlite:///file.db``, for the
+            processes of one machine, or ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store only
+            the client that enqueued a task gets its result.
+        result_expires: Seconds that it is kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
 
     Raises:
         ConfigurationError: A setting is out of range, or two functions have one name.
@@ -96,6 +107,8 @@ class Server:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         tracebacks: bool = True,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
+        results: str | None = None,
+        result_expires: float | None = None,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -106,6 +119,9 @@ class Server:
         if clock_skew != 0:
             positive("clock_skew", clock_skew)
         self.addresses = broker_addresses(url)
+        #: Where results of tasks are kept; None where they are not.
+        self.results = open_store(results_url(results))
+        self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
         self.threads = threads
         self.prefetch = prefetch or threads
         #: The functions that it runs, by queue and name.
@@ -122,7 +138,12 @@ class Server:
         #: becomes more: they can only be ended with the process. A server itself never ends one.
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
         self._dispatchers = dispatchers(
-            self.functions, self.tasks, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
+            self.functions,
+            self.tasks,
+            max_message_size=max_message_size,
+            tracebacks=tracebacks,
+            clock_skew=clock_skew,
+            records=self.results is not None,
         )
         arguments = {queue: queue_arguments(tasks) for queue, tasks in self.tasks.items()}
         dead = {dead_letter_queue(queue): dead_letter_arguments(of_tasks) for queue, of_tasks in arguments.items()}
@@ -297,8 +318,10 @@ class Server:
         if not self._sharing.begin(queue, delivery) or self._taken_back(delivery):
             return
         try:
-            todo = self._accept(queue, delivery)
-            self._settle(queue, delivery, todo if isinstance(todo, Answer) else todo.run())
+            todo = self._recorder.accept(self._dispatchers[queue], delivery)
+            answer = todo if isinstance(todo, Answer) else self._limited(queue, delivery, todo).run()
+            self._recorder.record(answer)
+            self._settle(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -306,13 +329,14 @@ class Server:
         if self._taken_back(delivery):
             return
         try:
-            todo = self._accept(queue, delivery)
-            self._settle(queue, delivery, todo if isinstance(todo, Answer) else await todo.run_async())
+            todo = await self._recorder.accept_async(self._dispatchers[queue], delivery)
+            answer = todo if isinstance(todo, Answer) else await self._limited(queue, delivery, todo).run_async()
+            await self._recorder.record_async(answer)
+            self._settle(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
-    def _accept(self, queue: str, delivery: Delivery) -> Answer | Job | Chunk | TaskJob:
-        todo = self._dispatchers[queue].accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+    def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
         if isinstance(todo, TaskJob) and todo.limit is not None:
             self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
         return todo
@@ -321,7 +345,9 @@ class Server:
         if self._taken_back(delivery):
             return
         try:
-            self._settle(queue, delivery, overrun())
+            answer = overrun()
+            self._recorder.record(answer)
+            self._settle(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -356,7 +382,8 @@ class Server:
             return  # its time limit came first
         self.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
-            if answer.reply is not None:
+            # Only `_reply_directly` may have a name of the other kind: see `_direct`.
+            if answer.reply is not None and not answer.reply.queue.startswith(DIRECT_REPLY_TO):
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
         elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
@@ -417,3 +444,4 @@ class Server:
         if self._direct_started:
             self._direct.connection.close(_CLOSE_TIMEOUT)
         self._handlers.stop()
+        self._recorder.close()

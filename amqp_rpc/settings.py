@@ -36,6 +36,8 @@ DEFAULT_CLOCK_SKEW = 1.0
 SIGN_INTERVAL = 0.5
 #: Seconds that a server waits for running handlers when it is told to stop.
 DEFAULT_DRAIN_TIMEOUT = 30.0
+#: Seconds that a store keeps what becomes of a task: a day.
+DEFAULT_RESULT_EXPIRES = 86_400.0
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 
@@ -130,6 +132,30 @@ def broker_addresses(url: str | Sequence[str] | None = None) -> Addresses:
     if not all(isinstance(one, str) for one in each):
         raise ConfigurationError(f"a broker's URL is text, such as {DEFAULT_URL}, not {type(each[0]).__name__}")
     return Addresses(Address.parse(one.strip()) for one in each)
+
+
+def results_url(url: str | None = None) -> str | None:
+    """Return which store keeps tasks' results: from the argument, else ``AMQP_RPC_RESULTS``; None for none."""
+    if url is not None and not isinstance(url, str):
+        raise ConfigurationError(f"results is a store's URL, such as sqlite:///results.db, not {type(url).__name__}")
+    return (os.environ.get("AMQP_RPC_RESULTS") if url is None else url) or None
+
+
+def result_seconds(expires: float | None = None) -> float:
+    """Return for how long: from the argument, else ``AMQP_RPC_RESULT_EXPIRES``, else `DEFAULT_RESULT_EXPIRES`.
+
+    Raises:
+        ConfigurationError: It is not a number of seconds above 0.
+    """
+    if expires is None:
+        text = os.environ.get("AMQP_RPC_RESULT_EXPIRES") or DEFAULT_RESULT_EXPIRES
+        try:
+            expires = float(text)
+        except ValueError:
+            raise ConfigurationError(f"AMQP_RPC_RESULT_EXPIRES is a number of seconds, not {text!r}") from None
+    # Ten years: Redis, for one, has a longest time.
+    positive("result_expires", expires, most=315_360_000.0)
+    return expires
 
 
 def hide_password(url: str) -> str:

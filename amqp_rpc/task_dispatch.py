@@ -15,6 +15,8 @@ from amqp_rpc.context import handling
 from amqp_rpc.delays import LONGEST_DELAY, units
 from amqp_rpc.dispatch import PLAIN, Dispatcher, traceback_of
 from amqp_rpc.envelope import (
+    APPLICATION,
+    RESULT,
     Message,
     Properties,
     Request,
@@ -23,11 +25,13 @@ from amqp_rpc.envelope import (
     retry_properties,
     without_broker_headers,
 )
-from amqp_rpc.errors import AmqpRpcError, Expired, Reject, Retry, Undecodable
-from amqp_rpc.failures import describe_raised
+from amqp_rpc.errors import AmqpRpcError, Expired, MaybeExecuted, Reject, Retry, Undecodable
+from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer
 from amqp_rpc.policy import Policy
+from amqp_rpc.records import LONGEST_ERROR, Record, State
 from amqp_rpc.service import Function
+from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.time_limits import exceeded, within
 
 logger = logging.getLogger(__name__)
@@ -41,7 +45,32 @@ _SOON = 5
 
 
 class TaskDispatcher(Dispatcher):
-    """The tasks of one queue, ready for deliveries; the arguments are those of `Dispatcher`."""
+    """The tasks of one queue, ready for deliveries; the arguments are those of `Dispatcher`, and one more.
+
+    Args:
+        records: Whether a store of results is told what becomes of the tasks.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        functions: dict[str, Function],
+        *,
+        max_message_size: int,
+        tracebacks: bool,
+        clock: Callable[[], float] = time.time,
+        clock_skew: float = DEFAULT_CLOCK_SKEW,
+        records: bool = False,
+    ) -> None:
+        super().__init__(
+            queue,
+            functions,
+            max_message_size=max_message_size,
+            tracebacks=tracebacks,
+            clock=clock,
+            clock_skew=clock_skew,
+        )
+        self._records = records
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskJob | Answer:  # type: ignore[override] # tasks have jobs of their own
         """Return the job that a delivery asks for, or what becomes of it where there is none to run.
@@ -63,18 +92,45 @@ class TaskDispatcher(Dispatcher):
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
             args, kwargs = self._arguments(request, function)
         except AmqpRpcError as error:
-            return self._dead(request, f"{type(error).__name__}: {error}", "refused")
+            return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
         # Nothing that a message holds may end the thread that reads messages.
         except Exception as error:
             logger.exception("A task for %s could not be read; it is a dead letter", request.function)
-            return self._dead(request, f"it could not be read: {error!r}", "refused")
+            reason = f"it could not be read: {error!r}"
+            return self._dead(request, reason, "refused", error=Undecodable(reason))
         logger.info("Task %s() [%s] received", function.name, request.message_id)
         return TaskJob(self, request, properties, function, args, kwargs)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
         """Return what becomes of a task that has run."""
         logger.info("Task %s() [%s] succeeded in %.3f s", function.name, request.message_id, seconds)
-        return self.returned(request, function, result)
+        if not self._records:
+            return self.returned(request, function, result)
+        return self._recorded(request, function, self._told(request, function, result), seconds=seconds)
+
+    def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
+        """Return what becomes of a task that has succeeded before, by the store's word: it is not run again."""
+        request = Request.read(properties, body, redelivered=True)
+        logger.warning(
+            "Task %s() [%s] had succeeded when its worker died or lost its connection; it is not run again",
+            record.function, record.id,
+        )  # fmt: skip
+        reply = None
+        if request.reply_to is not None and record.body is not None:
+            said = Properties(
+                content_type=record.content_type,
+                correlation_id=request.correlation_id,
+                type=record.kind,
+                delivery_mode=1,
+                app_id=APPLICATION,
+            )
+            reply = Message(request.reply_to, said, record.body)
+        return Answer(reply, None, "repeated")
+
+    def started(self, request: Request, function: Function) -> Record | None:
+        """Return what the store is told of a task that begins; None where there is no store, or the task has no id."""
+        now = self._clock()
+        return self._record(request, function.name, "STARTED", now, started=now)
 
     def failed(
         self, request: Request, properties: Properties, function: Function, error: BaseException, seconds: float
@@ -90,13 +146,14 @@ class TaskDispatcher(Dispatcher):
                 function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
             )  # fmt: skip
             again = retry_properties(request, properties, error=said)
-            return Answer(None, None, "retried", again=Message(policy.queue, again, request.body, units(delay)))
+            answer = Answer(None, None, "retried", again=Message(policy.queue, again, request.body, units(delay)))
+            return self._recorded(request, function, answer, seconds=seconds, error=said, delay=delay)
         logger.error(
             "Task %s() [%s] failed after %.3f s (%s); it is a dead letter",
             function.name, request.message_id, seconds, said,
         )  # fmt: skip
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
-        return self._dead(request, reason, "failed", function=function, error=error)
+        return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
@@ -104,7 +161,7 @@ class TaskDispatcher(Dispatcher):
         crashes = request.crashes + (1 if counted is None else counted)
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
-            return self._dead(request, reason, "crashed", crashes=crashes)
+            return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning("A worker died with task %s() [%s]; it is tried again", request.function, request.message_id)
         if counted is not None:
             return None
@@ -120,22 +177,88 @@ class TaskDispatcher(Dispatcher):
         reason: str,
         outcome: str,
         *,
+        error: BaseException,
         function: Function | None = None,
-        error: BaseException | None = None,
         crashes: int | None = None,
+        seconds: float | None = None,
     ) -> Answer:
-        if error is None:
-            logger.error("Task %s() [%s] is a dead letter: %s", request.function, request.message_id, reason)
+        """Return the end of a task that can't be done; it did not run where there is no function."""
         details: dict[str, Any] = {
             "attempt": request.attempt,
             "crashes": request.crashes if crashes is None else crashes,
         }
-        reply = None
-        if error is not None and function is not None:
+        if function is not None:
             details["traceback"] = traceback_of(error)
-            if request.reply_to is not None:
-                reply = self._error(request, describe_raised(error, traceback=details["traceback"]))
-        return Answer(reply, reason, outcome, details=details)
+        else:
+            logger.error("Task %s() [%s] is a dead letter: %s", request.function, request.message_id, reason)
+        reply = None
+        if request.reply_to is not None or self._records:
+            if isinstance(error, AmqpRpcError) and function is None:
+                described = describe_verdict(error)
+            else:
+                described = describe_raised(error, traceback=details.get("traceback"))
+            reply = self._error(request, described)
+        answer = Answer(reply, reason, outcome, details=details)
+        return self._recorded(request, function, answer, seconds=seconds, error=reason)
+
+    def _recorded(
+        self,
+        request: Request,
+        function: Function | None,
+        answer: Answer,
+        *,
+        seconds: float | None,
+        error: str | None = None,
+        delay: float | None = None,
+    ) -> Answer:
+        """Return the answer with what the store is told of it, and without the reply where nobody asked for one."""
+        if self._records:
+            reply, now = answer.reply, self._clock()
+            state: State = "RETRY"
+            if reply is not None:
+                state = "SUCCESS" if reply.properties.type == RESULT else "FAILURE"
+            answer.record = self._record(
+                request,
+                function.name if function is not None else request.function or "",
+                state,
+                now,
+                started=None if seconds is None else now - seconds,
+                next_try=None if delay is None else now + delay,
+                error=None if error is None else text_of(error)[:LONGEST_ERROR],
+                reply=reply,
+            )
+            if request.reply_to is None:
+                answer.reply = None
+        return answer
+
+    def _record(
+        self,
+        request: Request,
+        function: str,
+        state: State,
+        now: float,
+        *,
+        started: float | None,
+        next_try: float | None = None,
+        error: str | None = None,
+        reply: Message | None = None,
+    ) -> Record | None:
+        if not self._records or request.message_id is None:
+            return None
+        return Record(
+            id=request.message_id,
+            state=state,
+            function=function,
+            queue=self.queue,
+            attempt=request.attempt,
+            updated=now,
+            started=started,
+            next_try=next_try,
+            error=error,
+            kind=None if reply is None else reply.properties.type,
+            content_type=None if reply is None else reply.properties.content_type,
+            body=None if reply is None else reply.body,
+        )
 
 
 def dispatchers(
@@ -145,6 +268,7 @@ def dispatchers(
     max_message_size: int,
     tracebacks: bool,
     clock_skew: float,
+    records: bool,
 ) -> dict[str, Dispatcher | TaskDispatcher]:
     """Return who sees to the deliveries of each queue: those of calls, and those of tasks; the rest as `Dispatcher`."""
     calls = {
@@ -152,7 +276,14 @@ def dispatchers(
         for queue, each in functions.items()
     }
     return calls | {
-        queue: TaskDispatcher(queue, each, max_message_size=max_message_size, tracebacks=True, clock_skew=clock_skew)
+        queue: TaskDispatcher(
+            queue,
+            each,
+            max_message_size=max_message_size,
+            tracebacks=True,
+            clock_skew=clock_skew,
+            records=records,
+        )
         for queue, each in tasks.items()
     }
 
@@ -213,6 +344,10 @@ class TaskJob:
         self.limit = function.task.time_limit if function.task is not None else None
         #: Returns, once, whether what becomes of the task is still to be said, and not said already: who asks says it.
         self.claim: Callable[[], bool] | None = None
+
+    def started(self) -> Record | None:
+        """Return what a store of results is told now that it begins; None where there is none."""
+        return self._dispatcher.started(self.request, self.function)
 
     def run(self) -> Answer | None:
         """Call the function and return what becomes of the task, whatever the function raises; None past its limit."""

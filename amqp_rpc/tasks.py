@@ -1,87 +1,222 @@
-"""A task that was enqueued: its id, and its result while the client that enqueued it is there."""
+"""A task that was enqueued: its state and its result, by the reply that its client gets, or from a store."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Generic, Literal, TypeVar
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Generic, TypeVar
 
+from amqp_rpc import results
 from amqp_rpc.calls import Reply
-from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.envelope import ERROR, Properties
+from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
+from amqp_rpc.records import Record, State, Store
+from amqp_rpc.service import registered_task
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 
-State = Literal["PENDING", "SUCCESS", "FAILURE"]
+#: Seconds between two looks into the store, at first and at most; each pause is half as long again as the one before.
+FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
+#: Seconds until a store that could not be asked is asked again.
+_PAUSE_AFTER_FAILURE = 2.0
+#: Seconds that a reply gets to arrive when the store says that the task has ended, and has lost how.
+_GRACE = 1.0
 
 
 R = TypeVar("R")
 
 
 class TaskHandle(Generic[R]):
-    """What `Client.enqueue` returns: the task is accepted.
+    """What `Client.enqueue` and `Client.task` return: a task that was accepted.
 
     Its result comes over the reply queue of the client that enqueued it, and is lost with that client or its
-    connection; the task is not.
+    connection; the task is not. With a store (``Client(results=…)``, and the same for the workers) it also comes from
+    there, to any process and for as long as the store keeps it. Whichever is first counts.
 
     Args:
         id: The task's; the same on every try.
-        queue: Which holds it.
-        function: Its function's name.
+        queue: Which holds it; empty where that is not known.
+        function: Its function's name; empty where that is not known.
         read: Returns a reply's result, or raises its error.
+        store: Where workers record what becomes of tasks; None for none.
+        replied: Whether a reply can come: this client has enqueued it.
     """
 
-    def __init__(self, id: str, queue: str, function: str, read: Callable[[Reply], Any]) -> None:  # noqa: A002 - as users write it
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - as users write it
+        queue: str,
+        function: str,
+        read: Callable[[Reply], Any],
+        *,
+        store: Store | None = None,
+        replied: bool = True,
+    ) -> None:
         self.id = id
         self.queue = queue
         self.function = function
         self._read = read
+        self._store = store
+        self._replied = replied
         self._reply: Future[Reply] = Future()
 
     @property
     def state(self) -> State:
-        """What is known of it: ``PENDING`` until it has run to its end or is a dead letter."""
-        if not self.ready():
-            return "PENDING"
-        try:
-            self._read(self._reply.result())
-        except AmqpRpcError:
-            return "FAILURE"
-        return "SUCCESS"
+        """What it is doing, as far as is known; with a store, this asks it.
+
+        - ``"PENDING"``: no worker has begun it. Also what is said of an id that was never a task's, and of one whose
+          record has expired; and, without a store, of all that have not ended.
+        - ``"STARTED"``: a worker has begun it, and may have died since: then another one begins it in its time.
+        - ``"RETRY"``: it failed, and waits for its next try.
+        - ``"SUCCESS"``: it has run to its end.
+        - ``"FAILURE"``: it is a dead letter.
+
+        Raises:
+            StoreUnavailable: The store can't be asked.
+        """
+        if not self._reply.done():
+            record = self.record() if self._store is not None else None
+            if record is not None:
+                return record.state
+            if not self._reply.done():
+                return "PENDING"
+        return "FAILURE" if self._reply.result().properties.type == ERROR else "SUCCESS"
 
     def ready(self) -> bool:
-        """Return whether its result, or its failure, is known here."""
-        return self._reply.done()
+        """Return whether it has ended: whether `result` returns or raises at once. With a store, this asks it.
+
+        Raises:
+            StoreUnavailable: The store can't be asked.
+        """
+        return self.state in ("SUCCESS", "FAILURE")
 
     def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
         """Return what the function returned, or raise what made it a dead letter.
+
+        It waits for the reply, and asks the store meanwhile, where there is one: after pauses of 5 ms, growing to a
+        quarter of a second. A store that does not answer may take up to five seconds more than the timeout.
 
         Args:
             timeout: Seconds to wait (30.0).
 
         Raises:
-            TimeoutError: It is not known yet; the task goes on. It never will be, where this client's connection was
-                lost meanwhile.
+            CallTimeout: It is not known yet (a `TimeoutError`); the task goes on. Without a store it never will be
+                known, where this client's connection was lost meanwhile.
             RemoteError: The function raised, on its last try.
+            CallError, CodecError: It is a dead letter for another reason: `Expired`, `FunctionNotFound`,
+                `InvalidArguments`, `MaybeExecuted` where its workers died, `Undecodable`.
+            ResultLost: It has ended, and the store was away then; `state` says how it did.
         """
-        try:
-            reply = self._reply.result(timeout)
-        except TimeoutError:
-            raise TimeoutError(f"no result of task {self.function}() [{self.id}] within {timeout:g} s") from None
-        result: R = self._read(reply)
-        return result
+        until = time.monotonic() + timeout
+        pause, trouble = FIRST_PAUSE, ""
+        # The reply of a brief task is faster than any store; nobody replies to who only knows an id.
+        wait = self._replied
+        while True:
+            left = max(0.0, until - time.monotonic())
+            if self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
+                result: R = self._read(self._reply.result())
+                return result
+            wait = True
+            try:
+                lost = self._look()
+                pause, trouble = min(LONGEST_PAUSE, pause * 1.5), ""
+            except StoreUnavailable as error:
+                lost, pause, trouble = None, _PAUSE_AFTER_FAILURE, f" ({error})"
+            if self._reply.done():
+                continue
+            if lost is not None:
+                if self._replied and self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
+                    continue
+                raise ResultLost(_lost(lost))
+            if time.monotonic() >= until:
+                name = f"{self.function}() " if self.function else ""
+                raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s; it goes on{trouble}")
 
     @property
     def has_store(self) -> bool:
         """Whether it can ask a store."""
-        return False
+        return self._store is not None
+
+    def record(self) -> Record | None:
+        """Return what the store knows of it: its state, try, times and error; None where it knows nothing.
+
+        Raises:
+            ConfigurationError: There is no store.
+            StoreUnavailable: It can't be asked.
+        """
+        if self._store is None:
+            raise ConfigurationError(
+                "this client has no store to ask about tasks; give it results=, the same URL as the workers have"
+            )
+        record = self._store.get(self.id)
+        if record is not None:
+            self.queue, self.function = record.queue, record.function
+            if record.ended and record.kind is not None and record.body is not None:
+                self.answered(Reply(Properties(content_type=record.content_type, type=record.kind), record.body))
+        return record
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Call back once its reply has come."""
+        """Call back once its reply has come, or a look into the store has found its end.
+
+        Nobody looks into the store for this: `state`, `ready`, `result` and `record` do. It is called on the thread
+        that found it out, which may be the connection's owner: it must be short, and must not call the client.
+        """
         self._reply.add_done_callback(lambda _reply: callback())
 
     def answered(self, reply: Reply) -> None:
-        """Take note of the reply; the connection's owner."""
-        if not self._reply.done():
+        """Take note of how it ended; the connection's owner, or a thread that has looked into the store."""
+        # Whichever came first counts, and they say the same.
+        with contextlib.suppress(InvalidStateError):
             self._reply.set_result(reply)
+
+    def _arrived(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            self._reply.result(seconds)
+        return self._reply.done()
+
+    def _look(self) -> Record | None:
+        """Ask the store, where there is one; return the record of a task that has ended, and whose result is lost."""
+        record = self.record() if self._store is not None else None
+        return record if record is not None and record.ended and record.body is None else None
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.function}() [{self.id}] in {self.queue}>"
+
+
+def task_by_id(id: str, function: Callable[..., Any] | None, store: Store | None, *, limit: int) -> TaskHandle[Any]:  # noqa: A002 - as users write it
+    """Return the handle of a task that another client, or nobody, has enqueued: see `Client.task`.
+
+    Args:
+        id: The task's.
+        function: Which was registered with ``@service.task``; None where it is not known.
+        store: Where workers record what becomes of tasks.
+        limit: Bytes of a result at most.
+
+    Raises:
+        ConfigurationError: There is no store, or the function is no task, or the id no text.
+    """
+    if store is None:
+        raise ConfigurationError(
+            "a task can be asked for by its id only where results are kept: give this client, and the workers, "
+            'results="sqlite:///file.db" or results="redis://host:6379/0" (or set AMQP_RPC_RESULTS)'
+        )
+    if not isinstance(id, str) or not id:
+        raise ConfigurationError(f"a task's id is the text of TaskHandle.id, not {id!r}")
+    known = None if function is None else registered_task(function)
+    return TaskHandle[Any](
+        id,
+        "" if known is None else known.queue,
+        "" if known is None else known.name,
+        lambda reply: results.read(reply, known, limit=limit),
+        store=store,
+        replied=False,
+    )
+
+
+def _lost(record: Record) -> str:
+    ended = f"{record.function}() [{record.id}] ended ({record.state})"
+    why = f": {record.error}" if record.error else ""
+    return (
+        f"task {ended}{why}; its result is lost, since the store of results was away at that time. It is not run again"
+    )

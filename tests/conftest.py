@@ -10,6 +10,7 @@ import pytest
 
 from amqp_rpc.broker.node import Node
 from tests import nodes
+from tests.stores import RedisServer, require_redis
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,6 +73,22 @@ def new_node(all_nodes: nodes.Nodes) -> Iterator[Callable[..., Node]]:
 def queue_name() -> str:
     """A name that no other test uses: what a test declares is its own."""
     return f"test.{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of the one Redis that the tests of a run share."""
+    require_redis()
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for this test alone, to be killed and started at will."""
+    require_redis()
+    with RedisServer() as server:
+        yield server
 
 
 def require_node() -> None:

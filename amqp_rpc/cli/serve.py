@@ -23,6 +23,7 @@ from amqp_rpc.settings import (
     DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
+    DEFAULT_RESULT_EXPIRES,
     DEFAULT_THREADS,
 )
 from amqp_rpc.supervisor import PIPES, Supervisor, follow_parent
@@ -61,6 +62,19 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback of what a function raises.")
 @option(
     "clock-skew", type=float, default=DEFAULT_CLOCK_SKEW, metavar="SECONDS", help="By which callers' clocks may differ."
+)
+@option(
+    "results",
+    metavar="URL",
+    show_default="none",
+    help="Where tasks' results are kept: sqlite:///file.db, or redis://user:password@host:port/database.",
+)
+@option(
+    "result-expires",
+    type=float,
+    default=DEFAULT_RESULT_EXPIRES,
+    metavar="SECONDS",
+    help="For how long they are kept.",
 )
 @option("log-level", type=click.Choice(_LEVELS), default="warning", help="What is logged, on standard error.")
 def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
@@ -110,14 +124,14 @@ def _supervise(
     server: Server, targets: tuple[str, ...], processes: int, settings: dict[str, Any], log_level: str
 ) -> int:
     tracebacks = "--tracebacks" if settings.pop("tracebacks") else "--no-tracebacks"
-    # By the environment, because a command line shows in every list of processes, and a URL holds a password.
-    url = settings.pop("url")
+    # By the environment, because a command line shows in every list of processes, and their URLs hold passwords.
+    secret = {"AMQP_RPC_URL": settings.pop("url"), "AMQP_RPC_RESULTS": settings.pop("results")}
     values = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
     options = ["--processes=1", f"--log-level={log_level}", tracebacks, *values]
     supervisor = Supervisor(
         [sys.executable, "-m", "amqp_rpc", "serve", *options, "--", *targets],
         processes,
-        environment={"AMQP_RPC_URL": url} if url else {},
+        environment={name: value for name, value in secret.items() if value},
         on_ready=lambda: click.echo(banner(server, processes=processes), err=True),
         renewed={Exit.TIME_LIMIT: "ended since a task ran into its time limit"},
     )
@@ -135,6 +149,8 @@ def banner(server: Server, *, processes: int) -> str:
         lines.append(f"  {'' if name in seen else name:{width}}  {signature}")
         seen.add(name)
     how_many = f"{_plural(processes, 'process', 'processes')} × {_plural(server.threads, 'thread', 'threads')}"
+    if server.results is not None:
+        lines.append(f"  {'results':{width}}  {server.results}")
     lines.append(f"  {'handlers':{width}}  {how_many}, prefetch {server.prefetch}")
     lines.append("Ready. Ctrl-C to stop.")
     return "\n".join(lines)

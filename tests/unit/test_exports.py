@@ -45,6 +45,8 @@ EXPORTS = {
     "Undecodable",
     "Unencodable",
     "MessageTooLarge",
+    "StoreUnavailable",
+    "ResultLost",
 }
 
 PROGRAM = """

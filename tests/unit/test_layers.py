@@ -15,7 +15,7 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 #: Every module and its layer; a folder stands for all that is in it. Whoever adds a module says here where it belongs.
 LAYERS = {
     0: ["errors", "deadline", "forks", "settings"],
-    1: ["codec", "failures", "envelope", "topology", "delays"],
+    1: ["codec", "failures", "envelope", "topology", "delays", "records"],
     2: [
         "policy",
         "schedules",
@@ -44,11 +44,16 @@ LAYERS = {
         "channel",
         "connection",
         "declared",
+        "store",
+        "sqlite_store",
+        "redis_store",
     ],
     4: [
         "callbacks",
         "outbox",
         "tasks",
+        "recorder",
+        "begun",
         "enqueuing",
         "producer",
         "async_producer",
@@ -82,7 +87,14 @@ LAYERS = {
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
 #: Libraries that one module each hides from the others.
-ONE_IMPORTER = {"msgpack": "codec", "tenacity": "retry", "pika": "connection", "cronsim": "schedules"}
+ONE_IMPORTER = {
+    "msgpack": "codec",
+    "tenacity": "retry",
+    "pika": "connection",
+    "cronsim": "schedules",
+    "redis": "redis_store",
+    "sqlite3": "sqlite_store",
+}
 
 
 def name_of(path: Path) -> str:
