@@ -67,6 +67,10 @@ class Declared:
                 self._arrivals.add(message.queue)
             then()
             self._waiting.popleft()
+            # One after another, not one inside of another: thousands may wait for the same queue.
+            while self._waiting and self.has(self._waiting[0][0]):
+                self._waiting[0][2]()
+                self._waiting.popleft()
             if self._waiting:
                 self._next()
 
