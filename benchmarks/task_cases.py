@@ -12,10 +12,10 @@ from benchmarks.measuring import Entry
 #: Cases that are measured in the same rounds: a task at a time, and many, for the peers' only way is the former.
 GROUPS = ["jk", "l", "m"]
 #: Rounds at most, where each takes long.
-ROUNDS = {"jk": 5, "l": 3, "m": 4}
+ROUNDS = {"jk": 4, "l": 3, "m": 2}
 #: Tasks that wait for a worker, and tasks that wait for an hour; and the same in a quick run.
-DRAINED, QUICK_DRAINED = 4000, 500
-DELAYED, QUICK_DELAYED = 100_000, 5000
+DRAINED, QUICK_DRAINED = 2500, 300
+DELAYED, QUICK_DELAYED = 100_000, 2000
 HOUR = 3600.0
 #: Variants of case (m).
 RESULT, DRAIN = "enqueue to result", "drain"

@@ -78,7 +78,9 @@ WORKERS = [
     QUORUM,
     _ours("defaults", "quorum"),
     *(_dramatiq(threads) for threads in (1, 4, 8)),
-    *(_celery(pool, threads, late=late) for late in (True, False) for pool, threads in (("solo", 1), ("threads", 8))),
+    _celery("solo", 1, late=True),
+    _celery("threads", 8, late=True),
+    _celery("solo", 1, late=False),
 ]
 
 
