@@ -88,8 +88,12 @@ def _tasks(results: Results, entries: Sequence[Entry]) -> None:
     """Print a case with tasks; latencies only where there are some."""
     timed = any(entry.percentile("p50") is not None for entry in entries)
     peer = results.best_task_peer("j" if entries[0].case == "k" else entries[0].case)
-    head = ["", "tasks/s", "min–max", f"× {peer.label}" if peer else "× best peer"]
-    rows = [[entry.label, *_figures(entry, 1.0), _ratio(ratios(entry, peer))] for entry in entries]
+    head = ["", "tasks/s", "min–max"]
+    rows = [[entry.label, *_figures(entry, 1.0)] for entry in entries]
+    if peer is not None:
+        head.append(f"× {peer.label}")
+        for entry, row in zip(entries, rows, strict=True):
+            row.append(_ratio(ratios(entry, peer)))
     if timed:
         head += ["p50 ms", "p99 ms"]
         for entry, row in zip(entries, rows, strict=True):

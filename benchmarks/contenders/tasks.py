@@ -76,7 +76,7 @@ QUORUM = _ours("quorum", "quorum", "--prefetch=100")
 WORKERS = [
     _CLASSIC,
     QUORUM,
-    _ours("defaults", "quorum"),
+    _ours("quorum, defaults", "quorum"),
     *(_dramatiq(threads) for threads in (1, 4, 8)),
     _celery("solo", 1, late=True),
     _celery("threads", 8, late=True),
