@@ -18,8 +18,14 @@ TITLES = {
     "g": "server processes with a handler that sleeps 20 ms",
     "h": "map(chunksize=…) over a tiny function",
     "i": "idle",
+    "j": "enqueue, one task at a time, confirmed",
+    "k": "enqueue_many",
+    "l": "one worker process drains tasks that do nothing",
+    "m": "tasks beside many that are delayed",
 }
-#: Cases that are measured in the same rounds, because they are compared with each other.
+#: Cases with tasks; what they ask for is in `task_cases`.
+WITH_TASKS = "jklm"
+#: Cases of calls that are measured in the same rounds, because they are compared with each other.
 GROUPS = ["abcd", "e", "f", "g", "h"]
 
 #: Bytes of the body that is echoed, unless the case is about that.

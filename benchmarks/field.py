@@ -11,6 +11,7 @@ from benchmarks.contenders import PREFETCH, Contender
 from benchmarks.environments import UnavailableError, interpreter, programs
 from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError, Client, Process, await_consumers
+from benchmarks.protocol import Reply
 
 #: Seconds of a measurement that is thrown away, before the rounds.
 _WARM = 0.2
@@ -79,7 +80,7 @@ class Field:
 
     def _measure(self, entry: Entry) -> None:
         try:
-            reply = self._client(entry.contender).ask(entry.request)
+            reply = self._ask(entry)
         except BrokenError as error:
             client = self.clients.pop(entry.contender, None)  # the next turn starts another one
             if client is not None:
@@ -87,8 +88,12 @@ class Field:
             reply = {"error": str(error)}
         entry.take(reply)
         if "error" in reply:
-            said = self.servers[entry.contender].last_words
-            say(f"  ({entry.case}) {entry.label} failed: {reply['error']} (its server's last line: {said})")
+            server = self.servers.get(entry.contender)
+            said = f" (its server's last line: {server.last_words})" if server is not None else ""
+            say(f"  ({entry.case}) {entry.label} failed: {reply['error']}{said}")
+
+    def _ask(self, entry: Entry) -> Reply:
+        return self._client(entry.contender).ask(entry.request)
 
     def _falls_behind(self, entry: Entry, entries: Sequence[Entry]) -> bool:
         """Return whether a contender could not keep up with a lower rate already."""

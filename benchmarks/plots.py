@@ -35,6 +35,7 @@ def main() -> None:
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10})
     bars(results, file.with_name("ratios.png"))
     latencies(results, file.with_name("latency.png"))
+    tasks(results, file.with_name("tasks.png"))
 
 
 def bars(results: Json, to: Path) -> None:
@@ -54,6 +55,31 @@ def bars(results: Json, to: Path) -> None:
     figure.suptitle(
         f"Calls per second, as multiples of {FLOOR}; medians of {results['facts']['rounds']} rounds' ratios"
     )
+    figure.savefig(to, dpi=110)
+
+
+def tasks(results: Json, to: Path) -> None:
+    """Draw the tasks per second of those cases that are compared with others."""
+    panels = [
+        (case, [each for each in results["entries"] if each["case"] == case and each["median"]]) for case in "jkl"
+    ]
+    panels = [(case, found) for case, found in panels if found]
+    if not panels:
+        return
+    heights = [len(found) + 1.5 for _, found in panels]
+    figure = Figure(figsize=(9, 0.28 * sum(heights) + 0.6), layout="constrained")
+    for axes, (case, found) in zip(
+        figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0], panels, strict=True
+    ):
+        labels = [f"{each['contender']}{', ' + each['variant'] if each['variant'] else ''}" for each in found][::-1]
+        drawn = axes.barh(
+            labels, [each["median"] for each in found][::-1],
+            color=[_COLORS.get(each["contender"], _PEER) for each in found][::-1],
+        )  # fmt: skip
+        axes.bar_label(drawn, fmt="%.0f", padding=3, fontsize=8)
+        axes.set_title(f"({case}) {TITLES[case]}", loc="left")
+        axes.margins(x=0.12)
+    figure.suptitle("Tasks per second, medians")
     figure.savefig(to, dpi=110)
 
 

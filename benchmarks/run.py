@@ -21,13 +21,15 @@ import pika
 
 import amqp_rpc
 from amqp_rpc.broker.node import Node
-from benchmarks import cases, idle, report, tables
+from benchmarks import cases, idle, report, tables, task_cases
 from benchmarks.contenders import ALL, OURS, Contender, ours
+from benchmarks.contenders.tasks import TASKS
 from benchmarks.environments import HERE
 from benchmarks.field import Field, say
 from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError
 from benchmarks.targets import Results, judge
+from benchmarks.task_field import TaskField
 
 #: Seconds of the open loop: long enough to see who falls behind.
 _OPEN_SECONDS = 2.0
@@ -37,6 +39,7 @@ _SIZE_SECONDS = 0.6
 _STARTS = 5
 #: Calls per second that ours is taken to answer where nobody could measure it.
 _GUESS = 10_000.0
+_NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS]))
 
 
 def main() -> None:
@@ -67,7 +70,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="how often each is measured (5)")
     parser.add_argument("--seconds", type=float, help="how long each time (1.2)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"contenders: {' '.join(c.name for c in ALL)}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"contenders: {' '.join(_NAMES)}")
     parser.add_argument("--cases", default="".join(cases.TITLES), help="letters, such as a,b,f (all)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 0.3 s: does it all work?")
     options = parser.parse_args()
@@ -78,7 +81,7 @@ def parse() -> argparse.Namespace:
         parser.error("--rounds must be at least 1, and --seconds above 0 and at most 60")
     if unknown := set(options.cases) - set(cases.TITLES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    if unknown := set(options.only or ()) - {contender.name for contender in ALL}:
+    if unknown := set(options.only or ()) - set(_NAMES):
         parser.error(f"no such contender: {', '.join(sorted(unknown))}")
     return options
 
@@ -98,10 +101,13 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
         "seconds": options.seconds,
         "load at the start": round(os.getloadavg()[0], 1),
     }
-    field = Field(node.url, logs, stack)
+    field, task_field = Field(node.url, logs, stack), TaskField(node.url, logs, stack)
     say("starting the contenders …")
-    field.enter([contender for contender in ALL if options.only is None or contender.name in options.only])
-    facts["left out"] = field.missing
+    if set(options.cases) - set(cases.WITH_TASKS):
+        field.enter(chosen(ALL, options))
+    if set(options.cases) & set(cases.WITH_TASKS):
+        task_field.enter(chosen(TASKS, options))
+    facts["left out"] = field.missing | task_field.missing
     found = None
     if "i" in options.cases:  # first: the others fill memory
         found = watch(field, node.url, logs, seconds=2.0 if options.quick else _IDLE_SECONDS)
@@ -112,7 +118,14 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
             entries += play(wanted, field, options, entries)
     if found is not None:
         found.later.update(idle.megabytes(field.servers))
+    for group in task_cases.GROUPS:
+        entries += play_tasks([case for case in group if case in options.cases], group, task_field, options)
     return Results(entries, found), facts
+
+
+def chosen(contenders: Sequence[Contender], options: argparse.Namespace) -> list[Contender]:
+    """Return those that are to be measured."""
+    return [contender for contender in contenders if options.only is None or contender.name in options.only]
 
 
 def play(wanted: Sequence[str], field: Field, options: argparse.Namespace, before: Sequence[Entry]) -> list[Entry]:
@@ -136,6 +149,20 @@ def play(wanted: Sequence[str], field: Field, options: argparse.Namespace, befor
                 say(f"  (g) {error}")
                 return []
         field.play(entries, options.rounds, warm=wanted != ["f"])
+    return entries
+
+
+def play_tasks(wanted: Sequence[str], group: str, field: TaskField, options: argparse.Namespace) -> list[Entry]:
+    """Measure cases with tasks that share their rounds."""
+    entries = [
+        entry
+        for case in wanted
+        for entry in task_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
+    ]
+    if entries:
+        say(f"({', '.join(wanted)}) {'; '.join(cases.TITLES[case] for case in wanted)} …")
+        # Workers are new each time, and are measured from their first task.
+        field.play(entries, min(options.rounds, task_cases.ROUNDS[group]), warm=group == "jk")
     return entries
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.cases import TITLES
+from benchmarks.cases import TITLES, WITH_TASKS
 from benchmarks.contenders import ALL, FLOOR, OURS
 from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
@@ -27,6 +27,8 @@ def show(results: Results) -> None:
                 _rates(results, [entry for entry in entries if entry.variant == variant])
         elif case in "gh" and entries:
             _own(entries)
+        elif case in WITH_TASKS and entries:
+            _tasks(results, entries)
         elif entries:
             _rates(results, entries)
     if results.idle is not None:
@@ -80,6 +82,24 @@ def _own(entries: Sequence[Entry]) -> None:
     base = floor or entries[0]
     rows = [[entry.label, *_figures(entry, 1.0), _ratio(ratios(entry, base))] for entry in entries]
     _print(["", "calls/s", "min–max", f"× {base.contender if floor else base.variant}"], rows)
+
+
+def _tasks(results: Results, entries: Sequence[Entry]) -> None:
+    """Print a case with tasks; latencies only where there are some."""
+    timed = any(entry.percentile("p50") is not None for entry in entries)
+    peer = results.best_task_peer("j" if entries[0].case == "k" else entries[0].case)
+    head = ["", "tasks/s", "min–max"]
+    rows = [[entry.label, *_figures(entry, 1.0)] for entry in entries]
+    if peer is not None:
+        head.append(f"× {peer.label}")
+        for entry, row in zip(entries, rows, strict=True):
+            row.append(_ratio(ratios(entry, peer)))
+    if timed:
+        head += ["p50 ms", "p99 ms"]
+        for entry, row in zip(entries, rows, strict=True):
+            values = [entry.percentile(name) for name in ("p50", "p99")]
+            row += ["–" if value is None else f"{value:.2f}" for value in values]
+    _print(head, rows)
 
 
 def _latencies(entries: Sequence[Entry]) -> None:

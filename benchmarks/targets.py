@@ -9,11 +9,15 @@ from typing import Any
 
 from benchmarks.cases import PROCESSES, TARGET_CHUNK
 from benchmarks.contenders import ALL, FLOOR, OURS
+from benchmarks.contenders.tasks import PEERS, worker
 from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
+from benchmarks.task_cases import DELAYED, DRAIN, RESULT, beside
 
 #: What "linear" means: eight times the bytes take at most this many times as long.
 LINEAR = 8 * 1.25
+#: By how much tasks that are delayed may slow others.
+_SLOWED = 1.2
 _IDLE_CPU, _IDLE_MEMORY, _IMPORT, _READY = 0.5, 45.0, 0.12, 0.6
 
 
@@ -63,6 +67,18 @@ class Results:
         measured = [(entry.median, entry) for entry in found if entry is not None and entry.median is not None]
         return max(measured, key=lambda pair: pair[0])[1] if measured else None
 
+    def best_task_peer(self, case: str, name: str | None = None) -> Entry | None:
+        """Return the fastest of the peers, or of one peer's variants, that promise what ours does."""
+        found = [
+            (entry.median, entry)
+            for entry in self.entries
+            if entry.case == case
+            and entry.contender in ([name] if name else PEERS)
+            and entry.median is not None
+            and ("worker" not in entry.request or worker(entry.contender, entry.request["worker"]).late)
+        ]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
 
 def judge(results: Results) -> list[Target]:
     """Return all targets, in the cases' order."""
@@ -86,7 +102,7 @@ def judge(results: Results) -> list[Target]:
             2.5,
         ),
     ]
-    return targets + _idle(results.idle)
+    return targets + _idle(results.idle) + _tasks(results)
 
 
 def _least(case: str, text: str, measured: Sequence[float], least: float, note: str = "") -> Target:
@@ -151,6 +167,37 @@ def _processes(results: Results) -> Target:
     one, most = (f"{count} process{'es' if count > 1 else ''}" for count in (PROCESSES[0], PROCESSES[-1]))
     text = f"{most} ≥ 14 × one"
     return _least("g", text, ratios(results.of("g", OURS, most), results.of("g", OURS, one)), 14)
+
+
+def _tasks(results: Results) -> list[Target]:
+    compared = [
+        ("j", "j", "≥ 2 × {}", 2, ""),
+        ("k", "j", "≥ 10 × {} one at a time", 10, "it has no other way with confirms"),
+        ("l", "l", "≥ 3 × {}", 3, ""),
+    ]
+    targets = []
+    for case, theirs, text, least, note in compared:
+        for name in PEERS:
+            peer = results.best_task_peer(theirs, name)
+            how = peer.variant if peer is not None and peer.variant else note
+            targets.append(_least(case, text.format(name), ratios(results.of(case, OURS), peer), least, how))
+    return targets + _delayed(results)
+
+
+def _delayed(results: Results) -> list[Target]:
+    """Judge whether delayed tasks slow others: by the most of them that were there."""
+    counts = sorted(entry.request["delayed"] for entry in results.entries if entry.case == "m")
+    most = counts[-1] if counts else DELAYED
+    alone, crowded = ([results.of("m", OURS, beside(name, count)) for name in (RESULT, DRAIN)] for count in (0, most))
+    targets = []
+    for name in ("p50", "p99"):
+        pairs = zip(*(entry.latencies if entry else [] for entry in (crowded[0], alone[0])), strict=False)
+        slower = [getattr(a, name) / getattr(b, name) for a, b in pairs if a is not None and b is not None]
+        targets.append(
+            _most("m", f"beside {most} delayed tasks, {RESULT}: {name} ≤ {_SLOWED} × without", slower, _SLOWED)
+        )
+    text = f"beside {most} delayed tasks, {DRAIN}: time ≤ {_SLOWED} × without"
+    return [*targets, _most("m", text, ratios(alone[1], crowded[1]), _SLOWED)]
 
 
 def _idle(idle: Idle | None) -> list[Target]:

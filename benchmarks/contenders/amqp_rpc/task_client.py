@@ -1,0 +1,57 @@
+"""A client with `Client.enqueue` and `Client.enqueue_many`; it asks for results, as it does unless told otherwise."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+
+from amqp_rpc import Client
+from benchmarks import closed, enqueuing
+from benchmarks.contenders.amqp_rpc import tasks
+from benchmarks.protocol import PATIENCE, Payloads, Reply, Request, answer, check
+
+#: How many tasks each `enqueue_many` gets.
+MANY = 1000
+
+client = Client(os.environ["AMQP_URL"], timeout=PATIENCE)
+NOTES = {"classic": tasks.note_classic, "quorum": tasks.note_quorum}
+ECHOES = {"classic": tasks.echo_classic, "quorum": tasks.echo_quorum}
+
+
+def enqueue(request: Request) -> Reply:
+    note = NOTES[request["queue_type"]]
+    return enqueuing.one(lambda text: client.enqueue(note, text), request)
+
+
+def enqueue_many(request: Request) -> Reply:
+    note, payload, calls = NOTES[request["queue_type"]], Payloads(request["size"]), 0
+    clock = closed.Clock(request["seconds"])
+    while calls == 0 or clock.runs():
+        calls += len(client.enqueue_many(note, [(payload(number),) for number in range(calls, calls + MANY)]))
+    return clock.reply(calls)
+
+
+def fill(request: Request) -> Reply:
+    """Enqueue so many tasks; with a delay, where there is one."""
+    note, payload, began = NOTES[request["queue_type"]], Payloads(request["size"]), time.perf_counter()
+    numbers, count = iter(range(request["count"])), 0
+    while some := [(payload(number),) for number in itertools.islice(numbers, MANY)]:
+        count += len(client.enqueue_many(note, some, delay=request.get("delay")))
+    return {"calls": count, "seconds": time.perf_counter() - began}
+
+
+def result(request: Request) -> Reply:
+    """Enqueue a task and wait for its result, one at a time; tell how long each took."""
+    echo, payload = ECHOES[request["queue_type"]], Payloads(request["size"])
+    latencies: list[float] = []
+    clock = closed.Clock(request["seconds"])
+    while not latencies or clock.runs():
+        sent, began = payload(len(latencies)), time.perf_counter()
+        check(sent, client.enqueue(echo, sent).result(timeout=PATIENCE))
+        latencies.append(1000 * (time.perf_counter() - began))
+    return {**clock.reply(len(latencies)), "latencies": latencies}
+
+
+if __name__ == "__main__":
+    answer({"enqueue": enqueue, "enqueue_many": enqueue_many, "fill": fill, "result": result})

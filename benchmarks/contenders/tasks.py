@@ -1,0 +1,89 @@
+"""Who is measured with tasks, and the workers that run them: each is one process, with a way to be set.
+
+The queue is durable and classic and its messages are persistent for all; ours has a quorum queue beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.contenders import OURS, Contender
+
+_HERE = __name__.rpartition(".")[0]
+#: Our queues, by type; `contenders.amqp_rpc.tasks` declares them.
+OUR_QUEUES = {kind: f"bench.tasks.{kind}" for kind in ("classic", "quorum")}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process that runs a contender's tasks.
+
+    Attributes:
+        contender: The contender's name.
+        variant: How it is set, as the tables say it.
+        words: Its words after the interpreter.
+        queue_type: The queue's.
+        environment: Variables of its own.
+        late: Whether a task is acknowledged after it ran, so that none is lost with its worker.
+    """
+
+    contender: str
+    variant: str
+    words: tuple[str, ...]
+    queue_type: str = "classic"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    late: bool = True
+
+
+def _contender(name: str, folder: str, client: str, queue: str) -> Contender:
+    return Contender(name, name, folder, (), ("-m", f"{_HERE}.{folder}.{client}"), queue)
+
+
+TASKS = [
+    _contender(OURS, "amqp_rpc", "task_client", OUR_QUEUES["classic"]),
+    _contender("raw-pika", "raw_pika", "task_client", "bench.tasks.pika"),
+    _contender("dramatiq", "dramatiq", "client", "bench.tasks.dramatiq"),
+    _contender("celery", "celery", "task_client", "bench.tasks.celery"),
+]
+#: Those that say of themselves that they run tasks; pika is shown beside.
+PEERS = ["dramatiq", "celery"]
+
+
+def _ours(variant: str, queue_type: str, *options: str) -> Worker:
+    words = ("-m", "amqp_rpc", "serve", f"{_HERE}.amqp_rpc.tasks:{queue_type}", *options)
+    return Worker(OURS, variant, words, queue_type)
+
+
+def _dramatiq(threads: int) -> Worker:
+    words = ("-m", "dramatiq", "-p", "1", "-t", str(threads), f"{_HERE}.dramatiq.tasks")
+    variant = f"{threads} thread{'s' if threads > 1 else ''}"
+    return Worker("dramatiq", variant, words, environment={"dramatiq_queue_prefetch": "100"})
+
+
+def _celery(pool: str, threads: int, *, late: bool) -> Worker:
+    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
+    words = ("-m", "celery", "-A", f"{_HERE}.celery.tasks", "worker", "-P", pool, "-c", str(threads), *quiet)
+    variant = f"{pool}{'' if late else ', acknowledges before it runs'}"
+    environment = {"BENCH_THREADS": str(threads), "BENCH_ACKS": "late" if late else "early"}
+    return Worker("celery", variant, words, environment=environment, late=late)
+
+
+#: What is compared with the peers: ours on a queue like theirs, with the prefetch that they have.
+_CLASSIC = _ours("", "classic", "--prefetch=100")
+#: What ours is for who sets nothing but a prefetch: on a quorum queue.
+QUORUM = _ours("quorum", "quorum", "--prefetch=100")
+WORKERS = [
+    _CLASSIC,
+    QUORUM,
+    _ours("quorum, defaults", "quorum"),
+    *(_dramatiq(threads) for threads in (1, 4, 8)),
+    _celery("solo", 1, late=True),
+    _celery("threads", 8, late=True),
+    _celery("solo", 1, late=False),
+]
+
+
+def worker(contender: str, variant: str) -> Worker:
+    """Return the worker of a name and a variant."""
+    return next(each for each in WORKERS if (each.contender, each.variant) == (contender, variant))

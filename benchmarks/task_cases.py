@@ -1,0 +1,84 @@
+"""The cases with tasks: what each contender is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.cases import SIZE
+from benchmarks.contenders import OURS
+from benchmarks.contenders.tasks import OUR_QUEUES, QUORUM, WORKERS, Worker
+from benchmarks.measuring import Entry
+
+#: Cases that are measured in the same rounds: a task at a time, and many, for the peers' only way is the former.
+GROUPS = ["jk", "l", "m"]
+#: Rounds at most, where each takes long.
+ROUNDS = {"jk": 4, "l": 3, "m": 2}
+#: Tasks that wait for a worker, and tasks that wait for an hour; and the same in a quick run.
+DRAINED, QUICK_DRAINED = 2500, 300
+DELAYED, QUICK_DELAYED = 100_000, 2000
+HOUR = 3600.0
+#: Variants of case (m).
+RESULT, DRAIN = "enqueue to result", "drain"
+
+
+def beside(variant: str, delayed: int) -> str:
+    """Return the name of a variant of case (m) beside so many delayed tasks."""
+    return f"{variant}, beside {delayed:_} delayed".replace("_", " ")
+
+
+def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> list[Entry]:
+    """Return what is measured in a case.
+
+    Args:
+        case: Its letter.
+        names: The contenders that are there.
+        seconds: How long each is measured in each round, where time is what bounds it.
+        quick: Whether it is only to be seen that all works.
+    """
+    drained = QUICK_DRAINED if quick else DRAINED
+    match case:
+        case "j" | "k":
+            ours = {kind: {"size": SIZE, "seconds": seconds, "queue_type": kind, "queue": OUR_QUEUES[kind]}
+                    for kind in OUR_QUEUES}  # fmt: skip
+            todo = {"j": "enqueue", "k": "enqueue_many"}[case]
+            mine = [
+                Entry(case, OURS, {**request, "case": todo}, "" if kind == "classic" else kind)
+                for kind, request in ours.items()
+                if OURS in names
+            ]
+            others = [Entry(case, name, {"case": todo, "size": SIZE, "seconds": seconds}) for name in names
+                      if name != OURS and case == "j"]  # fmt: skip
+            return mine + others
+        case "l":
+            return [_drain(case, each, each.variant, drained) for each in WORKERS if each.contender in names]
+        case "m" if OURS in names:
+            return [
+                each
+                for delayed in (0, QUICK_DELAYED if quick else DELAYED)
+                for each in (
+                    _result(beside(RESULT, delayed), max(2 * seconds, 1.0), delayed),
+                    _drain(case, QUORUM, beside(DRAIN, delayed), drained, delayed=delayed),
+                )
+            ]
+    return []
+
+
+def _drain(case: str, worker: Worker, variant: str, count: int, *, delayed: int = 0) -> Entry:
+    request = {"case": "drain", "worker": worker.variant, "count": count, "delayed": delayed}
+    return Entry(case, worker.contender, request, variant)
+
+
+def _result(variant: str, seconds: float, delayed: int) -> Entry:
+    request = {"case": "result", "worker": QUORUM.variant, "size": SIZE, "seconds": seconds, "delayed": delayed,
+               "queue_type": "quorum"}  # fmt: skip
+    return Entry("m", OURS, request, variant)
+
+
+def fill(worker: Worker, count: int) -> dict[str, object]:
+    """Return the request that fills a worker's queue."""
+    return {"case": "fill", "count": count, "size": SIZE, "seconds": 20.0, "queue_type": worker.queue_type}
+
+
+def delay(count: int) -> dict[str, object]:
+    """Return the request for so many tasks that wait for an hour."""
+    return {**fill(QUORUM, count), "seconds": 60.0, "delay": HOUR}

@@ -1,0 +1,147 @@
+"""The contenders of the cases with tasks: a client each all the time, a worker while it is needed.
+
+What they say is checked: what was enqueued is in the queue, and of what was drained nothing is left there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+
+import pika
+
+from amqp_rpc import delays, topology
+from benchmarks import task_cases
+from benchmarks.contenders import OURS, Contender
+from benchmarks.contenders.tasks import OUR_QUEUES, Worker, worker
+from benchmarks.environments import UnavailableError, interpreter
+from benchmarks.field import Field, say
+from benchmarks.measuring import Entry
+from benchmarks.processes import BrokenError, Process, await_consumers
+from benchmarks.protocol import Reply, Request
+
+#: Seconds that a worker gets to start and run all that waits.
+_DRAIN = 60.0
+#: Seconds until a queue holds what its clients say.
+_SETTLE = 10.0
+
+
+class TaskField(Field):
+    """Contenders' clients, and the queues of their tasks; the arguments are those of `Field`."""
+
+    _delayed = 0
+
+    def enter(self, contenders: Sequence[Contender]) -> None:
+        """Take in who can be had."""
+        for contender in contenders:
+            try:
+                interpreter(contender.folder)
+                self.contenders[contender.name] = contender
+            except UnavailableError as error:
+                self._leave_out(contender, error)
+
+    def _ask(self, entry: Entry) -> Reply:
+        request = entry.request
+        self._delay(request.get("delayed", 0))
+        if request["case"] == "drain":
+            return self._drain(entry.contender, worker(entry.contender, request["worker"]), request)
+        if request["case"] == "result":
+            return self._beside(entry, worker(entry.contender, request["worker"]))
+        queue = request.get("queue", self.contenders[entry.contender].queue)
+        self._purge(queue)
+        reply = super()._ask(entry)
+        if "calls" in reply:
+            self._await(queue, reply["calls"])
+        self._purge(queue)
+        return reply
+
+    def _drain(self, name: str, its: Worker, request: Request) -> Reply:
+        """Fill a queue, and have a new worker empty it."""
+        queue, count = self._queue(its), request["count"]
+        self._purge(queue)
+        reply = self._client(name).ask(task_cases.fill(its, count))
+        if "calls" not in reply:
+            return reply
+        self._await(queue, count)
+        report = self._logs / f"{name}.report"
+        report.unlink(missing_ok=True)
+        running = self._start(its, {"BENCH_COUNT": str(count), "BENCH_REPORT": str(report)})
+        try:
+            until = time.monotonic() + _DRAIN
+            while not report.exists():
+                if not running.runs:
+                    raise BrokenError(f"its worker ended: {running.last_words}")
+                if time.monotonic() > until:
+                    raise BrokenError(f"its worker did not run all {count} tasks within {_DRAIN:g} s")
+                time.sleep(0.02)
+        finally:
+            running.end()
+        told = json.loads(report.read_text())
+        # All are acknowledged: none came back when the worker ended.
+        self._await(queue, 0)
+        # from the first to the last: one less
+        return {"calls": count - 1, "seconds": told["seconds"]}
+
+    def _beside(self, entry: Entry, its: Worker) -> Reply:
+        """Have a client measure while a worker runs."""
+        running = self._start(its, {})
+        try:
+            await_consumers(running, self._url, self._queue(its))
+            return super()._ask(entry)
+        finally:
+            running.end()
+
+    def _delay(self, count: int) -> None:
+        """Have so many tasks wait for an hour, or none."""
+        if count == self._delayed:
+            return
+        level = topology.delay(delays.highest_level(delays.units(task_cases.HOUR)))
+        if self._delayed:
+            self._purge(level)
+        self._delayed = count
+        if count:
+            began = time.monotonic()
+            reply = self._client(OURS).ask(task_cases.delay(count))
+            if reply.get("calls") != count:
+                raise BrokenError(f"{count} delayed tasks could not be enqueued: {reply}")
+            self._await(level, count)
+            say(f"  {count} delayed tasks are there, after {time.monotonic() - began:.1f} s")
+
+    def _queue(self, its: Worker) -> str:
+        return OUR_QUEUES[its.queue_type] if its.contender == OURS else self.contenders[its.contender].queue
+
+    def _start(self, its: Worker, variables: dict[str, str]) -> Process:
+        contender = self.contenders[its.contender]
+        environment = {**self._variables(contender), **its.environment, **variables}
+        started = Process(self._words(contender, its.words), self._log(contender, "worker"), environment)
+        self._stack.callback(started.end)
+        self.servers[its.contender] = started
+        return started
+
+    def _await(self, queue: str, count: int) -> None:
+        """Wait until a queue holds so many tasks, and nobody else has some.
+
+        Raises:
+            BrokenError: It does not, in time.
+        """
+        until = time.monotonic() + _SETTLE
+        with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
+            channel = connection.channel()
+            while True:
+                found = channel.queue_declare(queue, passive=True).method
+                if (found.message_count, found.consumer_count) == (count, 0):
+                    return
+                if time.monotonic() > until:
+                    has = f"{found.message_count} tasks and {found.consumer_count} consumers"
+                    raise BrokenError(f"{queue} has {has}, not {count} and 0")
+                time.sleep(0.05)
+
+    def _purge(self, queue: str) -> None:
+        """Empty a queue, if it is there."""
+        with (
+            pika.BlockingConnection(pika.URLParameters(self._url)) as connection,
+            contextlib.suppress(pika.exceptions.ChannelClosedByBroker),
+        ):
+            connection.channel().queue_purge(queue)

@@ -1,0 +1,69 @@
+"""What is declared before messages are published, on a channel that does nothing but note it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from amqp_rpc.channel import Channel
+from amqp_rpc.connection import Connection
+from amqp_rpc.declared import Declared
+from amqp_rpc.envelope import Message, Properties
+
+
+class NotedChannel:
+    """Notes queues that are declared; the broker's answers to those come when the test says so, all others at once."""
+
+    def __init__(self) -> None:
+        self.queues: list[str] = []
+        self.answers: list[Callable[[object], object]] = []
+
+    def declare(self, queue: str, then: Callable[[object], object], *, arguments: dict[str, Any]) -> None:
+        assert arguments == {}
+        self.queues.append(queue)
+        self.answers.append(then)
+
+    def declare_exchange(self, _exchange: str, then: Callable[[], object]) -> None:
+        then()
+
+    def bind(self, _queue: str, _exchange: str, _key: str, then: Callable[[], object]) -> None:
+        then()
+
+    def inspect_exchange(self, _exchange: str, then: Callable[[], object]) -> None:
+        then()
+
+    def close(self) -> None:
+        """Be a probe's channel."""
+
+
+class NotedConnection:
+    """Opens channels on which whatever is asked for is there."""
+
+    def open_channel(self, then: Callable[[NotedChannel], object], _on_closed: object) -> None:
+        then(NotedChannel())
+
+
+def noted() -> tuple[NotedChannel, Declared]:
+    channel = NotedChannel()
+    return channel, Declared(cast("Connection", NotedConnection()), cast("Channel", channel))
+
+
+def test_ten_thousand_messages_that_wait_for_one_queue_go_out_in_their_order() -> None:
+    channel, declared = noted()
+    sent: list[int] = []
+    for number in range(10_000):
+        declared.declare(Message("q", Properties(), b""), {}, lambda number=number: sent.append(number))  # type: ignore[misc]
+    channel.answers.pop()(None)
+    assert sent == list(range(10_000))
+    assert channel.queues == ["q"]
+
+
+def test_what_waits_for_another_queue_goes_out_when_that_one_is_there() -> None:
+    channel, declared = noted()
+    sent: list[str] = []
+    for queue in ("a", "a", "b", "a", "b"):
+        declared.declare(Message(queue, Properties(), b""), {}, lambda queue=queue: sent.append(queue))  # type: ignore[misc]
+    channel.answers.pop()(None)
+    assert (sent, channel.queues) == (["a", "a"], ["a", "b"])
+    channel.answers.pop()(None)
+    assert (sent, channel.queues) == (["a", "a", "b", "a", "b"], ["a", "b"])
