@@ -222,7 +222,9 @@ class Channel:
         if self.is_open:
             self.is_open = False
             self._deliveries.leave(self._number)
-            self._raw.close()
+            # It is closing already where its whole connection is.
+            if self._raw.is_open:
+                self._raw.close()
 
     def _confirmed(self, frame: Any) -> None:
         taken = frame.method.NAME == "Basic.Ack"

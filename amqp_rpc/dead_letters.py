@@ -134,8 +134,8 @@ class DeadLetters:
         if refused:
             done = len(moved) - len(refused)
             raise PublishRefused(
-                f"{done} of {len(moved)} dead letters were replayed; the others stay dead letters, since the broker did "
-                f"not take them: {refused[0][1]}. Workers declare the queue when they are started"
+                f"{done} of {len(moved)} dead letters were replayed; the broker did not take the others, which stay: "
+                f"{refused[0][1]}. Workers declare the queue when they are started"
             )
         return moved
 

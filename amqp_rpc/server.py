@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 405 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It is longer than others, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +25,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer
-from amqp_rpc.merging import merge, merge_tasks, queue_arguments
+from amqp_rpc.merging import chosen, merge, merge_tasks, queue_arguments
 from amqp_rpc.owner import Owner
 from amqp_rpc.replies import Replies
 from amqp_rpc.service import Function, Service
@@ -76,9 +76,11 @@ class Server:
         tracebacks: Whether error replies carry the handler's traceback (True).
         clock_skew: Seconds by which the callers' clocks may differ from this one's (1.0): a call that comes so much
             later than its deadline is run all the same.
+        queues: Which of the services' queues are consumed (None: all), as a list or with commas between them: so that
+            some workers do one kind of work alone.
 
     Raises:
-        ConfigurationError: A setting is out of range, or two functions have one name.
+        ConfigurationError: A setting is out of range, two functions have one name, or there is no such queue.
 
     Example:
         >>> with Server(service, url="amqp://localhost") as server:  # doctest: +SKIP
@@ -95,6 +97,7 @@ class Server:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         tracebacks: bool = True,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
+        queues: str | Iterable[str] | None = None,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -111,9 +114,11 @@ class Server:
         self.functions: dict[str, dict[str, Function]] = merge(services)
         #: The tasks that it runs, by queue and name.
         self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
+        chosen(queues, self.functions, self.tasks)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
-        #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
-        #: ``stale_acks``: deliveries that the broker had taken back.
+        #: server died with; ``retried``, ``failed``, ``crashed``: tasks; ``dead_letters``; ``consumed``: consumers that
+        #: were begun; ``returned``: replies whose caller was gone; ``stale_acks``: deliveries that the broker had taken
+        #: back.
         self.counters: Counter[str] = Counter()
         self._dispatchers: dict[str, Dispatcher] = {
             queue: Dispatcher(
@@ -336,6 +341,7 @@ class Server:
     def _settle(self, queue: str, delivery: Delivery, answer: Answer) -> None:
         self.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
+            self.counters["dead_letters"] += 1
             if answer.reply is not None:
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)

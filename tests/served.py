@@ -68,3 +68,13 @@ def note_and_die(path: str) -> None:
 def die_classic(path: str) -> None:
     note(path, "dying")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.task(queue="tserved_sums")
+def total(*numbers: int) -> int:
+    return sum(numbers)
+
+
+@service.task(queue="tserved_sums", retries=1, backoff=(0.1, 0.1))
+def fail(why: str) -> None:
+    raise ValueError(why)

@@ -274,13 +274,13 @@ def test_what_the_broker_does_not_take_stays_a_dead_letter(client: Client, raw: 
     declare_dead(raw, name, DEAD)
     put(raw, name, "1", "2")
     dead = client.dead_letters(name)
-    with pytest.raises(PublishRefused, match=f"0 of 2 dead letters were replayed.*there is no queue '{name}'"):
+    with pytest.raises(PublishRefused, match=rf"0 of 2 dead letters were replayed.*there is no queue '{name}'"):
         dead.replay(all=True)
     assert ids(dead.list()) == ["1", "2"]
     # A full queue takes what it has room for.
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     raw.channel.queue_declare(name, durable=True, arguments=full)
-    with pytest.raises(PublishRefused, match="1 of 2 dead letters were replayed.*takes no more"):
+    with pytest.raises(PublishRefused, match=r"1 of 2 dead letters were replayed.*takes no more"):
         dead.replay(all=True)
     assert len(dead.list()) == 1
 
