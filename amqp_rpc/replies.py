@@ -203,9 +203,13 @@ class Replies:
             if code == _PRECONDITION_FAILED:
                 # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
                 self._found.update(message.queue for message, _ in self._kept.values())
-            logger.error(
-                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
-            )
+                logger.warning("A queue for dead letters is used as it was declared by somebody else: %s", error)
+            else:
+                logger.error(
+                    "Dead letters and calls that go back are not taken: %s; trying again in %.0f s",
+                    error,
+                    _PUBLISH_AGAIN,
+                )
             self._confirming, self._confirm_opening = None, False
             for key in list(self._kept):
                 self._refused(key, str(error))

@@ -30,17 +30,18 @@ def test_a_queue_is_a_line_of_what_waits_who_consumes_and_what_died(served: str)
     title, first, second, delayed = done.stdout.splitlines()
     assert title.split() == ["QUEUE", "READY", "UNACKED", "CONSUMERS", "DEAD"]
     assert first.split() == [name, "3", "-", "0", "0"]
-    assert second.split() == ["tserved_sums", "0", "-", "1", "0"]
+    assert second.split()[:4] == ["tserved_sums", "0", "-", "1"]
     assert int(delayed.removeprefix("delayed, in all queues: ")) >= 1
     assert (done.returncode, done.stderr) == (Exit.OK, "")
 
 
 def test_json_is_one_object_and_counts_the_dead(served: str) -> None:
     with Client(served) as client:
-        client.enqueue("fail", "why", queue="tserved_sums")
-        until(lambda: client.dead_letters("tserved_sums").list(), what="a dead letter")
+        failed = client.enqueue("fail", "why", queue="tserved_sums")
+        until(lambda: client.dead_letters("tserved_sums").get(failed.id), what="a dead letter")
+        dead = len(client.dead_letters("tserved_sums").list())
     found = json.loads(run("queues", "tserved_sums", "--json", url=served).stdout)
-    assert found["queues"] == [{"queue": "tserved_sums", "ready": 0, "unacked": None, "consumers": 1, "dead": 1}]
+    assert found["queues"] == [{"queue": "tserved_sums", "ready": 0, "unacked": None, "consumers": 1, "dead": dead}]
     assert isinstance(found["delayed"], int)
 
 
