@@ -8,6 +8,7 @@ that has come back some times is put in anew, at the queue's end, and the old on
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,9 @@ from amqp_rpc.transport import Delivery, QueueState
 
 #: How often a message is given back before it is put in anew.
 MOST_RETURNS = 5
-#: How often the queue is looked at until it has back what was kept, and the seconds between two looks.
+#: Messages that are delivered together, unless told otherwise.
+WINDOW = 100
+#: How often the queue is looked at for what is on its way, and the seconds between two looks.
 _LOOKS, _BETWEEN_LOOKS = 40, 0.005
 _DELIVERY_COUNT = "x-delivery-count"
 #: Messages, and bytes of their bodies, that wait for confirms together.
@@ -34,11 +37,19 @@ class Browsing:
     Args:
         conversation: It has not asked for anything yet.
         queue: Which exists.
+        window: Messages that are delivered together.
     """
 
-    def __init__(self, conversation: Conversation, queue: str) -> None:
+    def __init__(self, conversation: Conversation, queue: str, *, window: int = WINDOW) -> None:
         self._conversation = conversation
         self._queue = queue
+        self._window = window
+        #: Messages that came and were not yet taken in hand; how many came, and how many there were at the beginning.
+        self._arrived: deque[Delivery] = deque()
+        self._seen = self._expected = 0
+        #: How many the broker may deliver before one is acknowledged, to these consumers.
+        self._room = 0
+        self._consumers: list[str] = []
         self._moving: list[tuple[Delivery, Message]] = []
         self._bytes = 0
         #: Messages that were taken, and not acknowledged.
@@ -52,6 +63,7 @@ class Browsing:
         self.refused: list[tuple[Message, str]] = []
 
     def __enter__(self) -> Self:
+        self._expected = self._look().messages
         return self
 
     def __exit__(
@@ -63,13 +75,25 @@ class Browsing:
 
     def __iter__(self) -> Iterator[Delivery]:
         """Take messages until there is none; what comes in meanwhile is taken too, what was moved here is not."""
-        while True:
-            delivery: Delivery | None = self._conversation.ask(lambda channel, done: channel.get(self._queue, done))
-            if delivery is None:
+        looks = 0
+        while looks < _LOOKS:
+            while self._arrived:
+                looks = 0
+                self._kept += 1
+                delivery = self._arrived.popleft()
+                if delivery.properties.message_id not in self._published:
+                    yield delivery
+            state = self._look()
+            if self._arrived:
+                continue
+            if state.messages and self._kept == self._room:
+                self._conversation.ask(self._open_window)
+            elif state.messages or self._seen < self._expected:
+                # It is on its way, or somebody else has it.
+                looks += 1
+                time.sleep(_BETWEEN_LOOKS)
+            else:
                 return
-            self._kept += 1
-            if delivery.properties.message_id not in self._published:
-                yield delivery
 
     def keep(self, delivery: Delivery) -> None:
         """Leave a message in the queue."""
@@ -106,22 +130,41 @@ class Browsing:
         channel.on_returned(lambda _key, properties: self._returned.add(properties.message_id))
         channel.confirms(done)
 
+    def _look(self) -> QueueState:
+        state: QueueState = self._conversation.ask(lambda channel, done: channel.inspect(self._queue, done))
+        return state
+
+    def _open_window(self, channel: Channel, done: Callable[..., object]) -> None:
+        # One consumer more, since what is kept takes its place of a prefetch to the end. Taking one message after
+        # another with basic.get costs a quorum queue 5 ms each.
+        self._room += self._window
+        channel.prefetch(self._window)
+        self._consumers.append(channel.consume(self._queue, self._on_delivery, acknowledge=True, then=done))
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._seen += 1
+        self._arrived.append(delivery)
+
     def _give_all_back(self) -> None:
         states: list[QueueState] = []
 
         def give_back(channel: Channel, done: Callable[..., object]) -> None:
+            # It would be delivered here again.
+            for tag in self._consumers:
+                channel.cancel(tag, lambda: None)
             channel.inspect(self._queue, states.append)
             channel.give_back()
             # The answer says that the broker has heard it, and what was acknowledged before.
             channel.inspect(self._queue, done)
 
         state: QueueState = self._conversation.ask(give_back)
+        kept = self._kept + len(self._arrived)
         # A quorum queue has it back a moment later: who looks again at once is to find it. Somebody else may have it.
         for _ in range(_LOOKS):
-            if state.messages >= states[0].messages + self._kept:
+            if state.messages >= states[0].messages + kept:
                 return
             time.sleep(_BETWEEN_LOOKS)
-            state = self._conversation.ask(lambda channel, done: channel.inspect(self._queue, done))
+            state = self._look()
 
 
 class _Batch:

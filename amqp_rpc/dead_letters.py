@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
-from amqp_rpc.browsing import Browsing
+from amqp_rpc.browsing import WINDOW, Browsing
 from amqp_rpc.caller import Caller
 from amqp_rpc.errors import ConfigurationError, PublishRefused
 from amqp_rpc.letters import Choice, DeadLetter, read, replayed
@@ -174,17 +174,18 @@ class DeadLetters:
         return dropped
 
     @contextlib.contextmanager
-    def _browse(self) -> Iterator[Browsing | None]:
+    def _browse(self, *, window: int = WINDOW) -> Iterator[Browsing | None]:
         """Go through the letters; None where there is no queue of them."""
         with self._caller.converse(self._timeout) as conversation:
             if conversation.inspect(self.dead_letter_queue) is None:
                 yield None
             else:
-                with Browsing(conversation, self.dead_letter_queue) as browsing:
+                with Browsing(conversation, self.dead_letter_queue, window=window) as browsing:
                     yield browsing
 
     def _found(self, choice: Choice, *, limit: int | None) -> Iterator[Delivery]:
-        with self._browse() as browsing:
+        # No more is held than has to be.
+        with self._browse(window=min(limit or WINDOW, WINDOW) if choice.everything else WINDOW) as browsing:
             if browsing is not None:
                 yield from islice(self._kept(browsing, choice), limit)
 

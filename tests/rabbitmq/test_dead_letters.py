@@ -306,7 +306,7 @@ def test_a_second_person_does_not_see_what_is_looked_at(
 ) -> None:
     put(raw, queue, "1", "2", "3")
     assert len(listed(dead, 3)) == 3
-    with dead._browse() as browsing, Client(url) as other:
+    with dead._browse(window=2) as browsing, Client(url) as other:
         assert browsing is not None
         taken = iter(browsing)
         next(taken), next(taken)
