@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.client import Client
 from amqp_rpc.context import Context, context
+from amqp_rpc.dead_letters import DeadLetters
 from amqp_rpc.errors import (
     AccessRefused,
     AlreadyQueued,
@@ -44,6 +45,7 @@ from amqp_rpc.errors import (
     Unroutable,
 )
 from amqp_rpc.failures import register_error
+from amqp_rpc.letters import DeadLetter, Death
 from amqp_rpc.service import Service
 from amqp_rpc.tasks import TaskHandle
 
@@ -65,6 +67,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Context",
     "TaskHandle",
     "AsyncTaskHandle",
+    "DeadLetters",
+    "DeadLetter",
+    "Death",
     "Retry",
     "Reject",
     # what can be raised

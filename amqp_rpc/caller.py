@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from threading import get_ident
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from amqp_rpc import forks, verdicts
 from amqp_rpc.calls import PendingCall
 from amqp_rpc.capacity import Capacity
+from amqp_rpc.conversation import Conversation, Conversations
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
 from amqp_rpc.outbox import Outbox, Publication
 from amqp_rpc.pending import PendingCalls
@@ -32,7 +34,7 @@ _FEW = 8
 
 
 class Awaited(Protocol):
-    """What a thread waits for: a call, or a publication."""
+    """What a thread waits for: a call, a publication, or a question."""
 
     def done(self) -> bool:
         """Return whether it has ended."""
@@ -72,6 +74,7 @@ class Caller:
         self._requester = Requester(self.pending, self.counters, addresses)
         self._outbox = Outbox(addresses, reply_queue=self._requester.reply_queue)
         self._requester.on_ready = self._outbox.send_unsent
+        self._conversations = Conversations()
         self.tasks = self._requester.tasks
 
     def identity(self) -> str:
@@ -134,6 +137,17 @@ class Caller:
         """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
         if self._connection is not None:
             self._connection.post(self._outbox.give_back, publication.message.queue)
+
+    def converse(self, timeout: float) -> Conversation:
+        """Return a channel of its own for this thread, for so many seconds. Any thread.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        connection = self._ready_connection(lambda: None)
+        until = time.monotonic() + timeout
+        return Conversation(self._conversations, connection, self.wait, expires_at=until, timeout=timeout)
 
     def _check_process(self) -> None:
         if self._generation != forks.generation():
@@ -220,6 +234,7 @@ class Caller:
                 MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
             )
         self._outbox.end_all(lambda: ConnectionLost("the client was closed before the broker confirmed it"))
+        self._conversations.end_all(ConnectionLost("the client was closed"))
         self.ended()
 
     def _open(self) -> Connection:
@@ -230,7 +245,7 @@ class Caller:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                listeners = Listeners(self._requester, self._outbox)
+                listeners = Listeners(self._requester, self._outbox, self._conversations)
                 connection = Connection(self._addresses, listeners, name=self._name, heartbeat=self._heartbeat)
                 try:
                     self._requester.begin(connection)

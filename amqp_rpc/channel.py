@@ -110,6 +110,17 @@ class Channel:
         self._raw.basic_reject(tag, requeue=requeue)
         return True
 
+    def give_back(self) -> bool:
+        """Give all deliveries back that are not acknowledged.
+
+        With basic.nack, which from RabbitMQ 4.3 on does not count towards a delivery limit, as the channel's end does:
+        https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+        """
+        if not self.is_open:
+            return False
+        self._raw.basic_nack(0, multiple=True, requeue=True)
+        return True
+
     def delete(self, queue: str, then: Callable[[], object]) -> None:
         """Delete a queue that is empty and has no consumer; with one, or with messages, the channel is closed (406)."""
         self._raw.queue_delete(queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then()))
@@ -220,7 +231,9 @@ class Channel:
         if self.is_open:
             self.is_open = False
             self._deliveries.leave(self._number)
-            self._raw.close()
+            # It is closing already where its whole connection is.
+            if self._raw.is_open:
+                self._raw.close()
 
     def _confirmed(self, frame: Any) -> None:
         taken = frame.method.NAME == "Basic.Ack"

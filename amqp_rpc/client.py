@@ -21,6 +21,7 @@ from amqp_rpc.context import time_left
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
+from amqp_rpc.operating import Operating
 from amqp_rpc.producer import Producer
 from amqp_rpc.service import Function, registered
 from amqp_rpc.settings import (
@@ -45,7 +46,7 @@ DEFAULT_MAP_IN_FLIGHT = 100
 _CLOSE_TIMEOUT = 5.0
 
 
-class Client(Forms, Producer):
+class Client(Forms, Producer, Operating):
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.

@@ -96,6 +96,29 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     return queues
 
 
+def chosen(queues: str | Iterable[str] | None, *found: dict[str, dict[str, Function]]) -> None:
+    """Leave only the queues that a server is told to consume.
+
+    Args:
+        queues: Their names, as one text with commas between them too; None for all.
+        found: The functions by queue and name; others are taken out.
+
+    Raises:
+        ConfigurationError: There is no such queue.
+    """
+    if queues is None:
+        return
+    asked = [name.strip() for name in queues.split(",")] if isinstance(queues, str) else list(queues)
+    there = [queue for functions in found for queue in functions]
+    unknown = [name for name in asked if name not in there]
+    if unknown or not asked:
+        what = f"no service here has a queue {', '.join(map(repr, unknown))}" if unknown else "queues= names none"
+        raise ConfigurationError(f"{what}; there are {', '.join(map(repr, there))}")
+    for functions in found:
+        for queue in [queue for queue in functions if queue not in asked]:
+            del functions[queue]
+
+
 def default_function(functions: dict[str, Function]) -> Function | None:
     """Return the function that answers plain text bodies without a name: the only one, or the one marked default."""
     if len(functions) == 1:

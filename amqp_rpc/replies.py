@@ -215,9 +215,11 @@ class Replies:
         if code == _PRECONDITION_FAILED and declaring is not None:
             # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
             self._found.add(declaring)
-        logger.error(
-            "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
-        )
+            logger.warning("Queue %s is used as it was declared by somebody else: %s", declaring, error)
+        else:
+            logger.error(
+                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
+            )
         self._confirming, self._confirm_opening = None, False
         for key in list(self._kept):
             self._refused(key, str(error))

@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
 One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It has 424 lines, since what begins, drains and ends together is one concern.
+see `leadership`. It is longer than others, since what begins, drains and ends together is one concern.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -26,7 +26,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotCo
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
 from amqp_rpc.jobs import Answer, Chunk, Job
-from amqp_rpc.merging import merge, merge_schedules, merge_tasks, queue_arguments
+from amqp_rpc.merging import chosen, merge, merge_schedules, merge_tasks, queue_arguments
 from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.recorder import Recorder
@@ -88,9 +88,11 @@ class Server:
             processes of one machine, or ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store only
             the client that enqueued a task gets its result.
         result_expires: Seconds that it is kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
+        queues: Which of the services' queues are consumed (None: all), as a list or with commas between them: so that
+            some workers do one kind of work alone.
 
     Raises:
-        ConfigurationError: A setting is out of range, or two functions have one name.
+        ConfigurationError: A setting is out of range, two functions have one name, or there is no such queue.
 
     Example:
         >>> with Server(service, url="amqp://localhost") as server:  # doctest: +SKIP
@@ -109,6 +111,7 @@ class Server:
         clock_skew: float = DEFAULT_CLOCK_SKEW,
         results: str | None = None,
         result_expires: float | None = None,
+        queues: str | Iterable[str] | None = None,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -128,11 +131,13 @@ class Server:
         self.functions: dict[str, dict[str, Function]] = merge(services)
         #: The tasks that it runs, by queue and name.
         self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
+        chosen(queues, self.functions, self.tasks)
         #: When they are due by themselves, by the queue of their clock.
         self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
-        #: server died with; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
-        #: ``stale_acks``: deliveries that the broker had taken back; ``ticks``: tasks that were enqueued by a schedule.
+        #: server died with; ``retried``, ``failed``, ``crashed``: tasks; ``dead_letters``; ``ticks``: tasks that were
+        #: enqueued by a schedule; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
+        #: ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.
@@ -382,6 +387,7 @@ class Server:
             return  # its time limit came first
         self.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
+            self.counters["dead_letters"] += 1
             # Only `_reply_directly` may have a name of the other kind: see `_direct`.
             if answer.reply is not None and not answer.reply.queue.startswith(DIRECT_REPLY_TO):
                 self._replies.tell(answer.reply)

@@ -23,6 +23,9 @@ _UNIQUE = "amqp_rpc.unique."
 #: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 
+#: How often a dead letter may be looked at: the largest number that AMQP has in 32 bits.
+MOST_DELIVERIES = 2**31 - 1
+
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255
 
@@ -111,8 +114,14 @@ def task_arguments(
 
 
 def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, object]:
-    """Return the arguments of the queue of dead letters of a queue: it is kept in the same way, and has no bound."""
-    return {name: value for name, value in queue_arguments.items() if name == "x-queue-type"}
+    """Return the arguments of the queue of dead letters of a queue: it is kept in the same way, and has no bound.
+
+    A quorum queue counts how often it got a message back, and from RabbitMQ 4.0 on drops it the 21st time: who looks at
+    dead letters gives them back. So the count has no bound either, and the largest number is one that every version
+    takes: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+    """
+    quorum = queue_arguments.get("x-queue-type") == "quorum"
+    return {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES} if quorum else {}
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:

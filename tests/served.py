@@ -107,3 +107,13 @@ def note_until(path: str, gone: str) -> int:
         threading.Event().wait(0.01)
     note(path, "ended")
     return os.getpid()
+
+
+@service.task(queue="tserved_sums")
+def total(*numbers: int) -> int:
+    return sum(numbers)
+
+
+@service.task(queue="tserved_sums", retries=1, backoff=(0.1, 0.1))
+def fail(why: str) -> None:
+    raise ValueError(why)

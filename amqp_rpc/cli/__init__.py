@@ -7,6 +7,9 @@ import click
 from amqp_rpc import __version__
 from amqp_rpc.cli.broker import broker
 from amqp_rpc.cli.call import call
+from amqp_rpc.cli.dlq import dlq
+from amqp_rpc.cli.enqueue import enqueue
+from amqp_rpc.cli.queues import queues
 from amqp_rpc.cli.serve import serve
 
 _EPILOG = """\b
@@ -14,6 +17,9 @@ Examples:
   amqp-rpc broker start              a RabbitMQ for development
   amqp-rpc serve services.fib        run the functions of services/fib.py
   amqp-rpc call fib 30               call one of them
+  amqp-rpc enqueue resize a.png      enqueue a task for a worker
+  amqp-rpc queues thumbnails         what waits in a queue, and who consumes it
+  amqp-rpc dlq list thumbnails       tasks that could not be done
 """
 
 
@@ -23,5 +29,5 @@ def main() -> None:
     """Call Python functions in other processes through RabbitMQ as simply as local ones."""
 
 
-for _command in (serve, call, broker):
+for _command in (serve, call, enqueue, queues, dlq, broker):
     main.add_command(_command)

@@ -14,7 +14,7 @@ from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.client import Client
 from amqp_rpc.errors import RemoteError
 from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.signature import CALL_OPTIONS
+from amqp_rpc.signature import CALL_OPTIONS, Options
 
 _EPILOG = f"""\b
 Arguments are JSON where they parse and text where they don't; name=value gives a named one.
@@ -29,10 +29,11 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 """
 
 
-class _Call(click.Command):
+class WithNegativeNumbers(click.Command):
     """A command that takes negative numbers for what they are: ``amqp-rpc call fib -1``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Return what is left when the options are taken."""
         # click leaves what it does not know among the arguments; what is no number there was meant as an option.
         ctx.ignore_unknown_options = True
         rest = super().parse_args(ctx, args)
@@ -43,7 +44,7 @@ class _Call(click.Command):
         return rest
 
 
-@click.command(cls=_Call, epilog=_EPILOG)
+@click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
 @url_option
@@ -73,18 +74,29 @@ def call(
             fail(f"{error.type}: {error.message}", exit_code(error))
         finally:
             client.close()
-        # A result of the server's limit may be longer as JSON, and printing has none.
-        click.echo(codec.encode(result, codec.JSON, limit=2**62).decode())
+        print_result(result)
 
 
-def parse(arguments: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the positional and the named arguments that words on a command line stand for."""
+def print_result(result: object) -> None:
+    """Print a result as JSON."""
+    # A result of the server's limit may be longer as JSON, and printing has none.
+    click.echo(codec.encode(result, codec.JSON, limit=2**62).decode())
+
+
+def parse(arguments: tuple[str, ...], options: Options = CALL_OPTIONS) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the named arguments that words on a command line stand for.
+
+    Args:
+        arguments: The words.
+        options: What is not an argument of the function.
+    """
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if equals and name in CALL_OPTIONS.names:
-            fail(f"{name} is an option of the call, not an argument: --{name.replace('_', '-')}", Exit.USAGE)
+        if equals and name in options.names:
+            what = "call" if options is CALL_OPTIONS else "task"
+            fail(f"{name} is an option of the {what}, not an argument: --{name.replace('_', '-')}", Exit.USAGE)
         if equals and name in named:
             fail(f"{name} is given twice", Exit.USAGE)
         if equals and name.isidentifier():

@@ -21,6 +21,8 @@ class Exit(IntEnum):
     BAD_ARGUMENTS = 16  #: the arguments do not fit the function, or are too large
     NO_FUNCTION = 17  #: the server has no such function
 
+    REFUSED = 18  #: enqueue, dlq replay: the broker does not take it: a full queue, an alarm
+
     NO_MODULE = 20  #: serve: there is no module of that name
     IMPORT_FAILED = 21  #: serve: the module is there, and fails to import
     NO_SERVICE = 22  #: serve: the module has no service
@@ -32,4 +34,8 @@ class Exit(IntEnum):
 
     DRAIN_TIMEOUT = 40  #: serve: told to stop, and calls were still running when the drain timeout was over
     TIME_LIMIT = 41  #: serve: a task ran into its time limit and its handler could only be ended with the process
+
+    NO_DEAD_LETTER = 50  #: dlq: there is none with that id, or several
+    NOT_CONFIRMED = 51  #: dlq drop: nobody said yes
+
     INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C where there was nothing to drain

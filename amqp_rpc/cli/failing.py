@@ -17,6 +17,7 @@ from amqp_rpc.loading import ImportFailed, ModuleMissing, ServiceMissing
 _CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.RemoteError, Exit.REMOTE_ERROR),
     (errors.AccessRefused, Exit.ACCESS_REFUSED),
+    (errors.PublishRefused, Exit.REFUSED),
     (errors.BrokerError, Exit.NO_BROKER),
     (errors.NoServer, Exit.NO_SERVER),
     (errors.Unroutable, Exit.NO_SERVER),

@@ -33,8 +33,9 @@ TARGET is a module with a service (services.fib), or package.module:attribute.
   amqp-rpc serve services.fib
   amqp-rpc serve services.fib shop.billing:service --threads 16
   amqp-rpc serve services.fib --processes 4
+  amqp-rpc serve services.images --queues thumbnails
 \b
-The first Ctrl-C or SIGTERM drains: calls that were delivered are finished. The second ends at once.
+The first Ctrl-C or SIGTERM drains: calls and tasks that were delivered are finished. The second ends at once.
 Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained in time, {Exit.INTERRUPTED:d} ended at \
 once, {Exit.TIME_LIMIT:d} too many tasks over their
 time limits that can't be ended, {Exit.NO_BROKER:d} no broker,
@@ -47,8 +48,9 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @click.command(epilog=_EPILOG)
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @url_option
+@option("queues", metavar="NAME,...", show_default="all", help="Which of the services' queues are consumed.")
 @option("threads", type=int, default=DEFAULT_THREADS, help="Handlers that run at the same time, in each process.")
-@option("prefetch", type=int, show_default="threads", help="Calls of each queue that a process takes at once.")
+@option("prefetch", type=int, show_default="threads", help="Calls or tasks of each queue that a process takes at once.")
 @option("processes", type=click.IntRange(1, 1024), default=1, help="Server processes; a dead one is replaced.")
 @option("heartbeat", type=float, default=DEFAULT_HEARTBEAT, metavar="SECONDS", help="Seconds between heartbeats.")
 @option("max-message-size", type=int, default=DEFAULT_MAX_MESSAGE_SIZE, help="Bytes of a request's or result's body.")
@@ -57,7 +59,7 @@ _LEVELS = ["debug", "info", "warning", "error"]
     type=click.FloatRange(min=0),
     default=DEFAULT_DRAIN_TIMEOUT,
     metavar="SECONDS",
-    help="Seconds that running calls get to finish when it is told to stop.",
+    help="Seconds that running calls and tasks get to finish when it is told to stop.",
 )
 @option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback of what a function raises.")
 @option(
@@ -109,7 +111,9 @@ def _run(server: Server, drain_timeout: float) -> int:
         click.echo(banner(server, processes=1), err=True)
     why = told.get()
     if not supervised:
-        click.echo(f"Stopping: calls in hand get {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True)
+        click.echo(
+            f"Stopping: what is in hand gets {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True
+        )
     drained = server.stop(drain_timeout=drain_timeout)
     if not supervised:
         click.echo(_counts(server), err=True)
@@ -141,8 +145,9 @@ def _supervise(
 
 def banner(server: Server, *, processes: int) -> str:
     """Return what a server says when it is ready."""
-    functions = [(name, f.signature) for name, each in server.functions.items() for f in each.values()]
-    width = max(len(name) for name in ("handlers", *server.functions))
+    functions = [(name, str(f.signature)) for name, each in server.functions.items() for f in each.values()]
+    functions += [(name, f"task {f.signature}") for name, each in server.tasks.items() for f in each.values()]
+    width = max(len("handlers"), *(len(name) for name, _ in functions))
     seen: set[str] = set()
     lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.addresses}"]
     for name, signature in functions:
@@ -158,10 +163,11 @@ def banner(server: Server, *, processes: int) -> str:
 
 def _counts(server: Server) -> str:
     done = server.counters
-    return (
-        f"Stopped. {_plural(done['result'], 'result', 'results')}, {done['raised']} raised, {done['refused']} refused, "
-        f"{done['expired']} expired."
-    )
+    counts = [_plural(done["result"], "result", "results"), f"{done['raised']} raised", f"{done['refused']} refused"]
+    counts.append(f"{done['expired']} expired")
+    if server.tasks:
+        counts += [f"{done['retried']} retried", _plural(done["dead_letters"], "dead letter", "dead letters")]
+    return f"Stopped. {', '.join(counts)}."
 
 
 def _plural(count: int, one: str, many: str) -> str:

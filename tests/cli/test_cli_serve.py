@@ -150,3 +150,40 @@ def _runs(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_tasks_are_named_counted_and_told_in_the_log(url: str) -> None:
+    arguments = ("tests.served", "--queues", "tserved_sums,rpc_queue.tserved", "--log-level", "info")
+    with serving(*arguments, url=url) as server, Client(url) as client:
+        assert "rpc_queue.tserved  pid() -> int" in server.text()
+        assert "tserved_sums       task total(*numbers: int) -> int" in server.text()
+        assert "tserved_tasks" not in server.text()
+        done = client.enqueue("total", 1, 2, queue="tserved_sums")
+        assert done.result() == 3
+        failed = client.enqueue("fail", "broken", queue="tserved_sums")
+        with pytest.raises(ValueError, match="broken"):
+            failed.result()
+        assert server.end() == Exit.OK
+        lines = server.text().splitlines()
+
+    def told(*words: str) -> bool:
+        return any(all(word in line for word in words) for line in lines)
+
+    assert told(" INFO ", f"Task total() [{done.id}] received")
+    assert told(" INFO ", f"Task total() [{done.id}] succeeded in 0.")
+    assert told(" WARNING ", f"Task fail() [{failed.id}] failed after 0.", "retry 1 of 1 in 0.1 s")
+    assert told(" ERROR ", f"Task fail() [{failed.id}] failed after 0.", "it is a dead letter")
+    assert "Stopped. 1 result, 0 raised, 0 refused, 0 expired, 1 retried, 1 dead letter." in lines
+
+
+def test_queues_that_no_service_has_are_refused_with_those_that_there_are(url: str) -> None:
+    done = run("serve", "tests.served", "--queues", "tserved_sums,nope", url=url)
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.startswith("amqp-rpc: no service here has a queue 'nope'; there are 'rpc_queue.tserved', ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_processes_consume_the_chosen_queues_alone(url: str) -> None:
+    with serving("tests.served", "--processes", "2", "--queues", "tserved_tasks", url=url), Client(url) as client:
+        consumers = client.queue_states(["tserved_tasks", "rpc_queue.tserved"])
+        assert [state.consumers if state else 0 for state in consumers.values()] == [2, 0]

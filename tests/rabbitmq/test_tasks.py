@@ -15,10 +15,13 @@ from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Ser
 from amqp_rpc.envelope import task_properties
 from amqp_rpc.jobs import Answer
 from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.topology import dead_letter_arguments, task_arguments
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]
+#: As workers declare queues of dead letters.
+DEAD = dead_letter_arguments(task_arguments("quorum"))
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def queue(raw: Raw) -> str:
 
 def declare_dead(raw: Raw, queue: str) -> None:
     """Declare the queue of dead letters: RabbitMQ 3.10 can't be asked for messages while another one declares it."""
-    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments={"x-queue-type": "quorum"})
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=DEAD)
 
 
 def dead_letter(raw: Raw, queue: str) -> Any:

@@ -15,7 +15,7 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 #: Every module and its layer; a folder stands for all that is in it. Whoever adds a module says here where it belongs.
 LAYERS = {
     0: ["errors", "deadline", "forks", "settings"],
-    1: ["codec", "failures", "envelope", "topology", "delays", "records"],
+    1: ["codec", "failures", "envelope", "topology", "delays", "records", "letters"],
     2: [
         "policy",
         "schedules",
@@ -65,6 +65,10 @@ LAYERS = {
         "caller",
         "requester",
         "inspection",
+        "conversation",
+        "browsing",
+        "dead_letters",
+        "operating",
         "presence",
         "silence",
         "verdicts",

@@ -1,0 +1,106 @@
+"""``amqp-rpc queues``: what waits, who consumes, what died."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from amqp_rpc import delays, topology
+from amqp_rpc.cli.columns import as_json, columns
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.failing import fail, one_line_errors
+from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.client import Client
+from amqp_rpc.loading import ModuleMissing, load
+from amqp_rpc.settings import DEFAULT_TIMEOUT
+from amqp_rpc.transport import QueueState
+
+_EPILOG = f"""\b
+A QUEUE is named, or a module with a service is, whose queues are shown. Without any: task_queue and rpc_queue.
+  amqp-rpc queues
+  amqp-rpc queues thumbnails services.fib
+  amqp-rpc queues thumbnails --json
+\b
+READY tasks or calls wait for a worker. UNACKED ones are with a worker: AMQP does not tell how many, so "-" stands
+there. DEAD ones are for `amqp-rpc dlq`. DELAYED ones wait for their time, or their next try, in queues of the broker
+that all task queues share. With --json it is one object: {{"queues": [...], "delayed": 0}}.
+\b
+Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
+{Exit.NO_SERVER:d} one of the queues is not there,
+{Exit.IMPORT_FAILED:d} a module fails to import, {Exit.NO_SERVICE:d} it has no service.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("names", nargs=-1, metavar="[QUEUE|MODULE]...")
+@click.option("--json", "as_object", is_flag=True, help="Print a JSON object.")
+@url_option
+@option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="Seconds it may take.")
+def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout: float) -> None:
+    """Show what waits in queues, who consumes them, and what died."""
+    with one_line_errors(), Client(url, timeout=timeout) as client:
+        found = _states(client, names)
+        dead = client.queue_states(topology.dead_letter_queue(queue) for queue in found)
+        rows = [_row(queue, state, dead[topology.dead_letter_queue(queue)]) for queue, state in found.items()]
+        delayed = _delayed(client)
+    missing = [queue for queue, state in found.items() if state is None]
+    if as_object:
+        click.echo(as_json({"queues": rows, "delayed": delayed}))
+    elif rows:
+        titles = [title.upper() for title in rows[0]]
+        cells = [["-" if cell is None else cell for cell in row.values()] for row in rows]
+        click.echo(columns(titles, cells))
+        click.echo(f"delayed, in all queues: {delayed}")
+    else:
+        click.echo(f"neither {topology.TASK_QUEUE} nor {topology.CALL_QUEUE} is there; name a queue", err=True)
+    if missing:
+        fail(f"there is no queue {', '.join(map(repr, missing))}", Exit.NO_SERVER)
+
+
+def _states(client: Client, names: tuple[str, ...]) -> dict[str, QueueState | None]:
+    """Return the states of the queues that are meant, by name."""
+    if not names:
+        usual = client.queue_states([topology.TASK_QUEUE, topology.CALL_QUEUE])
+        return {queue: state for queue, state in usual.items() if state is not None}
+    found: dict[str, QueueState | None] = {}
+    for name, state in client.queue_states(names).items():
+        # What the broker has is a queue, whatever modules there are.
+        served = [name] if state is not None else _served(name)
+        found |= client.queue_states(served)
+    return found
+
+
+def _served(name: str) -> list[str]:
+    """Return the queues of a module's services; the name itself where there is no such module."""
+    try:
+        services = load(name)
+    except ModuleMissing:
+        return [name]
+    queues: dict[str, None] = {}
+    for service in services:
+        queues |= dict.fromkeys([service.queue] if service.functions else [])
+        queues |= dict.fromkeys(task.queue for task in service.tasks)
+    return list(queues)
+
+
+def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[str, Any]:
+    return {
+        "queue": queue,
+        "ready": None if state is None else state.messages,
+        "unacked": None,
+        "consumers": None if state is None else state.consumers,
+        "dead": 0 if dead is None else dead.messages,
+    }
+
+
+def _delayed(client: Client) -> int:
+    """Return how many messages wait in the levels of delay, which are made from below when they are needed."""
+    total = 0
+    for level in range(delays.LEVELS):
+        name = topology.delay(level)
+        state = client.queue_states([name])[name]
+        if state is None:
+            break
+        total += state.messages
+    return total

@@ -1,0 +1,84 @@
+"""`amqp-rpc enqueue` as a user meets it: the id, the result where it is waited for, and codes for what goes wrong."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from amqp_rpc import Client
+from amqp_rpc.cli.exits import Exit
+from tests.programs import run, serving
+
+TASKS = ("--queue", "tserved_sums")
+
+
+@pytest.fixture(scope="module")
+def served(broker: str) -> Iterator[str]:
+    with serving("tests.served", "--queues", "tserved_sums", url=broker):
+        yield broker
+
+
+def test_the_id_is_printed_once_the_broker_has_the_task(served: str) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    done = run("enqueue", "resize", "a.png", "size=3", "--queue", queue, url=served)
+    assert (done.returncode, done.stderr, len(done.stdout.split())) == (Exit.OK, "", 1)
+    with Client(served) as client:
+        state = client.queue_states([queue])[queue]
+    assert state is not None
+    assert (state.messages, state.consumers) == (1, 0)
+
+
+def test_with_wait_the_result_is_printed_as_json(served: str) -> None:
+    done = run("enqueue", "total", "1", "2", "-5", *TASKS, "--wait", url=served)
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert done.stdout.split()[1:] == ["-2"]
+
+
+def test_a_delayed_task_does_not_run_before_its_time(served: str) -> None:
+    began = time.monotonic()
+    done = run("enqueue", "total", "1", *TASKS, "--delay", "1.5", "--wait", url=served)
+    assert (done.returncode, done.stdout.split()[1:]) == (Exit.OK, ["1"])
+    assert time.monotonic() - began >= 1.5
+
+
+def test_what_the_task_raised_is_one_line_and_its_traceback_comes_when_asked_for(served: str) -> None:
+    done = run("enqueue", "fail", "broken", *TASKS, "--wait", url=served)
+    assert (done.returncode, len(done.stdout.split())) == (Exit.REMOTE_ERROR, 1)
+    assert done.stderr == "amqp-rpc: ValueError: broken\n"
+    assert "tests/served.py" in run("enqueue", "fail", "x", *TASKS, "--wait", "--traceback", url=served).stderr
+
+
+FAILURES = {
+    "nobody works": (["resize", "--queue", "tnobody", "--wait", "--timeout", "1"], Exit.TIMEOUT, "it goes on"),
+    "two times": (["resize", "--delay", "1", "--eta", "2040-01-01"], Exit.CONFIGURATION, "give one of them"),
+    "no function": (["images."], Exit.CONFIGURATION, "names no task"),
+    "an option as an argument": (["resize", "delay=3"], Exit.USAGE, "delay is an option of the task"),
+    "a wrong host": (["resize", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
+    "expired": (["total", *TASKS, "--expires", "0"], Exit.CONFIGURATION, "above 0"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_goes_wrong_is_one_line_with_its_own_code(served: str, failure: str) -> None:
+    arguments, code, message = FAILURES[failure]
+    done = run("enqueue", *arguments, url=served)
+    assert message in done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
+
+
+def test_a_full_queue_has_a_code_of_its_own(served: str, tmp_path) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    with Client(served) as client:
+        from amqp_rpc import Service
+
+        service = Service("tfull")
+
+        @service.task(queue=queue, max_length=1)
+        def resize() -> None: ...
+
+        client.enqueue(resize)
+    codes = {run("enqueue", "resize", "--queue", queue, url=served).returncode for _ in range(3)}
+    assert Exit.REFUSED in codes
