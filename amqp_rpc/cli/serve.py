@@ -115,7 +115,7 @@ def _supervise(
 def banner(server: Server, *, processes: int) -> str:
     """Return what a server says when it is ready."""
     functions = [(name, f.signature) for name, each in server.functions.items() for f in each.values()]
-    width = max(len("handlers"), *(len(name) for name in server.functions))
+    width = max(len(name) for name in ("handlers", *server.functions))
     seen: set[str] = set()
     lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.addresses}"]
     for name, signature in functions:
