@@ -14,7 +14,7 @@ import pytest
 from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
 from amqp_rpc.envelope import task_properties
 from amqp_rpc.jobs import Answer
-from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
 
@@ -34,9 +34,11 @@ def declare_dead(raw: Raw, queue: str) -> None:
     raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments={"x-queue-type": "quorum"})
 
 
-def dead_letter(raw: Raw, queue: str) -> Any:
+def dead_letter(raw: Raw, queue: str, *, timeout: float = 20.0) -> Any:
     """Wait for the one dead letter of a queue; return its properties."""
-    method, properties, _ = until(lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None)
+    method, properties, _ = until(
+        lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None, timeout=timeout
+    )
     assert method.message_count == 0
     return properties
 
@@ -264,3 +266,28 @@ def test_a_task_that_a_worker_of_a_classic_queue_died_with_is_never_dropped_by_t
     assert answer.again is not None
     assert (answer.again.properties.expiration, answer.again.properties.delivery_mode) == (None, 2)
     assert (answer.again.properties.headers or {})["crashes"] == 1
+
+
+def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_times_of_their_own() -> None:
+    """Else what kills each worker takes with it whatever the worker had beside it, until all are dead letters."""
+    service = Service()
+
+    @service.task(queue="q")
+    def work() -> None:
+        """Nothing to do."""
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=1000, tracebacks=True)
+
+    def again(crashed: int, counted: int) -> Any:
+        properties = task_properties(function="work", identity="1", expires=None, now=time.time())
+        properties.headers = {**(properties.headers or {}), "crashes": crashed, "x-delivery-count": counted}
+        return tasks.accept(properties, b"\x92\x90\x80", redelivered=True)
+
+    assert isinstance(again(0, 1), TaskJob)
+    for crashed, counted in [(0, 2), (1, 1), (2, 1), (3, 1)]:
+        messages = [again(crashed, counted).again for _ in range(50)]
+        assert {message.properties.headers["crashes"] for message in messages} == {crashed + counted}
+        assert all("x-delivery-count" not in message.properties.headers for message in messages)
+        assert min(message.delay for message in messages) >= 5
+        assert len({message.delay for message in messages}) > 5
+    assert again(3, 2).dead_letter is not None
