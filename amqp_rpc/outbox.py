@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from amqp_rpc.connection import Connection
     from amqp_rpc.declared import Declared
 
-_PRECONDITION_FAILED = 406
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+#: Seconds until a queue that could not be declared is tried again, and until what the broker could not take is.
+_AGAIN = 1.0
 
 
 class Publication(Future[None]):
@@ -62,6 +64,8 @@ class Publication(Future[None]):
         self.written = False
         #: Whether no queue took it.
         self.returned = False
+        #: Whether the broker may have it from before: it was written, and what became of it is not known.
+        self.doubtful = False
 
     @property
     def identity(self) -> str:
@@ -94,6 +98,8 @@ class Outbox:
         self._channel: Channel | None = None
         self._declared: Declared | None = None
         self._unsent: deque[Publication] = deque()
+        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
+        self._away: set[str] = set()
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
         self._last_error: BrokerError | None = None
@@ -129,6 +135,8 @@ class Outbox:
             self._unsent.append(publication)
             if channel is None:
                 self._open()
+        elif publication.message.queue in self._away:
+            self._unsent.append(publication)
         elif declared.has(publication.message):
             self._write(channel, publication)
         else:
@@ -185,6 +193,7 @@ class Outbox:
         self._opening = False
         waiting = set(map(id, self._unsent))
         for _, publication in self._pending:
+            publication.doubtful |= publication.written
             publication.written = publication.returned = False
             if id(publication) not in waiting:
                 self._unsent.append(publication)
@@ -196,6 +205,9 @@ class Outbox:
         self._forget_channel()
         if code == _PRECONDITION_FAILED and declaring is not None:
             self._other_arguments(declaring, error)
+        elif code == _NOT_FOUND and declaring is not None:
+            self._away.add(declaring)
+            self._owned().loop.call_later(_AGAIN, lambda: self._back(declaring))
         elif isinstance(error, AccessRefused):
             self.end_all(lambda: verdicts.fresh(error))
         self._closed_in_a_row += 1
@@ -214,6 +226,11 @@ class Outbox:
                 else:
                     self._end(publication, ConfigurationError(refusal))
 
+    def _back(self, queue: str) -> None:
+        """Try a queue again that was not there."""
+        self._away.discard(queue)
+        self.send_unsent()
+
     def send_unsent(self) -> None:
         """Publish what was held back, as far as that can be now."""
         unsent, self._unsent = self._unsent, deque()
@@ -231,7 +248,11 @@ class Outbox:
 
         def confirmed(taken: bool) -> None:
             self._closed_in_a_row = 0
-            if not taken:
+            if not taken and _unbounded(publication):
+                # No bound refuses it: its queue's leader is gone, and may have kept it or not.
+                publication.written, publication.doubtful = False, True
+                self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
+            elif not taken:
                 self._end(publication, PublishRefused(_refused(publication)))
             elif publication.returned:
                 # Its queue was deleted since it was declared.
@@ -266,7 +287,7 @@ class Outbox:
     def _too_late(self, publication: Publication) -> BrokerError:
         what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
         connection = self._connection
-        if publication.written:
+        if publication.written or publication.doubtful:
             return ConnectionLost(
                 f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
                 "it may have it. Enqueue it again only if it may run twice"
@@ -278,6 +299,15 @@ class Outbox:
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:
         if self._pending.take(publication.identity) is not None:
             publication.set_exception(error)
+
+
+def _unbounded(publication: Publication) -> bool:
+    """Return whether a publication's queue is known to have no bound, but for one that an administrator's policy set.
+
+    Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
+    """
+    arguments = publication.arguments
+    return not publication.guessed and arguments is not None and "x-max-length" not in arguments
 
 
 def _refused(publication: Publication) -> str:

@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 _PUBLISH_AGAIN = 1.0
 #: How often that is done with one message.
 _MOST_REFUSALS = 5
-_PRECONDITION_FAILED = 406
+#: Seconds until a queue that could not be declared is tried again: with its node away, what is for others goes out.
+_AWAY = 2.0
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
 class Replies:
@@ -80,6 +82,8 @@ class Replies:
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
         self._found: set[str] = set()
+        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
+        self._away: set[str] = set()
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         self._kept: dict[int, tuple[Message, Delivery]] = {}
         #: How often the broker did not take each of them.
@@ -199,31 +203,50 @@ class Replies:
             for key in list(self._kept):
                 self._keep_now(key)
 
-        def closed(_channel: Channel, error: BrokerError, code: int) -> None:
-            if code == _PRECONDITION_FAILED:
-                # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
-                self._found.update(message.queue for message, _ in self._kept.values())
-            logger.error(
-                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
-            )
-            self._confirming, self._confirm_opening = None, False
-            for key in list(self._kept):
-                self._refused(key, str(error))
-            self.connection.loop.call_later(_PUBLISH_AGAIN, again)
+        self.connection.open_channel(opened, self._confirming_closed)
 
-        def again() -> None:
-            if self._channel is not None and self._kept:
-                self._open_confirming()
+    def _confirming_closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
+        declaring = self._declared.under_way if self._declared is not None else None
+        guilty = [key for key, (message, _) in self._kept.items() if declaring in (None, message.queue)]
+        if code == _PRECONDITION_FAILED:
+            # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
+            self._found.update(self._kept[key][0].queue for key in guilty)
+        elif code == _NOT_FOUND and declaring is not None:
+            self._away.add(declaring)
+            self.connection.loop.call_later(_AWAY, lambda: self._back(declaring))
+        logger.error(
+            "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
+        )
+        self._confirming, self._confirm_opening, self._declared = None, False, None
+        for key in guilty:
+            self._refused(key, str(error))
+        self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
 
-        self.connection.open_channel(opened, closed)
+    def _confirm_again(self) -> None:
+        if self._channel is not None and self._kept:
+            self._open_confirming()
+
+    def _back(self, queue: str) -> None:
+        """Try a queue again that was not there."""
+        self._away.discard(queue)
+        for key, (message, _) in list(self._kept.items()):
+            if message.queue == queue:
+                self._keep_now(key)
 
     def _refused(self, key: int, reason: str) -> None:
-        """Count that the broker did not take a message; in the end let it go: it must not stop what comes after it."""
+        """Count that the broker did not take a message; in the end let a call go: it must not stop what comes after.
+
+        A task is never let go: it was accepted. Its delivery stays with this worker until the broker takes it.
+        """
         self._refusals[key] += 1
-        if self._refusals[key] >= _MOST_REFUSALS:
-            message, _ = self._kept[key]
+        if self._refusals[key] < _MOST_REFUSALS:
+            return
+        message, _ = self._kept[key]
+        if message.queue not in self._arguments:
             logger.error("A message for %s is lost, since the broker does not take it: %s", message.queue, reason)
             self._let_go(key)
+        elif self._refusals[key] == _MOST_REFUSALS:
+            logger.error("A task for %s is kept here, since the broker does not take it: %s", message.queue, reason)
 
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
@@ -236,6 +259,8 @@ class Replies:
         if channel is None or key not in self._kept:
             return
         message, _ = self._kept[key]
+        if message.queue in self._away:
+            return
 
         def declared() -> None:
             try:

@@ -291,3 +291,33 @@ def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_
         assert min(message.delay for message in messages) >= 5
         assert len({message.delay for message in messages}) > 5
     assert again(3, 2).dead_letter is not None
+
+
+def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
+    client: Client, serve: Serve, service: Service, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.queue_declare(
+        f"{name}.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+    )
+
+    @service.task(queue=name, queue_type="classic")
+    def refuse(n: int) -> None:
+        raise Reject(f"no {n}")
+
+    serve(service)
+    client.enqueue(refuse, 1)
+    until(lambda: raw.channel.queue_declare(f"{name}.dead", passive=True).method.message_count)
+    client.enqueue(refuse, 2)
+    until(lambda: "is kept here" in caplog.text)
+    reasons = []
+
+    def both() -> bool:
+        method, properties, _ = raw.channel.basic_get(f"{name}.dead", auto_ack=True)
+        if method is not None:
+            reasons.append(properties.headers["reason"])
+        return len(reasons) == 2
+
+    until(both)
+    assert reasons == ["rejected: no 1", "rejected: no 2"]
+    raw.channel.queue_delete(f"{name}.dead")
