@@ -21,8 +21,10 @@ from chaos.tasks.served import CLASSIC, QUEUE
 _LOOK = 0.2
 #: Seconds that queues must be old before the first fault: see `warm_up`.
 _OLD_ENOUGH = 5.0
-#: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so.
-SETTLE = 120.0
+#: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so. What a
+#: level of delay handed to a queue that was away is handed on again after three minutes: RabbitMQ waits so long for its
+#: own confirms (``dead_letter_worker_publisher_confirm_timeout``).
+SETTLE = 300.0
 #: Bytes of the largest arguments.
 _LARGEST = 1024 * 1024
 
