@@ -12,6 +12,8 @@ from chaos.tasks.kinds import least_backoff
 #: Seconds before a run's recorded end in which what kept it from being acknowledged may have begun: the record is
 #: written before the function returns. And after a fault, in which a broken connection is noticed by its heartbeat.
 BEFORE, NOTICED = 0.5, 8.0
+#: Seconds between the record that a task will kill its worker, and a run's that could not be acknowledged by then.
+ABOUT = 3.0
 
 Check = Callable[[TaskHistory], list[Task]]
 
@@ -90,7 +92,7 @@ def why_again(history: TaskHistory, task: Task, ended: float, again: Run) -> str
     Its worker was killed, by another task, before it had acknowledged; or a fault broke its connection; or there were
     two of it before: its publication was repeated, or an earlier try's.
     """
-    if any(run.pid in history.deaths and run.began <= history.deaths[run.pid] for run in task.runs[:-1]):
+    if any(died_with(history, run) for run in task.runs if run.began < again.began):
         return "a task killed its worker"
     for what, begin, end in (
         ("", ended - BEFORE, again.began),
@@ -101,6 +103,12 @@ def why_again(history: TaskHistory, task: Task, ended: float, again: Run) -> str
         if names:
             return f"{names[-1]}{what}"
     return UNEXPLAINED
+
+
+def died_with(history: TaskHistory, run: Run) -> bool:
+    """Return whether a task killed a run's worker before the run could be acknowledged, or about then."""
+    died = history.deaths.get(run.pid)
+    return died is not None and (run.ended is None or abs(died - run.ended) < ABOUT)
 
 
 UNEXPLAINED = "no fault explains it"
