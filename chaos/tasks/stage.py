@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from amqp_rpc import codec
@@ -36,7 +37,7 @@ class TaskStage(Stage):
     queues = (QUEUE, CLASSIC)
     threads = 6
 
-    def __init__(self, *, nodes: int, seed: int, folder: Any) -> None:
+    def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         super().__init__(nodes=nodes, seed=seed, folder=folder)
         #: Workers that ended though nobody told them: process id and exit code; and those that were told, likewise.
         self.died: list[tuple[int, int]] = []
@@ -142,11 +143,10 @@ class TaskStage(Stage):
                 )  # fmt: skip
                 channel.basic_ack(method.delivery_tag)
 
-        return [
-            queue
-            for queue in self.queues
-            if not until(lambda queue=queue: self.ask(lambda channel: take(channel, queue)), timeout=30, pause=1)
-        ]
+        def taken(queue: str) -> bool:
+            return until(lambda: self.ask(lambda channel: take(channel, queue)), timeout=30, pause=1)
+
+        return [queue for queue in self.queues if not taken(queue)]
 
     def finish(self) -> None:
         """Drain all workers; none is replaced any more."""
