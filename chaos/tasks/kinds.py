@@ -16,7 +16,7 @@ class Kind:
         name: What the table calls it.
         function: Of `served`.
         weight: How many of a thousand; 0 where `EVERY` says it.
-        dead: How the reason begins with which it must become a dead letter; None where it must run to its end.
+        dead: What the reason says with which it must become a dead letter; None where it must run to its end.
         delay: Seconds that it is enqueued for, from and to.
         fails: How often it fails first, from and to.
         after: Seconds after which it then asks to be tried again; 0 leaves it to the backoff.
@@ -38,7 +38,7 @@ class Kind:
 
 #: How long a delay is at most: so many levels are in use.
 LONGEST = 20.0
-_DIED = "5 workers died"
+_DIED = " workers died, one after another"
 KINDS = {
     kind.name: kind
     for kind in (

@@ -12,7 +12,7 @@ from typing import Any
 from amqp_rpc import codec
 from amqp_rpc.broker.errors import ControlFailed
 from amqp_rpc.topology import dead_letter_queue
-from chaos.stage import CLIENTS, Server, Stage, until
+from chaos.stage import CLIENTS, SERVERS, Server, Stage, until
 from chaos.tasks.history import TaskHistory
 from chaos.tasks.ledger import Ledger
 from chaos.tasks.load import warm_up
@@ -56,16 +56,17 @@ class TaskStage(Stage):
         return server
 
     def kill_server(self, server: Server) -> None:
-        """``kill -9`` one, where it is there."""
+        """``kill -9`` one, or another where a task was faster."""
         with self._lock:
-            if server in self.servers:
-                super().kill_server(server)
+            super().kill_server(server if server in self.servers else self.servers[0])
 
     def drain_server(self, server: Server) -> None:
-        """SIGTERM one, and wait for its end."""
+        """SIGTERM one, and wait for its end; or another where a task was faster, if there is one too many."""
         with self._lock:
             if server not in self.servers:
-                return
+                if len(self.servers) <= SERVERS:
+                    return
+                server = self.servers[0]
             self.servers.remove(server)
             self.draining.append(server)
         server.process.send_signal(signal.SIGTERM)
@@ -82,7 +83,8 @@ class TaskStage(Stage):
                 # While there is no broker a worker that starts says so and ends.
                 if server.ready:
                     self.died.append((server.process.pid, server.process.returncode))
-                self.launch()
+                if len(self.servers) < SERVERS:
+                    self.launch()
 
     def begin(self) -> None:
         """Declare all, and begin to replace workers that die."""
@@ -111,7 +113,7 @@ class TaskStage(Stage):
             missing = TaskHistory.read(self.folder).missing()
             return letters is not None and len(missing) <= letters
 
-        return until(accounted, timeout=SETTLE, pause=2) and until(lambda: not self.left(), timeout=30, pause=2)
+        return until(lambda: accounted() and not self.left(), timeout=SETTLE, pause=2)
 
     def left(self) -> dict[str, str]:
         """Return the messages that the queues have, those of dead letters apart; a queue that is broken says so."""

@@ -28,7 +28,7 @@ def without_cause(history: TaskHistory) -> list[Task]:
     return [
         task
         for task in history.tasks.values()
-        if any(task.kind.dead is None or not letter.reason.startswith(task.kind.dead) for letter in task.dead)
+        if any(task.kind.dead is None or task.kind.dead not in letter.reason for letter in task.dead)
     ]
 
 
