@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check bench chaos broker-start broker-stop clean
+.PHONY: help setup demo test lint types check bench chaos chaos-tasks broker-start broker-stop clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 16 m
 
 chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)
 	@$(BIN)/python -m chaos $(ARGS)
+
+chaos-tasks: $(READY)  ## the same for 100 000 tasks, each execution recorded outside (about 10 minutes)
+	@$(BIN)/python -m chaos.tasks $(ARGS)
 
 broker-start: $(READY)  ## start a throwaway RabbitMQ in the background
 	@$(BIN)/amqp-rpc broker start --install

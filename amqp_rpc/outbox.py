@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from amqp_rpc.declared import Declared
 
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+#: Seconds until a queue that could not be declared is tried again, and until what the broker could not take is.
+_AGAIN = 1.0
 
 
 class Publication(Future[None]):
@@ -73,6 +75,8 @@ class Publication(Future[None]):
         self.refused = False
         #: Whether no queue took it.
         self.returned = False
+        #: Whether the broker may have it from before: it was written, and what became of it is not known.
+        self.doubtful = False
 
     @property
     def identity(self) -> str:
@@ -107,6 +111,8 @@ class Outbox:
         #: Whether levels of delay are there where they are said to be.
         self._trusting = True
         self._unsent: deque[Publication] = deque()
+        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
+        self._away: set[str] = set()
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
         self._last_error: BrokerError | None = None
@@ -142,6 +148,8 @@ class Outbox:
             self._unsent.append(publication)
             if channel is None:
                 self._open()
+        elif publication.message.queue in self._away:
+            self._unsent.append(publication)
         elif declared.has(publication.message):
             self._write(channel, publication)
         else:
@@ -206,6 +214,7 @@ class Outbox:
             if publication.once and publication.written:
                 self._end(publication, ConnectionLost(f"{self._last_error}. It is not known whether the broker has it"))
                 continue
+            publication.doubtful |= publication.written
             publication.written = publication.returned = False
             if id(publication) not in waiting:
                 self._unsent.append(publication)
@@ -216,9 +225,12 @@ class Outbox:
         declaring = self._declared.under_way if self._declared is not None else None
         self._forget_channel()
         # An exchange that is published to: a level of delay that somebody has deleted.
-        self._trusting = code != _NOT_FOUND
+        self._trusting = code != _NOT_FOUND or declaring is not None
         if code == _PRECONDITION_FAILED and declaring is not None:
             self._other_arguments(declaring, error)
+        elif code == _NOT_FOUND and declaring is not None:
+            self._away.add(declaring)
+            self._owned().loop.call_later(_AGAIN, lambda: self._back(declaring))
         elif isinstance(error, AccessRefused):
             self.end_all(lambda: verdicts.fresh(error))
         self._closed_in_a_row += 1
@@ -237,6 +249,11 @@ class Outbox:
                 else:
                     self._end(publication, ConfigurationError(refusal))
 
+    def _back(self, queue: str) -> None:
+        """Try a queue again that was not there."""
+        self._away.discard(queue)
+        self.send_unsent()
+
     def send_unsent(self) -> None:
         """Publish what was held back, as far as that can be now."""
         unsent, self._unsent = self._unsent, deque()
@@ -254,7 +271,11 @@ class Outbox:
 
         def confirmed(taken: bool) -> None:
             self._closed_in_a_row = 0
-            if not taken:
+            if not taken and _unbounded(publication):
+                # No bound refuses it: its queue's leader is gone, and may have kept it or not.
+                publication.written, publication.doubtful = False, True
+                self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
+            elif not taken:
                 publication.refused = True
                 self._end(publication, PublishRefused(_refused(publication)))
             elif publication.returned:
@@ -290,7 +311,7 @@ class Outbox:
     def _too_late(self, publication: Publication) -> BrokerError:
         what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
         connection = self._connection
-        if publication.written:
+        if publication.written or publication.doubtful:
             return ConnectionLost(
                 f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
                 "it may have it. Enqueue it again only if it may run twice"
@@ -304,6 +325,15 @@ class Outbox:
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:
         if self._pending.take(publication.identity) is not None:
             publication.set_exception(error)
+
+
+def _unbounded(publication: Publication) -> bool:
+    """Return whether a publication's queue is known to have no bound, but for one that an administrator's policy set.
+
+    Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
+    """
+    arguments = publication.arguments
+    return not publication.guessed and arguments is not None and "x-max-length" not in arguments
 
 
 def _refused(publication: Publication) -> str:

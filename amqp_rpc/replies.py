@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 _PUBLISH_AGAIN = 1.0
 #: How often that is done with one message.
 _MOST_REFUSALS = 5
-_PRECONDITION_FAILED = 406
+#: Seconds until a queue that could not be declared is tried again: with its node away, what is for others goes out.
+_AWAY = 2.0
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
 class Replies:
@@ -66,7 +68,6 @@ class Replies:
         persistent: bool = False,
     ) -> None:
         self._prepared = prepared
-        self._never_lost = {*prepared, *map(dead_letter_queue, prepared)}
         self.connection = Connection(
             addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
         )
@@ -84,6 +85,10 @@ class Replies:
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
         self._found: set[str] = set()
+        #: Whether levels of delay are there where they are said to be.
+        self._trusting = True
+        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
+        self._away: set[str] = set()
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         self._kept: dict[int, tuple[Message, Delivery]] = {}
         #: How often the broker did not take each of them.
@@ -204,14 +209,15 @@ class Replies:
 
     def _confirms(self, channel: Channel) -> None:
         self._confirming, self._confirm_opening = channel, False
-        self._declared = Declared(self.connection, channel)
+        self._declared = Declared(self.connection, channel, trusting=self._trusting)
         for queue in self._prepared:
-            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
+            self._prepare(queue)
         for key in list(self._kept):
             self._keep_now(key)
 
     def _confirming_closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         declaring = self._declared.under_way if self._declared is not None else None
+        guilty = [key for key, (message, _) in self._kept.items() if declaring in (None, message.queue)]
         if code == _PRECONDITION_FAILED and declaring is not None:
             # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
             self._found.add(declaring)
@@ -220,8 +226,13 @@ class Replies:
             logger.error(
                 "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
             )
-        self._confirming, self._confirm_opening = None, False
-        for key in list(self._kept):
+        if code == _NOT_FOUND and declaring is not None:
+            self._away.add(declaring)
+            self.connection.loop.call_later(_AWAY, lambda: self._back(declaring))
+        # Else an exchange that is published to: a level of delay that somebody has deleted.
+        self._trusting = code != _NOT_FOUND or declaring is not None
+        self._confirming, self._confirm_opening, self._declared = None, False, None
+        for key in guilty:
             self._refused(key, str(error))
         self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
 
@@ -229,24 +240,34 @@ class Replies:
         if self._channel is not None and (self._kept or self._prepared):
             self._open_confirming()
 
-    def _refused(self, key: int, reason: str) -> None:
-        """Count that the broker did not take a message.
+    def _prepare(self, queue: str) -> None:
+        if self._declared is not None and queue not in self._away:
+            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
 
-        In the end a call's is let go: it must not stop what comes after it. A task is never: the broker keeps it, and
-        it takes a place of the prefetch, until there is room for what becomes of it.
+    def _back(self, queue: str) -> None:
+        """Try a queue again that was not there."""
+        self._away.discard(queue)
+        if queue in self._prepared:
+            self._prepare(queue)
+        for key, (message, _) in list(self._kept.items()):
+            if message.queue == queue:
+                self._keep_now(key)
+
+    def _refused(self, key: int, reason: str) -> None:
+        """Count that the broker did not take a message; in the end let a call go: it must not stop what comes after.
+
+        A task is never let go: it was accepted. Its delivery stays with this worker, and takes a place of the prefetch,
+        until the broker takes what becomes of it.
         """
         self._refusals[key] += 1
         if self._refusals[key] < _MOST_REFUSALS:
             return
         message, _ = self._kept[key]
-        if message.queue in self._never_lost:
-            self._refusals[key] = 0
-            logger.error(
-                "The broker does not take a task for %s: %s. It stays in hand; make room for it", message.queue, reason
-            )
-        else:
+        if message.queue not in self._arguments:
             logger.error("A message for %s is lost, since the broker does not take it: %s", message.queue, reason)
             self._let_go(key)
+        elif self._refusals[key] == _MOST_REFUSALS:
+            logger.error("A task for %s is kept here, since the broker does not take it: %s", message.queue, reason)
 
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
@@ -259,6 +280,8 @@ class Replies:
         if channel is None or key not in self._kept:
             return
         message, _ = self._kept[key]
+        if message.queue in self._away:
+            return
 
         def declared() -> None:
             try:

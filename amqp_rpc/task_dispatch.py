@@ -6,6 +6,7 @@ Whatever bytes come in, a `TaskJob` or an `Answer` comes out, and never an excep
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 MOST_CRASHES = 5
 #: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 _DELIVERY_COUNT = "x-delivery-count"
-#: Units of delay of a copy: the broker has the acknowledgement long before.
+#: Units of delay of a copy at least: the broker has the acknowledgement long before.
 _SOON = 5
 
 
@@ -163,13 +164,16 @@ class TaskDispatcher(Dispatcher):
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning("A worker died with task %s() [%s]; it is tried again", request.function, request.message_id)
-        if counted is not None:
+        if counted is not None and crashes == 1:
             return None
         # A classic queue counts nothing: a copy that goes back is counted, since a worker that is killed can't count.
         # It comes a moment later, when this one is acknowledged: else whoever it kills leaves both behind.
+        # A quorum queue counts, but gives the next worker all at once that the last one died with: the one that kills,
+        # and those that were only beside it. The second time they are parted, each coming back at a time of its own.
         # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
-        again = copied(again_properties(request, properties, now=self._clock()), delivery_mode=2, expiration=None)
-        return Answer(None, None, "again", again=Message(self.queue, again, request.body, _SOON))
+        again = again_properties(request, properties, now=self._clock())
+        kept = copied(again, headers={**(again.headers or {}), "crashes": crashes}, delivery_mode=2, expiration=None)
+        return Answer(None, None, "again", again=Message(self.queue, kept, request.body, _apart(crashes)))
 
     def _dead(
         self,
@@ -304,6 +308,11 @@ def _delivery_count(properties: Properties) -> int | None:
     """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
     counted = (properties.headers or {}).get(_DELIVERY_COUNT)
     return counted if isinstance(counted, int) else None
+
+
+def _apart(crashes: int) -> int:
+    """Return the units of delay after so many workers died with a task: by chance, and the more the wider."""
+    return _SOON + random.randint(0, _SOON * 2 ** (crashes - 1))  # noqa: S311 - no secret
 
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:

@@ -12,6 +12,8 @@ from chaos.stage import QUEUE, Stage
 
 #: Seconds that a fault's consequences may last once it is undone: then every server must consume again.
 COMES_BACK = 30.0
+#: Seconds between the nodes of a cluster, where each has its turn.
+IN_TURN = (0.5, 3.0)
 #: Seconds without a fault after each.
 PAUSES = (4.0, 6.0)
 
@@ -54,6 +56,25 @@ def kill_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
     node = chance.choice(stage.nodes)
     node.kill()
     return node.start
+
+
+def kill_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``kill -9`` each node in turn, and start it, the next one a moment later."""
+    for node in stage.nodes:
+        node.kill()
+        time.sleep(chance.uniform(*IN_TURN))
+        node.start()
+        time.sleep(chance.uniform(*IN_TURN))
+    return _nothing
+
+
+def stop_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """Stop each node in turn, as in a rolling upgrade of the cluster, and start it."""
+    for node in stage.nodes:
+        node.stop()
+        node.start()
+        time.sleep(chance.uniform(*IN_TURN))
+    return _nothing
 
 
 def stop_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
@@ -122,6 +143,15 @@ CLUSTER = (
     Fault("node stopped", stop_broker, lasts=(2.0, 8.0)),
     Fault("kill -9 a server", kill_server, outage=False),
 )
+#: For tasks: a queue that is deleted takes with it what was accepted.
+TASKS_SINGLE = tuple(fault for fault in SINGLE if fault.inject is not delete_queue)
+TASKS_CLUSTER = (
+    *CLUSTER,
+    Fault("each node killed in turn", kill_in_turn),
+    Fault("each node stopped in turn", stop_in_turn),
+    Fault("rolling restart", drain_server, outage=False),
+    Fault("connections reset", cut),
+)
 
 
 class Injection:
@@ -139,11 +169,11 @@ class Injection:
         self._record = Record(stage.folder / FAULTS)
         self._left: list[Fault] = []
 
-    def run(self, seconds: float, say: Callable[[str], object]) -> None:
-        """Inject faults for that long, the last one whole."""
+    def run(self, seconds: float, say: Callable[[str], object], *, more: Callable[[], bool] = lambda: False) -> None:
+        """Inject faults for that long, and as long as there is more to come, the last one whole."""
         end = time.monotonic() + seconds
         self._pause()
-        while time.monotonic() < end:
+        while time.monotonic() < end or more():
             if not self._left:
                 self._left = self._chance.sample(self._faults, len(self._faults))
             say(self._one(self._left.pop()))

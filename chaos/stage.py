@@ -34,10 +34,10 @@ DRAIN_TIMEOUT = 10
 class Server:
     """An `amqp-rpc serve` process and its log."""
 
-    def __init__(self, number: int, urls: list[str], folder: Path) -> None:
+    def __init__(self, number: int, urls: list[str], folder: Path, *, served: str, threads: int) -> None:
         self.number = number
         self.log = folder / f"server-{number}.log"
-        command = ["serve", "chaos.served", "--processes=1", "--threads=16", "--heartbeat=2", "--log-level=info"]
+        command = ["serve", served, "--processes=1", f"--threads={threads}", "--heartbeat=2", "--log-level=info"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "amqp_rpc", *command, f"--drain-timeout={DRAIN_TIMEOUT}"],
@@ -65,6 +65,11 @@ class Stage:
         folder: Where records and logs go.
     """
 
+    #: What the servers serve, the queues that they consume then, and each one's threads.
+    served_module = "chaos.served"
+    queues: tuple[str, ...] = (QUEUE,)
+    threads = 16
+
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
@@ -73,9 +78,9 @@ class Stage:
         #: Exit codes of servers that were told to drain, and servers that ended though nobody told them.
         self.drained: list[int] = []
         self.fallen: list[str] = []
-        self._clients: list[subprocess.Popen[str]] = []
+        self.clients: list[subprocess.Popen[str]] = []
+        self.seed = seed
         self._node_count = nodes
-        self._seed = seed
         self._numbers = 0
         self._ends = ExitStack()
 
@@ -108,12 +113,17 @@ class Stage:
 
     def start_server(self) -> Server:
         """Start one more server, and wait until it serves."""
-        self._numbers += 1
-        server = Server(self._numbers, self.urls, self.folder)
-        self.servers.append(server)
+        server = self.launch()
         until(lambda: server.ready or server.process.poll() is not None, timeout=40)
         if not server.ready:
             raise RuntimeError(f"server {server.number} did not start: {server.log.read_text()}")
+        return server
+
+    def launch(self) -> Server:
+        """Start one more server."""
+        self._numbers += 1
+        server = Server(self._numbers, self.urls, self.folder, served=self.served_module, threads=self.threads)
+        self.servers.append(server)
         return server
 
     def kill_server(self, server: Server) -> None:
@@ -140,26 +150,30 @@ class Stage:
 
     def start_clients(self) -> None:
         """Start the clients, and wait until they are at it."""
-        for number in range(1, CLIENTS + 1):
-            urls = [f"--url={url}" for url in self.urls]
-            with (self.folder / f"client-{number}.log").open("wb") as log:
-                self._clients.append(subprocess.Popen(
-                    [sys.executable, "-m", "chaos.load", *urls, f"--number={number}", f"--seed={self._seed}",
-                     f"--folder={self.folder}"],
-                    cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                    start_new_session=True,
-                ))  # fmt: skip
-        for client in self._clients:
+        self.start_programs("chaos.load")
+        for client in self.clients:
             assert client.stdout is not None
             if client.stdout.readline() != "ready\n":
                 raise RuntimeError(f"a client did not start; see {self.folder}")
 
+    def start_programs(self, module: str, *options: str) -> None:
+        """Start the processes that send."""
+        for number in range(1, CLIENTS + 1):
+            urls = [f"--url={url}" for url in self.urls]
+            with (self.folder / f"client-{number}.log").open("wb") as log:
+                self.clients.append(subprocess.Popen(
+                    [sys.executable, "-m", module, *urls, f"--number={number}", f"--seed={self.seed}",
+                     f"--folder={self.folder}", *options],
+                    cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                    start_new_session=True,
+                ))  # fmt: skip
+
     def stop_clients(self) -> None:
         """Have the clients finish the calls under way, and end."""
-        for client in self._clients:
+        for client in self.clients:
             assert client.stdin is not None
             client.stdin.close()
-        for client in self._clients:
+        for client in self.clients:
             with suppress(subprocess.TimeoutExpired):  # the verdict finds the calls that hang
                 client.wait(max(TIMEOUTS) + PATIENCE + SETTLE + 10)
 
@@ -183,9 +197,11 @@ class Stage:
         return None
 
     def consumers(self) -> int:
-        """Return how many servers consume the queue, as the broker sees it."""
-        state = self.ask(lambda channel: channel.queue_declare(QUEUE, passive=True).method)
-        return state.consumer_count if state else 0
+        """Return how many servers consume the queues, as the broker sees it."""
+        counts = self.ask(
+            lambda channel: [channel.queue_declare(name, passive=True).method.consumer_count for name in self.queues]
+        )
+        return min(counts) if counts else 0
 
     def served(self, timeout: float) -> bool:
         """Wait until a server consumes; return whether one does."""
@@ -210,7 +226,7 @@ class Stage:
     def _end_programs(self) -> None:
         for server in self.servers:
             server.kill()
-        for client in self._clients:
+        for client in self.clients:
             client.kill()
             client.wait()
             for pipe in (client.stdin, client.stdout):

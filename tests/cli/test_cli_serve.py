@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -28,6 +29,13 @@ def test_the_banner_says_where_it_serves_what_and_how_to_stop(url: str) -> None:
             assert words in said
         assert server.end(signal.SIGINT) == Exit.OK
         assert "Stopped. 0 results" in server.text()
+
+
+def test_a_service_of_tasks_alone_is_served(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_tasks.py").write_text(ONE_SERVICE.replace("@service.rpc", "@service.task(queue='tcli_tasks')"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with serving("only_tasks", url=url) as server:
+        assert server.end(signal.SIGINT) == Exit.OK
 
 
 def test_options_are_read_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
     declare_dead(raw, "tserved_tasks")
     with serving("tests.served", "--processes", "2", url=url):
         killer = client.enqueue("note_and_die", str(path), queue="tserved_tasks")
-        properties = dead_letter(raw, "tserved_tasks")
+        properties = dead_letter(raw, "tserved_tasks", timeout=60)
         assert properties.message_id == killer.id
         assert properties.headers["reason"].startswith("5 workers died, one after another")
         assert properties.headers["crashes"] == 5
@@ -145,5 +145,5 @@ def test_a_classic_queue_counts_the_workers_that_die_as_well(
     raw.channel.queue_declare("tserved_classic.dead", durable=True)
     with serving("tests.served", "--processes", "2", url=url):
         client.enqueue("die_classic", str(path), queue="tserved_classic")
-        until(lambda: raw.channel.basic_get("tserved_classic.dead")[0])
+        until(lambda: raw.channel.basic_get("tserved_classic.dead")[0], timeout=60)
         assert len(lines(path)) == 5

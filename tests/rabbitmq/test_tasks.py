@@ -14,7 +14,7 @@ import pytest
 from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
 from amqp_rpc.envelope import task_properties
 from amqp_rpc.jobs import Answer
-from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
 from amqp_rpc.topology import dead_letter_arguments, task_arguments
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
@@ -37,9 +37,11 @@ def declare_dead(raw: Raw, queue: str) -> None:
     raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=DEAD)
 
 
-def dead_letter(raw: Raw, queue: str) -> Any:
+def dead_letter(raw: Raw, queue: str, *, timeout: float = 20.0) -> Any:
     """Wait for the one dead letter of a queue; return its properties."""
-    method, properties, _ = until(lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None)
+    method, properties, _ = until(
+        lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None, timeout=timeout
+    )
     assert method.message_count == 0
     return properties
 
@@ -269,22 +271,56 @@ def test_a_task_that_a_worker_of_a_classic_queue_died_with_is_never_dropped_by_t
     assert (answer.again.properties.headers or {})["crashes"] == 1
 
 
+def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_times_of_their_own() -> None:
+    """Else what kills each worker takes with it whatever the worker had beside it, until all are dead letters."""
+    service = Service()
+
+    @service.task(queue="q")
+    def work() -> None:
+        """Nothing to do."""
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=1000, tracebacks=True)
+
+    def again(crashed: int, counted: int) -> Any:
+        properties = task_properties(function="work", identity="1", expires=None, now=time.time())
+        properties.headers = {**(properties.headers or {}), "crashes": crashed, "x-delivery-count": counted}
+        return tasks.accept(properties, b"\x92\x90\x80", redelivered=True)
+
+    assert isinstance(again(0, 1), TaskJob)
+    for crashed, counted in [(0, 2), (1, 1), (2, 1), (3, 1)]:
+        messages = [again(crashed, counted).again for _ in range(50)]
+        assert {message.properties.headers["crashes"] for message in messages} == {crashed + counted}
+        assert all("x-delivery-count" not in message.properties.headers for message in messages)
+        assert min(message.delay for message in messages) >= 5
+        assert len({message.delay for message in messages}) > 5
+    assert again(3, 2).dead_letter is not None
+
+
 def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
     client: Client, serve: Serve, service: Service, raw: Raw, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = f"t{secrets.token_hex(6)}"
-    bound = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
-    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=bound)
-    for _ in range(5):
-        # A quorum queue's bound is not exact.
-        raw.send(f"{queue}.dead", b"in the way")
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.queue_declare(
+        f"{name}.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+    )
 
-    @service.task(queue=queue, retries=0)
-    def fail() -> None:
-        raise ValueError
+    @service.task(queue=name, queue_type="classic")
+    def refuse(n: int) -> None:
+        raise Reject(f"no {n}")
 
     serve(service)
-    task = client.enqueue(fail)
-    until(lambda: "does not take a task" in caplog.text, timeout=30)
-    raw.channel.queue_purge(f"{queue}.dead")
-    assert dead_letter(raw, queue).message_id == task.id
+    client.enqueue(refuse, 1)
+    until(lambda: raw.channel.queue_declare(f"{name}.dead", passive=True).method.message_count)
+    client.enqueue(refuse, 2)
+    until(lambda: "is kept here" in caplog.text)
+    reasons = []
+
+    def both() -> bool:
+        method, properties, _ = raw.channel.basic_get(f"{name}.dead", auto_ack=True)
+        if method is not None:
+            reasons.append(properties.headers["reason"])
+        return len(reasons) == 2
+
+    until(both)
+    assert reasons == ["rejected: no 1", "rejected: no 2"]
+    raw.channel.queue_delete(f"{name}.dead")

@@ -1,0 +1,78 @@
+"""``python -m chaos.tasks``: enqueue tasks under faults, and end with 1 where something that must be zero is not."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from chaos.tasks.scenario import SCENARIOS, run
+from tests.nodes import missing
+
+#: The part of the tasks that each scenario gets, and its seconds, unless told.
+SHARES = {"single": 0.6, "cluster": 0.4}
+SECONDS = {"single": 240.0, "cluster": 180.0}
+
+
+def main() -> int:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos.tasks",
+        description="Tasks under faults of workers, broker and network. AMQP_RPC_TEST_RABBITMQ is a command put before "
+        "RabbitMQ's programs, to run on another version.",
+    )
+    parser.add_argument("--tasks", type=int, default=100_000, help="in all scenarios together (100 000)")
+    parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the tasks (1)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="over which each scenario's tasks are spread (single 240, cluster 180); faults go on until the last one",
+    )
+    parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="inject only faults whose names contain these words"
+    )
+    given = parser.parse_args()
+    fault_names = [fault.name for scenario in SCENARIOS.values() for fault in scenario.faults]
+    if not any(given.only in name for name in fault_names):
+        parser.error(f"no fault's name contains {given.only!r}; there are: {', '.join(dict.fromkeys(fault_names))}")
+    if (reason := missing()) is not None:
+        sys.exit(reason)
+    # Ended like by Ctrl-C: with everything that was started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    top = Path(tempfile.mkdtemp(prefix="amqp-rpc-chaos-"))
+    troubles: list[str] = []
+    for name in SCENARIOS if given.scenario == "all" else [given.scenario]:
+        found = run(
+            SCENARIOS[name],
+            tasks=int(given.tasks * SHARES[name]) if given.scenario == "all" else given.tasks,
+            seed=given.seed,
+            seconds=given.seconds or SECONDS[name],
+            only=given.only,
+            folder=top / name,
+            say=_say,
+        )
+        troubles += [f"{name}: {trouble}" for trouble in found]
+    for trouble in troubles:
+        _say(f"NOT ZERO: {trouble}")
+    if troubles:
+        _say(f"records and logs: {top}; the same again: python -m chaos.tasks --seed {given.seed}")
+        return 1
+    shutil.rmtree(top)
+    _say("all zeros")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

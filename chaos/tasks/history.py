@@ -1,0 +1,111 @@
+"""The records of a run, read back: tasks, their runs, dead letters and faults."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.history import Injected
+from chaos.record import FAULTS, records
+from chaos.tasks.kinds import KINDS, Kind
+from chaos.tasks.ledger import rows
+
+SUCCESS = "success"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution; without an end where its worker died."""
+
+    pid: int
+    attempt: int
+    began: float
+    ended: float | None
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One dead letter."""
+
+    queue: str
+    reason: str
+    attempt: int
+    crashes: int
+
+
+@dataclass
+class Task:
+    """A task as its producer saw it, and what became of it."""
+
+    key: int
+    kind: Kind
+    delay: float
+    fails: int
+    after: float
+    timeout: float
+    began: float
+    ended: float | None
+    outcome: str
+    id: str | None
+    said: str
+    runs: list[Run] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether `enqueue` returned."""
+        return self.outcome == "accepted"
+
+    @property
+    def succeeded(self) -> float | None:
+        """When its first success was recorded; None where none was."""
+        return min((run.ended for run in self.runs if run.outcome == SUCCESS and run.ended is not None), default=None)
+
+
+@dataclass
+class TaskHistory:
+    """All that was recorded."""
+
+    tasks: dict[int, Task]
+    faults: list[Injected]
+    #: When each worker that a task killed died, by process id.
+    deaths: dict[int, float]
+
+    @classmethod
+    def read(cls, folder: Path) -> TaskHistory:
+        """Read the records of a run's folder."""
+        tasks: dict[int, Task] = {}
+        for row in rows(folder, "tasks"):
+            kind, outcome = KINDS[row.pop("kind")], row.pop("outcome")
+            tasks[row["key"]] = Task(**row, kind=kind, outcome=outcome or "never returned")
+        runs: defaultdict[int, list[Run]] = defaultdict(list)
+        deaths: dict[int, float] = {}
+        for row in rows(folder, "runs"):
+            key = row.pop("key")
+            del row["number"]
+            runs[key].append(Run(**row))
+            if key in tasks and tasks[key].kind.function == "die" and row["ended"] is None:
+                deaths[row["pid"]] = row["began"]
+        for row in rows(folder, "dead"):
+            key = row.pop("key")
+            del row["id"]
+            if key in tasks:
+                tasks[key].dead.append(DeadLetter(**row))
+        for key, task in tasks.items():
+            task.runs = sorted(runs[key], key=lambda run: run.began)
+        faults = [Injected(each.pop("fault"), **each) for each in records(folder / FAULTS)]
+        return cls(tasks, faults, deaths)
+
+    def missing(self) -> list[Task]:
+        """Return the accepted tasks that have not run to their end: they should be dead letters."""
+        return [task for task in self.tasks.values() if task.accepted and task.succeeded is None]
+
+    def on(self, begin: float, end: float) -> list[str]:
+        """Return the names of the faults that were on between two times, and the moments, the latest one last."""
+        return [
+            f"{fault.name} at {fault.injected:.2f}"
+            for fault in self.faults
+            if fault.injected <= end and begin <= fault.over
+        ]

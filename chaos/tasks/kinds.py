@@ -1,0 +1,111 @@
+"""The kinds of tasks: what each does, how many of them there are, and what has to become of it. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from chaos.tasks import served
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task.
+
+    Args:
+        name: What the table calls it.
+        function: Of `served`.
+        weight: How many of a thousand; 0 where `EVERY` says it.
+        dead: What the reason says with which it must become a dead letter; None where it must run to its end.
+        delay: Seconds that it is enqueued for, from and to.
+        fails: How often it fails first, from and to.
+        after: Seconds after which it then asks to be tried again; 0 leaves it to the backoff.
+    """
+
+    name: str
+    function: str
+    weight: int = 0
+    dead: str | None = None
+    delay: tuple[float, float] = (0.0, 0.0)
+    fails: tuple[int, int] = (0, 0)
+    after: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def classic(self) -> bool:
+        """Whether it waits in the classic queue."""
+        return self.function.endswith("_classic")
+
+
+#: How long a delay is at most: so many levels are in use.
+LONGEST = 20.0
+_DIED = " workers died, one after another"
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("plain", "work", 500),
+        Kind("async", "work_async", 100),
+        Kind("delayed", "work", 120, delay=(0.2, LONGEST)),
+        Kind("fails, then succeeds", "work", 60, fails=(1, 2)),
+        Kind("async, fails, then succeeds", "work_async", 20, fails=(1, 2)),
+        Kind("Retry(after=…), then succeeds", "work", 40, fails=(1, 2), after=(0.2, 4.0)),
+        Kind("delayed, fails, then succeeds", "work", 20, delay=(0.2, 5.0), fails=(1, 2)),
+        Kind("fails always", "fail", 20, dead="ValueError: "),
+        Kind("rejects", "reject", 20, dead="rejected: no such thing"),
+        Kind("kills its workers", "die", dead=_DIED),
+        Kind("kills its first worker", "die", fails=(1, 1)),
+        Kind("classic: plain", "work_classic", 70),
+        Kind("classic: delayed", "work_classic", 10, delay=(0.2, 5.0)),
+        Kind("classic: fails, then succeeds", "work_classic", 15, fails=(1, 2)),
+        Kind("classic: fails always", "fail_classic", 5, dead="ValueError: "),
+    )
+}
+#: Those that come at fixed places, since each costs several workers: at which one of so many of a producer's tasks.
+EVERY = {"kills its workers": (500, 2000), "kills its first worker": (300, 700)}
+
+#: Seconds that a run takes: mostly little.
+DURATIONS = ((0.0, 0.02), (0.05, 0.1), (0.2, 1.0))
+DURATION_WEIGHTS = (90, 9, 1)
+#: Seconds for the broker to take a task: mostly as many as any fault lasts.
+TIMEOUTS = (60.0, 5.0, 2.0)
+TIMEOUT_WEIGHTS = (70, 15, 15)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One task, before it is enqueued."""
+
+    kind: Kind
+    delay: float
+    seconds: float
+    fails: int
+    after: float
+    timeout: float
+
+
+def plan(number: int, chance: random.Random) -> Plan:
+    """Return a producer's next task.
+
+    Args:
+        number: How many it has enqueued.
+        chance: The same seed gives the same tasks.
+    """
+    (name,) = chance.choices([*KINDS], [kind.weight for kind in KINDS.values()])
+    for rare, (place, period) in EVERY.items():
+        if number % period == place:
+            name = rare
+    kind = KINDS[name]
+    (span,) = chance.choices(DURATIONS, DURATION_WEIGHTS)
+    return Plan(
+        kind,
+        delay=round(chance.uniform(*kind.delay), 3),
+        seconds=round(chance.uniform(*span), 4),
+        fails=chance.randint(*kind.fails),
+        after=round(chance.uniform(*kind.after), 3),
+        timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
+    )
+
+
+def least_backoff(attempt: int) -> float:
+    """Return the shortest that the backoff after a failed try may be: its jitter is a fifth."""
+    first, most = served.BACKOFF
+    return min(most, float(first * 2 ** (attempt - 1))) * 0.8

@@ -1,0 +1,66 @@
+"""What is recorded of tasks, in SQLite: who enqueued what, what ran where and how it ended, what became a dead letter.
+
+Every process writes to a file of its own, so that none waits for another's lock; they are read together. What was
+committed is the kernel's, whatever becomes of the process (https://www.sqlite.org/pragma.html#pragma_synchronous: OFF
+loses at a power cut alone). All times are the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS tasks (
+    key INTEGER PRIMARY KEY, kind TEXT, delay REAL, fails INTEGER, after REAL, timeout REAL, began REAL,
+    ended REAL, outcome TEXT, id TEXT, said TEXT
+);
+CREATE TABLE IF NOT EXISTS runs (
+    number INTEGER PRIMARY KEY, key INTEGER, pid INTEGER, attempt INTEGER, began REAL, ended REAL, outcome TEXT
+);
+CREATE TABLE IF NOT EXISTS dead (key INTEGER, id TEXT, queue TEXT, reason TEXT, attempt INTEGER, crashes INTEGER);
+"""
+
+
+class Ledger:
+    """A file of records; safe from any thread of the process that opened it.
+
+    Args:
+        folder: The run's.
+        name: The file's, one for each process.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        # A commit is done when it returns: each statement is one.
+        self._database = sqlite3.connect(folder / f"{name}.sqlite", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.executescript(_TABLES)
+        self._lock = threading.Lock()
+
+    def add(self, table: str, **fields: Any) -> int:
+        """Append a record; return its number."""
+        names, places = ", ".join(fields), ", ".join("?" * len(fields))
+        with self._lock:
+            done = self._database.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", [*fields.values()])  # noqa: S608 - our own names
+        return int(done.lastrowid or 0)
+
+    def complete(self, table: str, number: int, **fields: Any) -> None:
+        """Add to a record what became of it."""
+        names = ", ".join(f"{name} = ?" for name in fields)
+        with self._lock:
+            self._database.execute(f"UPDATE {table} SET {names} WHERE rowid = ?", [*fields.values(), number])  # noqa: S608 - as above
+
+
+def rows(folder: Path, table: str) -> Iterator[dict[str, Any]]:
+    """Return the records of all processes of a run; those that still write may be among them."""
+    for path in sorted(folder.glob("*.sqlite")):
+        database = sqlite3.connect(path, timeout=20)
+        database.row_factory = sqlite3.Row
+        try:
+            yield from map(dict, database.execute(f"SELECT * FROM {table}"))  # noqa: S608 - as above
+        finally:
+            database.close()

@@ -1,0 +1,119 @@
+"""A producer: ``python -m chaos.tasks.load``. It enqueues so many tasks, spread over so many seconds, and ends.
+
+Each is recorded before it is enqueued, and then what `enqueue` said: ``accepted``, ``refused`` (it will not run),
+``unknown`` (it may), or another error's name. When its input ends it enqueues no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+from amqp_rpc import Client, ConnectionLost, NotConnected, PublishRefused
+from chaos.tasks import served
+from chaos.tasks.kinds import KINDS, LONGEST, Plan, plan
+from chaos.tasks.ledger import Ledger
+
+#: Threads that enqueue, each one task after another.
+THREADS = 12
+
+
+class Producer:
+    """What one producer process does."""
+
+    def __init__(self, urls: list[str], *, number: int, tasks: int, seconds: float, seed: int, folder: Path) -> None:
+        self._client = Client(urls, heartbeat=2)
+        self._ledger = Ledger(folder, f"producer-{number}")
+        self._first = number * 10_000_000
+        self._tasks = tasks
+        self._pause = seconds / max(1, tasks)
+        self._chance = random.Random(f"{seed} {number}")  # noqa: S311 - chance that can be repeated, not a secret
+        self._lock = threading.Lock()
+        self._made = 0
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Enqueue all, or as many as there is time for."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        threads = [threading.Thread(target=self._enqueue, args=(time.monotonic(),)) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _watch(self) -> None:
+        sys.stdin.buffer.read()
+        self._stopping.set()
+
+    def _enqueue(self, began: float) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                number, planned = self._made, plan(self._made, self._chance)
+                self._made += 1
+            if number >= self._tasks or self._stopping.wait(max(0, began + number * self._pause - time.monotonic())):
+                return
+            self._one(self._first + number, planned)
+
+    def _one(self, key: int, planned: Plan) -> None:
+        self._ledger.add(
+            "tasks", key=key, kind=planned.kind.name, delay=planned.delay, fails=planned.fails, after=planned.after,
+            timeout=planned.timeout, began=time.monotonic(),
+        )  # fmt: skip
+        identity, said = None, ""
+        try:
+            handle = self._client.enqueue(
+                getattr(served, planned.kind.function), key, planned.seconds, planned.fails, planned.after,
+                delay=planned.delay or None, timeout=planned.timeout,
+            )  # fmt: skip
+            outcome, identity = "accepted", handle.id
+        except (PublishRefused, NotConnected) as error:
+            outcome, said = "refused", f"{type(error).__name__}: {error}"
+        except ConnectionLost as error:
+            outcome, said = "unknown", f"{type(error).__name__}: {error}"
+        except Exception as error:
+            outcome, said = type(error).__name__, str(error)
+        self._ledger.complete("tasks", key, ended=time.monotonic(), outcome=outcome, id=identity, said=said[:300])
+
+
+def warm_up(url: str) -> None:
+    """Have all queues and levels of delay declared: RabbitMQ 3.10 forgets those that are new when it is killed.
+
+    To be deleted when the library mends such queues.
+    """
+    with Client(url) as client:
+        # The keys of these are below zero: nobody counts them.
+        for kind in KINDS.values():
+            if kind.function != "die":
+                client.enqueue(getattr(served, kind.function), -1, 0.0, 0, 0.0, timeout=60)
+                client.enqueue(getattr(served, kind.function), -1, 0.0, 0, 0.0, timeout=60, delay=0.1)
+        client.enqueue(served.work, -1, 0.0, 0, 0.0, timeout=60, delay=LONGEST)
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="chaos.tasks.load")
+    parser.add_argument("--url", action="append", required=True)
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--tasks", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(
+        level="INFO", format="%(asctime)s %(relativeCreated)d %(levelname)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    Producer(
+        given.url, number=given.number, tasks=given.tasks, seconds=given.seconds, seed=given.seed, folder=given.folder
+    ).run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

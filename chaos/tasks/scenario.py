@@ -1,0 +1,61 @@
+"""One run: a stage, its tasks, its faults, and then the table."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from chaos.faults import TASKS_CLUSTER, TASKS_SINGLE, Injection
+from chaos.scenario import Scenario
+from chaos.stage import SERVERS, until
+from chaos.tasks import table
+from chaos.tasks.history import TaskHistory
+from chaos.tasks.stage import TaskStage
+from chaos.tasks.verdict import CHECKS
+
+SCENARIOS = {each.name: each for each in (Scenario("single", 1, TASKS_SINGLE), Scenario("cluster", 3, TASKS_CLUSTER))}
+
+
+def run(
+    scenario: Scenario, *, tasks: int, seed: int, seconds: float, only: str, folder: Path, say: Callable[[str], object]
+) -> list[str]:
+    """Run a scenario and say its figures; return what must be zero and is not."""
+    faults = tuple(fault for fault in scenario.faults if only in fault.name)
+    if not faults:
+        return []
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+
+    def tell(line: str) -> None:
+        say(f"   {time.monotonic() - started:6.1f} s  {line}")
+
+    with TaskStage(nodes=scenario.nodes, seed=seed, folder=folder) as stage:
+        say(f"== {scenario.name}, seed {seed}, RabbitMQ {stage.version} × {scenario.nodes}; records in {folder}")
+        stage.begin()
+        stage.produce(tasks, seconds)
+        Injection(stage, faults, seed).run(seconds, tell, more=stage.producing)
+        troubles = [f"a producer ended with {client.wait()}" for client in stage.clients if client.wait()]
+        settled = stage.settle()
+        tell(f"all settled: {settled}")
+        if not settled:
+            troubles.append(f"left in the queues: {stage.left() or 'nothing'}")
+        if not until(lambda: stage.consumers() == SERVERS, timeout=20):
+            troubles.append(f"at the end {stage.consumers()} of {SERVERS} workers consume")
+        stage.finish()
+        troubles += [f"the dead letters of {queue} can't be read" for queue in stage.read_dead()]
+        history = TaskHistory.read(folder)
+        troubles += stage.fallen
+        troubles += [
+            f"worker with process id {pid} ended with {code}"
+            for pid, code in [*stage.died, *((pid, code) for pid, code in stage.ended if code)]
+            if code != -signal.SIGKILL or pid not in history.deaths
+        ]
+    failed = {name: found for name, check in CHECKS.items() if (found := check(history))}
+    for line in table.lines(history):
+        say(line)
+    say(f"   {'workers that tasks killed':56} {len(history.deaths):7}")
+    for line in table.details(history, failed):
+        say(line)
+    return [*(f"{name}: {len(found)}" for name, found in failed.items()), *troubles]

@@ -1,0 +1,121 @@
+"""The tasks that are enqueued under faults: each records its begin and its end outside, in SQLite.
+
+Served by ``amqp-rpc serve chaos.tasks.served`` with ``CHAOS_FOLDER`` set; the process dies with the one that started
+it. Every function takes the same: the task's key, the seconds it takes, how often it fails, and when it asks to be
+tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from amqp_rpc import Reject, Retry, Service, context
+from chaos.tasks.ledger import Ledger
+
+service = Service("chaos_tasks")
+
+QUEUE, CLASSIC = "chaos_tasks", "chaos_tasks_classic"
+#: Tries after the first of those that fail for ever, and of the others: more than they need.
+FEW, MANY = 2, 5
+BACKOFF = (0.3, 2.0)
+
+_PR_SET_PDEATHSIG = 1
+_folder = Path(os.environ["CHAOS_FOLDER"]) if "CHAOS_FOLDER" in os.environ else None
+_ledger = None
+if _folder is not None:
+    _ledger = Ledger(_folder, f"worker-{os.getpid()}")
+    # A harness that is killed can't end its workers.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@service.task(queue=QUEUE, retries=MANY, backoff=BACKOFF)
+def work(key: int, seconds: float, fails: int, after: float) -> None:
+    """Take that long; fail the first times."""
+    with _recorded(key):
+        threading.Event().wait(seconds)
+        _fail(fails, after)
+
+
+@service.task(queue=QUEUE, retries=MANY, backoff=BACKOFF)
+async def work_async(key: int, seconds: float, fails: int, after: float) -> None:
+    """The same on the event loop."""
+    with _recorded(key):
+        await asyncio.sleep(seconds)
+        _fail(fails, after)
+
+
+@service.task(queue=CLASSIC, queue_type="classic", retries=MANY, backoff=BACKOFF)
+def work_classic(key: int, seconds: float, fails: int, after: float) -> None:
+    """The same in a classic queue."""
+    with _recorded(key):
+        threading.Event().wait(seconds)
+        _fail(fails, after)
+
+
+@service.task(queue=QUEUE, retries=FEW, backoff=BACKOFF)
+def fail(key: int, seconds: float, fails: int, after: float) -> None:
+    """Fail always."""
+    with _recorded(key):
+        threading.Event().wait(seconds)
+        raise ValueError(f"{key} fails always, not {fails} times, {after}")
+
+
+@service.task(queue=CLASSIC, queue_type="classic", retries=FEW, backoff=BACKOFF)
+def fail_classic(key: int, seconds: float, fails: int, after: float) -> None:
+    """The same in a classic queue."""
+    with _recorded(key):
+        threading.Event().wait(seconds)
+        raise ValueError(f"{key} fails always, not {fails} times, {after}")
+
+
+@service.task(queue=QUEUE, retries=MANY)
+def reject(key: int, seconds: float, fails: int, after: float) -> None:
+    """Refuse to be tried again."""
+    with _recorded(key):
+        threading.Event().wait(seconds)
+        raise Reject(f"no such thing as {key}, {fails}, {after}")
+
+
+@service.task(queue=QUEUE)
+def die(key: int, seconds: float, fails: int, after: float) -> None:
+    """Kill the worker, each of them, or only the first (``fails`` is 1)."""
+    assert _folder is not None
+    with _recorded(key):
+        threading.Event().wait(seconds + after)
+        try:
+            (_folder / f"died-{key}").touch(exist_ok=fails == 0)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+        # The signal is sent, and ends this thread a moment later.
+        threading.Event().wait()
+
+
+def _fail(fails: int, after: float) -> None:
+    attempt = context().attempt
+    if attempt <= fails and after:
+        raise Retry(f"try {attempt} of {fails} fails", after=after)
+    if attempt <= fails:
+        raise OSError(f"try {attempt} of {fails} fails")
+
+
+@contextlib.contextmanager
+def _recorded(key: int) -> Iterator[None]:
+    assert _ledger is not None
+    number = _ledger.add("runs", key=key, pid=os.getpid(), attempt=context().attempt, began=time.monotonic())
+    outcome = "success"
+    try:
+        yield
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        _ledger.complete("runs", number, ended=time.monotonic(), outcome=outcome)
