@@ -1,7 +1,8 @@
-"""What has to be there before a message is published: its queue, and the way of its delay. Declared once a channel.
+"""What has to be there before a message is published: its queue, and the way of its delay. Declared once a connection.
 
-It belongs to the connection's owner. Declaring what is there already, as it is, does nothing:
-https://www.rabbitmq.com/docs/queues#declaration
+It belongs to the connection's owner, and has a channel of its own: the broker closes that on which something can't be
+declared, and messages that are not confirmed yet must not be on it. Declaring what is there already, as it is, does
+nothing: https://www.rabbitmq.com/docs/queues#declaration
 
 RabbitMQ forgets what was declared in the last second when its node is killed, and what it had confirmed in a queue is
 gone with the queue (seen with 3.10, 4.0 and 4.3; docs/decisions/0007-tasks.md). So nothing is published to a queue that
@@ -32,24 +33,27 @@ Steps = Generator[Step, Any, None]
 
 
 class Declared:
-    """What was declared on one channel, and what waits to be.
+    """What was declared over one connection, and what waits to be.
 
     Args:
-        connection: The channel's.
-        channel: On which all is declared that is not there.
-        trusting: Whether the levels of delay are there where they are said to be.
+        connection: Which is open.
+        refused: Called with a queue for whose messages something could not be declared, with what that was, the
+            broker's error and AMQP's reply code. Who waits for the queue is forgotten then.
     """
 
-    def __init__(self, connection: Connection, channel: Channel, *, trusting: bool = True) -> None:
+    def __init__(self, connection: Connection, refused: Callable[[str, str, BrokerError, int], object]) -> None:
         self._connection = connection
-        self._channel = channel
-        self._trusting = trusting
+        self._refused = refused
+        self._channel: Channel | None = None
+        self._opening = False
+        #: Whether the levels of delay are there where they are said to be.
+        self._trusting = True
         self._queues: set[str] = set()
         #: Whether all levels of delay are there.
         self._levels = False
         self._waiting: deque[tuple[Message, dict[str, Any] | None, Callable[[], object]]] = deque()
         #: The queue that is being declared: what the broker means when it closes the channel.
-        self.under_way: str | None = None
+        self._under_way: str | None = None
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
@@ -59,7 +63,11 @@ class Declared:
         """Forget what a message passes: it was returned, so something of it is gone."""
         self._queues.discard(message.queue)
         if message.delay:
-            self._levels = self._trusting = False
+            self.distrust()
+
+    def distrust(self) -> None:
+        """Look for all levels of delay again: somebody has deleted one."""
+        self._levels = self._trusting = False
 
     def declare(self, message: Message, arguments: dict[str, Any] | None, then: Callable[[], object]) -> None:
         """Declare what a message needs, and call back.
@@ -67,8 +75,8 @@ class Declared:
         Args:
             message: Which is to be published.
             arguments: Its queue's; None where the queue is somebody else's, and there.
-            then: Called once all is there, and will be after the end of the broker; never, where the broker closes
-                the channel.
+            then: Called once all is there, and will be after the end of the broker; never, where that is refused or
+                the connection is lost.
         """
         self._waiting.append((message, arguments, then))
         # One after another: what two messages need is asked for once.
@@ -76,6 +84,10 @@ class Declared:
             self._next()
 
     def _next(self) -> None:
+        channel = self._channel
+        if channel is None:
+            self._open()
+            return
         message, arguments, then = self._waiting[0]
 
         def done() -> None:
@@ -90,17 +102,38 @@ class Declared:
             if self._waiting:
                 self._next()
 
-        _run(self._steps(message, arguments), done)
+        # A channel that is closed meanwhile ends it between two steps.
+        _run(self._steps(channel, message, arguments), done, going=lambda: channel.is_open)
 
-    def _steps(self, message: Message, arguments: dict[str, Any] | None) -> Steps:
-        channel, queue = self._channel, message.queue
+    def _open(self) -> None:
+        def opened(channel: Channel) -> None:
+            self._opening, self._channel = False, channel
+            self._next()
+
+        if not self._opening:
+            self._opening = True
+            self._connection.open_channel(opened, self._closed)
+
+    def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
+        self._channel = None
+        if not self._waiting:
+            return
+        queue = self._waiting[0][0].queue
+        what, self._under_way = self._under_way or queue, None
+        self._waiting = deque(each for each in self._waiting if each[0].queue != queue)
+        self._refused(queue, what, error, code)
+        if self._waiting:
+            self._next()
+
+    def _steps(self, channel: Channel, message: Message, arguments: dict[str, Any] | None) -> Steps:
+        queue = message.queue
         #: What is declared last, and says that the rest will last.
         signs: list[str] = []
         if topology.fleeting(queue) and arguments is not None:
-            yield partial(self._declare_queue, queue, arguments)
+            yield partial(self._declare_queue, channel, queue, arguments)
         elif queue not in self._queues:
             if arguments is not None:
-                yield from self._queue_steps(queue, arguments, signs)
+                yield from self._queue_steps(channel, queue, arguments, signs)
             if not topology.holds_dead_letters(queue):
                 # Always, not with the first delay: a binding that was forgotten comes back with the next server.
                 yield partial(channel.declare_exchange, topology.ARRIVALS)
@@ -110,30 +143,30 @@ class Declared:
             if not (self._trusting and (yield self._asked(sign))):
                 # From below, so that each level finds the next; all of them, so that none is new when it is needed.
                 for level in range(delays.LEVELS):
-                    yield from self._level_steps(level)
+                    yield from self._level_steps(channel, level)
                 signs.append(sign)
         if signs:
             yield lambda then: self._connection.loop.call_later(LASTING_AFTER, then)
         for sign in signs:
             yield partial(channel.declare_exchange, sign)
 
-    def _queue_steps(self, queue: str, arguments: dict[str, Any], signs: list[str]) -> Steps:
+    def _queue_steps(self, channel: Channel, queue: str, arguments: dict[str, Any], signs: list[str]) -> Steps:
         sign = topology.lasting(queue)
         lasting = yield self._asked(sign)
-        yield partial(self._declare_queue, queue, arguments)
+        yield partial(self._declare_queue, channel, queue, arguments)
         if lasting:
             return
         signs.append(sign)
         if not topology.holds_dead_letters(queue):
             dead = topology.dead_letter_queue(queue)
             if not (yield partial(self._there, lambda probe, then: probe.inspect(dead, lambda _state: then()))):
-                yield partial(self._declare_queue, dead, topology.dead_letter_arguments(arguments))
+                yield partial(self._declare_queue, channel, dead, topology.dead_letter_arguments(arguments))
 
     def _asked(self, exchange: str) -> Step:
         return partial(self._there, lambda probe, then: probe.inspect_exchange(exchange, then))
 
-    def _level_steps(self, level: int) -> Steps:
-        channel, name = self._channel, topology.delay(level)
+    def _level_steps(self, channel: Channel, level: int) -> Steps:
+        name = topology.delay(level)
         yield partial(channel.declare_exchange, topology.after_delay(level))
         yield partial(channel.declare_exchange, name)
         yield lambda then: channel.declare(
@@ -142,14 +175,16 @@ class Declared:
         yield partial(channel.bind, name, name, delays.held(level))
         yield partial(channel.bind_exchange, topology.after_delay(level), name, delays.passed(level))
 
-    def _declare_queue(self, queue: str, arguments: dict[str, Any], then: Callable[[], object]) -> None:
-        self.under_way = queue
+    def _declare_queue(
+        self, channel: Channel, queue: str, arguments: dict[str, Any], then: Callable[[], object]
+    ) -> None:
+        self._under_way = queue
 
         def declared(_state: object) -> None:
-            self.under_way = None
+            self._under_way = None
             then()
 
-        self._channel.declare(queue, declared, arguments=arguments)
+        channel.declare(queue, declared, arguments=arguments)
 
     def _there(self, ask: Callable[[Channel, Callable[[], object]], object], then: Callable[[bool], object]) -> None:
         """Call back with whether something is there: on a channel of its own, which the broker closes if it is not."""
@@ -168,10 +203,12 @@ class Declared:
         self._connection.open_channel(opened, closed)
 
 
-def _run(steps: Steps, then: Callable[[], object]) -> None:
+def _run(steps: Steps, then: Callable[[], object], *, going: Callable[[], bool]) -> None:
     """Do steps one after another, each with the answer of the one before."""
 
     def go(answer: object = None) -> None:
+        if not going():
+            return
         try:
             step = steps.send(answer)
         except StopIteration:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import verdicts
@@ -108,11 +109,7 @@ class Outbox:
         #: With confirms.
         self._channel: Channel | None = None
         self._declared: Declared | None = None
-        #: Whether levels of delay are there where they are said to be.
-        self._trusting = True
         self._unsent: deque[Publication] = deque()
-        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
-        self._away: set[str] = set()
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
         self._last_error: BrokerError | None = None
@@ -148,8 +145,6 @@ class Outbox:
             self._unsent.append(publication)
             if channel is None:
                 self._open()
-        elif publication.message.queue in self._away:
-            self._unsent.append(publication)
         elif declared.has(publication.message):
             self._write(channel, publication)
         else:
@@ -167,6 +162,7 @@ class Outbox:
     def on_lost(self, error: BrokerError) -> None:
         """Keep what is not confirmed for the next connection; end all where there will be none."""
         self._last_error = error
+        self._declared = None
         self._forget_channel()
         if not self._owned().was_open:
             for _, publication in self._pending:
@@ -201,13 +197,14 @@ class Outbox:
 
         def ready(channel: Channel) -> None:
             self._opening, self._channel = False, channel
-            self._declared = Declared(connection, channel, trusting=self._trusting)
+            if self._declared is None:
+                self._declared = Declared(connection, self._not_declared)
             self.send_unsent()
 
         connection.open_channel(opened, self._closed)
 
     def _forget_channel(self) -> None:
-        self._channel = self._declared = None
+        self._channel = None
         self._opening = False
         waiting = set(map(id, self._unsent))
         for _, publication in self._pending:
@@ -220,39 +217,34 @@ class Outbox:
                 self._unsent.append(publication)
 
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
-        """The broker closed the channel: a queue that is there with other arguments, or no permission for one."""
+        """The broker closed the channel on which is published."""
         self._last_error = error
-        declaring = self._declared.under_way if self._declared is not None else None
         self._forget_channel()
-        # An exchange that is published to: a level of delay that somebody has deleted.
-        self._trusting = code != _NOT_FOUND or declaring is not None
-        if code == _PRECONDITION_FAILED and declaring is not None:
-            self._other_arguments(declaring, error)
-        elif code == _NOT_FOUND and declaring is not None:
-            self._away.add(declaring)
-            self._owned().loop.call_later(_AGAIN, lambda: self._back(declaring))
-        elif isinstance(error, AccessRefused):
+        if code == _NOT_FOUND and self._declared is not None:
+            # An exchange: a level of delay that somebody has deleted.
+            self._declared.distrust()
+        if isinstance(error, AccessRefused):
             self.end_all(lambda: verdicts.fresh(error))
         self._closed_in_a_row += 1
         delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
         self._owned().loop.call_later(delay, self.on_open)
 
-    def _other_arguments(self, queue: str, error: BrokerError) -> None:
-        refusal = (
-            f"queue {queue!r} exists with other arguments than its tasks say: {error}. Nothing was enqueued; give "
-            "@service.task its queue_type=, delete the queue, or take another name"
-        )
-        for _, publication in self._pending:
-            if publication.message.queue == queue:
-                if publication.guessed:
-                    publication.arguments = None
-                else:
-                    self._end(publication, ConfigurationError(refusal))
-
-    def _back(self, queue: str) -> None:
-        """Try a queue again that was not there."""
-        self._away.discard(queue)
-        self.send_unsent()
+    def _not_declared(self, queue: str, what: str, error: BrokerError, code: int) -> None:
+        """Something that a queue's messages need could not be declared; none of them was sent."""
+        self._last_error = error
+        waiting = [each for _, each in self._pending if each.message.queue == queue and not each.written]
+        for publication in waiting:
+            if isinstance(error, AccessRefused):
+                self._end(publication, verdicts.fresh(error))
+            elif code == _PRECONDITION_FAILED and what == queue and publication.guessed:
+                # Whoever declared it knew better.
+                publication.arguments = None
+                self.send(publication)
+            elif code == _PRECONDITION_FAILED:
+                self._end(publication, ConfigurationError(_other_arguments(what, error)))
+            else:
+                # Its node is away, perhaps.
+                self._owned().loop.call_later(_AGAIN, partial(self.send, publication))
 
     def send_unsent(self) -> None:
         """Publish what was held back, as far as that can be now."""
@@ -277,7 +269,11 @@ class Outbox:
                 self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
             elif not taken:
                 publication.refused = True
-                self._end(publication, PublishRefused(_refused(publication)))
+                # Before it was refused it may have been taken.
+                self._end(
+                    publication,
+                    _unknown(publication) if publication.doubtful else PublishRefused(_refused(publication)),
+                )
             elif publication.returned:
                 # Its queue was deleted since it was declared.
                 publication.written = False
@@ -312,10 +308,7 @@ class Outbox:
         what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
         connection = self._connection
         if publication.written or publication.doubtful:
-            return ConnectionLost(
-                f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
-                "it may have it. Enqueue it again only if it may run twice"
-            )
+            return _unknown(publication)
         if connection is not None and connection.blocked is not None:
             return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). It will not run")
         if self._channel is not None:
@@ -334,6 +327,20 @@ def _unbounded(publication: Publication) -> bool:
     """
     arguments = publication.arguments
     return not publication.guessed and arguments is not None and "x-max-length" not in arguments
+
+
+def _unknown(publication: Publication) -> ConnectionLost:
+    return ConnectionLost(
+        f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
+        "it may have it. Enqueue it again only if it may run twice"
+    )
+
+
+def _other_arguments(queue: str, error: BrokerError) -> str:
+    return (
+        f"queue {queue!r} exists with other arguments than its tasks say: {error}. Nothing was enqueued; give "
+        "@service.task its queue_type=, delete the queue, or take another name"
+    )
 
 
 def _refused(publication: Publication) -> str:

@@ -85,10 +85,6 @@ class Replies:
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
         self._found: set[str] = set()
-        #: Whether levels of delay are there where they are said to be.
-        self._trusting = True
-        #: Queues that are not there for a while, by a node that is down: declaring one closes the channel of all.
-        self._away: set[str] = set()
         #: What must not be lost and the broker has not confirmed, by identity of its delivery.
         self._kept: dict[int, tuple[Message, Delivery]] = {}
         #: How often the broker did not take each of them.
@@ -126,7 +122,7 @@ class Replies:
 
     def on_lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
-        self._channel = self._confirming = None
+        self._channel = self._confirming = self._declared = None
         unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
         self._unsent.extendleft(reversed(unsent))
         self._sending.clear()
@@ -209,30 +205,20 @@ class Replies:
 
     def _confirms(self, channel: Channel) -> None:
         self._confirming, self._confirm_opening = channel, False
-        self._declared = Declared(self.connection, channel, trusting=self._trusting)
-        for queue in self._prepared:
-            self._prepare(queue)
+        if self._declared is None:
+            self._declared = Declared(self.connection, self._not_declared)
+            for queue in self._prepared:
+                self._prepare(queue)
         for key in list(self._kept):
             self._keep_now(key)
 
     def _confirming_closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
-        declaring = self._declared.under_way if self._declared is not None else None
-        guilty = [key for key, (message, _) in self._kept.items() if declaring in (None, message.queue)]
-        if code == _PRECONDITION_FAILED and declaring is not None:
-            # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
-            self._found.add(declaring)
-            logger.warning("Queue %s is used as it was declared by somebody else: %s", declaring, error)
-        else:
-            logger.error(
-                "Dead letters and calls that go back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN
-            )
-        if code == _NOT_FOUND and declaring is not None:
-            self._away.add(declaring)
-            self.connection.loop.call_later(_AWAY, lambda: self._back(declaring))
-        # Else an exchange that is published to: a level of delay that somebody has deleted.
-        self._trusting = code != _NOT_FOUND or declaring is not None
-        self._confirming, self._confirm_opening, self._declared = None, False, None
-        for key in guilty:
+        logger.error("Dead letters and what goes back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN)
+        if code == _NOT_FOUND and self._declared is not None:
+            # An exchange: a level of delay that somebody has deleted.
+            self._declared.distrust()
+        self._confirming, self._confirm_opening = None, False
+        for key in list(self._kept):
             self._refused(key, str(error))
         self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
 
@@ -240,18 +226,30 @@ class Replies:
         if self._channel is not None and (self._kept or self._prepared):
             self._open_confirming()
 
-    def _prepare(self, queue: str) -> None:
-        if self._declared is not None and queue not in self._away:
-            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
+    def _not_declared(self, queue: str, what: str, error: BrokerError, code: int) -> None:
+        """Something that a queue's messages need could not be declared."""
+        if code == _PRECONDITION_FAILED and what not in self._found:
+            # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
+            self._found.add(what)
+            logger.warning("Queue %s is used as it was declared by somebody else: %s", what, error)
+            self._keep_again(queue)
+            return
+        logger.error("Messages for %s are not taken: %s; trying again in %.0f s", queue, error, _AWAY)
+        for key, (message, _) in list(self._kept.items()):
+            if message.queue == queue:
+                self._refused(key, str(error))
+        self.connection.loop.call_later(_AWAY, lambda: self._keep_again(queue))
 
-    def _back(self, queue: str) -> None:
-        """Try a queue again that was not there."""
-        self._away.discard(queue)
+    def _keep_again(self, queue: str) -> None:
         if queue in self._prepared:
             self._prepare(queue)
         for key, (message, _) in list(self._kept.items()):
             if message.queue == queue:
                 self._keep_now(key)
+
+    def _prepare(self, queue: str) -> None:
+        if self._declared is not None:
+            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
 
     def _refused(self, key: int, reason: str) -> None:
         """Count that the broker did not take a message; in the end let a call go: it must not stop what comes after.
@@ -280,8 +278,6 @@ class Replies:
         if channel is None or key not in self._kept:
             return
         message, _ = self._kept[key]
-        if message.queue in self._away:
-            return
 
         def declared() -> None:
             try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from amqp_rpc import Client, ConnectionLost, NotConnected, PublishRefused
 from chaos.tasks import served
-from chaos.tasks.kinds import KINDS, LONGEST, Plan, plan
+from chaos.tasks.kinds import Plan, plan
 from chaos.tasks.ledger import Ledger
 
 #: Threads that enqueue, each one task after another.
@@ -79,20 +79,6 @@ class Producer:
         except Exception as error:
             outcome, said = type(error).__name__, str(error)
         self._ledger.complete("tasks", key, ended=time.monotonic(), outcome=outcome, id=identity, said=said[:300])
-
-
-def warm_up(url: str) -> None:
-    """Have all queues and levels of delay declared: RabbitMQ 3.10 forgets those that are new when it is killed.
-
-    To be deleted when the library mends such queues.
-    """
-    with Client(url) as client:
-        # The keys of these are below zero: nobody counts them.
-        for kind in KINDS.values():
-            if kind.function != "die":
-                client.enqueue(getattr(served, kind.function), -1, 0.0, 0, 0.0, timeout=60)
-                client.enqueue(getattr(served, kind.function), -1, 0.0, 0, 0.0, timeout=60, delay=0.1)
-        client.enqueue(served.work, -1, 0.0, 0, 0.0, timeout=60, delay=LONGEST)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from amqp_rpc.topology import dead_letter_queue
 from chaos.stage import CLIENTS, SERVERS, Server, Stage, until
 from chaos.tasks.history import TaskHistory
 from chaos.tasks.ledger import Ledger
-from chaos.tasks.load import warm_up
 from chaos.tasks.served import CLASSIC, QUEUE
 
 #: Seconds between two looks for workers that died.
 _LOOK = 0.2
-#: Seconds that queues must be old before the first fault: see `warm_up`.
-_OLD_ENOUGH = 5.0
 #: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so. What a
 #: level of delay handed to a queue that was away is handed on again after three minutes: RabbitMQ waits so long for its
 #: own confirms (``dead_letter_worker_publisher_confirm_timeout``).
@@ -87,9 +83,7 @@ class TaskStage(Stage):
                     self.launch()
 
     def begin(self) -> None:
-        """Declare all, and begin to replace workers that die."""
-        warm_up(self.nodes[0].url)
-        time.sleep(_OLD_ENOUGH)
+        """Begin to replace workers that die."""
         # It starts processes that die with the thread that did: it ends after them.
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
         self._keeping.set()

@@ -52,7 +52,7 @@ def test_what_the_task_raised_is_one_line_and_its_traceback_comes_when_asked_for
 
 
 FAILURES = {
-    "nobody works": (["resize", "--queue", "tnobody", "--wait", "--timeout", "1"], Exit.TIMEOUT, "it goes on"),
+    "nobody works": (["resize", "--queue", "tnobody", "--wait", "--timeout", "5"], Exit.TIMEOUT, "it goes on"),
     "two times": (["resize", "--delay", "1", "--eta", "2040-01-01"], Exit.CONFIGURATION, "give one of them"),
     "no function": (["images."], Exit.CONFIGURATION, "names no task"),
     "an option as an argument": (["resize", "delay=3"], Exit.USAGE, "delay is an option of the task"),

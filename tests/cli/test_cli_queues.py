@@ -48,7 +48,7 @@ def test_json_is_one_object_and_counts_the_dead(served: str) -> None:
 def test_a_module_stands_for_its_queues(served: str) -> None:
     lines = run("queues", "tests.served", url=served).stdout.splitlines()[1:-1]
     there = [line.split()[0] for line in lines]
-    assert there == ["rpc_queue.tserved", "tserved_tasks", "tserved_classic", "tserved_sums"]
+    assert there == ["rpc_queue.tserved", "tserved_tasks", "tserved_classic", "tserved_limited", "tserved_sums"]
 
 
 def test_a_queue_that_is_not_there_is_said(served: str) -> None:

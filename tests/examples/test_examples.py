@@ -136,3 +136,11 @@ def _fib(n: int) -> int:
     for _ in range(n):
         a, b = b, a + b
     return a
+
+
+def test_a_task_of_six_lines_is_enqueued_and_its_result_is_printed(url):
+    with serving("examples.thumbnails", url=url):
+        assert example("make_thumbnails", url=url) == "a.png in 64 x 64\n"
+
+    assert code_lines("thumbnails") <= 6
+    assert code_lines("make_thumbnails") <= 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties
@@ -13,6 +12,8 @@ from amqp_rpc.envelope import Message, Properties
 
 class NotedChannel:
     """Notes queues that are declared; the broker's answers to those come when the test says so, all others at once."""
+
+    is_open = True
 
     def __init__(self) -> None:
         self.queues: list[str] = []
@@ -37,15 +38,18 @@ class NotedChannel:
 
 
 class NotedConnection:
-    """Opens channels on which whatever is asked for is there."""
+    """Opens a channel, and then others on which whatever is asked for is there."""
+
+    def __init__(self, channel: NotedChannel) -> None:
+        self._channels = [channel]
 
     def open_channel(self, then: Callable[[NotedChannel], object], _on_closed: object) -> None:
-        then(NotedChannel())
+        then(self._channels.pop() if self._channels else NotedChannel())
 
 
 def noted() -> tuple[NotedChannel, Declared]:
     channel = NotedChannel()
-    return channel, Declared(cast("Connection", NotedConnection()), cast("Channel", channel))
+    return channel, Declared(cast("Connection", NotedConnection(channel)), lambda *_: None)
 
 
 def test_ten_thousand_messages_that_wait_for_one_queue_go_out_in_their_order() -> None:
