@@ -29,6 +29,8 @@ from amqp_rpc.transport import Listeners
 if TYPE_CHECKING:
     from amqp_rpc.connection import Connection
 
+#: Seconds for who has taken a message out of the table to say what became of it; it takes microseconds.
+_VERDICT = 10.0
 #: Calls under way up to which each is sent on its own; with more, they are sent together.
 _FEW = 8
 
@@ -39,7 +41,7 @@ class Awaited(Protocol):
     def done(self) -> bool:
         """Return whether it has ended."""
 
-    def wait(self, until: float) -> None:
+    def wait(self, until: float) -> object:
         """Wait for its end, until that time on the monotonic clock, while another thread sees to it."""
 
 
@@ -129,9 +131,14 @@ class Caller:
 
     def confirmed(self, publication: Publication) -> None:
         """Return once a message is confirmed, or raise what became of it; any thread."""
-        self.wait(publication, publication.expires_at)
-        self._outbox.expire(publication)
-        publication.result()
+        if not publication.done():
+            self.wait(publication, publication.expires_at)
+            self._outbox.expire(publication)
+            # Where it was taken already, whoever took it is about to say what became of it.
+            if not publication.wait(time.monotonic() + _VERDICT):
+                publication.tell(self._outbox.too_late(publication))
+        if publication.value is not None:
+            raise publication.value
 
     def give_back(self, publication: Publication) -> None:
         """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""

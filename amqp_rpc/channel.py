@@ -210,7 +210,9 @@ class Channel:
     def confirms(self, then: Callable[[], object]) -> None:
         """Have the broker confirm every message: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True
-        self._raw.confirm_delivery(_guarded(self._confirmed), callback=_guarded(lambda _frame: then()))
+        self._deliveries.confirm(self._number, self._confirmed)
+        # pika wants a callback for confirms too; they don't come its way.
+        self._raw.confirm_delivery(lambda _frame: None, callback=_guarded(lambda _frame: then()))
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that no queue took."""
@@ -235,14 +237,19 @@ class Channel:
             if self._raw.is_open:
                 self._raw.close()
 
-    def _confirmed(self, frame: Any) -> None:
-        taken = frame.method.NAME == "Basic.Ack"
-        tag = frame.method.delivery_tag
+    def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
         # Publishing order is dictionary order: "multiple" ends a leading run of it.
-        run = takewhile(lambda each: each <= tag, self._unconfirmed)
-        for one in list(run) if frame.method.multiple else [tag]:
-            if (then := self._unconfirmed.pop(one, None)) is not None:
-                then(taken)
+        run = list(takewhile(lambda each: each <= tag, self._unconfirmed)) if multiple else [tag]
+        for one in run:
+            then = self._unconfirmed.pop(one, None)
+            try:
+                if then is not None:
+                    then(taken)
+            except Exception:
+                if where_signals_raise():
+                    raise
+                # Raised on, it would end the connection, as a broken stream does.
+                logger.exception("A confirm could not be taken note of")
 
     def _closed(self, _raw: Any, reason: Any) -> None:
         self.is_open = False

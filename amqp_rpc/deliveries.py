@@ -1,4 +1,4 @@
-"""Deliveries, put together from their frames, for those who consume. Pure; the frames of all else are pika's.
+"""Deliveries, put together from their frames, and confirms of what was published. Pure; all other frames are pika's.
 
 What is not known here, a rare type in a header perhaps, is handed on to pika with the frames as they came, and nothing
 else happens. A test compares what is read with what pika reads.
@@ -35,6 +35,7 @@ from amqp_rpc.frames import (
 )
 
 _DELIVER = b"\x00\x3c\x00\x3c"
+_ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 #: Those whose value is no short text, and those that `Properties` has no place for.
 _UNKNOWN = USER_ID | CLUSTER_ID | MORE | 2
 #: Octets of a header frame that has no properties.
@@ -134,6 +135,8 @@ def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:
 
 #: Takes a delivery: its tag, whether it was delivered before, its properties and its body.
 Consumer = Callable[[int, bool, Properties, bytes], object]
+#: Takes a confirm: its tag, whether it is for all up to that one, and whether the broker took the message.
+Confirmed = Callable[[int, bool, bool], object]
 
 
 class Deliveries:
@@ -146,12 +149,17 @@ class Deliveries:
     def __init__(self, hand_on: Callable[[bytes], object]) -> None:
         self._hand_on = hand_on
         self._consumers: dict[tuple[int, bytes], Consumer] = {}
+        self._confirming: dict[int, Confirmed] = {}
         #: By channel, the delivery whose content has not arrived whole.
         self._open: dict[int, _Delivery] = {}
 
     def enter(self, channel: int, tag: str, consumer: Consumer) -> None:
         """Have a consumer's deliveries taken here."""
         self._consumers[channel, tag.encode()] = consumer
+
+    def confirm(self, channel: int, confirmed: Confirmed) -> None:
+        """Have the confirms of what a channel publishes taken here."""
+        self._confirming[channel] = confirmed
 
     def leave(self, channel: int) -> None:
         """Take no more deliveries of a channel; the rest of one that has begun to arrive is dropped."""
@@ -164,13 +172,19 @@ class Deliveries:
         """Forget a channel that is closed: its number may be used again."""
         self.leave(channel)
         self._open.pop(channel, None)
+        self._confirming.pop(channel, None)
 
     def take(self, data: bytes, start: int, end: int) -> bool:
         """Take a whole frame; return whether it was one for here."""
         kind = data[start]
         channel = data[start + 1] << 8 | data[start + 2]
         if kind == METHOD:
-            return data[start + 7 : start + 11] == _DELIVER and self._deliver(data, start, end, channel)
+            method = data[start + 7 : start + 11]
+            if method in (_ACK, _NACK) and (confirmed := self._confirming.get(channel)) is not None:
+                tag, bits = _read_deliver(data, start + 11)
+                confirmed(tag, bits & 1 == 1, method == _ACK)
+                return True
+            return method == _DELIVER and self._deliver(data, start, end, channel)
         delivery = self._open.get(channel)
         if delivery is None or kind not in (HEADER, BODY):
             return False
@@ -204,8 +218,10 @@ class Deliveries:
         Returns:
             Where the next frame begins; 0 where there is no such delivery, and nothing was taken.
         """
+        if data[start + 7 : start + 11] != _DELIVER:
+            return 0
         header = start + _read_size(data, start + 3)[0] + OVERHEAD
-        if data[start + 7 : start + 11] != _DELIVER or header + _SHORTEST_HEADER > end or data[header] != HEADER:
+        if header + _SHORTEST_HEADER > end or data[header] != HEADER:
             return 0
         channel = data[start + 1] << 8 | data[start + 2]
         after_tag = start + 12 + data[start + 11]

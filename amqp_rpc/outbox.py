@@ -7,16 +7,13 @@ connection what was not confirmed is published again, under the same message id.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import verdicts
-from amqp_rpc.deadline import Deadline
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import (
     AccessRefused,
@@ -27,6 +24,7 @@ from amqp_rpc.errors import (
     NotConnected,
     PublishRefused,
 )
+from amqp_rpc.outcome import Outcome
 from amqp_rpc.pending import PendingCalls
 from amqp_rpc.retry import FIRST_RETRY, LONGEST_RETRY, backoff
 from amqp_rpc.settings import Addresses
@@ -41,8 +39,8 @@ _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 _AGAIN = 1.0
 
 
-class Publication(Future[None]):
-    """A message on its way to the broker: a future that is done once the broker has confirmed it.
+class Publication(Outcome[AmqpRpcError | None]):
+    """A message on its way to the broker, and what becomes of it: None once the broker has confirmed it.
 
     Args:
         message: Its ``message_id`` is unique.
@@ -52,6 +50,11 @@ class Publication(Future[None]):
         expires_at: When they are over, on the monotonic clock.
         once: Whether it fails where its connection is lost before the confirm, since a second one would be refused.
     """
+
+    __slots__ = (
+        "arguments", "doubtful", "expires_at", "guessed", "identity", "message", "once", "refused", "returned",
+        "timeout", "written",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -65,6 +68,8 @@ class Publication(Future[None]):
     ) -> None:
         super().__init__()
         self.message = message
+        #: The message's id.
+        self.identity = str(message.properties.message_id)
         self.arguments: dict[str, Any] | None = arguments
         self.guessed = guessed
         self.timeout = timeout
@@ -78,16 +83,6 @@ class Publication(Future[None]):
         self.returned = False
         #: Whether the broker may have it from before: it was written, and what became of it is not known.
         self.doubtful = False
-
-    @property
-    def identity(self) -> str:
-        """The message's id."""
-        return str(self.message.properties.message_id)
-
-    def wait(self, until: float) -> None:
-        """Wait for the end, at most until that time on the monotonic clock."""
-        with contextlib.suppress(TimeoutError, CancelledError):
-            super().exception(Deadline(until).remaining())
 
 
 class Outbox:
@@ -130,7 +125,8 @@ class Outbox:
 
     def expire(self, publication: Publication) -> None:
         """End a publication whose time is over, unless it has ended; any thread."""
-        self._end(publication, self._too_late(publication))
+        if not publication.done():
+            self._end(publication, self.too_late(publication))
 
     def send(self, publication: Publication) -> None:
         """Publish as soon as there is a connection that takes it."""
@@ -281,7 +277,7 @@ class Outbox:
                     self._declared.forget(publication.message)
                 self.send(publication)
             elif self._pending.take(publication.identity) is not None:
-                publication.set_result(None)
+                publication.tell(None)
 
         if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
             publication.written = False
@@ -299,12 +295,13 @@ class Outbox:
 
     def _sweep(self) -> None:
         for publication in self._pending.expired(time.monotonic()):
-            publication.set_exception(self._too_late(publication))
+            publication.tell(self.too_late(publication))
         self._timer_due = float("inf")
         if self._pending.earliest < self._timer_due:
             self._set_timer(self._pending.earliest)
 
-    def _too_late(self, publication: Publication) -> BrokerError:
+    def too_late(self, publication: Publication) -> BrokerError:
+        """Return what a publication ends with whose time is over; any thread."""
         what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
         connection = self._connection
         if publication.written or publication.doubtful:
@@ -317,7 +314,7 @@ class Outbox:
 
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:
         if self._pending.take(publication.identity) is not None:
-            publication.set_exception(error)
+            publication.tell(error)
 
 
 def _unbounded(publication: Publication) -> bool:

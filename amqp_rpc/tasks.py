@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
 from amqp_rpc import results
 from amqp_rpc.calls import Reply
 from amqp_rpc.envelope import ERROR, Properties
 from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
+from amqp_rpc.outcome import Outcome
 from amqp_rpc.records import Record, State, Store
 from amqp_rpc.service import registered_task
 from amqp_rpc.settings import DEFAULT_TIMEOUT
@@ -59,7 +58,7 @@ class TaskHandle(Generic[R]):
         self._read = read
         self._store = store
         self._replied = replied
-        self._reply: Future[Reply] = Future()
+        self._reply = Outcome[Reply]()
 
     @property
     def state(self) -> State:
@@ -81,7 +80,7 @@ class TaskHandle(Generic[R]):
                 return record.state
             if not self._reply.done():
                 return "PENDING"
-        return "FAILURE" if self._reply.result().properties.type == ERROR else "SUCCESS"
+        return "FAILURE" if self._reply.value.properties.type == ERROR else "SUCCESS"
 
     def ready(self) -> bool:
         """Return whether it has ended: whether `result` returns or raises at once. With a store, this asks it.
@@ -115,7 +114,7 @@ class TaskHandle(Generic[R]):
         while True:
             left = max(0.0, until - time.monotonic())
             if self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
-                result: R = self._read(self._reply.result())
+                result: R = self._read(self._reply.value)
                 return result
             wait = True
             try:
@@ -162,18 +161,15 @@ class TaskHandle(Generic[R]):
         Nobody looks into the store for this: `state`, `ready`, `result` and `record` do. It is called on the thread
         that found it out, which may be the connection's owner: it must be short, and must not call the client.
         """
-        self._reply.add_done_callback(lambda _reply: callback())
+        self._reply.on_done(callback)
 
     def answered(self, reply: Reply) -> None:
         """Take note of how it ended; the connection's owner, or a thread that has looked into the store."""
-        # Whichever came first counts, and they say the same.
-        with contextlib.suppress(InvalidStateError):
-            self._reply.set_result(reply)
+        # The reply and the store's record say the same.
+        self._reply.tell(reply)
 
     def _arrived(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            self._reply.result(seconds)
-        return self._reply.done()
+        return self._reply.wait(time.monotonic() + seconds)
 
     def _look(self) -> Record | None:
         """Ask the store, where there is one; return the record of a task that has ended, and whose result is lost."""
