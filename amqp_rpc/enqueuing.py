@@ -35,6 +35,7 @@ class Plan:
         eta: When a worker may take one; None for no such time.
         expires: Seconds after which one is not started any more; None for never.
         priority: From 0 to 9; None for none.
+        result: Whether somebody is told what becomes of one.
     """
 
     function: str
@@ -46,6 +47,7 @@ class Plan:
     eta: datetime | None
     expires: float | None
     priority: int | None
+    result: bool = True
 
     def publication(self, identity: str, body: bytes, *, timeout: float) -> Publication:
         """Return a task that is ready to be published.
@@ -70,6 +72,7 @@ class Plan:
             guessed=self.guessed,
             timeout=timeout,
             expires_at=time.monotonic() + timeout,
+            replied=self.result,
         )
 
 
@@ -116,7 +119,9 @@ def plan(
     target = queue or known.queue
     own = known.task.priority if priority is None else priority
     guessed = target != known.queue
-    return Plan(known.name, target, known.task.queue_arguments, guessed, known, held, eta, expires, own)
+    return Plan(
+        known.name, target, known.task.queue_arguments, guessed, known, held, eta, expires, own, known.task.result
+    )
 
 
 def encoded(args: Any, kwargs: Any, *, limit: int) -> bytes:
@@ -148,4 +153,5 @@ def claim(plan: Plan, identity: str, key: bytes, seconds: float, *, timeout: flo
         timeout=timeout,
         expires_at=time.monotonic() + timeout,
         once=True,
+        replied=False,
     )

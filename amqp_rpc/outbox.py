@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,12 @@ class Publication(Outcome[AmqpRpcError | None]):
         timeout: Seconds that it was given.
         expires_at: When they are over, on the monotonic clock.
         once: Whether it fails where its connection is lost before the confirm, since a second one would be refused.
+        replied: Whether somebody is told what becomes of it, over the reply queue.
     """
 
     __slots__ = (
-        "arguments", "doubtful", "expires_at", "guessed", "identity", "message", "once", "refused", "returned",
-        "timeout", "written",
+        "arguments", "doubtful", "expires_at", "guessed", "identity", "message", "once", "refused", "replied",
+        "returned", "timeout", "written",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Publication(Outcome[AmqpRpcError | None]):
         timeout: float,
         expires_at: float,
         once: bool = False,
+        replied: bool = True,
     ) -> None:
         super().__init__()
         self.message = message
@@ -75,6 +77,7 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.timeout = timeout
         self.expires_at = expires_at
         self.once = once
+        self.replied = replied
         #: Whether it was given to a connection: from then on the broker may have it.
         self.written = False
         #: Whether the broker said no.
@@ -252,10 +255,11 @@ class Outbox:
         if publication.done() or publication.written:
             return
         publication.written, publication.returned = True, False
-        # Only now is it known; every connection has a reply queue of its own.
-        properties = publication.message.properties
-        properties.reply_to = self._reply_queue()
-        properties.correlation_id = publication.identity if properties.reply_to is not None else None
+        if publication.replied:
+            # Only now is it known; every connection has a reply queue of its own.
+            properties = publication.message.properties
+            properties.reply_to = self._reply_queue()
+            properties.correlation_id = publication.identity if properties.reply_to is not None else None
 
         def confirmed(taken: bool) -> None:
             self._closed_in_a_row = 0

@@ -37,6 +37,7 @@ class Policy:
         priority: Of its tasks, from 0 to 9, unless they have their own; None for none.
         max_length: Tasks that may wait in the queue; None for no bound.
         max_priority: The highest priority that a classic queue tells apart.
+        result: Whether anybody is told what becomes of a task.
 
     Raises:
         ConfigurationError: One of them is out of range.
@@ -51,6 +52,7 @@ class Policy:
     priority: int | None = None
     max_length: int | None = None
     max_priority: int | None = None
+    result: bool = True
 
     @property
     def queue_arguments(self) -> dict[str, Any]:

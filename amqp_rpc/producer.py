@@ -87,11 +87,13 @@ class Producer(TaskForms):
             publication.identity,
             how.queue,
             how.function,
-            lambda reply: results.read(reply, how.known, limit=self._limit),
+            (lambda reply: results.read(reply, how.known, limit=self._limit)) if how.result else None,
             store=self._store,
+            replied=how.result,
         )
-        # Before it is published: a worker may be faster than the confirm.
-        self._caller.tasks[handle.id] = handle
+        if how.result:
+            # Before it is published: a worker may be faster than the confirm.
+            self._caller.tasks[handle.id] = handle
         self._caller.publish(publication)
         return publication, handle
 

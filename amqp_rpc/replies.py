@@ -79,9 +79,9 @@ class Replies:
         self._channel: Channel | None = None
         self._confirming: Channel | None = None
         #: Replies that wait for a connection, and those that were published but have not left this process.
-        self._unsent: deque[tuple[Message, Delivery]] = deque()
-        self._leaving: list[tuple[Message, Delivery]] = []
-        self._sending: deque[list[tuple[Message, Delivery]]] = deque()
+        self._unsent: deque[tuple[Message, Delivery, bool]] = deque()
+        self._leaving: list[tuple[Message, Delivery, bool]] = []
+        self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
         self._found: set[str] = set()
@@ -91,9 +91,15 @@ class Replies:
         self._refusals: Counter[int] = Counter()
         self._confirm_opening = False
 
-    def reply(self, message: Message, delivery: Delivery) -> None:
-        """Publish a reply, and settle the delivery that it answers."""
-        self.connection.do(self._publish, message, delivery)
+    def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
+        """Publish a reply, and settle the delivery that it answers.
+
+        Args:
+            message: The reply.
+            delivery: What it answers.
+            mandatory: Whether the broker is to say when its caller is gone.
+        """
+        self.connection.do(self._publish, message, delivery, mandatory)
 
     def tell(self, message: Message) -> None:
         """Publish what may be lost; any thread."""
@@ -135,8 +141,8 @@ class Replies:
         self._channel = channel
         channel.on_returned(self._returned)
         unsent, self._unsent = self._unsent, deque()
-        for message, delivery in unsent:
-            self._publish(message, delivery)
+        for message, delivery, mandatory in unsent:
+            self._publish(message, delivery, mandatory)
         if self._kept or self._prepared:
             self._open_confirming()
         self._on_ready()
@@ -150,18 +156,18 @@ class Replies:
         if self._channel is None and self.connection.is_open:
             self.connection.open_channel(self._opened, self._closed)
 
-    def _publish(self, message: Message, delivery: Delivery) -> None:
+    def _publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         try:
-            sent = self._channel is not None and self._channel.publish(message, mandatory=True)
+            sent = self._channel is not None and self._channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is settled all the same.
         except Exception:
             logger.exception("A reply to %s could not be written", message.queue)
             self._settled([delivery])
             return
         if not sent:
-            self._unsent.append((message, delivery))
+            self._unsent.append((message, delivery, mandatory))
             return
-        self._leaving.append((message, delivery))
+        self._leaving.append((message, delivery, mandatory))
         if len(self._leaving) == 1:
             # All that this turn of the loop publishes leaves together, or not.
             self.connection.loop.before_sleep(self._watch)
@@ -181,7 +187,7 @@ class Replies:
             self.connection.when_sent(self._left)
 
     def _left(self) -> None:
-        self._settled([delivery for _, delivery in self._sending.popleft()])
+        self._settled([delivery for _, delivery, _ in self._sending.popleft()])
 
     def _returned(self, queue: str, _properties: Properties) -> None:
         self._counters["returned"] += 1

@@ -395,7 +395,8 @@ class Server:
         elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
             self._connection.do(self._reply_directly, answer.reply, delivery)
         elif answer.reply is not None:
-            self._replies.reply(answer.reply, delivery)
+            # Who enqueued a task may well be gone: that is nothing to be told of.
+            self._replies.reply(answer.reply, delivery, mandatory=queue not in self.tasks)
         elif answer.again is not None:
             self._replies.keep(answer.again, delivery)
         else:

@@ -145,6 +145,7 @@ class Service:
         priority: int | None = None,
         max_length: int | None = None,
         max_priority: int | None = None,
+        result: bool = True,
         default: bool = False,
     ) -> Callable[[F], F]: ...
     def task(
@@ -162,6 +163,7 @@ class Service:
         priority: int | None = None,
         max_length: int | None = None,
         max_priority: int | None = None,
+        result: bool = True,
         default: bool = False,
     ) -> F | Callable[[F], F]:
         """Register a function whose work can wait: clients enqueue it. It stays the function that it is.
@@ -182,6 +184,8 @@ class Service:
                 9 to the others (RabbitMQ 4.0 and newer); a classic one knows them all up to ``max_priority``.
             max_length: Tasks that may wait in the queue; `Client.enqueue` raises `PublishRefused` when it is full.
             max_priority: The highest priority that a classic queue tells apart (None: it has none).
+            result: Whether anybody is told what becomes of a task (True). Without, its handle has no state and no
+                result, and workers drain half as many again; what fails is in the log and in the dead-letter queue.
             default: Whether it takes plain text bodies that name no function, as RabbitMQ's tutorials send. A queue's
                 only task does that in any case.
 
@@ -207,6 +211,7 @@ class Service:
                 priority=priority,
                 max_length=max_length,
                 max_priority=max_priority,
+                result=result,
             )
             self._add_task(function, policy, name=name, default=default)
             return function

@@ -99,13 +99,15 @@ class TaskDispatcher(Dispatcher):
             logger.exception("A task for %s could not be read; it is a dead letter", request.function)
             reason = f"it could not be read: {error!r}"
             return self._dead(request, reason, "refused", error=Undecodable(reason))
+        if not _told(function):
+            request.reply_to = None
         logger.info("Task %s() [%s] received", function.name, request.message_id)
         return TaskJob(self, request, properties, function, args, kwargs)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
         """Return what becomes of a task that has run."""
         logger.info("Task %s() [%s] succeeded in %.3f s", function.name, request.message_id, seconds)
-        if not self._records:
+        if not (self._records and _told(function)):
             return self.returned(request, function, result)
         return self._recorded(request, function, self._told(request, function, result), seconds=seconds)
 
@@ -131,7 +133,7 @@ class TaskDispatcher(Dispatcher):
     def started(self, request: Request, function: Function) -> Record | None:
         """Return what the store is told of a task that begins; None where there is no store, or the task has no id."""
         now = self._clock()
-        return self._record(request, function.name, "STARTED", now, started=now)
+        return self._record(request, function.name, "STARTED", now, started=now) if _told(function) else None
 
     def failed(
         self, request: Request, properties: Properties, function: Function, error: BaseException, seconds: float
@@ -196,7 +198,7 @@ class TaskDispatcher(Dispatcher):
         else:
             logger.error("Task %s() [%s] is a dead letter: %s", request.function, request.message_id, reason)
         reply = None
-        if request.reply_to is not None or self._records:
+        if request.reply_to is not None or (self._records and _told(function)):
             if isinstance(error, AmqpRpcError) and function is None:
                 described = describe_verdict(error)
             else:
@@ -216,7 +218,7 @@ class TaskDispatcher(Dispatcher):
         delay: float | None = None,
     ) -> Answer:
         """Return the answer with what the store is told of it, and without the reply where nobody asked for one."""
-        if self._records:
+        if self._records and _told(function):
             reply, now = answer.reply, self._clock()
             state: State = "RETRY"
             if reply is not None:
@@ -302,6 +304,11 @@ def given_back(queue: str, properties: Properties, body: bytes) -> Message:
         before = Request.read(properties, body, redelivered=True).crashes
         headers["crashes"] = before + counted
     return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body)
+
+
+def _told(function: Function | None) -> bool:
+    """Return whether anybody is told what becomes of a function's tasks; None stands for one that is not known."""
+    return function is None or function.task is None or function.task.result
 
 
 def _delivery_count(properties: Properties) -> int | None:

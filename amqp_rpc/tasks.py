@@ -37,17 +37,19 @@ class TaskHandle(Generic[R]):
         id: The task's; the same on every try.
         queue: Which holds it; empty where that is not known.
         function: Its function's name; empty where that is not known.
-        read: Returns a reply's result, or raises its error.
+        read: Returns a reply's result, or raises its error; None where nobody is told what becomes of it.
         store: Where workers record what becomes of tasks; None for none.
         replied: Whether a reply can come: this client has enqueued it.
     """
+
+    __slots__ = ("__weakref__", "_read", "_replied", "_reply", "_store", "function", "id", "queue")
 
     def __init__(
         self,
         id: str,  # noqa: A002 - as users write it
         queue: str,
         function: str,
-        read: Callable[[Reply], Any],
+        read: Callable[[Reply], Any] | None,
         *,
         store: Store | None = None,
         replied: bool = True,
@@ -73,7 +75,9 @@ class TaskHandle(Generic[R]):
 
         Raises:
             StoreUnavailable: The store can't be asked.
+            ConfigurationError: It was registered with ``result=False``.
         """
+        self._asked()
         if not self._reply.done():
             record = self.record() if self._store is not None else None
             if record is not None:
@@ -87,6 +91,7 @@ class TaskHandle(Generic[R]):
 
         Raises:
             StoreUnavailable: The store can't be asked.
+            ConfigurationError: It was registered with ``result=False``.
         """
         return self.state in ("SUCCESS", "FAILURE")
 
@@ -106,7 +111,9 @@ class TaskHandle(Generic[R]):
             CallError, CodecError: It is a dead letter for another reason: `Expired`, `FunctionNotFound`,
                 `InvalidArguments`, `MaybeExecuted` where its workers died, `Undecodable`.
             ResultLost: It has ended, and the store was away then; `state` says how it did.
+            ConfigurationError: It was registered with ``result=False``.
         """
+        read = self._asked()
         until = time.monotonic() + timeout
         pause, trouble = FIRST_PAUSE, ""
         # The reply of a brief task is faster than any store; nobody replies to who only knows an id.
@@ -114,7 +121,7 @@ class TaskHandle(Generic[R]):
         while True:
             left = max(0.0, until - time.monotonic())
             if self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
-                result: R = self._read(self._reply.value)
+                result: R = read(self._reply.value)
                 return result
             wait = True
             try:
@@ -141,9 +148,10 @@ class TaskHandle(Generic[R]):
         """Return what the store knows of it: its state, try, times and error; None where it knows nothing.
 
         Raises:
-            ConfigurationError: There is no store.
+            ConfigurationError: There is no store, or it was registered with ``result=False``.
             StoreUnavailable: It can't be asked.
         """
+        self._asked()
         if self._store is None:
             raise ConfigurationError(
                 "this client has no store to ask about tasks; give it results=, the same URL as the workers have"
@@ -167,6 +175,14 @@ class TaskHandle(Generic[R]):
         """Take note of how it ended; the connection's owner, or a thread that has looked into the store."""
         # The reply and the store's record say the same.
         self._reply.tell(reply)
+
+    def _asked(self) -> Callable[[Reply], Any]:
+        if self._read is None:
+            raise ConfigurationError(
+                f"{self.function}() is registered with result=False: nobody is told what becomes of its tasks. "
+                f"What failed is in the dead-letter queue: amqp-rpc dlq list {self.queue}"
+            )
+        return self._read
 
     def _arrived(self, seconds: float) -> bool:
         return self._reply.wait(time.monotonic() + seconds)
@@ -200,11 +216,12 @@ def task_by_id(id: str, function: Callable[..., Any] | None, store: Store | None
     if not isinstance(id, str) or not id:
         raise ConfigurationError(f"a task's id is the text of TaskHandle.id, not {id!r}")
     known = None if function is None else registered_task(function)
+    told = known is None or known.task is None or known.task.result
     return TaskHandle[Any](
         id,
         "" if known is None else known.queue,
         "" if known is None else known.name,
-        lambda reply: results.read(reply, known, limit=limit),
+        (lambda reply: results.read(reply, known, limit=limit)) if told else None,
         store=store,
         replied=False,
     )

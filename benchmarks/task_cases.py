@@ -17,6 +17,8 @@ ROUNDS = {"jk": 4, "l": 3, "m": 2}
 DRAINED, QUICK_DRAINED = 2500, 300
 DELAYED, QUICK_DELAYED = 100_000, 2000
 HOUR = 3600.0
+#: How ours are enqueued: the variant's name, the queue's type, and whether their results are told.
+_WAYS = [("", "classic", False), ("with results", "classic", True), ("quorum", "quorum", False)]
 #: Variants of case (m).
 RESULT, DRAIN = "enqueue to result", "drain"
 
@@ -38,12 +40,16 @@ def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> 
     drained = QUICK_DRAINED if quick else DRAINED
     match case:
         case "j" | "k":
-            ours = {kind: {"size": SIZE, "seconds": seconds, "queue_type": kind, "queue": OUR_QUEUES[kind]}
-                    for kind in OUR_QUEUES}  # fmt: skip
+            ours = {
+                variant: {
+                    "size": SIZE, "seconds": seconds, "queue_type": kind, "queue": OUR_QUEUES[kind], "results": results,
+                }
+                for variant, kind, results in _WAYS
+            }  # fmt: skip
             todo = {"j": "enqueue", "k": "enqueue_many"}[case]
             mine = [
-                Entry(case, OURS, {**request, "case": todo}, "" if kind == "classic" else kind)
-                for kind, request in ours.items()
+                Entry(case, OURS, {**request, "case": todo}, variant)
+                for variant, request in ours.items()
                 if OURS in names
             ]
             others = [Entry(case, name, {"case": todo, "size": SIZE, "seconds": seconds}) for name in names
@@ -76,7 +82,8 @@ def _result(variant: str, seconds: float, delayed: int) -> Entry:
 
 def fill(worker: Worker, count: int) -> dict[str, object]:
     """Return the request that fills a worker's queue."""
-    return {"case": "fill", "count": count, "size": SIZE, "seconds": 20.0, "queue_type": worker.queue_type}
+    return {"case": "fill", "count": count, "size": SIZE, "seconds": 20.0, "queue_type": worker.queue_type,
+            "results": worker.results}  # fmt: skip
 
 
 def delay(count: int) -> dict[str, object]:

@@ -26,6 +26,7 @@ class Worker:
         queue_type: The queue's.
         environment: Variables of its own.
         late: Whether a task is acknowledged after it ran, so that none is lost with its worker.
+        results: Whether its tasks' results are told to who enqueued them.
     """
 
     contender: str
@@ -34,6 +35,7 @@ class Worker:
     queue_type: str = "classic"
     environment: Mapping[str, str] = field(default_factory=dict)
     late: bool = True
+    results: bool = False
 
 
 def _contender(name: str, folder: str, client: str, queue: str) -> Contender:
@@ -50,9 +52,9 @@ TASKS = [
 PEERS = ["dramatiq", "celery"]
 
 
-def _ours(variant: str, queue_type: str, *options: str) -> Worker:
+def _ours(variant: str, queue_type: str, *options: str, results: bool = False) -> Worker:
     words = ("-m", "amqp_rpc", "serve", f"{_HERE}.amqp_rpc.tasks:{queue_type}", *options)
-    return Worker(OURS, variant, words, queue_type)
+    return Worker(OURS, variant, words, queue_type, results=results)
 
 
 def _dramatiq(threads: int) -> Worker:
@@ -69,14 +71,15 @@ def _celery(pool: str, threads: int, *, late: bool) -> Worker:
     return Worker("celery", variant, words, environment=environment, late=late)
 
 
-#: What is compared with the peers: ours on a queue like theirs, with the prefetch that they have.
+#: What is compared with the peers: ours on a queue like theirs, without results as theirs, with their prefetch.
 _CLASSIC = _ours("", "classic", "--prefetch=100")
 #: What ours is for who sets nothing but a prefetch: on a quorum queue.
 QUORUM = _ours("quorum", "quorum", "--prefetch=100")
 WORKERS = [
     _CLASSIC,
+    _ours("with results", "classic", "--prefetch=100", results=True),
     QUORUM,
-    _ours("quorum, defaults", "quorum"),
+    _ours("quorum, with results, default prefetch", "quorum", results=True),
     *(_dramatiq(threads) for threads in (1, 4, 8)),
     _celery("solo", 1, late=True),
     _celery("threads", 8, late=True),

@@ -508,3 +508,45 @@ def test_somebody_can_be_called_when_a_task_has_ended(
     serve(service)
     assert told.wait(20)
     assert handle.result(timeout=1) == 1
+
+
+def test_of_a_task_without_result_nobody_is_told_but_the_dead_letters(
+    url: str, serve: Serve, service: Service, raw: Raw, queue: str, sqlite_url: str
+) -> None:
+    ran: list[int] = []
+
+    @service.task(queue=queue, retries=0, result=False)
+    def note(n: int) -> int:
+        if n < 0:
+            raise ValueError(n)
+        ran.append(n)
+        return n
+
+    serve(service, results=sqlite_url)
+    with Client(url, results=sqlite_url) as client:
+        handle = client.enqueue(note, 1)
+        by_name = client.enqueue("note", 2, queue=queue)
+        client.enqueue(note, -1)
+        letters = client.dead_letters(queue)
+        until(lambda: len(ran) == 2 and letters.list())
+
+        assert [letter.reason for letter in letters.list()] == ["ValueError: -1"]
+        for asked in (handle.result, handle.ready, handle.record, lambda: handle.state, client.task("x", note).result):
+            with pytest.raises(ConfigurationError, match=r"note\(\) is registered with result=False"):
+                asked()
+        # Who knows only the name can't know that; no worker tells it anything.
+        assert by_name.state == "PENDING"
+        assert by_name.record() is None
+
+
+def test_who_names_a_task_without_result_wrongly_is_told_so(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue, result=False)
+    def note(n: int) -> None:
+        pass
+
+    serve(service)
+
+    with pytest.raises(InvalidArguments, match="'n': expected int"):
+        client.enqueue("note", "x", queue=queue).result(timeout=10)

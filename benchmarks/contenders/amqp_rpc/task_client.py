@@ -1,4 +1,4 @@
-"""A client with `Client.enqueue` and `Client.enqueue_many`; it asks for results, as it does unless told otherwise."""
+"""A client with `Client.enqueue` and `Client.enqueue_many`, of tasks with results and without."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from benchmarks.protocol import PATIENCE, Payloads, Reply, Request, answer, chec
 MANY = 1000
 
 client = Client(os.environ["AMQP_URL"], timeout=PATIENCE)
-NOTES = {"classic": tasks.note_classic, "quorum": tasks.note_quorum}
+#: By the queue's type, and whether their results are told.
+NOTES = {
+    ("classic", False): tasks.note_classic,
+    ("quorum", False): tasks.note_quorum,
+    ("classic", True): tasks.told_classic,
+    ("quorum", True): tasks.told_quorum,
+}
 ECHOES = {"classic": tasks.echo_classic, "quorum": tasks.echo_quorum}
 
 
 def enqueue(request: Request) -> Reply:
-    note = NOTES[request["queue_type"]]
+    note = NOTES[request["queue_type"], request["results"]]
     return enqueuing.one(lambda text: client.enqueue(note, text), request)
 
 
 def enqueue_many(request: Request) -> Reply:
-    note, payload, calls = NOTES[request["queue_type"]], Payloads(request["size"]), 0
+    note, payload, calls = NOTES[request["queue_type"], request["results"]], Payloads(request["size"]), 0
     clock = closed.Clock(request["seconds"])
     while calls == 0 or clock.runs():
         calls += len(client.enqueue_many(note, [(payload(number),) for number in range(calls, calls + MANY)]))
@@ -34,7 +40,11 @@ def enqueue_many(request: Request) -> Reply:
 
 def fill(request: Request) -> Reply:
     """Enqueue so many tasks; with a delay, where there is one."""
-    note, payload, began = NOTES[request["queue_type"]], Payloads(request["size"]), time.perf_counter()
+    note, payload, began = (
+        NOTES[request["queue_type"], request["results"]],
+        Payloads(request["size"]),
+        time.perf_counter(),
+    )
     numbers, count = iter(range(request["count"])), 0
     while some := [(payload(number),) for number in itertools.islice(numbers, MANY)]:
         count += len(client.enqueue_many(note, some, delay=request.get("delay")))
