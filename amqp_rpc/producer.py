@@ -89,7 +89,8 @@ class Producer(TaskForms):
             how.function,
             (lambda reply: results.read(reply, how.known, limit=self._limit)) if how.result else None,
             store=self._store,
-            replied=how.result,
+            # At the connection's sockets, where the reply arrives.
+            wait=self._caller.wait if how.result else None,
         )
         if how.result:
             # Before it is published: a worker may be faster than the confirm.

@@ -39,10 +39,11 @@ class TaskHandle(Generic[R]):
         function: Its function's name; empty where that is not known.
         read: Returns a reply's result, or raises its error; None where nobody is told what becomes of it.
         store: Where workers record what becomes of tasks; None for none.
-        replied: Whether a reply can come: this client has enqueued it.
+        wait: Waits for the reply until that time on the monotonic clock; None where none can come, since another
+            client has enqueued it, or nobody is told.
     """
 
-    __slots__ = ("__weakref__", "_read", "_replied", "_reply", "_store", "function", "id", "queue")
+    __slots__ = ("__weakref__", "_read", "_reply", "_store", "_wait", "function", "id", "queue")
 
     def __init__(
         self,
@@ -52,14 +53,14 @@ class TaskHandle(Generic[R]):
         read: Callable[[Reply], Any] | None,
         *,
         store: Store | None = None,
-        replied: bool = True,
+        wait: Callable[[Outcome[Reply], float], object] | None = None,
     ) -> None:
         self.id = id
         self.queue = queue
         self.function = function
         self._read = read
         self._store = store
-        self._replied = replied
+        self._wait = wait
         self._reply = Outcome[Reply]()
 
     @property
@@ -117,7 +118,7 @@ class TaskHandle(Generic[R]):
         until = time.monotonic() + timeout
         pause, trouble = FIRST_PAUSE, ""
         # The reply of a brief task is faster than any store; nobody replies to who only knows an id.
-        wait = self._replied
+        wait = self._wait is not None
         while True:
             left = max(0.0, until - time.monotonic())
             if self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
@@ -132,7 +133,7 @@ class TaskHandle(Generic[R]):
             if self._reply.done():
                 continue
             if lost is not None:
-                if self._replied and self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
+                if self._wait is not None and self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
                     continue
                 raise ResultLost(_lost(lost))
             if time.monotonic() >= until:
@@ -185,7 +186,9 @@ class TaskHandle(Generic[R]):
         return self._read
 
     def _arrived(self, seconds: float) -> bool:
-        return self._reply.wait(time.monotonic() + seconds)
+        if not self._reply.done() and self._wait is not None:
+            self._wait(self._reply, time.monotonic() + seconds)
+        return self._reply.done()
 
     def _look(self) -> Record | None:
         """Ask the store, where there is one; return the record of a task that has ended, and whose result is lost."""
@@ -223,7 +226,6 @@ def task_by_id(id: str, function: Callable[..., Any] | None, store: Store | None
         "" if known is None else known.name,
         (lambda reply: results.read(reply, known, limit=limit)) if told else None,
         store=store,
-        replied=False,
     )
 
 
