@@ -47,7 +47,7 @@ def environment(name: str, requirements: Path) -> str:
 
 
 def programs() -> Path:
-    """Return the folder with the C server and the C client, which are built if they are not there yet."""
+    """Return the folder with the C server and the C clients, which are built if they are not there yet."""
     source = CONTENDERS / "c"
     files = sorted(source.glob("*.[ch]"))
     key = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
@@ -70,8 +70,8 @@ def _build(source: Path, folder: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise UnavailableError(_C_ADVICE)
-    # The client last: where it is, both are.
-    for program in ("server", "client"):
+    # The client last: where it is, all are.
+    for program in ("server", "task_client", "client"):
         words = [compiler, "-O2", "-Wall", "-o", str(folder / program), str(source / f"{program}.c")]
         _run([*words, "-lrabbitmq", "-lpthread"], _C_ADVICE)
 

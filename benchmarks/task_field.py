@@ -16,7 +16,7 @@ from amqp_rpc import delays, topology
 from benchmarks import task_cases
 from benchmarks.contenders import OURS, Contender
 from benchmarks.contenders.tasks import OUR_QUEUES, Worker, worker
-from benchmarks.environments import UnavailableError, interpreter
+from benchmarks.environments import UnavailableError
 from benchmarks.field import Field, say
 from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError, Process, await_consumers
@@ -37,7 +37,8 @@ class TaskField(Field):
         """Take in who can be had."""
         for contender in contenders:
             try:
-                interpreter(contender.folder)
+                # What it runs with is made where there is none yet.
+                self._words(contender, contender.client)
                 self.contenders[contender.name] = contender
             except UnavailableError as error:
                 self._leave_out(contender, error)

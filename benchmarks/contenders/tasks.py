@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.contenders import OURS, Contender
+from benchmarks.contenders import FLOOR, OURS, Contender
 
 _HERE = __name__.rpartition(".")[0]
 #: Our queues, by type; `contenders.amqp_rpc.tasks` declares them.
@@ -44,6 +44,7 @@ def _contender(name: str, folder: str, client: str, queue: str) -> Contender:
 
 TASKS = [
     _contender(OURS, "amqp_rpc", "task_client", OUR_QUEUES["classic"]),
+    Contender(FLOOR, FLOOR, "c", (), ("task_client",), "bench.tasks.c"),
     _contender("raw-pika", "raw_pika", "task_client", "bench.tasks.pika"),
     _contender("dramatiq", "dramatiq", "client", "bench.tasks.dramatiq"),
     _contender("celery", "celery", "task_client", "bench.tasks.celery"),
