@@ -107,6 +107,8 @@ class Outbox:
         #: With confirms.
         self._channel: Channel | None = None
         self._declared: Declared | None = None
+        #: Queues that are there with other arguments than were guessed.
+        self._others: set[str] = set()
         self._unsent: deque[Publication] = deque()
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
@@ -162,6 +164,7 @@ class Outbox:
         """Keep what is not confirmed for the next connection; end all where there will be none."""
         self._last_error = error
         self._declared = None
+        self._others.clear()
         self._forget_channel()
         if not self._owned().was_open:
             for _, publication in self._pending:
@@ -237,6 +240,7 @@ class Outbox:
                 self._end(publication, verdicts.fresh(error))
             elif code == _PRECONDITION_FAILED and what == queue and publication.guessed:
                 # Whoever declared it knew better.
+                self._others.add(queue)
                 publication.arguments = None
                 self.send(publication)
             elif code == _PRECONDITION_FAILED:
@@ -263,7 +267,7 @@ class Outbox:
 
         def confirmed(taken: bool) -> None:
             self._closed_in_a_row = 0
-            if not taken and _unbounded(publication):
+            if not taken and self._unbounded(publication):
                 # No bound refuses it: its queue's leader is gone, and may have kept it or not.
                 publication.written, publication.doubtful = False, True
                 self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
@@ -304,6 +308,14 @@ class Outbox:
         if self._pending.earliest < self._timer_due:
             self._set_timer(self._pending.earliest)
 
+    def _unbounded(self, publication: Publication) -> bool:
+        """Return whether a publication's queue has no bound, but for one that an administrator's policy set.
+
+        Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
+        """
+        arguments = publication.arguments
+        return publication.message.queue not in self._others and not (arguments and "x-max-length" in arguments)
+
     def too_late(self, publication: Publication) -> BrokerError:
         """Return what a publication ends with whose time is over; any thread."""
         what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
@@ -319,15 +331,6 @@ class Outbox:
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:
         if self._pending.take(publication.identity) is not None:
             publication.tell(error)
-
-
-def _unbounded(publication: Publication) -> bool:
-    """Return whether a publication's queue is known to have no bound, but for one that an administrator's policy set.
-
-    Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
-    """
-    arguments = publication.arguments
-    return not publication.guessed and arguments is not None and "x-max-length" not in arguments
 
 
 def _unknown(publication: Publication) -> ConnectionLost:
