@@ -1,0 +1,10 @@
+"""Enqueue a task for ``examples/worker.py``, or ``examples/async_worker.py``: ``python -m examples.new_task Hello...``."""
+
+import sys
+
+from amqp_rpc import Client
+
+message = " ".join(sys.argv[1:]) or "Hello World!"
+with Client() as client:
+    client.enqueue("work", message)  # the broker has it safe: no worker has to run yet
+print(f" [x] Sent {message}")
