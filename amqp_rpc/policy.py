@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from amqp_rpc.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.settings import count, positive
-from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, holds_dead_letters, task_arguments
+from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, holds_calls, holds_dead_letters, task_arguments
 
 #: How a queue is kept: on a majority of a cluster's nodes, or on one.
 QueueType = Literal["quorum", "classic"]
@@ -116,7 +116,7 @@ def check_priority(priority: int | None) -> None:
 
 
 def _check_name(queue: str) -> None:
-    taken = queue == CALL_QUEUE or queue.startswith((f"{CALL_QUEUE}.", "amq.")) or holds_dead_letters(queue)
+    taken = holds_calls(queue) or queue.startswith("amq.") or holds_dead_letters(queue)
     if not queue or taken or len(queue.encode()) > LONGEST_DELAYED_NAME:
         raise ConfigurationError(
             f"{queue!r} can't name a task queue: the name is not empty, has at most {LONGEST_DELAYED_NAME} bytes, "

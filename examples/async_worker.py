@@ -1,7 +1,7 @@
 """The same worker as ``examples/worker.py`` as ``async def``: tasks that wait do so side by side, on one thread.
 
-Run ``amqp-rpc serve examples.async_worker``, and ``python -m examples.new_task Fifth message.....``. It has as many tasks
-at a time as ``--threads`` says.
+Run ``amqp-rpc serve examples.async_worker``, and ``python -m examples.new_task Fifth message.....``. It has as many
+tasks at a time as ``--threads`` says.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Enqueue a task for ``examples/worker.py``, or ``examples/async_worker.py``: ``python -m examples.new_task Hello...``."""
+"""Enqueue a task for ``examples/worker.py``, or ``examples/async_worker.py``.
+
+Run ``python -m examples.new_task Fifth message.....``
+"""
 
 import sys
 

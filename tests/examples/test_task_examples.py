@@ -68,13 +68,15 @@ def test_two_workers_share_the_tasks(tutorial: str, tmp_path: Path) -> None:
 
 def test_the_task_of_a_worker_that_is_killed_is_done_by_the_other_one(tutorial: str, tmp_path: Path) -> None:
     killed, other = tmp_path / "killed", tmp_path / "other"
-    with Client(tutorial) as client:
-        with serving("examples.worker", url=tutorial, prints=killed, ends_with=-signal.SIGKILL, DOT=ENDLESS) as first:
-            handle = client.enqueue("work", "Fifth message.....")
-            until(lambda: received(killed))
-            with serving("examples.worker", url=tutorial, prints=other, DOT=QUICK):
-                first.kill()
-                handle.result(timeout=30)
+    with (
+        Client(tutorial) as client,
+        serving("examples.worker", url=tutorial, prints=killed, ends_with=-signal.SIGKILL, DOT=ENDLESS) as first,
+    ):
+        handle = client.enqueue("work", "Fifth message.....")
+        until(lambda: received(killed))
+        with serving("examples.worker", url=tutorial, prints=other, DOT=QUICK):
+            first.kill()
+            handle.result(timeout=30)
     assert killed.read_text() == " [x] Received Fifth message.....\n"
     assert other.read_text() == " [x] Received Fifth message.....\n [x] Done\n"
 
@@ -129,6 +131,6 @@ def test_add_is_looked_at_until_it_has_ended_and_its_result_is_read_by_its_id(ur
     with serving("examples.add", "--results", "sqlite:///results.db", url=url, folder=tmp_path):
         printed = example("add", url=url, folder=tmp_path).splitlines()
     *states, last, result, by_id = printed
-    assert {line for line in states} <= {"state: PENDING", "state: STARTED"}
-    assert "state: PENDING" in states
+    # It may end between two questions.
+    assert set(states) <= {"state: PENDING", "state: STARTED", "state: SUCCESS"}
     assert (last, result, by_id) == ("state: SUCCESS", "result: 8", "by its id: 8")
