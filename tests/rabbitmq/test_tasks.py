@@ -174,30 +174,6 @@ def test_a_delayed_task_comes_in_its_time_and_holds_nobody_up(
     assert far.state == "PENDING"
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "reason"),
-    [("nobody", (), "FunctionNotFound"), ("only", ("x",), "InvalidArguments"), ("only", (), "InvalidArguments")],
-)
-def test_a_task_that_can_t_run_is_a_dead_letter_at_once(
-    client: Client,
-    serve: Serve,
-    service: Service,
-    queue: str,
-    raw: Raw,
-    function: str,
-    arguments: tuple[str],
-    reason: str,
-) -> None:
-    @service.task(queue=queue)
-    def only(n: int) -> None:
-        """Take a number."""
-
-    serve(service)
-    client.enqueue(function, *arguments, queue=queue)
-    properties = dead_letter(raw, queue)
-    assert properties.headers["reason"].startswith(reason)
-
-
 def test_an_expired_task_is_not_started_but_a_dead_letter(
     client: Client, serve: Serve, service: Service, queue: str, raw: Raw
 ) -> None:
