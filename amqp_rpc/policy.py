@@ -128,7 +128,7 @@ def check_task_queue(queue: str) -> None:
     taken = size and (holds_calls(queue) or queue.startswith("amq.") or holds_dead_letters(queue))
     if taken or not 0 < size <= LONGEST_DELAYED_NAME:
         raise ConfigurationError(
-            f"{queue!r} can't name a task queue: the name is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, does "
-            f"not begin with {CALL_QUEUE!r}, which holds calls, or 'amq.', and does not end with "
+            f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
+            f"does not begin with {CALL_QUEUE!r}, which holds calls, or 'amq.', and does not end with "
             f"{dead_letter_queue('')!r}"
         )
