@@ -134,3 +134,25 @@ def test_add_is_looked_at_until_it_has_ended_and_its_result_is_read_by_its_id(ur
     # It may end between two questions.
     assert set(states) <= {"state: PENDING", "state: STARTED", "state: SUCCESS"}
     assert (last, result, by_id) == ("state: SUCCESS", "result: 8", "by its id: 8")
+
+
+def test_a_task_is_tried_again_or_rejected_and_enqueues_the_next(url: str, tmp_path: Path) -> None:
+    prints = tmp_path / "printed"
+    with serving("examples.steps", url=url, prints=prints):
+        assert example("steps", url=url).splitlines() == [
+            "rejected: nowhere is no address",
+            "good: got it at try 3",
+        ]
+        until(lambda: "kept:" in prints.read_text())
+        listed = command("dlq", "list", "task_queue.steps", url=url)
+        assert re.search(r"fetch .* 1  rejected: nowhere is no address\n1 dead letter of", listed)
+        command("dlq", "drop", "task_queue.steps", "--all", "--yes", url=url)
+    assert prints.read_text() == "kept: <p>This is https://example.org\n"
+
+
+def test_a_task_is_enqueued_in_each_way(url: str) -> None:
+    with serving("examples.reminders", url=url):
+        printed = example("reminders", url=url).splitlines()
+    ann, heidi = "ann was reminded of lunch", "heidi was reminded of tea"
+    nothing = [f"{whom} was reminded of nothing" for whom in ("bob", "carol", "dave", "erin", "frank", "grace")]
+    assert printed == ["frank is reminded once", ann, *nothing, heidi]

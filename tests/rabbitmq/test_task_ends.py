@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from amqp_rpc import AlreadyQueued, Client, ConnectionLost, NotConnected, PublishRefused, Server, Service
+from amqp_rpc import AlreadyQueued, Client, ConnectionLost, NotConnected, PublishRefused, Server, Service, context
 from amqp_rpc.broker.node import Node
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.outbox import Publication
@@ -203,3 +203,20 @@ def test_what_is_not_done_when_the_drain_is_over_is_done_by_another_worker(
     with serving(*TASKS, url=url) as other:
         assert handle.result(timeout=30) == other.pid
     assert words(path).count("ended") == 1
+
+
+def test_a_handler_can_ask_whether_a_worker_has_died_with_its_task_before(
+    serve: Callable[..., Server], service: Service, raw: Raw, queue: str
+) -> None:
+    seen: list[bool] = []
+
+    @service.task(queue=queue)
+    def work(_number: int) -> None:
+        seen.append(context().redelivered)
+
+    serve(service)
+    raw.send(queue, b"1")
+    until(lambda: seen == [False])
+    # As a worker puts it back, when the broker does not count.
+    raw.send(queue, b"2", headers={"crashes": 1})
+    until(lambda: seen == [False, True])
