@@ -11,6 +11,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.marking import try_marks
+from amqp_rpc.topology import holds_calls
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -164,8 +165,11 @@ class Consumers:
 def refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
     """Return what a server says of a queue that the broker did not let it consume, with AMQP's reply code."""
     if code == _PRECONDITION_FAILED:
-        return ConfigurationError(
-            f"queue {queue!r} exists with other arguments than this server's: {error}. "
+        what = (
             "Delete it, or give the service another name"
+            if holds_calls(queue)
+            else "Say the same in @service.task (queue_type=, max_length=, max_priority=), take another queue=, or "
+            "delete it"
         )
+        return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {what}")
     return error

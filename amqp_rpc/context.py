@@ -64,7 +64,9 @@ def context() -> Context:
     function, request, ends = current
     deadline = min((each for each in (request.deadline, ends) if each is not None), default=None)
     tick = None if request.tick is None else request.tick / 1000
-    return Context(function, request.message_id, request.attempt, request.redelivered, deadline, tick)
+    # The broker does not mark the copy that goes back when a server has died; its header counts.
+    redelivered = request.redelivered or request.crashes > 0
+    return Context(function, request.message_id, request.attempt, redelivered, deadline, tick)
 
 
 def time_left() -> float | None:

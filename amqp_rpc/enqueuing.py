@@ -13,7 +13,7 @@ from amqp_rpc.delays import units
 from amqp_rpc.envelope import Message, Properties, task_properties
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.outbox import Publication
-from amqp_rpc.policy import check_priority
+from amqp_rpc.policy import check_priority, check_task_queue
 from amqp_rpc.service import Function, registered_task
 from amqp_rpc.settings import positive
 
@@ -96,7 +96,7 @@ def plan(
         priority: From 0 to 9; None takes the function's own.
 
     Raises:
-        ConfigurationError: The function, a time or the priority makes no sense.
+        ConfigurationError: The function, the queue's name, a time or the priority makes no sense.
     """
     if delay is not None and eta is not None:
         raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
@@ -111,17 +111,30 @@ def plan(
         if not name or (dot and not service):
             raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
         target = queue or topology.task_queue(service or None)
+        _check_names(target, name)
         return Plan(name, target, topology.task_arguments("quorum"), True, None, held, eta, expires, priority)
     if not callable(function):
         raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
     known = registered_task(function)
     assert known.task is not None
     target = queue or known.queue
+    _check_names(target, known.name)
     own = known.task.priority if priority is None else priority
     guessed = target != known.queue
     return Plan(
         known.name, target, known.task.queue_arguments, guessed, known, held, eta, expires, own, known.task.result
     )
+
+
+def _check_names(queue: str, function: str) -> None:
+    """Check them here: one that AMQP can't carry would end the connection, each time that it is written."""
+    check_task_queue(queue)
+    try:
+        size = len(function.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{function!r} is no text that AMQP can carry: {error}") from error
+    if size > topology.LONGEST_NAME:
+        raise ConfigurationError(f"{function[:40]!r}…: a name in AMQP has at most {topology.LONGEST_NAME} bytes")
 
 
 def encoded(args: Any, kwargs: Any, *, limit: int) -> bytes:

@@ -63,7 +63,9 @@ class NotConnected(BrokerError):
 
 
 class ConnectionLost(BrokerError):
-    """The connection to the broker broke."""
+    """The connection to the broker broke; what was sent may have arrived."""
+
+    may_have_run = True
 
 
 class PublishRefused(BrokerError):

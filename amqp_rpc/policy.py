@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from amqp_rpc.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.settings import count, positive
-from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, holds_dead_letters, task_arguments
+from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, holds_calls, holds_dead_letters, task_arguments
 
 #: How a queue is kept: on a majority of a cluster's nodes, or on one.
 QueueType = Literal["quorum", "classic"]
@@ -60,7 +60,7 @@ class Policy:
         return task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
 
     def __post_init__(self) -> None:
-        _check_name(self.queue)
+        check_task_queue(self.queue)
         if self.queue_type not in get_args(QueueType):
             raise ConfigurationError(f"queue_type is 'quorum' or 'classic', not {self.queue_type!r}")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
@@ -117,11 +117,20 @@ def check_priority(priority: int | None) -> None:
         raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
 
 
-def _check_name(queue: str) -> None:
-    taken = queue == CALL_QUEUE or queue.startswith((f"{CALL_QUEUE}.", "amq.")) or holds_dead_letters(queue)
-    if not queue or taken or len(queue.encode()) > LONGEST_DELAYED_NAME:
+def check_task_queue(queue: str) -> None:
+    """Check the name of a task queue.
+
+    Raises:
+        ConfigurationError: It is empty, too long, no text that AMQP can carry, or means something else.
+    """
+    try:
+        size = len(queue.encode())
+    except (AttributeError, UnicodeEncodeError):
+        size = 0
+    taken = size and (holds_calls(queue) or queue.startswith("amq.") or holds_dead_letters(queue))
+    if taken or not 0 < size <= LONGEST_DELAYED_NAME:
         raise ConfigurationError(
-            f"{queue!r} can't name a task queue: the name is not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
+            f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
             f"does not begin with {CALL_QUEUE!r}, which holds calls, or 'amq.', and does not end with "
             f"{dead_letter_queue('')!r}"
         )

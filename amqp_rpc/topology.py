@@ -40,6 +40,11 @@ def call_queue(service: str | None = None) -> str:
     return CALL_QUEUE if service is None else f"{CALL_QUEUE}.{service}"
 
 
+def holds_calls(queue: str) -> bool:
+    """Return whether a queue's name is one of those for calls."""
+    return queue == CALL_QUEUE or queue.startswith(f"{CALL_QUEUE}.")
+
+
 def dead_letter_queue(queue: str) -> str:
     """Return the queue where messages of ``queue`` go that nobody can answer: ``rpc_queue.dead``."""
     return f"{queue}.dead"

@@ -5,7 +5,7 @@ Run ``amqp-rpc serve examples.report`` in one terminal, and ``python -m examples
 
 import logging
 
-from amqp_rpc import CallError, CallTimeout, Client
+from amqp_rpc import CallError, CallTimeout, Client, RemoteError
 from examples.report import build, price, time_left
 
 
@@ -19,11 +19,12 @@ def main() -> None:
         # One deadline covers everything: connecting, sending, running and the answer.
         print("a handler sees what is left:", 0 < client.call(time_left, timeout=5.0) < 5.0)
 
-        # build() calls price() on the way: that call inherits what is left, so neither outlives the caller.
+        # build() calls price() on the way: that call inherits what is left, so neither outlives the caller. Who notices
+        # first that the time is over says so: here it is CallTimeout, or RemoteError where build() could raise its own.
         print("within its time:", client.call(build, ["tea", "milk"], timeout=5))
         try:
             client.call(build, ["tea"] * 1000, timeout=0.3)
-        except CallTimeout as error:
+        except (CallTimeout, RemoteError) as error:
             print(f"not within its time: may have run: {error.may_have_run}")
 
         # price() is declared idempotent: should its server or the connection die, it is sent again, five times at most

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,17 +19,21 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 40.0
 
 
-def environment(url: str) -> dict[str, str]:
+def environment(url: str, **variables: str) -> dict[str, str]:
     """This process's environment with the broker's URL, and without settings that a developer may have."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_RPC_")}
-    return {**kept, "AMQP_URL": url, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+    # Wherever a program runs, it finds the package and its examples.
+    return {
+        **kept, "AMQP_URL": url, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error",
+        **variables,
+    }  # fmt: skip
 
 
-def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0) -> str:
+def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0, **variables: str) -> str:
     """Run a program to its end and return what it printed, warnings and errors included."""
     with subprocess.Popen(
-        [str(word) for word in words], env=environment(url), cwd=folder, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [str(word) for word in words], env=environment(url, **variables), cwd=folder, text=True,
+        start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         try:
             printed, _ = process.communicate(timeout=PATIENCE)
@@ -41,18 +45,28 @@ def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0) -
 
 
 @contextmanager
-def serving(target: str, *options: str, url: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``amqp-rpc serve`` from its banner's last line on, and stop it with Ctrl-C."""
+def serving(
+    target: str,
+    *options: str,
+    url: str,
+    folder: Path = ROOT,
+    prints: Path | None = None,
+    ends_with: int = 0,
+    **variables: str,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run ``amqp-rpc serve`` from its banner's last line on, and stop it with Ctrl-C; what it prints goes to a file."""
     words = [sys.executable, "-m", "amqp_rpc", "serve", target, *options]
-    process = subprocess.Popen(
-        words, env=environment(url), cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    with nullcontext() if prints is None else prints.open("w") as output:
+        process = subprocess.Popen(
+            words, env=environment(url, **variables), cwd=folder, text=True, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
     try:
         said = _Lines(process)
         said.wait_for("Ready.")
         yield process
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0, said.so_far()
+        assert process.wait(PATIENCE) == ends_with, said.so_far()
     finally:
         process.kill()
         process.wait()

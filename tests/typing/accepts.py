@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, assert_type
+from datetime import UTC, datetime
+from typing import Any, Literal, assert_type
 
-from amqp_rpc import AsyncClient, Client, Service, register_error
+from amqp_rpc import AsyncClient, Client, Service, TaskHandle, register_error
 
 service = Service("billing")
 
@@ -43,6 +44,24 @@ def nothing() -> None:
     """Return nothing."""
 
 
+@service.task(queue="thumbnails", retries=3, backoff=(1.0, 60.0), retry_for=(OSError,), time_limit=60)
+def resize(path: str, size: int = 128) -> bytes:
+    """Be work that can wait."""
+    return path.encode() * size
+
+
+@service.task
+async def notify(to: str, *, urgent: bool = False) -> Receipt:
+    """Be such work as a coroutine."""
+    return Receipt(len(to) + urgent)
+
+
+@service.every("1h")
+@service.task
+def clean_up() -> None:
+    """Be due by itself."""
+
+
 @register_error
 class CardDeclined(Exception):
     """An error of its own."""
@@ -56,6 +75,9 @@ class CardDeclined(Exception):
 assert_type(fib(30), int)
 assert_type(charge("card", note="hi"), Receipt)
 as_before: Callable[[int], int] = fib
+assert_type(resize("a.png"), bytes)
+task_as_before: Callable[[str], bytes] = resize
+assert_type(clean_up(), None)
 assert_type(CardDeclined("card").card, str)
 
 
@@ -106,6 +128,45 @@ async def awaited(client: AsyncClient) -> None:
     assert_type(client.map(fib, range(10)), AsyncIterator[int])
     assert_type(client.map("fib", range(10)), AsyncIterator[Any])
     assert_type([n async for n in client.map(fib, range(10))], list[int])
+
+
+def tasks(client: Client) -> None:
+    """Enqueue."""
+    assert_type(client.enqueue(resize, "a.png"), TaskHandle[bytes])
+    assert_type(client.enqueue(resize, "a.png", size=3), TaskHandle[bytes])
+    assert_type(client.enqueue(notify, "ann"), TaskHandle[Receipt])
+    assert_type(client.enqueue(clean_up), TaskHandle[None])
+    assert_type(client.enqueue(resize, "a.png", delay=2.5), TaskHandle[bytes])
+    assert_type(client.enqueue(resize, "a.png", eta=datetime.now(UTC)), TaskHandle[bytes])
+    assert_type(client.enqueue(notify, "ann", urgent=True, expires=60.0, priority=9), TaskHandle[Receipt])
+    assert_type(client.enqueue(notify, "ann", unique_for=60.0, unique_key="ann"), TaskHandle[Receipt])
+    assert_type(client.enqueue(resize, "a.png", queue="others", timeout=5.0), TaskHandle[bytes])
+    assert_type(client.enqueue("resize", "a.png", size=3, queue="thumbnails", delay=1), TaskHandle[Any])
+
+    handle = client.enqueue(resize, "a.png")
+    assert_type(handle.result(), bytes)
+    assert_type(handle.result(timeout=5), bytes)
+    assert_type(handle.id, str)
+    assert_type(handle.ready(), bool)
+    assert_type(handle.state, Literal["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"])
+    assert_type(client.enqueue("resize").result(), Any)
+
+    many = client.enqueue_many(resize, [("a.png",), {"path": "b.png", "size": 3}], priority=5)
+    assert_type(many, list[TaskHandle[Any]])
+    client.enqueue_many("resize", (("a.png", n) for n in range(3)), queue="thumbnails", delay=1.0)
+    assert_type(client.task(handle.id, resize), TaskHandle[Any])
+
+
+async def awaited_tasks(client: AsyncClient) -> None:
+    """Enqueue from asyncio."""
+    handle = await client.enqueue(resize, "a.png", size=3)
+    assert_type(await handle.result(timeout=5), bytes)
+    assert_type(await handle.ready(), bool)
+    assert_type(await (await client.enqueue(notify, "ann")).result(), Receipt)
+    assert_type(await (await client.enqueue(notify, "ann", delay=1.0)).result(), Receipt)
+    assert_type(await (await client.enqueue("resize", "a.png", queue="thumbnails")).result(), Any)
+    many = await client.enqueue_many(resize, [("a.png",), ("b.png",)], delay=1.0)
+    assert_type([await each.result() for each in many], list[Any])
 
 
 def contexts() -> None:

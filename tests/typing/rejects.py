@@ -19,6 +19,18 @@ async def wait(seconds: float, *, note: str = "") -> str:
     return note
 
 
+@service.task(queue="thumbnails")
+def resize(path: str, size: int = 128) -> bytes:
+    """Be work that can wait."""
+    return path.encode() * size
+
+
+@service.task
+async def notify(to: str) -> str:
+    """Be such work as a coroutine."""
+    return to
+
+
 fib("30")  # error: arg-type
 fib(1).upper()  # error: attr-defined
 
@@ -43,6 +55,28 @@ def calls(client: Client) -> None:
     client.call(wait, 1.5).no()  # error: attr-defined
 
 
+def tasks(client: Client) -> None:
+    """So would these."""
+    client.enqueue(resize, 5)  # error: call-overload
+    client.enqueue(resize)  # error: call-overload
+    client.enqueue(resize, "a.png", 3, 4)  # error: call-overload
+    client.enqueue(resize, "a.png", sise=3)  # error: arg-type, call-arg
+    client.enqueue(notify, 5)  # error: call-overload
+    client.enqueue(resize, "a.png", delay="2")  # error: arg-type, call-arg
+    client.enqueue(resize, "a.png", eta=5)  # error: arg-type, call-arg
+    client.enqueue("resize", "a.png", delay="2")  # error: call-overload
+    client.enqueue("resize", "a.png", priority="high")  # error: call-overload
+    client.enqueue(5)  # error: call-overload
+    client.enqueue()  # error: call-overload
+    client.enqueue(resize, "a.png").result().result()  # error: attr-defined
+    client.enqueue(notify, "ann").result().no()  # error: attr-defined
+    client.enqueue(resize, "a.png").result(5)  # error: call-arg
+    client.enqueue_many(resize, [5])  # error: list-item
+    client.enqueue_many(resize, "a.png")  # error: arg-type
+    client.enqueue_many(resize, [("a.png",)], unique_for=5.0)  # error: call-arg
+    client.task(5)  # error: arg-type
+
+
 def maps(client: Client) -> None:
     """So would these."""
     client.map(fib, 30)  # error: call-overload
@@ -57,6 +91,10 @@ async def awaited(client: AsyncClient) -> None:
     await client.call(fib, 30, timeout="2")  # error: call-arg, arg-type
     (await client.call(wait, 1.5)).no()  # error: attr-defined
     client.submit(wait)  # error: call-overload
+    await client.enqueue(resize, 5)  # error: call-overload
+    await client.enqueue(notify, "ann", delay="2")  # error: call-arg
+    (await (await client.enqueue(notify, "ann")).result()).no()  # error: attr-defined
+    await client.enqueue_many(resize, [5])  # error: list-item
 
 
 Client(timeout="5")  # error: arg-type
@@ -65,4 +103,9 @@ Client(retries=3)  # error: call-arg
 Service(5)  # error: arg-type
 service.rpc(5)  # error: call-overload
 service.rpc(idempotent="yes")  # error: call-overload
+service.task(5)  # error: call-overload
+service.task(retries="5")  # error: call-overload
+service.task(queue_type="mirrored")  # error: call-overload
+service.task(backoff=3.0)  # error: call-overload
+service.task(retry_for=(5,))  # error: arg-type
 register_error(int)  # error: type-var

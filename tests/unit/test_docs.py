@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_every_python_snippet_of_the_readme_is_an_examples_code() -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/tasks.md"])
+def test_every_python_snippet_is_an_examples_code(document: str) -> None:
     sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(snippets) >= 2
     for snippet in snippets:
         assert any(snippet in source for source in sources), snippet

@@ -27,6 +27,9 @@ def test_a_stranger_catches_it_by_the_builtin(error, builtin):
     [
         (errors.ConfigurationError, False),
         (errors.NotConnected, False),
+        (errors.ConnectionLost, True),
+        (errors.PublishRefused, False),
+        (errors.AlreadyQueued, False),
         (errors.Unroutable, False),
         (errors.NoServer, False),
         (errors.FunctionNotFound, False),

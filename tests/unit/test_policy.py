@@ -41,3 +41,13 @@ def test_a_policy_that_can_t_be_is_refused(options):
 
 def test_one_number_is_the_first_delay():
     assert Policy("q", backoff=(3.0, 3.0)).delay(4, chance=0.5) == 3.0
+
+
+@pytest.mark.parametrize("name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "x.dead", "x" * 200, "\ud800", None])
+def test_a_queue_s_name_that_means_something_else_or_can_t_be_sent_is_refused(name):
+    with pytest.raises(ConfigurationError, match="can't name a task queue"):
+        Policy(name)
+
+
+def test_a_queue_s_name_may_have_199_bytes():
+    assert Policy("x" * 199).queue == "x" * 199

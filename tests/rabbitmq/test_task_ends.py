@@ -1,0 +1,222 @@
+"""What `enqueue` says when the broker does not answer it, and what becomes of the tasks of a worker that ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from amqp_rpc import AlreadyQueued, Client, ConnectionLost, NotConnected, PublishRefused, Server, Service, context
+from amqp_rpc.broker.node import Node
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.outbox import Publication
+from tests.programs import serving
+from tests.rabbitmq.conftest import Raw
+from tests.rabbitmq.test_task_faults import lines
+from tests.rabbitmq.test_tasks import declare_dead
+from tests.waiting import until
+
+NewNode = Callable[..., Node]
+TASKS = ("tests.served", "--queues", "tserved_limited")
+
+
+@pytest.fixture
+def queue(raw: Raw) -> str:
+    name = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, name)
+    return name
+
+
+@contextmanager
+def frozen(node: Node) -> Iterator[None]:
+    """A broker that neither reads nor answers; its connections stay."""
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+
+
+def words(path: Path) -> list[str]:
+    return [word for word, _ in lines(path)]
+
+
+def test_without_a_broker_enqueue_says_so_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with Client(f"amqp://127.0.0.1:{free.getsockname()[1]}", timeout=20) as client:
+            with pytest.raises(NotConnected, match="connection refused") as caught:
+                client.enqueue("resize")
+            assert not caught.value.may_have_run
+
+
+@pytest.mark.node
+def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(new_node: NewNode) -> None:
+    node = new_node()
+    service = Service()
+    ran: list[int] = []
+
+    @service.task(queue="tfrozen")
+    def work(n: int) -> None:
+        ran.append(n)
+
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url):
+        client.enqueue(work, 1)
+        with frozen(node), pytest.raises(ConnectionLost, match="Enqueue it again only if it may run twice") as caught:
+            client.enqueue(work, 2, timeout=0.5)
+        assert caught.value.may_have_run
+        # It did: what was on its way arrived when the broker went on.
+        until(lambda: ran == [1, 2])
+        client.enqueue(work, 3).result(timeout=30)
+
+
+@pytest.mark.node
+def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
+    new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = new_node()
+    service = Service()
+    ran: list[int] = []
+
+    @service.task(queue="tkey")
+    def work(n: int) -> None:
+        ran.append(n)
+
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url):
+        client.enqueue(work, 1)
+        confirmed = client._caller.confirmed
+
+        def then_frozen(publication: Publication) -> None:
+            confirmed(publication)
+            # That was the key's.
+            os.kill(node.pid, signal.SIGSTOP)
+
+        monkeypatch.setattr(client._caller, "confirmed", then_frozen)
+        try:
+            with pytest.raises(ConnectionLost):
+                client.enqueue(work, 2, unique_for=600.0, timeout=0.5)
+        finally:
+            monkeypatch.undo()
+            os.kill(node.pid, signal.SIGCONT)
+        until(lambda: ran == [1, 2])
+        with pytest.raises(AlreadyQueued):
+            client.enqueue(work, 2, unique_for=600.0)
+
+
+@pytest.mark.node
+def test_under_a_memory_alarm_enqueue_is_refused_at_its_timeout_and_accepted_when_it_is_over(
+    new_node: NewNode,
+) -> None:
+    node = new_node()
+    service = Service()
+    ran: list[int] = []
+
+    @service.task(queue="tblocked")
+    def work(n: int) -> None:
+        ran.append(n)
+
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url):
+        client.enqueue(work, 1)
+        node.ctl("set_vm_memory_high_watermark", "0.0000001")
+        # The broker says that it takes nothing only when it is sent something.
+        with pytest.raises(ConnectionLost, match="may have it"):
+            client.enqueue(work, 2, timeout=0.5)
+        with pytest.raises(PublishRefused, match=r"takes no messages \(.*memory.*It will not run") as caught:
+            client.enqueue(work, 3, timeout=0.5)
+        assert not caught.value.may_have_run
+        accepted = threading.Thread(target=lambda: client.enqueue(work, 4))
+        accepted.start()
+        node.ctl("set_vm_memory_high_watermark", "0.4")
+        accepted.join(60)
+        until(lambda: set(ran) == {1, 2, 4})
+
+
+def test_tasks_that_wait_in_a_worker_that_is_killed_are_done_by_another_one(
+    url: str, client: Client, tmp_path: Path
+) -> None:
+    path, gate = tmp_path / "ran", tmp_path / "gate"
+    gate.touch()
+    with serving(*TASKS, "--threads", "1", "--prefetch", "5", url=url) as first:
+        first_task = client.enqueue("note_until", str(path), str(gate), queue="tserved_limited")
+        until(lambda: words(path) == ["began"])
+        waiting = [client.enqueue("note_until", str(path), "", queue="tserved_limited") for _ in range(4)]
+        # All are in its hands: none is left to be taken.
+        until(lambda: (state := client.queue_states(["tserved_limited"])["tserved_limited"]) and not state.messages)
+        first.send(signal.SIGKILL)
+        gate.unlink()
+        with serving(*TASKS, url=url) as second:
+            assert [handle.result(timeout=30) for handle in [first_task, *waiting]] == [second.pid] * 5
+    # The one that had begun has begun twice; nothing else has.
+    assert (words(path).count("began"), words(path).count("ended")) == (6, 5)
+
+
+def test_a_worker_that_is_told_to_stop_finishes_the_tasks_in_hand_and_takes_no_more(
+    client: Client, serve: Callable[..., Server], raw: Raw, queue: str
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def worker(name: str) -> Service:
+        service = Service(name)
+
+        @service.task(queue=queue)
+        def work(wait: bool) -> str:
+            if wait:
+                begun.set()
+                assert go_on.wait(30)
+            return name
+
+        return service
+
+    server = serve(worker("first"), threads=1)
+    in_hand = client.enqueue("work", True, queue=queue)
+    assert begun.wait(20)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    until(lambda: server._consumers.ended)
+    later = client.enqueue("work", False, queue=queue)
+    go_on.set()
+    stopping.join(30)
+    assert in_hand.result(timeout=20) == "first"
+    assert later.state == "PENDING"
+    serve(worker("second"))
+    assert later.result(timeout=20) == "second"
+    until(lambda: raw.count(queue) == 0)
+
+
+def test_what_is_not_done_when_the_drain_is_over_is_done_by_another_worker(
+    url: str, client: Client, tmp_path: Path
+) -> None:
+    path, gate = tmp_path / "ran", tmp_path / "gate"
+    gate.touch()
+    with serving(*TASKS, "--drain-timeout", "0.1", url=url) as server:
+        handle = client.enqueue("note_until", str(path), str(gate), queue="tserved_limited")
+        until(lambda: words(path) == ["began"])
+        assert server.end() == Exit.DRAIN_TIMEOUT
+        gate.unlink()
+    with serving(*TASKS, url=url) as other:
+        assert handle.result(timeout=30) == other.pid
+    assert words(path).count("ended") == 1
+
+
+def test_a_handler_can_ask_whether_a_worker_has_died_with_its_task_before(
+    serve: Callable[..., Server], service: Service, raw: Raw, queue: str
+) -> None:
+    seen: list[bool] = []
+
+    @service.task(queue=queue)
+    def work(_number: int) -> None:
+        seen.append(context().redelivered)
+
+    serve(service)
+    raw.send(queue, b"1")
+    until(lambda: seen == [False])
+    # As a worker puts it back, when the broker does not count.
+    raw.send(queue, b"2", headers={"crashes": 1})
+    until(lambda: seen == [False, True])
