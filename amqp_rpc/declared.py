@@ -102,15 +102,17 @@ class Declared:
             if self._waiting:
                 self._next()
 
-        # A channel that is closed meanwhile ends it between two steps.
-        _run(self._steps(channel, message, arguments), done, going=lambda: channel.is_open)
+        # A channel, or a connection, that is closed meanwhile ends it between two steps.
+        steps = self._steps(channel, message, arguments)
+        _run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
 
     def _open(self) -> None:
         def opened(channel: Channel) -> None:
             self._opening, self._channel = False, channel
             self._next()
 
-        if not self._opening:
+        # One that is being closed opens no more.
+        if not self._opening and self._connection.is_open:
             self._opening = True
             self._connection.open_channel(opened, self._closed)
 

@@ -237,7 +237,9 @@ class Replies:
         if code == _PRECONDITION_FAILED and what not in self._found:
             # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
             self._found.add(what)
-            logger.warning("Queue %s is used as it was declared by somebody else: %s", what, error)
+            # A queue of tasks is declared by its consumer as well, which then ends the start, and says why.
+            if what not in self._prepared:
+                logger.warning("Queue %s is used as it was declared by somebody else: %s", what, error)
             self._keep_again(queue)
             return
         logger.error("Messages for %s are not taken: %s; trying again in %.0f s", queue, error, _AWAY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties
@@ -40,10 +42,13 @@ class NotedChannel:
 class NotedConnection:
     """Opens a channel, and then others on which whatever is asked for is there."""
 
+    is_open = True
+
     def __init__(self, channel: NotedChannel) -> None:
         self._channels = [channel]
 
     def open_channel(self, then: Callable[[NotedChannel], object], _on_closed: object) -> None:
+        assert self.is_open
         then(self._channels.pop() if self._channels else NotedChannel())
 
 
@@ -71,3 +76,20 @@ def test_what_waits_for_another_queue_goes_out_when_that_one_is_there() -> None:
     assert (sent, channel.queues) == (["a", "a"], ["a", "b"])
     channel.answers.pop()(None)
     assert (sent, channel.queues) == (["a", "a", "b", "a", "b"], ["a", "b"])
+
+
+def test_nothing_more_is_asked_for_when_the_connection_is_being_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = NotedChannel()
+    connection = NotedConnection(channel)
+    declared = Declared(cast("Connection", connection), lambda *_: None)
+
+    def closing(_probe: NotedChannel, _exchange: str, then: Callable[[], object]) -> None:
+        # The channels of a connection that says good-bye are open until it was answered.
+        connection.is_open = False
+        then()
+
+    monkeypatch.setattr(NotedChannel, "inspect_exchange", closing)
+    declared.declare(Message("q", Properties(), b""), {}, lambda: None)
+    declared.declare(Message("other", Properties(), b""), {}, lambda: None)
+    Declared(cast("Connection", connection), lambda *_: None).declare(Message("q", Properties(), b""), {}, lambda: None)
+    assert channel.queues == []
