@@ -278,7 +278,8 @@ class Service:
                 )
             begins = (name or task.name) if self.name is None else f"{self.name}.{name or task.name}"
             try:
-                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs)
+                priority = task.task.priority if task.task is not None else None
+                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs, priority=priority)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"{task.signature.where}: @service.{kind} of {task.name}(): {error}"
