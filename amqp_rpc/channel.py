@@ -186,17 +186,26 @@ class Channel:
         return True
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:
-        """Send a message to its queue, at once or through the levels of delay."""
+        """Send a message to its queue, at once or through the levels of delay.
+
+        Raises:
+            Exception: It can't be written: its properties are too large, or one of them is nothing that AMQP has.
+                Nothing of it was sent then.
+        """
         if not self.is_open:
             return False
-        self._published += 1
         pieces = self._publisher.publish(message, mandatory=mandatory)
         if pieces is None:
             exchange, key = frames.address(message)
-            self._raw.basic_publish(exchange, key, message.body, self._to_raw(message.properties), mandatory)
+            properties = self._to_raw(message.properties)
+            # Two octets of these are the flags.
+            self._publisher.check(sum(map(len, properties.encode())) - 2)
+            self._raw.basic_publish(exchange, key, message.body, properties, mandatory)
         else:
             for piece in pieces:
                 self._write(piece)
+        # What could not be written is not counted: the broker counts what it gets, and confirms by that number.
+        self._published += 1
         return True
 
     def publish_confirmed(self, message: Message, then: Callable[[bool], object], *, mandatory: bool = False) -> bool:

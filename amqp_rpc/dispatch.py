@@ -268,7 +268,7 @@ def _ran(error: AmqpRpcError) -> dict[str, Any]:
 def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, from the handler on: the frame that called it says nothing."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
-    return "".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:]
+    return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
 
 
 def _reply_type(request: Request) -> str:
