@@ -14,7 +14,7 @@ from typing import Any
 from amqp_rpc.codec import text_of
 from amqp_rpc.context import handling
 from amqp_rpc.delays import LONGEST_DELAY, units
-from amqp_rpc.dispatch import PLAIN, Dispatcher, traceback_of
+from amqp_rpc.dispatch import PLAIN, Dispatcher, ran, traceback_of
 from amqp_rpc.envelope import (
     APPLICATION,
     RESULT,
@@ -26,7 +26,7 @@ from amqp_rpc.envelope import (
     retry_properties,
     without_broker_headers,
 )
-from amqp_rpc.errors import AmqpRpcError, Expired, MaybeExecuted, Reject, Retry, Undecodable
+from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer
 from amqp_rpc.policy import Policy
@@ -103,11 +103,19 @@ class TaskDispatcher(Dispatcher):
         return TaskJob(self, request, properties, function, args, kwargs)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
-        """Return what becomes of a task that has run."""
+        """Return what becomes of a task that has run; it has failed where its result is wanted, and can't be sent."""
+        reply = None
+        if self._records or request.reply_to is not None:
+            try:
+                reply = self._result(request, function, result)
+            except CodecError as error:
+                logger.warning(
+                    "Task %s() [%s] failed after %.3f s: %s", function.name, request.message_id, seconds, error
+                )
+                refused = Answer(self._error(request, ran(error)), None, "raised")
+                return self._recorded(request, function, refused, seconds=seconds, error=f"{error}")
         logger.info("Task %s() [%s] succeeded in %.3f s", function.name, request.message_id, seconds)
-        if not self._records:
-            return self.returned(request, function, result)
-        return self._recorded(request, function, self._told(request, function, result), seconds=seconds)
+        return self._recorded(request, function, Answer(reply, None, "result"), seconds=seconds)
 
     def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
         """Return what becomes of a task that has succeeded before, by the store's word: it is not run again."""
