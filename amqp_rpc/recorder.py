@@ -75,6 +75,11 @@ class Recorder:
             self._begun.end(answer.record.id)
             self._write(answer.record)
 
+    def leave(self, answer: Answer) -> None:
+        """Record nothing more of a task that another worker has by now."""
+        if answer.record is not None:
+            self._begun.end(answer.record.id)
+
     async def record_async(self, answer: Answer | None) -> None:
         """Do as `record`, on a thread of its own."""
         if answer is not None and answer.record is not None:

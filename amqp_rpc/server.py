@@ -325,8 +325,7 @@ class Server:
         try:
             todo = self._recorder.accept(self._dispatchers[queue], delivery)
             answer = todo if isinstance(todo, Answer) else self._limited(queue, delivery, todo).run()
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
+            self._finish(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -336,8 +335,9 @@ class Server:
         try:
             todo = await self._recorder.accept_async(self._dispatchers[queue], delivery)
             answer = todo if isinstance(todo, Answer) else await self._limited(queue, delivery, todo).run_async()
-            await self._recorder.record_async(answer)
-            self._settle(queue, delivery, answer)
+            if not self._is_another_s(delivery, answer):
+                await self._recorder.record_async(answer)
+                self._settle(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -350,9 +350,7 @@ class Server:
         if self._taken_back(delivery):
             return
         try:
-            answer = overrun()
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
+            self._finish(queue, delivery, overrun())
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -381,6 +379,27 @@ class Server:
             return False
         self._connection.post(self._acknowledge, [delivery])
         return True
+
+    def _is_another_s(self, delivery: Delivery, answer: Answer | None) -> bool:
+        """Return whether what becomes of a delivery is another server's to say: its channel is lost, and it failed.
+
+        Else what failed here would be there twice, and called a failure, while it runs there. What is done is done:
+        that is recorded, and its reply sent. A loss that comes after this look is seen by `Replies` before it
+        publishes; then the failure is recorded all the same, until the other server records what it comes to.
+        """
+        if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
+            return False
+        self._recorder.leave(answer)
+        logger.warning(
+            "Message [%s] failed here after its connection was lost: another server has it, and nothing is said of it",
+            delivery.properties.message_id,
+        )
+        return True
+
+    def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
+        if not self._is_another_s(delivery, answer):
+            self._recorder.record(answer)
+            self._settle(queue, delivery, answer)
 
     def _settle(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
         if answer is None:
