@@ -6,6 +6,7 @@ see `leadership`. It is longer than others, since what begins, drains and ends t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import Self, TypeVar
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.clocks import Clocks
+from amqp_rpc.codec import text_of
 from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
@@ -48,7 +50,7 @@ from amqp_rpc.settings import (
 )
 from amqp_rpc.sharing import Sharing
 from amqp_rpc.store import open_store
-from amqp_rpc.task_dispatch import TaskJob, dispatchers
+from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob, dispatchers
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 
@@ -200,6 +202,10 @@ class Server:
         self._stopping = threading.Event()
         self._drained = threading.Event()
         self._failure: AmqpRpcError | None = None
+        #: Held while all is closed: who stops it meanwhile waits, and finds it closed.
+        self._closing = threading.Lock()
+        self._closed = False
+        self._finished = True
         # From here on: the owner's alone.
         self._not_ready = {"replies", *self._dispatchers, *self.schedules}
         self._consumers = Consumers(
@@ -255,6 +261,8 @@ class Server:
     def stop(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> bool:
         """Take no more calls, finish those that were delivered, acknowledge and close. Heartbeats go on meanwhile.
 
+        Once it is stopped this does nothing more.
+
         Args:
             drain_timeout: Seconds to wait for running handlers (30.0). What is not done by then is given back to the
                 broker.
@@ -265,9 +273,9 @@ class Server:
         if not self._stopping.is_set():
             self._stopping.set()
             self._connection.post(self._drain)
-        drained = self._drained.wait(drain_timeout) if self._connection.alive else True
+        self._finished = self._drained.wait(drain_timeout) if self._connection.alive else self._finished
         self._close()
-        return drained
+        return self._finished
 
     def __enter__(self) -> Self:
         self.start()
@@ -339,7 +347,8 @@ class Server:
                 await self._recorder.record_async(answer)
                 self._settle(queue, delivery, answer)
         except Exception as error:
-            self._unanswered(queue, delivery, error)
+            # It may write to the store.
+            await asyncio.to_thread(self._unanswered, queue, delivery, error)
 
     def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
         if isinstance(todo, TaskJob) and todo.limit is not None:
@@ -370,8 +379,16 @@ class Server:
 
     def _unanswered(self, queue: str, delivery: Delivery, error: Exception) -> None:
         """Settle a delivery that met a defect of ours: left alone it would take a place of the prefetch for good."""
-        logger.error("A call could not be answered", exc_info=error)
-        self._replies.dead_letter(queue, delivery, f"it could not be answered: {error!r}")
+        logger.error("A message of %s could not be answered", queue, exc_info=error)
+        dispatcher = self._dispatchers[queue]
+        if isinstance(dispatcher, TaskDispatcher):
+            try:
+                self._finish(queue, delivery, dispatcher.unanswered(delivery.properties, delivery.body, error))
+            except Exception:
+                logger.exception("What became of it could not be said")
+            else:
+                return
+        self._replies.dead_letter(queue, delivery, f"it could not be answered: {text_of(repr(error))}")
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server while it waited here for a handler."""
@@ -462,6 +479,12 @@ class Server:
 
     def _close(self) -> None:
         self._stopping.set()
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._close_all()
+
+    def _close_all(self) -> None:
         self._clocks.close(_CLOSE_TIMEOUT)
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)

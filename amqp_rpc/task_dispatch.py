@@ -164,6 +164,18 @@ class TaskDispatcher(Dispatcher):
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
+    def unanswered(self, properties: Properties, body: bytes, error: Exception) -> Answer:
+        """Return the end of a task that met a defect of ours, before it ran or after.
+
+        Args:
+            properties: The delivery's, as they came.
+            body: The delivery's.
+            error: What the defect raised.
+        """
+        request = Request.read(properties, body, redelivered=False)
+        reason = f"it could not be answered, and may have run: {text_of(repr(error))}"
+        return self._dead(request, reason, "failed", error=MaybeExecuted(reason))
+
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
         counted = _delivery_count(properties)
