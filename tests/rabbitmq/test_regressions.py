@@ -144,6 +144,23 @@ def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: 
         assert [stop.result(timeout=20) for stop in stops] == [False] * 3
 
 
+@pytest.mark.node
+def test_a_server_that_is_stopped_while_it_declares_is_quiet(
+    new_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service()
+
+    @service.task(queue="tquiet")
+    def work() -> None:
+        """Nothing to do."""
+
+    node = new_node()
+    # The levels of delay are declared one after another, a hundred steps.
+    with Server(service, url=node.url):
+        pass
+    assert [record for record in caplog.records if record.name.startswith("amqp_rpc")] == []
+
+
 def test_a_callback_may_call(client: Client, serve: Serve) -> None:
     serve(fib.service)
     results: list[int] = []
