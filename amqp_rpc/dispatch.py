@@ -27,7 +27,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.merging import default_function
-from amqp_rpc.service import Function
+from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.jobs import Answer, Chunk, Job
 from amqp_rpc.records import Record, Store
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties, copied, lighter, without_broker_headers
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.owner import Owner
+from amqp_rpc.redelivery import about_to_be_dropped
 from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
 from amqp_rpc.transport import Delivery
@@ -35,8 +36,6 @@ _MOST_REFUSALS = 5
 _AWAY = 2.0
 #: Characters of the reason of a dead letter; all headers have to fit into one frame.
 _LONGEST_REASON = 1000
-#: From 4.0 on a quorum queue drops what it got back 20 times: https://www.rabbitmq.com/docs/quorum-queues
-_DELIVERY_COUNT, _ABOUT_TO_BE_DROPPED = "x-delivery-count", 15
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
@@ -348,8 +347,5 @@ def _is_another_s(delivery: Delivery) -> bool:
     What remains: a loss that this process has not heard of yet, or that comes before the acknowledgement. Then the
     message and its original are both there, as after a crash in between.
     """
-    if delivery.channel.is_open:
-        return False
     # What nobody could get rid of for so long is rather there twice than never.
-    counted = (delivery.properties.headers or {}).get(_DELIVERY_COUNT)
-    return not (isinstance(counted, int) and counted >= _ABOUT_TO_BE_DROPPED)
+    return not (delivery.channel.is_open or about_to_be_dropped(delivery.properties))

@@ -32,9 +32,10 @@ from amqp_rpc.merging import chosen, merge, merge_schedules, merge_tasks, queue_
 from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.recorder import Recorder
+from amqp_rpc.registration import Function
 from amqp_rpc.replies import Replies
 from amqp_rpc.schedules import Schedule
-from amqp_rpc.service import Function, Service
+from amqp_rpc.service import Service
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -50,7 +51,8 @@ from amqp_rpc.settings import (
 )
 from amqp_rpc.sharing import Sharing
 from amqp_rpc.store import open_store
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob, dispatchers
+from amqp_rpc.task_dispatch import TaskDispatcher, dispatchers
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 

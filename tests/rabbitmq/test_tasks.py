@@ -15,7 +15,8 @@ from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Ser
 from amqp_rpc.channel import Channel
 from amqp_rpc.envelope import Message, task_properties
 from amqp_rpc.jobs import Answer
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.topology import dead_letter_arguments, task_arguments
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until

@@ -10,7 +10,8 @@ import pytest
 from amqp_rpc import Service
 from amqp_rpc.envelope import ERROR, task_properties
 from amqp_rpc.jobs import Answer
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
 
 
 def run(result: Any, *, records: bool, reply_to: str | None) -> Answer:
