@@ -61,7 +61,8 @@ class Channel:
         arguments: dict[str, Any] | None = None,
     ) -> None:
         """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
-        self._raw.queue_declare(
+        self._ask(
+            self._raw.queue_declare,
             queue,
             durable=not exclusive,
             exclusive=exclusive,
@@ -71,28 +72,37 @@ class Channel:
 
     def declare_exchange(self, exchange: str, then: Callable[[], object], *, kind: str = "topic") -> None:
         """Declare a durable exchange."""
-        self._raw.exchange_declare(exchange, exchange_type=kind, durable=True, callback=_guarded(lambda _frame: then()))
+        self._ask(
+            self._raw.exchange_declare,
+            exchange,
+            exchange_type=kind,
+            durable=True,
+            callback=_guarded(lambda _frame: then()),
+        )
 
     def bind(self, queue: str, exchange: str, key: str, then: Callable[[], object]) -> None:
         """Have an exchange's messages with matching keys routed to a queue."""
-        self._raw.queue_bind(queue, exchange, key, callback=_guarded(lambda _frame: then()))
+        self._ask(self._raw.queue_bind, queue, exchange, key, callback=_guarded(lambda _frame: then()))
 
     def bind_exchange(self, destination: str, source: str, key: str, then: Callable[[], object]) -> None:
         """Have an exchange's messages with matching keys routed to another exchange."""
-        self._raw.exchange_bind(destination, source, key, callback=_guarded(lambda _frame: then()))
+        self._ask(self._raw.exchange_bind, destination, source, key, callback=_guarded(lambda _frame: then()))
 
     def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
         """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
-        self._raw.queue_declare(queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame))))
+        self._ask(
+            self._raw.queue_declare, queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame)))
+        )
 
     def inspect_exchange(self, exchange: str, then: Callable[[], object]) -> None:
         """Ask for an exchange; when there is no such one, the broker closes the channel with 404."""
-        self._raw.exchange_declare(exchange, passive=True, callback=_guarded(lambda _frame: then()))
+        self._ask(self._raw.exchange_declare, exchange, passive=True, callback=_guarded(lambda _frame: then()))
 
     def get(self, queue: str, then: Callable[[Delivery | None], object]) -> None:
         """Take one message; call back with it, or with None where the queue is empty."""
         got: list[Delivery] = []
-        self._raw.basic_get(
+        self._ask(
+            self._raw.basic_get,
             queue,
             callback=_guarded(
                 lambda _raw, method, properties, body: got.append(
@@ -123,7 +133,9 @@ class Channel:
 
     def delete(self, queue: str, then: Callable[[], object]) -> None:
         """Delete a queue that is empty and has no consumer; with one, or with messages, the channel is closed (406)."""
-        self._raw.queue_delete(queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then()))
+        self._ask(
+            self._raw.queue_delete, queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then())
+        )
 
     def purge(self, queue: str) -> None:
         """Empty a queue."""
@@ -132,7 +144,7 @@ class Channel:
 
     def prefetch(self, count: int) -> None:
         """Limit the deliveries of each later consumer that are not acknowledged yet."""
-        self._raw.basic_qos(prefetch_count=count)
+        self._ask(self._raw.basic_qos, prefetch_count=count)
 
     def consume(
         self,
@@ -171,9 +183,10 @@ class Channel:
         if on_cancelled is not None:
             self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
         then_raw = _guarded(lambda _frame: then())
-        tag = str(self._raw.basic_consume(queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw))
-        self._deliveries.enter(self._number, tag, deliver)
-        return tag
+        tag = self._ask(self._raw.basic_consume, queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw)
+        if tag is not None:
+            self._deliveries.enter(self._number, tag, deliver)
+        return tag or ""
 
     def cancel(self, tag: str, then: Callable[[], object]) -> bool:
         """End a consumer; deliveries that were made stay to be acknowledged."""
@@ -186,17 +199,28 @@ class Channel:
         return True
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:
-        """Send a message to its queue, at once or through the levels of delay."""
+        """Send a message to its queue, at once or through the levels of delay.
+
+        Raises:
+            Exception: It can't be written: its properties are too large, or one of them is nothing that AMQP has.
+                Nothing of it was sent then.
+        """
         if not self.is_open:
             return False
-        self._published += 1
         pieces = self._publisher.publish(message, mandatory=mandatory)
         if pieces is None:
+            if not self._raw.is_open:
+                return False
             exchange, key = frames.address(message)
-            self._raw.basic_publish(exchange, key, message.body, self._to_raw(message.properties), mandatory)
+            properties = self._to_raw(message.properties)
+            # Two octets of these are the flags.
+            self._publisher.check(sum(map(len, properties.encode())) - 2)
+            self._raw.basic_publish(exchange, key, message.body, properties, mandatory)
         else:
             for piece in pieces:
                 self._write(piece)
+        # What could not be written is not counted: the broker counts what it gets, and confirms by that number.
+        self._published += 1
         return True
 
     def publish_confirmed(self, message: Message, then: Callable[[bool], object], *, mandatory: bool = False) -> bool:
@@ -212,7 +236,7 @@ class Channel:
         self._confirms = True
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
-        self._raw.confirm_delivery(lambda _frame: None, callback=_guarded(lambda _frame: then()))
+        self._ask(self._raw.confirm_delivery, lambda _frame: None, callback=_guarded(lambda _frame: then()))
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that no queue took."""
@@ -236,6 +260,10 @@ class Channel:
             # It is closing already where its whole connection is.
             if self._raw.is_open:
                 self._raw.close()
+
+    def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        # It may be closing with its connection while one answer after another comes in: pika would raise then.
+        return method(*args, **options) if self._raw.is_open else None
 
     def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
         # Publishing order is dictionary order: "multiple" ends a leading run of it.

@@ -23,7 +23,7 @@ from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
 from amqp_rpc.operating import Operating
 from amqp_rpc.producer import Producer
-from amqp_rpc.service import Function, registered
+from amqp_rpc.registration import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,

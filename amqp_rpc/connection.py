@@ -138,14 +138,15 @@ class Connection:
     def open_channel(
         self, then: Callable[[Channel], object], on_closed: Callable[[Channel, BrokerError, int], object]
     ) -> None:
-        """Open a channel; the owner's.
+        """Open a channel; the owner's. Where the connection is not open any more this does nothing.
 
         Args:
             then: Called with the channel once it is open.
             on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
                 called when the whole connection is lost: the listener hears of that.
         """
-        assert self._pika is not None
+        if self._pika is None or not self._pika.is_open:
+            return
         stream, frame_max = self._stream, self._pika.params.frame_max
         assert stream is not None
 

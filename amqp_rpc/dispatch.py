@@ -27,7 +27,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.merging import default_function
-from amqp_rpc.service import Function
+from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 logger = logging.getLogger(__name__)
@@ -124,12 +124,22 @@ class Dispatcher:
 
     def _told(self, request: Request, function: Function, result: Any) -> Answer:
         try:
+            return Answer(self._result(request, function, result), None, "result")
+        except CodecError as refusal:
+            logger.warning("%s", refusal)
+            return Answer(self._error(request, ran(refusal)), None, "raised")
+
+    def _result(self, request: Request, function: Function, result: Any) -> Message:
+        """Return the reply with a result.
+
+        Raises:
+            CodecError: It can't be sent; the text says that the function ran.
+        """
+        try:
             body = codec.encode(result, _reply_type(request), limit=self._limit)
         except CodecError as error:
-            logger.warning("The result of %s() was not sent: %s", function.name, error)
-            refusal = type(error)(f"{function.name}() ran, and its result was not sent: {error}")
-            return Answer(self._error(request, _ran(refusal)), None, "raised")
-        return Answer(self._reply(request, RESULT, body), None, "result")
+            raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
+        return self._reply(request, RESULT, body)
 
     def raised(self, request: Request, function: Function, error: BaseException) -> Answer:
         """Return the answer for what a handler raised."""
@@ -162,14 +172,14 @@ class Dispatcher:
                 body = codec.encode(sendable, content_type, limit=self._limit)
             except CodecError as error:
                 refusal = type(error)(f"{len(outcomes)} calls of {function.name}() ran; together, {error}")
-                return Answer(self._error(request, _ran(refusal)), None, "raised")
+                return Answer(self._error(request, ran(refusal)), None, "raised")
         return Answer(self._reply(request, RESULTS, body), None, "result")
 
     def _sendable(self, function: Function, outcome: Outcome, content_type: str) -> Outcome:
         try:
             codec.encode([outcome], content_type, limit=self._limit)
         except CodecError as error:
-            return (False, _ran(type(error)(f"{function.name}() ran, and its result was not sent: {error}")))
+            return (False, ran(type(error)(f"{function.name}() ran, and its result was not sent: {error}")))
         return outcome
 
     def _again(self, request: Request, function: Function, properties: Properties) -> Answer:
@@ -260,7 +270,7 @@ class Dispatcher:
         return Message(request.reply_to or "", properties, body)
 
 
-def _ran(error: AmqpRpcError) -> dict[str, Any]:
+def ran(error: AmqpRpcError) -> dict[str, Any]:
     """Return the map of a verdict on a call that ran."""
     return {**describe_verdict(error), "data": {"ran": True}}
 
@@ -268,7 +278,7 @@ def _ran(error: AmqpRpcError) -> dict[str, Any]:
 def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, from the handler on: the frame that called it says nothing."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
-    return "".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:]
+    return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
 
 
 def _reply_type(request: Request) -> str:

@@ -14,7 +14,7 @@ from amqp_rpc.envelope import Message, Properties, task_properties
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.outbox import Publication
 from amqp_rpc.policy import check_priority, check_task_queue
-from amqp_rpc.service import Function, registered_task
+from amqp_rpc.registration import Function, registered_task
 from amqp_rpc.settings import positive
 
 #: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.

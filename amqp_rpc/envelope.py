@@ -6,10 +6,11 @@ The names and their meaning are the wire format of the README's "Wire format" pa
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from amqp_rpc.codec import MSGPACK, base_type
+from amqp_rpc.codec import MSGPACK, base_type, text_of
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 #: What ``type`` says of a reply.
@@ -26,6 +27,14 @@ PROBE: Final = "amqp_rpc.probe"
 
 #: The token that is the clock of a service's schedules.
 CLOCK: Final = "amqp_rpc.clock"
+
+#: Headers that tell more of a message, by which nothing is decided.
+_TELLING = ("traceback", "error", "history")
+#: Those of ours without which a message would be another one, and the characters that each keeps of a text.
+_OURS = (
+    "attempt", "crashes", "deadline", "idempotent", "chunk", "schedule", "tick", "queue", "reason", "died",
+)  # fmt: skip
+_LONGEST_TEXT = 300
 
 
 @dataclass(slots=True)
@@ -228,6 +237,20 @@ def without_broker_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
     With an x-death among them the broker would take what is published again for a message that goes in circles.
     """
     return {name: value for name, value in (headers or {}).items() if not str(name).startswith("x-")}
+
+
+def lighter(message: Message) -> Iterator[Message]:
+    """Yield a message with fewer headers, and then fewer still: for one whose headers AMQP can't carry.
+
+    First without those that only tell more of it, then with those of ours alone that something depends on.
+    """
+    headers = message.properties.headers or {}
+    needed = {name: headers[name] for name in _OURS if isinstance(headers.get(name), str | int | float)}
+    for kept in (
+        {name: value for name, value in headers.items() if name not in _TELLING},
+        {n: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for n, value in needed.items()},
+    ):
+        yield replace(message, properties=copied(message.properties, headers=kept))
 
 
 def _count(value: object, default: int) -> int:

@@ -14,11 +14,14 @@ from typing import Any
 from amqp_rpc import topology
 from amqp_rpc.delays import delayed_key, highest_level
 from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import MessageTooLarge
 
 METHOD, HEADER, BODY = 1, 2, 3
 _END = b"\xce"
 #: Octets around a payload: type, channel and size before it, the end mark after it.
 OVERHEAD = 8
+#: Octets of a header frame before its properties: class, weight, body size and flags.
+_BEFORE_PROPERTIES = 14
 
 _BASIC = 60
 
@@ -59,7 +62,11 @@ class Publisher:
         self._methods: dict[tuple[str, bool], bytes] = {}
 
     def publish(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
-        """Return a message's frames in pieces; None where it has something that only pika writes."""
+        """Return a message's frames in pieces; None where it has something that only pika writes.
+
+        Raises:
+            MessageTooLarge: As `check`.
+        """
         properties = write_properties(message.properties)
         if properties is None:
             return None
@@ -69,9 +76,10 @@ class Publisher:
         else:
             method = self._methods.get((message.queue, mandatory)) or self._remember(message.queue, mandatory=mandatory)
         flags, values = properties
+        self.check(len(values))
         body = message.body
         size = len(body)
-        header = _content(HEADER, self._channel, 14 + len(values), _BASIC, 0, size, flags) + values
+        header = _content(HEADER, self._channel, _BEFORE_PROPERTIES + len(values), _BASIC, 0, size, flags) + values
         if not size:
             return (b"".join((method, header, _END)),)
         if size <= self._most:
@@ -82,6 +90,18 @@ class Publisher:
             piece = view[start : start + self._most]
             pieces += (_frame(BODY, self._channel, len(piece)), piece, _END)
         return pieces
+
+    def check(self, size: int) -> None:
+        """Refuse properties that fill more than one frame: the broker would close the connection (501).
+
+        Raises:
+            MessageTooLarge: They do.
+        """
+        if size + _BEFORE_PROPERTIES > self._most:
+            raise MessageTooLarge(
+                f"a message's properties make {size} bytes, and a frame of this connection takes "
+                f"{self._most - _BEFORE_PROPERTIES} of them; its headers must be smaller"
+            )
 
     def _remember(self, queue: str, *, mandatory: bool) -> bytes:
         if len(self._methods) >= self._MOST_REMEMBERED:

@@ -11,7 +11,7 @@ from amqp_rpc.envelope import Message, Request
 from amqp_rpc.errors import AmqpRpcError, Expired
 from amqp_rpc.failures import describe_verdict
 from amqp_rpc.records import Record
-from amqp_rpc.service import Function
+from amqp_rpc.registration import Function
 
 #: What one call of a chunk came to: whether it has a result, and the result or the error's map.
 Outcome = tuple[bool, Any]

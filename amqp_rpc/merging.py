@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.registration import Function
 from amqp_rpc.schedules import Schedule
-from amqp_rpc.service import Function, Service
+from amqp_rpc.service import Service
 from amqp_rpc.topology import clock_queue
 
 

@@ -21,7 +21,7 @@ from amqp_rpc.deadline import LONGEST
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.jobs import Answer
 from amqp_rpc.loop import Timer
-from amqp_rpc.task_dispatch import TaskJob
+from amqp_rpc.task_jobs import TaskJob
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from amqp_rpc.dispatch import Dispatcher
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.jobs import Answer, Chunk, Job
 from amqp_rpc.records import Record, Store
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.transport import Delivery
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,11 @@ class Recorder:
         if answer is not None and answer.record is not None:
             self._begun.end(answer.record.id)
             self._write(answer.record)
+
+    def leave(self, answer: Answer) -> None:
+        """Record nothing more of a task that another worker has by now."""
+        if answer.record is not None:
+            self._begun.end(answer.record.id)
 
     async def record_async(self, answer: Answer | None) -> None:
         """Do as `record`, on a thread of its own."""

@@ -7,6 +7,7 @@ its delivery is acknowledged, a dead letter is confirmed by the broker before: a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -17,9 +18,10 @@ from typing import Any
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
-from amqp_rpc.envelope import Message, Properties, copied, without_broker_headers
+from amqp_rpc.envelope import Message, Properties, copied, lighter, without_broker_headers
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.owner import Owner
+from amqp_rpc.redelivery import about_to_be_dropped
 from amqp_rpc.settings import Addresses
 from amqp_rpc.topology import dead_letter_queue
 from amqp_rpc.transport import Delivery
@@ -32,6 +34,8 @@ _PUBLISH_AGAIN = 1.0
 _MOST_REFUSALS = 5
 #: Seconds until a queue that could not be declared is tried again: with its node away, what is for others goes out.
 _AWAY = 2.0
+#: Characters of the reason of a dead letter; all headers have to fit into one frame.
+_LONGEST_REASON = 1000
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
@@ -111,12 +115,15 @@ class Replies:
         """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and settle it."""
         properties = delivery.properties
         headers = without_broker_headers(properties.headers)
-        headers |= {"reason": reason, "queue": queue, "died": int(time.time() * 1000), **details}
+        headers |= {"reason": reason[:_LONGEST_REASON], "queue": queue, "died": int(time.time() * 1000), **details}
         kept = copied(properties, headers=headers, delivery_mode=2, reply_to=None, expiration=None, app_id=None)
         self.keep(Message(dead_letter_queue(queue), kept, delivery.body), delivery)
 
     def keep(self, message: Message, delivery: Delivery) -> None:
-        """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it."""
+        """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it.
+
+        Where the delivery's channel is closed by then, nothing is published: the broker gives it to another server.
+        """
         self.connection.post(self._keep, message, delivery)
 
     def on_open(self) -> None:
@@ -282,19 +289,23 @@ class Replies:
             self._settled([kept[1]])
 
     def _keep_now(self, key: int) -> None:
-        channel = self._confirming
-        if channel is None or key not in self._kept:
+        channel, kept = self._confirming, self._kept.get(key)
+        if channel is None or kept is None:
             return
-        message, _ = self._kept[key]
+        message, _ = kept
 
         def declared() -> None:
-            try:
-                channel.publish_confirmed(message, confirmed)
-            except Exception:
-                logger.exception("A message for %s could not be written; it is lost", message.queue)
+            if self._kept.get(key) is not kept:
+                return
+            if _is_another_s(kept[1]):
                 self._let_go(key)
+                return
+            self._write(key, channel, message, confirmed)
 
         def confirmed(taken: bool) -> None:
+            # It may have been published twice, and another delivery have its place by now.
+            if self._kept.get(key) is not kept:
+                return
             if taken:
                 self._let_go(key)
             else:
@@ -306,7 +317,43 @@ class Replies:
         else:
             self._declare(message, declared)
 
+    def _write(self, key: int, channel: Channel, message: Message, confirmed: Callable[[bool], object]) -> None:
+        """Publish a message, with fewer headers where AMQP can't carry them: rather that than not at all."""
+        try:
+            channel.publish_confirmed(message, confirmed)
+        except Exception as error:
+            for lighter_one in lighter(message):
+                with contextlib.suppress(Exception):
+                    channel.publish_confirmed(lighter_one, confirmed)
+                    logger.warning("A message for %s goes without some of its headers: %s", message.queue, error)
+                    return
+            self._unwritable(key, error)
+
+    def _unwritable(self, key: int, error: Exception) -> None:
+        """Let a call go that can't be written; a task was accepted: its delivery is neither settled nor tried again."""
+        message, delivery = self._kept[key]
+        if message.queue not in self._arguments:
+            logger.error("A message for %s is lost, since it could not be written", message.queue, exc_info=error)
+            self._let_go(key)
+        else:
+            logger.error(
+                "What becomes of task [%s] could not be written for %s: it stays unacknowledged until this worker "
+                "ends, and takes a place of the prefetch", delivery.properties.message_id, message.queue,
+                exc_info=error,
+            )  # fmt: skip
+            del self._kept[key]
+
     def _declare(self, message: Message, then: Callable[[], object]) -> None:
         assert self._declared is not None
         arguments = None if message.queue in self._found else self._arguments.get(message.queue) or {}
         self._declared.declare(message, arguments, then)
+
+
+def _is_another_s(delivery: Delivery) -> bool:
+    """Return whether the broker has given a delivery to another server: a message for it would be there beside it.
+
+    What remains: a loss that this process has not heard of yet, or that comes before the acknowledgement. Then the
+    message and its original are both there, as after a crash in between.
+    """
+    # What nobody could get rid of for so long is rather there twice than never.
+    return not (delivery.channel.is_open or about_to_be_dropped(delivery.properties))

@@ -11,7 +11,7 @@ from amqp_rpc.calls import Reply
 from amqp_rpc.envelope import ERROR, RESULT, RESULTS
 from amqp_rpc.errors import AmqpRpcError, Undecodable
 from amqp_rpc.failures import rebuild
-from amqp_rpc.service import Function
+from amqp_rpc.registration import Function
 
 #: What stands for one call in the reply to a chunk.
 _OUTCOME = ("has a result", "the result or the error")

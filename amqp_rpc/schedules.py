@@ -200,6 +200,7 @@ class Schedule:
         function: The task's name.
         times: Its ticks.
         body: The task's arguments, ready to be sent.
+        priority: The task's, from 0 to 9; None for none.
     """
 
     name: str
@@ -207,10 +208,19 @@ class Schedule:
     function: str
     times: Times
     body: bytes = field(repr=False)
+    priority: int | None = None
 
     @classmethod
     def of(
-        cls, signature: Signature, queue: str, name: str, times: Times, args: Sequence[Any], kwargs: Mapping[str, Any]
+        cls,
+        signature: Signature,
+        queue: str,
+        name: str,
+        times: Times,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        priority: int | None = None,
     ) -> Schedule:
         """Return the schedule of a task that will be called with some arguments.
 
@@ -221,6 +231,7 @@ class Schedule:
             times: Its ticks.
             args: Positional arguments.
             kwargs: Named arguments.
+            priority: The task's, from 0 to 9; None for none.
 
         Raises:
             ConfigurationError: The task can't be called with them, or they can't be sent.
@@ -230,7 +241,7 @@ class Schedule:
             body = codec.encode([list(args), dict(kwargs)], codec.MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
         except (InvalidArguments, CodecError, TypeError) as error:
             raise ConfigurationError(f"it can't be enqueued with args={args!r}, kwargs={kwargs!r}: {error}") from error
-        return cls(f"{name}: {times}", queue, signature.name, times, body)
+        return cls(f"{name}: {times}", queue, signature.name, times, body, priority)
 
     def message(self, tick: int, *, now: float) -> Message:
         """Return the task of a tick: whoever makes it, its id is the same.
@@ -240,7 +251,11 @@ class Schedule:
             now: Unix time in seconds.
         """
         properties: Properties = task_properties(
-            function=self.function, identity=tick_id(self.name, tick), expires=None, now=now
+            function=self.function,
+            identity=tick_id(self.name, tick),
+            expires=None,
+            now=now,
+            priority=self.priority,
         )
         properties.headers = {**(properties.headers or {}), "schedule": self.name, "tick": tick}
         return Message(self.queue, properties, self.body)

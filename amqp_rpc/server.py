@@ -6,6 +6,7 @@ see `leadership`. It is longer than others, since what begins, drains and ends t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import Self, TypeVar
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.clocks import Clocks
+from amqp_rpc.codec import text_of
 from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
@@ -30,9 +32,10 @@ from amqp_rpc.merging import chosen, merge, merge_schedules, merge_tasks, queue_
 from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.recorder import Recorder
+from amqp_rpc.registration import Function
 from amqp_rpc.replies import Replies
 from amqp_rpc.schedules import Schedule
-from amqp_rpc.service import Function, Service
+from amqp_rpc.service import Service
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -48,7 +51,8 @@ from amqp_rpc.settings import (
 )
 from amqp_rpc.sharing import Sharing
 from amqp_rpc.store import open_store
-from amqp_rpc.task_dispatch import TaskJob, dispatchers
+from amqp_rpc.task_dispatch import TaskDispatcher, dispatchers
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 
@@ -200,6 +204,10 @@ class Server:
         self._stopping = threading.Event()
         self._drained = threading.Event()
         self._failure: AmqpRpcError | None = None
+        #: Held while all is closed: who stops it meanwhile waits, and finds it closed.
+        self._closing = threading.Lock()
+        self._closed = False
+        self._finished = True
         # From here on: the owner's alone.
         self._not_ready = {"replies", *self._dispatchers, *self.schedules}
         self._consumers = Consumers(
@@ -255,6 +263,8 @@ class Server:
     def stop(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> bool:
         """Take no more calls, finish those that were delivered, acknowledge and close. Heartbeats go on meanwhile.
 
+        Once it is stopped this does nothing more.
+
         Args:
             drain_timeout: Seconds to wait for running handlers (30.0). What is not done by then is given back to the
                 broker.
@@ -265,9 +275,9 @@ class Server:
         if not self._stopping.is_set():
             self._stopping.set()
             self._connection.post(self._drain)
-        drained = self._drained.wait(drain_timeout) if self._connection.alive else True
+        self._finished = self._drained.wait(drain_timeout) if self._connection.alive else self._finished
         self._close()
-        return drained
+        return self._finished
 
     def __enter__(self) -> Self:
         self.start()
@@ -325,8 +335,7 @@ class Server:
         try:
             todo = self._recorder.accept(self._dispatchers[queue], delivery)
             answer = todo if isinstance(todo, Answer) else self._limited(queue, delivery, todo).run()
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
+            self._finish(queue, delivery, answer)
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -336,10 +345,12 @@ class Server:
         try:
             todo = await self._recorder.accept_async(self._dispatchers[queue], delivery)
             answer = todo if isinstance(todo, Answer) else await self._limited(queue, delivery, todo).run_async()
-            await self._recorder.record_async(answer)
-            self._settle(queue, delivery, answer)
+            if not self._is_another_s(delivery, answer):
+                await self._recorder.record_async(answer)
+                self._settle(queue, delivery, answer)
         except Exception as error:
-            self._unanswered(queue, delivery, error)
+            # It may write to the store.
+            await asyncio.to_thread(self._unanswered, queue, delivery, error)
 
     def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
         if isinstance(todo, TaskJob) and todo.limit is not None:
@@ -350,9 +361,7 @@ class Server:
         if self._taken_back(delivery):
             return
         try:
-            answer = overrun()
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
+            self._finish(queue, delivery, overrun())
         except Exception as error:
             self._unanswered(queue, delivery, error)
 
@@ -372,8 +381,16 @@ class Server:
 
     def _unanswered(self, queue: str, delivery: Delivery, error: Exception) -> None:
         """Settle a delivery that met a defect of ours: left alone it would take a place of the prefetch for good."""
-        logger.error("A call could not be answered", exc_info=error)
-        self._replies.dead_letter(queue, delivery, f"it could not be answered: {error!r}")
+        logger.error("A message of %s could not be answered", queue, exc_info=error)
+        dispatcher = self._dispatchers[queue]
+        if isinstance(dispatcher, TaskDispatcher):
+            try:
+                self._finish(queue, delivery, dispatcher.unanswered(delivery.properties, delivery.body, error))
+            except Exception:
+                logger.exception("What became of it could not be said")
+            else:
+                return
+        self._replies.dead_letter(queue, delivery, f"it could not be answered: {text_of(repr(error))}")
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server while it waited here for a handler."""
@@ -381,6 +398,27 @@ class Server:
             return False
         self._connection.post(self._acknowledge, [delivery])
         return True
+
+    def _is_another_s(self, delivery: Delivery, answer: Answer | None) -> bool:
+        """Return whether what becomes of a delivery is another server's to say: its channel is lost, and it failed.
+
+        Else what failed here would be there twice, and called a failure, while it runs there. What is done is done:
+        that is recorded, and its reply sent. A loss that comes after this look is seen by `Replies` before it
+        publishes; then the failure is recorded all the same, until the other server records what it comes to.
+        """
+        if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
+            return False
+        self._recorder.leave(answer)
+        logger.warning(
+            "Message [%s] failed here after its connection was lost: another server has it, and nothing is said of it",
+            delivery.properties.message_id,
+        )
+        return True
+
+    def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
+        if not self._is_another_s(delivery, answer):
+            self._recorder.record(answer)
+            self._settle(queue, delivery, answer)
 
     def _settle(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
         if answer is None:
@@ -444,6 +482,12 @@ class Server:
 
     def _close(self) -> None:
         self._stopping.set()
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._close_all()
+
+    def _close_all(self) -> None:
         self._clocks.close(_CLOSE_TIMEOUT)
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
+from amqp_rpc.registration import Function, mark, mark_task, named, too_long
 from amqp_rpc.schedules import Cron, Every, Schedule, Times
-from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, Options, Signature, where
+from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, where
 from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue, task_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: The attributes by which `Client.call(fib, 30)` and `Client.enqueue` find what the object is called on the wire.
-_MARK = "__amqp_rpc__"
-_TASK_MARK = "__amqp_rpc_task__"
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A registered function and what the service says of it."""
-
-    name: str
-    service: str | None
-    call: Callable[..., Any]
-    signature: Signature
-    idempotent: bool
-    default: bool
-    asynchronous: bool
-    #: What becomes of its tasks; None for one that is called.
-    task: Policy | None = None
-
-    @property
-    def queue(self) -> str:
-        """The queue that holds its calls, or its tasks."""
-        return call_queue(self.service) if self.task is None else self.task.queue
 
 
 class Service:
@@ -62,7 +37,7 @@ class Service:
 
     def __init__(self, name: str | None = None) -> None:
         taken = name is not None and call_queue(name) == dead_letter_queue(CALL_QUEUE)
-        if name is not None and (not name or taken or "." in name or _too_long(dead_letter_queue(call_queue(name)))):
+        if name is not None and (not name or taken or "." in name or too_long(dead_letter_queue(call_queue(name)))):
             raise ConfigurationError(
                 f"{name!r} can't name a service: a name has no dot, since calls are written service.function, is not "
                 f"empty, makes a queue's name of at most {LONGEST_NAME} bytes, and is not 'dead', as dead letters' is"
@@ -283,7 +258,8 @@ class Service:
                 )
             begins = (name or task.name) if self.name is None else f"{self.name}.{name or task.name}"
             try:
-                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs)
+                priority = task.task.priority if task.task is not None else None
+                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs, priority=priority)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"{task.signature.where}: @service.{kind} of {task.name}(): {error}"
@@ -298,7 +274,7 @@ class Service:
         return register
 
     def _add_task(self, function: Callable[..., Any], policy: Policy, *, name: str | None, default: bool) -> None:
-        name, signature = _named(function, name, "@service.task", reserved=TASK_OPTIONS)
+        name, signature = named(function, name, "@service.task", reserved=TASK_OPTIONS)
         key = policy.queue, name
         if key in self._tasks:
             raise ConfigurationError(
@@ -316,10 +292,10 @@ class Service:
             task=policy,
         )
         self._tasks[key] = task
-        _mark(function, _TASK_MARK, task)
+        mark_task(function, task)
 
     def _add(self, function: Callable[..., Any], *, name: str | None, idempotent: bool, default: bool) -> None:
-        name, signature = _named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
+        name, signature = named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
         if name in self._functions:
             raise ConfigurationError(
                 f"{signature.where}: {name!r} is registered already, at {self._functions[name].signature.where}; "
@@ -337,64 +313,7 @@ class Service:
             asynchronous=inspect.iscoroutinefunction(function),
         )
         self._functions[name] = registered
-        _mark(function, _MARK, registered)
+        mark(function, registered)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
-
-
-def _named(
-    function: Callable[..., Any], name: str | None, decorator: str, *, reserved: Options
-) -> tuple[str, Signature]:
-    if not callable(function) or isinstance(function, type):
-        raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
-    name = name if name is not None else getattr(function, "__name__", "")
-    signature = Signature(function, name, reserved)
-    if not name or "." in name or _too_long(name):
-        raise ConfigurationError(
-            f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
-            f"{LONGEST_NAME} bytes"
-        )
-    return name, signature
-
-
-def _mark(function: Callable[..., Any], mark: str, registered: Function) -> None:
-    # The first registration names the function object; later ones are called by their names as text. A wrapper
-    # brings the mark of what it wraps (functools.wraps), and is another function. A bound method can't be marked.
-    if getattr(getattr(function, mark, None), "call", None) is not function:
-        with contextlib.suppress(AttributeError, TypeError):
-            setattr(function, mark, registered)
-
-
-def _too_long(name: str) -> bool:
-    return len(name.encode()) > LONGEST_NAME
-
-
-def registered(function: Callable[..., Any]) -> Function:
-    """Return what a function object was registered as.
-
-    Raises:
-        ConfigurationError: It was not registered with ``@service.rpc``.
-    """
-    found = getattr(function, _MARK, None)
-    if not isinstance(found, Function):
-        raise ConfigurationError(
-            f"{getattr(function, '__qualname__', function)!r} is not registered with any service; decorate it with "
-            "@service.rpc, or call it by its name as text"
-        )
-    return found
-
-
-def registered_task(function: Callable[..., Any]) -> Function:
-    """Return what a function object was registered as with ``@service.task``.
-
-    Raises:
-        ConfigurationError: It was not.
-    """
-    found = getattr(function, _TASK_MARK, None)
-    if not isinstance(found, Function):
-        raise ConfigurationError(
-            f"{getattr(function, '__qualname__', function)!r} is no task of any service; decorate it with "
-            "@service.task, or enqueue it by its name as text"
-        )
-    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message
-from amqp_rpc.task_dispatch import given_back
+from amqp_rpc.redelivery import given_back
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)

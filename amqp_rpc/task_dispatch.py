@@ -6,15 +6,13 @@ Whatever bytes come in, a `TaskJob` or an `Answer` comes out, and never an excep
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 from amqp_rpc.codec import text_of
-from amqp_rpc.context import handling
 from amqp_rpc.delays import LONGEST_DELAY, units
-from amqp_rpc.dispatch import PLAIN, Dispatcher, traceback_of
+from amqp_rpc.dispatch import PLAIN, Dispatcher, ran, traceback_of
 from amqp_rpc.envelope import (
     APPLICATION,
     RESULT,
@@ -24,25 +22,18 @@ from amqp_rpc.envelope import (
     again_properties,
     copied,
     retry_properties,
-    without_broker_headers,
 )
-from amqp_rpc.errors import AmqpRpcError, Expired, MaybeExecuted, Reject, Retry, Undecodable
+from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
 from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer
 from amqp_rpc.policy import Policy
 from amqp_rpc.records import LONGEST_ERROR, Record, State
-from amqp_rpc.service import Function
+from amqp_rpc.redelivery import MOST_CRASHES, apart, delivery_count
+from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
-from amqp_rpc.time_limits import exceeded, within
+from amqp_rpc.task_jobs import TaskJob
 
 logger = logging.getLogger(__name__)
-
-#: Workers that may die with one task, before it is a dead letter.
-MOST_CRASHES = 5
-#: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
-_DELIVERY_COUNT = "x-delivery-count"
-#: Units of delay of a copy at least: the broker has the acknowledgement long before.
-_SOON = 5
 
 
 class TaskDispatcher(Dispatcher):
@@ -105,11 +96,19 @@ class TaskDispatcher(Dispatcher):
         return TaskJob(self, request, properties, function, args, kwargs)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
-        """Return what becomes of a task that has run."""
+        """Return what becomes of a task that has run; it has failed where its result is wanted, and can't be sent."""
+        reply = None
+        if request.reply_to is not None or (self._records and _told(function)):
+            try:
+                reply = self._result(request, function, result)
+            except CodecError as error:
+                logger.warning(
+                    "Task %s() [%s] failed after %.3f s: %s", function.name, request.message_id, seconds, error
+                )
+                refused = Answer(self._error(request, ran(error)), None, "raised")
+                return self._recorded(request, function, refused, seconds=seconds, error=f"{error}")
         logger.info("Task %s() [%s] succeeded in %.3f s", function.name, request.message_id, seconds)
-        if not (self._records and _told(function)):
-            return self.returned(request, function, result)
-        return self._recorded(request, function, self._told(request, function, result), seconds=seconds)
+        return self._recorded(request, function, Answer(reply, None, "result"), seconds=seconds)
 
     def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
         """Return what becomes of a task that has succeeded before, by the store's word: it is not run again."""
@@ -158,9 +157,21 @@ class TaskDispatcher(Dispatcher):
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
+    def unanswered(self, properties: Properties, body: bytes, error: Exception) -> Answer:
+        """Return the end of a task that met a defect of ours, before it ran or after.
+
+        Args:
+            properties: The delivery's, as they came.
+            body: The delivery's.
+            error: What the defect raised.
+        """
+        request = Request.read(properties, body, redelivered=False)
+        reason = f"it could not be answered, and may have run: {text_of(repr(error))}"
+        return self._dead(request, reason, "failed", error=MaybeExecuted(reason))
+
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
-        counted = _delivery_count(properties)
+        counted = delivery_count(properties)
         crashes = request.crashes + (1 if counted is None else counted)
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
@@ -175,7 +186,7 @@ class TaskDispatcher(Dispatcher):
         # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
         again = again_properties(request, properties, now=self._clock())
         kept = copied(again, headers={**(again.headers or {}), "crashes": crashes}, delivery_mode=2, expiration=None)
-        return Answer(None, None, "again", again=Message(self.queue, kept, request.body, _apart(crashes)))
+        return Answer(None, None, "again", again=Message(self.queue, kept, request.body, apart(crashes)))
 
     def _dead(
         self,
@@ -294,32 +305,9 @@ def dispatchers(
     }
 
 
-def given_back(queue: str, properties: Properties, body: bytes) -> Message:
-    """Return a task as it goes back to its queue by a worker that has not begun it: nothing of it is changed.
-
-    The workers that it ended before stay counted, though the broker counts the copy anew.
-    """
-    headers = without_broker_headers(properties.headers)
-    if counted := _delivery_count(properties):
-        before = Request.read(properties, body, redelivered=True).crashes
-        headers["crashes"] = before + counted
-    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body)
-
-
 def _told(function: Function | None) -> bool:
     """Return whether anybody is told what becomes of a function's tasks; None stands for one that is not known."""
     return function is None or function.task is None or function.task.result
-
-
-def _delivery_count(properties: Properties) -> int | None:
-    """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
-    counted = (properties.headers or {}).get(_DELIVERY_COUNT)
-    return counted if isinstance(counted, int) else None
-
-
-def _apart(crashes: int) -> int:
-    """Return the units of delay after so many workers died with a task: by chance, and the more the wider."""
-    return _SOON + random.randint(0, _SOON * 2 ** (crashes - 1))  # noqa: S311 - no secret
 
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:
@@ -331,90 +319,3 @@ def _until_retry(policy: Policy, request: Request, error: BaseException) -> floa
     # SystemExit of a handler ends the task's try, not the worker.
     worth = isinstance(error, policy.retry_for) or not isinstance(error, Exception)
     return policy.delay(request.attempt) if worth else None
-
-
-class TaskJob:
-    """One task that is ready to run: a function and its converted arguments.
-
-    Where it has a time limit, somebody else may have settled it when its handler ends: see `claim`.
-    """
-
-    __slots__ = ("_dispatcher", "args", "claim", "function", "kwargs", "limit", "properties", "request")
-
-    def __init__(
-        self,
-        dispatcher: TaskDispatcher,
-        request: Request,
-        properties: Properties,
-        function: Function,
-        args: list[Any],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self._dispatcher = dispatcher
-        self.request = request
-        self.properties = properties
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        #: Seconds that it may take; None for no limit.
-        self.limit = function.task.time_limit if function.task is not None else None
-        #: Returns, once, whether what becomes of the task is still to be said, and not said already: who asks says it.
-        self.claim: Callable[[], bool] | None = None
-
-    def started(self) -> Record | None:
-        """Return what a store of results is told now that it begins; None where there is none."""
-        return self._dispatcher.started(self.request, self.function)
-
-    def run(self) -> Answer | None:
-        """Call the function and return what becomes of the task, whatever the function raises; None past its limit."""
-        began = time.monotonic()
-        try:
-            with handling(self.function.name, self.request, self.limit):
-                result = self.function.call(*self.args, **self.kwargs)
-        except BaseException as error:
-            return self._failed(error, began)
-        return self._succeeded(result, began)
-
-    async def run_async(self) -> Answer | None:
-        """Await the ``async def`` function, which is cancelled at its limit, and return what becomes of the task."""
-        began = time.monotonic()
-        try:
-            with handling(self.function.name, self.request, self.limit):
-                called = self.function.call(*self.args, **self.kwargs)
-                result = await (called if self.limit is None else within(self.limit, called, self.function.name))
-        except BaseException as error:
-            return self._failed(error, began)
-        return self._succeeded(result, began)
-
-    def overrun(self, seconds: float, stack: str | None) -> Answer:
-        """Return what becomes of it when its time is over and its handler has not ended; who claimed it asks.
-
-        Args:
-            seconds: That it has run for.
-            stack: Where its handler is; None where that is not known.
-        """
-        assert self.limit is not None
-        error = exceeded(self.function.name, self.limit)
-        if stack is not None:
-            error.add_note(f"It could not be ended, and was here:\n{stack}")
-        return self._dispatcher.failed(self.request, self.properties, self.function, error, seconds)
-
-    def _succeeded(self, result: Any, began: float) -> Answer | None:
-        if self._is_late("with a result", began):
-            return None
-        return self._dispatcher.succeeded(self.request, self.function, result, time.monotonic() - began)
-
-    def _failed(self, error: BaseException, began: float) -> Answer | None:
-        if self._is_late(f"with {type(error).__name__}", began):
-            return None
-        seconds = time.monotonic() - began
-        return self._dispatcher.failed(self.request, self.properties, self.function, error, seconds)
-
-    def _is_late(self, how: str, began: float) -> bool:
-        if self.claim is None or self.claim():
-            return False
-        logger.warning(
-            "Task %s() [%s] has ended %s after %.3f s; that is dropped, since it failed at its time limit of %g s",
-            self.function.name, self.request.message_id, how, time.monotonic() - began, self.limit,
-        )  # fmt: skip
-        return True

@@ -12,7 +12,7 @@ from amqp_rpc.envelope import ERROR, Properties
 from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.records import Record, State, Store
-from amqp_rpc.service import registered_task
+from amqp_rpc.registration import registered_task
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 
 #: Seconds between two looks into the store, at first and at most; each pause is half as long again as the one before.

@@ -118,6 +118,49 @@ def test_a_forged_direct_reply_name_costs_nobody_else_a_reply(url: str, raw: Raw
         assert [future.result() for future in futures] == [55] * 500
 
 
+def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: Serve, service: Service) -> None:
+    """Its event loop is closed by then."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    @service.rpc
+    async def one() -> int:
+        return 1
+
+    @service.rpc
+    def hold() -> None:
+        begun.set()
+        go_on.wait(30)
+
+    server = serve(service)
+    assert client.call(one) == 1
+    client.submit(hold)
+    assert begun.wait(20)
+    assert not server.stop(drain_timeout=0.01)
+    go_on.set()
+    until(lambda: server._handlers._loop is not None and server._handlers._loop.is_closed())
+    assert not server.stop()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stops = [pool.submit(server.stop) for _ in range(3)]
+        assert [stop.result(timeout=20) for stop in stops] == [False] * 3
+
+
+@pytest.mark.node
+def test_a_server_that_is_stopped_while_it_declares_is_quiet(
+    new_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service()
+
+    @service.task(queue="tquiet")
+    def work() -> None:
+        """Nothing to do."""
+
+    node = new_node()
+    # The levels of delay are declared one after another, a hundred steps.
+    with Server(service, url=node.url):
+        pass
+    assert [record for record in caplog.records if record.name.startswith("amqp_rpc")] == []
+
+
 def test_a_callback_may_call(client: Client, serve: Serve) -> None:
     serve(fib.service)
     results: list[int] = []

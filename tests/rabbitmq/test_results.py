@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -33,9 +34,10 @@ from amqp_rpc import (
 from amqp_rpc.records import Record
 from amqp_rpc.sqlite_store import SqliteStore
 from amqp_rpc.store import open_store
+from amqp_rpc.task_dispatch import TaskDispatcher
 from tests.programs import serving
 from tests.rabbitmq.conftest import Raw
-from tests.rabbitmq.test_tasks import declare_dead
+from tests.rabbitmq.test_tasks import dead_letter, declare_dead
 from tests.stores import RedisServer
 from tests.waiting import until
 
@@ -478,6 +480,38 @@ def test_a_store_that_makes_no_sense_is_refused_where_it_is_given(make: type[Cli
         Server(Service(), results="results.db")
     with pytest.raises(ConfigurationError, match="result_expires"):
         Server(Service(), result_expires=0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["on a thread", "async def"])
+def test_a_task_that_meets_a_defect_of_the_worker_s_own_is_recorded_and_told_as_a_failure(
+    url: str, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw, monkeypatch: pytest.MonkeyPatch,
+    asynchronous: bool,
+) -> None:  # fmt: skip
+    def broken(*_arguments: object) -> NoReturn:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(TaskDispatcher, "succeeded", broken)
+
+    if asynchronous:
+
+        @service.task(queue=queue)
+        async def work() -> None:
+            """Nothing to do."""
+    else:
+
+        @service.task(queue=queue)  # type: ignore[no-redef]
+        def work() -> None:
+            """Nothing to do."""
+
+    server = serve(service, results=sqlite_url)
+    with Client(url, results=sqlite_url) as client:
+        handle = client.enqueue("work", queue=queue)
+        with pytest.raises(MaybeExecuted, match="a defect"):
+            handle.result(timeout=20)
+        until(lambda: client.task(handle.id).state == "FAILURE")
+    assert "a defect" in dead_letter(raw, queue).headers["reason"]
+    until(lambda: not len(server._in_hand))
+    assert server.counters["dead_letters"] == 1
 
 
 def test_calls_are_not_recorded(

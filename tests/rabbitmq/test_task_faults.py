@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pika
 import pytest
 
-from amqp_rpc import Client, Server, Service
+from amqp_rpc import Client, Reject, Server, Service, context
 from amqp_rpc.broker.node import Node
 from tests.programs import serving
 from tests.rabbitmq.conftest import Raw
@@ -138,6 +139,146 @@ def test_a_worker_whose_connection_breaks_in_a_task_does_not_lose_it(new_node: N
         go_on.set()
         # Its first run could not be acknowledged: it was given back, counted, and has run once more.
         until(lambda: len(ran) == 2)
+
+
+def lose_calls(node: Node, server: Server) -> None:
+    """End the connections by which servers consume, not those by which they publish; wait until they consume again."""
+    before = server.counters["consumed"]
+    for line in node.ctl("list_connections", "pid", "client_properties").splitlines():
+        if line.startswith("<") and "(calls)" in line:
+            node.ctl("close_connection", line.split()[0], "test")
+    until(lambda: server.counters["consumed"] > before)
+
+
+@pytest.mark.node
+@pytest.mark.parametrize(
+    ("error", "tries", "outcome"), [(ValueError("once"), [1, 1, 2], "retried"), (Reject("no"), [1, 1], "failed")]
+)
+def test_what_fails_after_its_connection_was_lost_leaves_no_copy_beside_what_the_broker_gives_again(
+    new_node: NewNode, error: Exception, tries: list[int], outcome: str
+) -> None:
+    node = new_node()
+    service = Service()
+    begun, go_on = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    @service.task(queue="tcopies", retries=1, backoff=(0.1, 0.1))
+    def work() -> None:
+        ran.append(context().attempt)
+        begun.set()
+        go_on.wait(30)
+        if context().attempt == 1:
+            raise error
+
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url, threads=1) as server:
+        client.enqueue(work)
+        assert begun.wait(20)
+        lose_calls(node, server)
+        go_on.set()
+        until(lambda: len(ran) >= len(tries) and not len(server._in_hand))
+        assert ran == tries
+        assert server.counters[outcome] == 1
+        assert server.counters["stale_acks"] == 1
+        assert server.counters["dead_letters"] == (outcome == "failed")
+
+
+@pytest.mark.node
+def test_a_failure_after_its_connection_was_lost_is_not_recorded_over_what_another_try_came_to(
+    new_node: NewNode, tmp_path: Path
+) -> None:
+    node = new_node()
+    service = Service()
+    begun, go_on = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    @service.task(queue="tovertaken", retries=0)
+    def work() -> str:
+        ran.append(1)
+        if len(ran) > 1:
+            return "done"
+        begun.set()
+        go_on.wait(30)
+        raise ValueError("late")
+
+    results = f"sqlite:///{tmp_path}/results.db"
+    with (
+        Client(node.url, timeout=60, results=results) as client,
+        Server(service, url=node.url, threads=2, results=results) as server,
+    ):
+        handle = client.enqueue(work)
+        assert begun.wait(20)
+        lose_calls(node, server)
+        assert handle.result(timeout=20) == "done"
+        go_on.set()
+        until(lambda: not len(server._in_hand))
+        record = client.task(handle.id).record()
+        assert record is not None
+        assert record.state == "SUCCESS"
+
+
+@pytest.mark.node
+def test_a_success_after_its_connection_was_lost_is_recorded_and_told_and_spares_another_run(
+    new_node: NewNode, tmp_path: Path
+) -> None:
+    node = new_node()
+    service = Service()
+    begun, go_on = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    @service.task(queue="tdone", retries=0)
+    def work() -> str:
+        ran.append(1)
+        begun.set()
+        go_on.wait(30)
+        return "done"
+
+    results = f"sqlite:///{tmp_path}/results.db"
+    with (
+        Client(node.url, timeout=60, results="") as client,
+        Server(service, url=node.url, threads=1, results=results) as server,
+    ):
+        handle = client.enqueue(work)
+        assert begun.wait(20)
+        lose_calls(node, server)
+        go_on.set()
+        assert handle.result(timeout=20) == "done"
+        until(lambda: not len(server._in_hand))
+        assert ran == [1]
+        assert server.counters["repeated"] == 1
+
+
+@pytest.mark.node
+def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its_task_and_made_again(
+    new_node: NewNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = new_node()
+    service = Service()
+
+    @service.task(queue="tfull", queue_type="classic", retries=0)
+    def refuse(n: int) -> None:
+        raise Reject(f"no {n}")
+
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
+        channel = raw.channel()
+        channel.queue_declare("tfull.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+
+        def dead() -> int:
+            return int(channel.queue_declare("tfull.dead", passive=True).method.message_count)
+
+        with Client(node.url, timeout=60) as client, Server(service, url=node.url, threads=1) as server:
+            client.enqueue(refuse, 1)
+            until(dead)
+            client.enqueue(refuse, 2)
+            until(lambda: "is kept here" in caplog.text)
+            lose_calls(node, server)
+            # The original, delivered again, waits for the same room.
+            until(lambda: server.counters["stale_acks"] and server.counters["failed"] == 3, timeout=40)
+            channel.queue_purge("tfull.dead")
+            until(lambda: dead() and not len(server._in_hand))
+            reasons = []
+            while (got := channel.basic_get("tfull.dead", auto_ack=True))[0] is not None:
+                reasons.append(got[1].headers["reason"])
+            assert reasons == ["rejected: no 2"]
 
 
 def test_a_classic_queue_counts_the_workers_that_die_as_well(

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
-from amqp_rpc.envelope import task_properties
+from amqp_rpc.channel import Channel
+from amqp_rpc.envelope import Message, task_properties
 from amqp_rpc.jobs import Answer
-from amqp_rpc.task_dispatch import TaskDispatcher, TaskJob
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.topology import dead_letter_arguments, task_arguments
 from tests.rabbitmq.conftest import Raw
 from tests.waiting import until
@@ -306,3 +308,90 @@ def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
     until(both)
     assert reasons == ["rejected: no 1", "rejected: no 2"]
     raw.channel.queue_delete(f"{name}.dead")
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("x" * 1_000_000, "ValueError: xxx"),
+        ("\U0001f600" * 1_000_000, "ValueError: \U0001f600"),
+        ("half a pair: \ud83d", r"ValueError: half a pair: \ud83d"),
+    ],
+    ids=["huge", "huge and four bytes each", "no text"],
+)
+def test_whatever_a_handler_raises_its_task_is_a_dead_letter_that_fits_into_a_frame(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw, why: str, reason: str
+) -> None:
+    @service.task(queue=queue, retries=1, backoff=(0.1, 0.1))
+    def fail() -> None:
+        raise ValueError(why)
+
+    server = serve(service)
+    handle = client.enqueue(fail)
+    headers = dead_letter(raw, queue).headers
+    assert headers["reason"].startswith(reason)
+    assert len(headers["reason"]) <= 1000
+    assert "ValueError" in headers["traceback"] or len(headers["traceback"]) == 20_000
+    assert headers["attempt"] == 2
+    with pytest.raises(RemoteError):
+        handle.result(timeout=20)
+    # A frame that is too large ends the connection (501), and everything again from the start.
+    assert server.counters["consumed"] == 1
+    assert server.counters["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [{"theirs": "x" * 130_000}, {"theirs": "x" * 100_000}, {"theirs": [2**40] * 14_000}],
+    ids=["all but a frame", "much", "numbers"],
+)
+def test_a_task_that_came_with_huge_headers_is_tried_again_and_a_dead_letter(
+    serve: Serve, service: Service, queue: str, raw: Raw, foreign: dict[str, Any]
+) -> None:
+    tries: list[int] = []
+
+    @service.task(queue=queue, retries=1, backoff=(0.1, 0.1))
+    def fail() -> None:
+        tries.append(context().attempt)
+        raise ValueError("\U0001f600" * 20_000)
+
+    server = serve(service)
+    raw.send(queue, b"\x92\x90\x80", type="fail", message_id="1", content_type="application/msgpack", headers=foreign)
+    properties = dead_letter(raw, queue)
+    assert properties.message_id == "1"
+    assert properties.headers["reason"].startswith("ValueError: \U0001f600")
+    assert (properties.headers["attempt"], properties.headers["queue"]) == (2, queue)
+    assert tries == [1, 2]
+    until(lambda: not len(server._in_hand))
+    assert server.counters["consumed"] == 1
+
+
+def test_what_can_t_be_written_keeps_its_task_with_the_broker_and_harms_no_other(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    @service.task(queue=queue, retries=0)
+    def fail(why: str) -> None:
+        raise ValueError(why)
+
+    server = serve(service, threads=2)
+    client.enqueue(fail, "first")
+    until(lambda: raw.channel.basic_get(f"{queue}.dead", auto_ack=True)[0])
+    # There is nothing that gets here by itself.
+    publish = Channel.publish
+
+    def broken(channel: Channel, message: Message, *, mandatory: bool = False) -> bool:
+        if "broken" in str((message.properties.headers or {}).get("reason")):
+            raise ValueError("no way to write it")
+        return publish(channel, message, mandatory=mandatory)
+
+    monkeypatch.setattr(Channel, "publish", broken)
+    kept = client.enqueue(fail, "broken")
+    until(lambda: f"What becomes of task [{kept.id}] could not be written" in caplog.text)
+    client.enqueue(fail, "after")
+    assert dead_letter(raw, queue).headers["reason"] == "ValueError: after"
+    until(lambda: len(server._in_hand) == 1)
+    monkeypatch.undo()
+    server.stop(drain_timeout=0.1)
+    # It comes back when the worker ends.
+    assert raw.get(queue)[0].message_id == kept.id

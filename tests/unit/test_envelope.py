@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc.envelope import Properties, Request, request_properties
+from amqp_rpc.envelope import Message, Properties, Request, lighter, request_properties
 
 
 def read(**properties) -> Request:
@@ -119,3 +119,19 @@ class TestReading:
     def test_nothing_that_amqp_can_carry_makes_reading_fail(self, headers, name, content_type):
         request = read(headers=headers, type=name, content_type=content_type)
         assert isinstance(request.expired(0.0), bool)
+
+
+def test_a_message_becomes_lighter_by_what_only_tells_more_and_then_by_all_that_is_not_ours():
+    headers = {
+        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "traceback": "…", "error": "…", "history": "[]",
+        "theirs": "kept at first", "tick": None,
+    }  # fmt: skip
+    message = Message("q", Properties(headers=headers, message_id="1"), b"body", delay=3)
+    first, second = lighter(message)
+    assert first.properties.headers == {
+        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "theirs": "kept at first", "tick": None,
+    }  # fmt: skip
+    assert second.properties.headers == {"attempt": 2, "deadline": 1.5, "reason": "x" * 300}
+    for each in (first, second):
+        assert (each.queue, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
+    assert message.properties.headers == headers

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from amqp_rpc import frames
 from amqp_rpc.deliveries import Deliveries
 from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.errors import MessageTooLarge
 from amqp_rpc.frames import Publisher
 
-FRAME_MAX = 4096
+FRAME_MAX = 16_384
 NAMES = st.text(min_size=1, max_size=60).filter(lambda text: len(text.encode()) <= 255)
 SHORT = st.none() | st.text(max_size=80).filter(lambda text: len(text.encode()) <= 255)
 VALUES = st.text(max_size=300) | st.booleans() | st.integers(-(2**63), 2**63 - 1)
@@ -110,6 +111,20 @@ def test_a_delivery_that_pika_writes_is_read_as_it_was(properties, body, channel
 def test_an_acknowledgement_has_the_bytes_that_pika_writes(number, multiple):
     expected = pika.frame.Method(3, pika.spec.Basic.Ack(number, multiple)).marshal()
     assert frames.ack(3, number, multiple=multiple) == expected
+
+
+def test_properties_that_fill_one_frame_are_written_and_one_byte_more_is_refused():
+    # Flags; the table's size; a name of one letter with its size; the value's type and its size.
+    room = FRAME_MAX - frames.OVERHEAD - 14 - (4 + 2 + 5)
+    publisher = Publisher(1, FRAME_MAX)
+
+    def message(size: int) -> Message:
+        return Message("q", Properties(headers={"n": "x" * size}), b"")
+
+    written = b"".join(publisher.publish(message(room), mandatory=False) or ())
+    assert len(written.partition(b"\xce")[2]) == FRAME_MAX
+    with pytest.raises(MessageTooLarge, match="its headers must be smaller"):
+        publisher.publish(message(room + 1), mandatory=False)
 
 
 @pytest.mark.parametrize("value", RARE, ids=repr)

@@ -215,6 +215,17 @@ def test_a_task_of_a_service_has_schedules_under_names_that_say_all() -> None:
     assert list(merge_schedules([service, service])) == ["amqp_rpc.clock.billing"]
 
 
+@pytest.mark.parametrize("priority", [None, 7])
+def test_the_task_of_a_tick_has_the_priority_of_its_function(priority: int | None) -> None:
+    service = Service()
+
+    @service.every("5m")
+    @service.task(priority=priority)
+    def report() -> None: ...
+
+    assert service.schedules[0].message(300_000, now=301.5).properties.priority == priority
+
+
 @pytest.mark.parametrize(
     ("headers", "tick"),
     [({"tick": 300_000}, 300.0), ({}, None), ({"tick": "soon"}, None), ({"tick": True}, None), ({"tick": -5}, None)],

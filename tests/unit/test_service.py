@@ -9,7 +9,7 @@ import pytest
 from amqp_rpc import Service
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.merging import default_function, merge
-from amqp_rpc.service import registered
+from amqp_rpc.registration import registered
 from amqp_rpc.topology import LONGEST_NAME, dead_letter_queue
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from amqp_rpc import sharing
 from amqp_rpc.envelope import Message, Properties
+from amqp_rpc.redelivery import given_back
 from amqp_rpc.sharing import Sharing
-from amqp_rpc.task_dispatch import given_back
 from amqp_rpc.transport import Delivery, QueueState
 
 

@@ -1,0 +1,44 @@
+"""Tasks that come again, or go back: how many workers died with one, and when its copy comes. Pure."""
+
+from __future__ import annotations
+
+import random
+
+from amqp_rpc.envelope import Message, Properties, Request, copied, without_broker_headers
+
+#: Workers that may die with one task, before it is a dead letter.
+MOST_CRASHES = 5
+#: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+_DELIVERY_COUNT = "x-delivery-count"
+#: From RabbitMQ 4.0 on such a queue drops what it got back 20 times: so often it has come when that is near.
+_ABOUT_TO_BE_DROPPED = 15
+#: Units of delay of a copy at least: the broker has the acknowledgement long before.
+_SOON = 5
+
+
+def given_back(queue: str, properties: Properties, body: bytes) -> Message:
+    """Return a task as it goes back to its queue by a worker that has not begun it: nothing of it is changed.
+
+    The workers that it ended before stay counted, though the broker counts the copy anew.
+    """
+    headers = without_broker_headers(properties.headers)
+    if counted := delivery_count(properties):
+        before = Request.read(properties, body, redelivered=True).crashes
+        headers["crashes"] = before + counted
+    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body)
+
+
+def delivery_count(properties: Properties) -> int | None:
+    """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
+    counted = (properties.headers or {}).get(_DELIVERY_COUNT)
+    return counted if isinstance(counted, int) else None
+
+
+def about_to_be_dropped(properties: Properties) -> bool:
+    """Return whether the broker may drop a message when it gets it back a few times more."""
+    return (delivery_count(properties) or 0) >= _ABOUT_TO_BE_DROPPED
+
+
+def apart(crashes: int) -> int:
+    """Return the units of delay after so many workers died with a task: by chance, and the more the wider."""
+    return _SOON + random.randint(0, _SOON * 2 ** (crashes - 1))  # noqa: S311 - no secret

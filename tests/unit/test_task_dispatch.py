@@ -1,0 +1,58 @@
+"""From a task's delivery to what becomes of it, without a broker."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from amqp_rpc import Service
+from amqp_rpc.envelope import ERROR, task_properties
+from amqp_rpc.jobs import Answer
+from amqp_rpc.task_dispatch import TaskDispatcher
+from amqp_rpc.task_jobs import TaskJob
+
+
+def run(result: Any, *, records: bool, reply_to: str | None) -> Answer:
+    """Run a task that returns something."""
+    service = Service()
+
+    @service.task(queue="q")
+    def work() -> Any:
+        return result
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True, records=records)
+    properties = task_properties(function="work", identity="1", expires=None, now=0.0)
+    properties.reply_to = reply_to
+    job = tasks.accept(properties, b"\x92\x90\x80", redelivered=False)
+    assert isinstance(job, TaskJob)
+    answer = job.run()
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("result", [object(), "x" * 101], ids=["no data", "too large"])
+@pytest.mark.parametrize(("records", "reply_to"), [(True, None), (False, "replies"), (True, "replies")])
+def test_a_task_whose_result_can_t_be_sent_has_failed_and_is_logged_so(
+    caplog: pytest.LogCaptureFixture, result: Any, records: bool, reply_to: str | None
+) -> None:
+    with caplog.at_level(logging.INFO, "amqp_rpc"):
+        answer = run(result, records=records, reply_to=reply_to)
+    assert "succeeded" not in caplog.text
+    assert "Task work() [1] failed after" in caplog.text
+    assert "work() ran, and its result was not sent: " in caplog.text
+    # It ran to its end: it is not tried again.
+    assert (answer.outcome, answer.again, answer.dead_letter) == ("raised", None, None)
+    if records:
+        assert answer.record is not None
+        assert answer.record.state == "FAILURE"
+        assert (answer.record.error or "").startswith("work() ran, and its result was not sent: ")
+    assert (answer.reply and answer.reply.properties.type) == (ERROR if reply_to else None)
+
+
+def test_a_result_that_nobody_wants_need_not_be_sent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "amqp_rpc"):
+        answer = run(object(), records=False, reply_to=None)
+    assert "Task work() [1] succeeded" in caplog.text
+    assert (answer.outcome, answer.reply) == ("result", None)
