@@ -59,13 +59,15 @@ class Handlers:
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, *, asynchronous: bool) -> None:
-        """Start the threads, and the event loop where it is needed."""
+    def start_loop(self) -> None:
+        """Start the event loop; before any delivery comes for it."""
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
+
+    def start(self) -> None:
+        """Start the threads; they take what has come before."""
         for number in range(self._count):
             self._start(number)
-        if asynchronous:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
 
     def replace(self, thread: int) -> bool:
         """Give up a thread whose work does not end: another one takes its place, and it ends when its work does.

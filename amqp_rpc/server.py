@@ -236,16 +236,16 @@ class Server:
             ConfigurationError: A queue exists with other arguments.
         """
         deadline = Deadline.after(timeout)
-        asynchronous = any(
-            f.asynchronous for functions in (*self.functions.values(), *self.tasks.values()) for f in functions.values()
-        )
+        served = (*self.functions.values(), *self.tasks.values())
+        if any(function.asynchronous for functions in served for function in functions.values()):
+            self._handlers.start_loop()
         self._connection.start()
         self._connection.loop.on_relieved(self._wake_another)
         # No handler runs in the main thread.
         self._connection.loop.share(True)
         self._replies.connection.start()
         self._clocks.start()
-        self._handlers.start(asynchronous=asynchronous)
+        self._handlers.start()
         if not self._started.wait(deadline.remaining()):
             self._failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
         if self._failure is not None:
