@@ -72,7 +72,7 @@ class TaskHandle(Generic[R]):
         - ``"STARTED"``: a worker has begun it, and may have died since: then another one begins it in its time.
         - ``"RETRY"``: it failed, and waits for its next try.
         - ``"SUCCESS"``: it has run to its end.
-        - ``"FAILURE"``: it is a dead letter.
+        - ``"FAILURE"``: it is a dead letter; or it has run, and its result can't be sent.
 
         Raises:
             StoreUnavailable: The store can't be asked.
