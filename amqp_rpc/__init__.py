@@ -51,6 +51,7 @@ from amqp_rpc.tasks import TaskHandle
 
 if TYPE_CHECKING:
     from amqp_rpc.aio import AsyncClient
+    from amqp_rpc.async_operating import AsyncDeadLetters
     from amqp_rpc.async_producer import AsyncTaskHandle
     from amqp_rpc.server import Server
 
@@ -68,6 +69,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "TaskHandle",
     "AsyncTaskHandle",
     "DeadLetters",
+    "AsyncDeadLetters",
     "DeadLetter",
     "Death",
     "Retry",
@@ -108,6 +110,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
 _LATER = {
     "AsyncClient": "amqp_rpc.aio",
+    "AsyncDeadLetters": "amqp_rpc.async_operating",
     "AsyncTaskHandle": "amqp_rpc.async_producer",
     "Server": "amqp_rpc.server",
 }

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from amqp_rpc.async_operating import AsyncOperating
 from amqp_rpc.async_producer import AsyncProducer
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
@@ -25,7 +26,7 @@ from amqp_rpc.settings import (
 R = TypeVar("R")
 
 
-class AsyncClient(AsyncForms, AsyncProducer):
+class AsyncClient(AsyncForms, AsyncProducer, AsyncOperating):
     """Calls functions that servers run, from asyncio; the arguments are those of `Client`.
 
     Example:
@@ -137,6 +138,10 @@ class AsyncClient(AsyncForms, AsyncProducer):
 
     @property
     def _producer(self) -> Client:
+        return self._client
+
+    @property
+    def _operating(self) -> Client:
         return self._client
 
     async def close(self) -> None:

@@ -1,35 +1,28 @@
 """A server: it consumes the queues of services, runs their functions and answers.
 
-One thread owns the connections; the others run the functions, and do their own part of the owner's work meanwhile:
-see `leadership`. It is longer than others, since what begins, drains and ends together is one concern.
+Here is its life: what begins, drains and ends together. What it does with what is delivered is `Work`. One thread owns
+the connections; the others run the functions, and do their own part of the owner's work meanwhile: see `leadership`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from amqp_rpc.channel import Channel
 from amqp_rpc.clocks import Clocks
-from amqp_rpc.codec import text_of
 from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.envelope import Message
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
-from amqp_rpc.jobs import Answer, Chunk, Job
 from amqp_rpc.merging import chosen, merge, merge_schedules, merge_tasks, queue_arguments
-from amqp_rpc.overruns import Overruns
 from amqp_rpc.owner import Owner
 from amqp_rpc.recorder import Recorder
 from amqp_rpc.registration import Function
@@ -49,27 +42,21 @@ from amqp_rpc.settings import (
     result_seconds,
     results_url,
 )
-from amqp_rpc.sharing import Sharing
 from amqp_rpc.store import open_store
-from amqp_rpc.task_dispatch import TaskDispatcher, dispatchers
-from amqp_rpc.task_jobs import TaskJob
-from amqp_rpc.topology import DIRECT_REPLY_TO, dead_letter_arguments, dead_letter_queue
+from amqp_rpc.task_dispatch import dispatchers
+from amqp_rpc.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
+from amqp_rpc.work import Work
 
 logger = logging.getLogger(__name__)
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
 _NOT_FOUND = 404
-#: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
-_WAKE_ANOTHER = 0.001
 #: Seconds between two looks at what runs, while a server drains without a connection.
 _LOOK_AGAIN = 0.1
 #: Seconds for saying good-bye to the broker.
 _CLOSE_TIMEOUT = 5.0
-
-
-Limited = TypeVar("Limited", Job, Chunk, TaskJob, Job | Chunk | TaskJob)
 
 
 class Server:
@@ -184,12 +171,10 @@ class Server:
                 persistent=persistent,
             )
 
-        self._overruns = Overruns(self._connection, self._handlers, on_stuck=self._stuck)
         self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed, prepared=list(self.tasks))
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
         # It is opened at the first of them, when the broker may be away for a moment.
-        self._direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)
-        self._direct_started = False
+        direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)
         self._clocks = Clocks(
             self.schedules,
             self.addresses,
@@ -210,20 +195,30 @@ class Server:
         self._finished = True
         # From here on: the owner's alone.
         self._not_ready = {"replies", *self._dispatchers, *self.schedules}
+        self._in_hand = InHand(self._connection, self._replies.tell)
+        self._work = Work(
+            self._connection,
+            self._dispatchers,
+            handlers=self._handlers,
+            in_hand=self._in_hand,
+            recorder=self._recorder,
+            replies=self._replies,
+            direct=direct,
+            # With more deliveries of a queue than threads, some are meant to wait here.
+            shared=self.tasks if len(self._dispatchers) > 1 and self.prefetch <= threads else (),
+            counters=self.counters,
+            on_stuck=self._stuck,
+            settled=self._check_drained,
+        )
         self._consumers = Consumers(
             self._connection,
             {queue: arguments.get(queue) for queue in self._dispatchers},
             prefetch=self.prefetch,
-            deliver=self._deliver,
+            deliver=self._work.deliver,
             ready=self._part_ready,
             refused=self._refused,
             changed=self._check_drained,
         )
-        self._in_hand = InHand(self._connection, self._replies.tell)
-        # With more deliveries of a queue than threads, some are meant to wait here.
-        shared = self.tasks if len(self._dispatchers) > 1 and self.prefetch <= threads else ()
-        self._sharing = Sharing(self._connection, shared, self._replies.keep)
-        self._hoping = False
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Connect and begin to serve; return once every queue is consumed.
@@ -240,7 +235,7 @@ class Server:
         if any(function.asynchronous for functions in served for function in functions.values()):
             self._handlers.start_loop()
         self._connection.start()
-        self._connection.loop.on_relieved(self._wake_another)
+        self._connection.loop.on_relieved(self._work.wake_another)
         # No handler runs in the main thread.
         self._connection.loop.share(True)
         self._replies.connection.start()
@@ -319,142 +314,17 @@ class Server:
         if not self._not_ready:
             self._started.set()
 
-    def _deliver(self, queue: str, delivery: Delivery) -> None:
-        self._in_hand.take(delivery)
-        if self._dispatchers[queue].asynchronous(delivery.properties):
-            self._handlers.submit_async(partial(self._run_async, queue, delivery))
-            return
-        self._sharing.wait(queue, delivery)
-        if self._handlers.submit(partial(self._run, queue, delivery)) and not self._hoping:
-            self._hoping = True
-            self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
-
-    def _run(self, queue: str, delivery: Delivery) -> None:
-        if not self._sharing.begin(queue, delivery) or self._taken_back(delivery):
-            return
-        try:
-            todo = self._recorder.accept(self._dispatchers[queue], delivery)
-            answer = todo if isinstance(todo, Answer) else self._limited(queue, delivery, todo).run()
-            self._finish(queue, delivery, answer)
-        except Exception as error:
-            self._unanswered(queue, delivery, error)
-
-    async def _run_async(self, queue: str, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
-            return
-        try:
-            todo = await self._recorder.accept_async(self._dispatchers[queue], delivery)
-            answer = todo if isinstance(todo, Answer) else await self._limited(queue, delivery, todo).run_async()
-            if not self._is_another_s(delivery, answer):
-                await self._recorder.record_async(answer)
-                self._settle(queue, delivery, answer)
-        except Exception as error:
-            # It may write to the store.
-            await asyncio.to_thread(self._unanswered, queue, delivery, error)
-
-    def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
-        if isinstance(todo, TaskJob) and todo.limit is not None:
-            self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
-        return todo
-
-    def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
-        if self._taken_back(delivery):
-            return
-        try:
-            self._finish(queue, delivery, overrun())
-        except Exception as error:
-            self._unanswered(queue, delivery, error)
-
     def _stuck(self, handlers: int) -> None:
         self.on_stuck(handlers)
+
+    def _acknowledge(self, deliveries: list[Delivery]) -> None:
+        self._work.acknowledge(deliveries)
 
     def _attend(self, done: Callable[[], object]) -> bool:
         return self._connection.loop.attend(done, returns=True)
 
     def _leave(self) -> None:
         self._connection.loop.recall()
-
-    def _wake_another(self) -> None:
-        self._hoping = self._handlers.wake_another()
-        if self._hoping:
-            self._connection.loop.call_later(_WAKE_ANOTHER, self._wake_another)
-
-    def _unanswered(self, queue: str, delivery: Delivery, error: Exception) -> None:
-        """Settle a delivery that met a defect of ours: left alone it would take a place of the prefetch for good."""
-        logger.error("A message of %s could not be answered", queue, exc_info=error)
-        dispatcher = self._dispatchers[queue]
-        if isinstance(dispatcher, TaskDispatcher):
-            try:
-                self._finish(queue, delivery, dispatcher.unanswered(delivery.properties, delivery.body, error))
-            except Exception:
-                logger.exception("What became of it could not be said")
-            else:
-                return
-        self._replies.dead_letter(queue, delivery, f"it could not be answered: {text_of(repr(error))}")
-
-    def _taken_back(self, delivery: Delivery) -> bool:
-        """Return whether the broker has given the delivery to another server while it waited here for a handler."""
-        if delivery.channel.is_open:
-            return False
-        self._connection.post(self._acknowledge, [delivery])
-        return True
-
-    def _is_another_s(self, delivery: Delivery, answer: Answer | None) -> bool:
-        """Return whether what becomes of a delivery is another server's to say: its channel is lost, and it failed.
-
-        Else what failed here would be there twice, and called a failure, while it runs there. What is done is done:
-        that is recorded, and its reply sent. A loss that comes after this look is seen by `Replies` before it
-        publishes; then the failure is recorded all the same, until the other server records what it comes to.
-        """
-        if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
-            return False
-        self._recorder.leave(answer)
-        logger.warning(
-            "Message [%s] failed here after its connection was lost: another server has it, and nothing is said of it",
-            delivery.properties.message_id,
-        )
-        return True
-
-    def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
-        if not self._is_another_s(delivery, answer):
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
-
-    def _settle(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
-        if answer is None:
-            return  # its time limit came first
-        self.counters[answer.outcome] += 1
-        if answer.dead_letter is not None:
-            self.counters["dead_letters"] += 1
-            # Only `_reply_directly` may have a name of the other kind: see `_direct`.
-            if answer.reply is not None and not answer.reply.queue.startswith(DIRECT_REPLY_TO):
-                self._replies.tell(answer.reply)
-            self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
-        elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
-            self._connection.do(self._reply_directly, answer.reply, delivery)
-        elif answer.reply is not None:
-            # Who enqueued a task may well be gone: that is nothing to be told of.
-            self._replies.reply(answer.reply, delivery, mandatory=queue not in self.tasks)
-        elif answer.again is not None:
-            self._replies.keep(answer.again, delivery)
-        else:
-            self._connection.do(self._acknowledge, [delivery])
-
-    def _reply_directly(self, message: Message, delivery: Delivery) -> None:
-        if not self._direct_started:
-            self._direct_started = True
-            self._direct.connection.start()
-        self._direct.reply(message, delivery)
-
-    def _acknowledge(self, deliveries: list[Delivery]) -> None:
-        tags: dict[Channel, list[int]] = {}
-        for delivery in deliveries:
-            self._in_hand.settle(delivery)
-            tags.setdefault(delivery.channel, []).append(delivery.tag)
-        for channel, settled in tags.items():
-            if not channel.ack(settled):
-                self.counters["stale_acks"] += len(settled)
-        self._check_drained()
 
     def _drain(self) -> None:
         self._clocks.end()
@@ -492,7 +362,6 @@ class Server:
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.connection.close(_CLOSE_TIMEOUT)
-        if self._direct_started:
-            self._direct.connection.close(_CLOSE_TIMEOUT)
+        self._work.close(_CLOSE_TIMEOUT)
         self._handlers.stop()
         self._recorder.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pika
 import pytest
 
 from amqp_rpc import (
+    AsyncClient,
     Client,
     ConfigurationError,
     ConnectionLost,
@@ -360,3 +362,26 @@ def test_states_of_queues_are_what_waits_and_who_consumes(
     assert dead is not None
     assert (here.name, here.messages, here.consumers) == (queue, 0, 1)
     assert until(lambda: client.queue_states([f"{queue}.dead"])[f"{queue}.dead"].messages == 3)  # type: ignore[union-attr]
+
+
+def test_dead_letters_and_queues_are_seen_to_from_asyncio(url: str, raw: Raw, queue: str) -> None:
+    put(raw, queue, "a", "b", "c")
+
+    async def see_to() -> None:
+        async with AsyncClient(url, timeout=20) as client:
+            dead = client.dead_letters(queue)
+            assert [letter.id for letter in await dead.list()] == ["a", "b", "c"]
+            assert [letter.id for letter in await dead.list(ids=["b"])] == ["b"]
+            found = await dead.get("c")
+            assert found is not None
+            assert found.reason == "ValueError: no"
+            with pytest.raises(ConfigurationError, match="drop which"):
+                await dead.drop()
+            assert await dead.replay(ids="a") == ["a"]
+            assert await dead.drop(function="resize") == ["b", "c"]
+            assert await dead.list() == []
+            states = await client.queue_states([queue, f"{queue}.nowhere"])
+            assert states[f"{queue}.nowhere"] is None
+
+    asyncio.run(see_to())
+    assert raw.get(queue)[0].message_id == "a"

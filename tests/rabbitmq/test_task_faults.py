@@ -53,6 +53,9 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
 
 
 @pytest.mark.node
+# Seconds, as a rule. But a level of delay whose time is over when the broker starts may hand on before the next level's
+# exchange is there, and then does so again after three minutes (docs/decisions/0007-tasks.md).
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_node: NewNode, end: str) -> None:
     node = new_node()
@@ -71,7 +74,7 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
         getattr(node, end)()
         node.start()
         with Server(service, url=node.url):
-            until(lambda: set(ran) == set(range(60)), timeout=40)
+            until(lambda: set(ran) == set(range(60)), timeout=240)
 
 
 @pytest.mark.node

@@ -25,6 +25,7 @@ EXPORTS = {
     "AlreadyQueued",
     "AmqpRpcError",
     "AsyncTaskHandle",
+    "AsyncDeadLetters",
     "ConfigurationError",
     "BrokerError",
     "NotConnected",
