@@ -40,5 +40,8 @@ def about_to_be_dropped(properties: Properties) -> bool:
 
 
 def apart(crashes: int) -> int:
-    """Return the units of delay after so many workers died with a task: by chance, and the more the wider."""
-    return _SOON + random.randint(0, _SOON * 2 ** (crashes - 1))  # noqa: S311 - no secret
+    """Return the units of delay after so many workers died with a task: by chance, and each time four times as wide.
+
+    Else those that were only beside one that ends workers would come back with it, and be counted with it, five times.
+    """
+    return _SOON + random.randint(0, _SOON * 4 ** (crashes - 1))  # noqa: S311 - no secret
