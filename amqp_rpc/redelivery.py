@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from threading import Lock
 
 from amqp_rpc.envelope import Message, Properties, Request, copied, without_broker_headers
 
 #: Workers that may die with one task, before it is a dead letter.
 MOST_CRASHES = 5
+#: Workers that died with a task from which on it is suspected to be what ends them.
+SUSPECTED = 2
 #: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 _DELIVERY_COUNT = "x-delivery-count"
 #: From RabbitMQ 4.0 on such a queue drops what it got back 20 times: so often it has come when that is near.
@@ -16,16 +20,47 @@ _ABOUT_TO_BE_DROPPED = 15
 _SOON = 5
 
 
-def given_back(queue: str, properties: Properties, body: bytes) -> Message:
+class Suspects:
+    """Lets one task at a time run in a worker of those that are suspected to be what ends workers.
+
+    Most of them were only beside the one that is: two of them side by side would be counted together again, and in the
+    end be dead letters together.
+    """
+
+    def __init__(self) -> None:
+        self._place = Lock()
+
+    def enter(self) -> Callable[[], None] | None:
+        """Return what is to be called when the task has ended, once or more often; None where another one runs."""
+        if not self._place.acquire(blocking=False):
+            return None
+        held = [self._place]
+
+        def leave() -> None:
+            try:
+                held.pop().release()
+            except IndexError:
+                return  # its time limit came first
+
+        return leave
+
+
+def given_back(queue: str, properties: Properties, body: bytes, *, delay: int = 0) -> Message:
     """Return a task as it goes back to its queue by a worker that has not begun it: nothing of it is changed.
 
     The workers that it ended before stay counted, though the broker counts the copy anew.
+
+    Args:
+        queue: Its name.
+        properties: The delivery's.
+        body: The delivery's.
+        delay: Units of delay until it is there again.
     """
     headers = without_broker_headers(properties.headers)
     if counted := delivery_count(properties):
         before = Request.read(properties, body, redelivered=True).crashes
         headers["crashes"] = before + counted
-    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body)
+    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body, delay)
 
 
 def delivery_count(properties: Properties) -> int | None:

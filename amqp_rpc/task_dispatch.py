@@ -28,7 +28,7 @@ from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer
 from amqp_rpc.policy import Policy
 from amqp_rpc.records import LONGEST_ERROR, Record, State
-from amqp_rpc.redelivery import MOST_CRASHES, apart, delivery_count
+from amqp_rpc.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, delivery_count, given_back
 from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.task_jobs import TaskJob
@@ -37,10 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 class TaskDispatcher(Dispatcher):
-    """The tasks of one queue, ready for deliveries; the arguments are those of `Dispatcher`, and one more.
+    """The tasks of one queue, ready for deliveries; the arguments are those of `Dispatcher`, and two more.
 
     Args:
         records: Whether a store of results is told what becomes of the tasks.
+        suspects: Those of all the queues of a worker; None for this one's alone.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TaskDispatcher(Dispatcher):
         clock: Callable[[], float] = time.time,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
         records: bool = False,
+        suspects: Suspects | None = None,
     ) -> None:
         super().__init__(
             queue,
@@ -63,6 +65,7 @@ class TaskDispatcher(Dispatcher):
             clock_skew=clock_skew,
         )
         self._records = records
+        self._suspects = suspects or Suspects()
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskJob | Answer:  # type: ignore[override] # tasks have jobs of their own
         """Return the job that a delivery asks for, or what becomes of it where there is none to run.
@@ -90,10 +93,14 @@ class TaskDispatcher(Dispatcher):
             logger.exception("A task for %s could not be read; it is a dead letter", request.function)
             reason = f"it could not be read: {error!r}"
             return self._dead(request, reason, "refused", error=Undecodable(reason))
+        leave = None
+        if request.crashes >= SUSPECTED and (leave := self._suspects.enter()) is None:
+            # One that was counted by this very delivery has gone back in `_crashed`.
+            return Answer(None, None, "again", again=given_back(self.queue, properties, body, delay=apart(SUSPECTED)))
         if not _told(function):
             request.reply_to = None
         logger.info("Task %s() [%s] received", function.name, request.message_id)
-        return TaskJob(self, request, properties, function, args, kwargs)
+        return TaskJob(self, request, properties, function, args, kwargs, leave=leave)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
         """Return what becomes of a task that has run; it has failed where its result is wanted, and can't be sent."""
@@ -292,6 +299,7 @@ def dispatchers(
         queue: Dispatcher(queue, each, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew)
         for queue, each in functions.items()
     }
+    suspects = Suspects()
     return calls | {
         queue: TaskDispatcher(
             queue,
@@ -300,6 +308,7 @@ def dispatchers(
             tracebacks=True,
             clock_skew=clock_skew,
             records=records,
+            suspects=suspects,
         )
         for queue, each in tasks.items()
     }

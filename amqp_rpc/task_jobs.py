@@ -38,7 +38,7 @@ class TaskJob:
     Where it has a time limit, somebody else may have settled it when its handler ends: see `claim`.
     """
 
-    __slots__ = ("_dispatcher", "args", "claim", "function", "kwargs", "limit", "properties", "request")
+    __slots__ = ("_dispatcher", "_leave", "args", "claim", "function", "kwargs", "limit", "properties", "request")
 
     def __init__(
         self,
@@ -48,8 +48,12 @@ class TaskJob:
         function: Function,
         args: list[Any],
         kwargs: dict[str, Any],
+        *,
+        leave: Callable[[], None] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        #: To be called when it has ended: it is one of `redelivery.Suspects`.
+        self._leave = leave
         self.request = request
         self.properties = properties
         self.function = function
@@ -66,6 +70,12 @@ class TaskJob:
 
     def run(self) -> Answer | None:
         """Call the function and return what becomes of the task, whatever the function raises; None past its limit."""
+        try:
+            return self._run()
+        finally:
+            self._ended()
+
+    def _run(self) -> Answer | None:
         began = time.monotonic()
         try:
             with handling(self.function.name, self.request, self.limit):
@@ -76,6 +86,12 @@ class TaskJob:
 
     async def run_async(self) -> Answer | None:
         """Await the ``async def`` function, which is cancelled at its limit, and return what becomes of the task."""
+        try:
+            return await self._run_async()
+        finally:
+            self._ended()
+
+    async def _run_async(self) -> Answer | None:
         began = time.monotonic()
         try:
             with handling(self.function.name, self.request, self.limit):
@@ -93,6 +109,7 @@ class TaskJob:
             stack: Where its handler is; None where that is not known.
         """
         assert self.limit is not None
+        self._ended()
         error = exceeded(self.function.name, self.limit)
         if stack is not None:
             error.add_note(f"It could not be ended, and was here:\n{stack}")
@@ -108,6 +125,10 @@ class TaskJob:
             return None
         seconds = time.monotonic() - began
         return self._dispatcher.failed(self.request, self.properties, self.function, error, seconds)
+
+    def _ended(self) -> None:
+        if self._leave is not None:
+            self._leave()
 
     def _is_late(self, how: str, began: float) -> bool:
         if self.claim is None or self.claim():

@@ -56,3 +56,51 @@ def test_a_result_that_nobody_wants_need_not_be_sent(caplog: pytest.LogCaptureFi
         answer = run(object(), records=False, reply_to=None)
     assert "Task work() [1] succeeded" in caplog.text
     assert (answer.outcome, answer.reply) == ("result", None)
+
+
+def suspected(*, crashes: int, limit: float | None = None) -> tuple[TaskDispatcher, Any]:
+    """A dispatcher, and how to give it one more task that so many workers died with."""
+    service = Service()
+
+    @service.task(queue="q", time_limit=limit)
+    def work(fail: bool = False) -> None:  # noqa: FBT002 - a task's arguments are a list
+        if fail:
+            raise ValueError(fail)
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True)
+    properties = task_properties(function="work", identity="1", expires=None, now=0.0)
+    properties.headers = {**(properties.headers or {}), "crashes": crashes}
+    return tasks, lambda body=b"\x92\x90\x80": tasks.accept(properties, body, redelivered=False)
+
+
+@pytest.mark.parametrize("body", [b"\x92\x90\x80", b"\x92\x91\xc3\x80"], ids=["succeeds", "fails"])
+def test_of_tasks_that_two_workers_died_with_one_runs_at_a_time(body: bytes) -> None:
+    _, accept = suspected(crashes=2)
+    first = accept(body)
+    assert isinstance(first, TaskJob)
+
+    back = accept()
+    assert isinstance(back, Answer)
+    assert back.again is not None
+    assert (back.again.properties.headers or {})["crashes"] == 2
+    assert back.again.delay > 0
+
+    assert first.run() is not None
+    assert isinstance(accept(), TaskJob)
+
+
+def test_a_suspected_task_that_does_not_end_at_its_time_limit_holds_up_no_other() -> None:
+    _, accept = suspected(crashes=2, limit=1.0)
+    first = accept()
+    assert isinstance(accept(), Answer)
+
+    first.overrun(1.0, None)
+    assert isinstance(accept(), TaskJob)
+    # That its handler ends at last makes no room for two.
+    first.run()
+    assert isinstance(accept(), Answer)
+
+
+def test_a_task_that_one_worker_died_with_runs_beside_others() -> None:
+    _, accept = suspected(crashes=1)
+    assert all(isinstance(accept(), TaskJob) for _ in range(3))
