@@ -35,6 +35,8 @@ NEVER = float("inf")
 _UNCONFIRMED = 1000
 #: Seconds between two tries to put an item into a full queue, at first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+#: Seconds that the broker has at least to answer to the last of them: without, it would not be known what it did.
+_ANSWER = 1.0
 
 
 class Putting:
@@ -186,11 +188,12 @@ class Putting:
                     if not (publication.refused and isinstance(error, PublishRefused)):
                         raise self._explained(error, publication) from error
                     left = until - time.monotonic()
-                    if not wait or left <= 0 or self.closed:
+                    if wait and left > 0:
+                        time.sleep(min(pause, left))
+                    if not wait or left <= pause or self.closed:
                         raise Full from error
-                    time.sleep(min(pause, left))
                     pause = min(_LONGEST_PAUSE, 2 * pause)
-                    publication = self._publish(message, until)
+                    publication = self._publish(message, max(until, time.monotonic() + _ANSWER))
         finally:
             if not accepted:
                 self.unfinished.done(number)

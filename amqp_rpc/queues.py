@@ -103,8 +103,8 @@ class Queue(Generic[T]):
         Args:
             item: Anything that msgpack and its extensions carry.
             block: Whether to wait while the queue is full.
-            timeout: Seconds for all of it. None waits for room without a bound, and gives the broker the client's
-                timeout (30.0) to answer.
+            timeout: Seconds for all of it, and at most one more for the answer to what was sent to a full queue. None
+                waits for room without a bound, and gives the broker the client's timeout (30.0) to answer.
 
         Raises:
             queue.Full: There was no room.
