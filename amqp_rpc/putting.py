@@ -174,9 +174,7 @@ class Putting:
         self._caller.publish(publication)
         return publication
 
-    def _accept(
-        self, number: int, message: Message, publication: Publication, *, wait: bool, until: float
-    ) -> None:
+    def _accept(self, number: int, message: Message, publication: Publication, *, wait: bool, until: float) -> None:
         """Wait for the broker's confirm; where it refuses for a bound, publish again while there is time."""
         pause, accepted = _FIRST_PAUSE, False
         try:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from amqp_rpc import AsyncClient, Client, Service, register_error
+from amqp_rpc import AsyncClient, Client, Queue, Service, register_error
 
 service = Service("billing")
 
@@ -106,6 +106,31 @@ async def awaited(client: AsyncClient) -> None:
     assert_type(client.map(fib, range(10)), AsyncIterator[int])
     assert_type(client.map("fib", range(10)), AsyncIterator[Any])
     assert_type([n async for n in client.map(fib, range(10))], list[int])
+
+
+def queues(client: Client) -> None:
+    """Put and take."""
+    numbers: Queue[int] = client.queue("numbers", 5)
+    assert_type(client.queue("numbers", maxsize=5, queue_type="classic"), Queue[Any])
+    assert_type(numbers.get(), int)
+    assert_type(numbers.get(timeout=2.5), int)
+    assert_type(numbers.get_nowait(), int)
+    assert_type(list(numbers), list[int])
+    numbers.put(1)
+    numbers.put(1, False)
+    numbers.put(1, timeout=None)
+    numbers.put_many(range(3))
+    numbers.task_done()
+    numbers.task_done(1)
+    numbers.join()
+    assert_type(numbers.qsize(), int)
+    assert_type(numbers.empty() or numbers.full(), bool)
+    with numbers as same, numbers.get_many(5) as some:
+        assert_type(same, Queue[int])
+        assert_type(some, list[int])
+    # What takes the standard library's may take ours as far as it puts and takes.
+    putting: Callable[[int], None] = numbers.put
+    putting(1)
 
 
 def contexts() -> None:
