@@ -147,8 +147,13 @@ class Putting:
             raise ConfigurationError(closed(self._queue))
         if not self._declared:
             self._declare(seconds)
-        reply_to = self._receipts.address(seconds)
-        number = self.unfinished.add()
+        while True:
+            reply_to = self._receipts.address(seconds)
+            number = self.unfinished.add()
+            # Were it gone by now, this number would be waited for, and nobody would hear of it.
+            if self._receipts.here == reply_to:
+                break
+            self.unfinished.done(number)
         return number, items.item(
             self._queue, body, putter=self._putter, number=number, reply_to=reply_to, now=time.time()
         )

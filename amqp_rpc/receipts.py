@@ -50,8 +50,8 @@ class Receipts:
         #: Guards the list of those who wait for the queue.
         self._lock = Lock()
         self._waiting: list[Outcome[BrokerError | None]] = []
-        #: The queue, once it is there.
-        self._address: str | None = None
+        #: The queue, while it is there.
+        self.here: str | None = None
         # From here on: the owner's alone.
         #: The queue's name, and whether it was declared: then it must be there.
         self._queue = ""
@@ -78,13 +78,16 @@ class Receipts:
             BrokerError: It is not there in time, or can't be.
         """
         until = time.monotonic() + seconds
-        while (address := self._address) is None:
-            if not self._following or self._connection is None or not self._connection.alive:
+        while (address := self.here) is None:
+            connection = self._connection
+            if not self._following or connection is None or not connection.alive:
                 self._caller.follow(self, self._begin)
+            else:
+                connection.loop.leave(self.on_open)
             outcome = Outcome[BrokerError | None]()
             with self._lock:
                 self._waiting.append(outcome)
-            if self._address is not None:
+            if self.here is not None:
                 outcome.tell(None)
             self._caller.wait(outcome, min(until, time.monotonic() + _LOOK))
             with self._lock, contextlib.suppress(ValueError):
@@ -144,7 +147,7 @@ class Receipts:
 
     def _consume(self, channel: Channel) -> None:
         def ready() -> None:
-            self._address = self._queue
+            self.here = self._queue
             self._tell(None)
 
         def cancelled() -> None:
@@ -167,13 +170,13 @@ class Receipts:
             # It is not there any more, or not now, with its node; another one will do.
             self._lose(str(error))
         else:
+            # No permission, perhaps: who asks for it the next time has it tried again.
             self._channel, self._opening = None, False
             self._tell(error)
-            self._open_later()
 
     def _lose(self, cause: str) -> None:
         lost = 0
-        self._channel, self._opening, self._address, self._declared = None, False, None, False
+        self._channel, self._opening, self.here, self._declared = None, False, None, False
         for unfinished in list(self._all.values()):
             lost += len(unfinished)
             unfinished.lose()
@@ -182,9 +185,6 @@ class Receipts:
             "Queue %s is gone (%s): it is not known of %d items whether they are done",
             self._queue, cause, lost,
         )  # fmt: skip
-        self._open_later()
-
-    def _open_later(self) -> None:
         assert self._connection is not None
         self._connection.loop.call_later(_AGAIN, self.on_open)
 

@@ -205,6 +205,9 @@ class Taking:
         return self._connection
 
     def _opened(self, channel: Channel) -> None:
+        if self._closing is not None:
+            channel.close()
+            return
         self._opening, self._declaring, self._channel = False, True, channel
 
         def declared(_state: QueueState) -> None:

@@ -17,6 +17,7 @@ from decimal import Decimal
 import pytest
 
 from amqp_rpc import (
+    AccessRefused,
     Client,
     ConfigurationError,
     ConnectionLost,
@@ -295,6 +296,16 @@ def test_closing_gives_back_what_was_taken_and_not_done(client: Client, other: C
         items.qsize()
     items.close()
     assert sorted(drained(other.queue(name))) == list(range(1, 10))
+
+
+def test_an_item_that_goes_back_often_is_not_dropped(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put("patient")
+    # RabbitMQ 4 drops a message of a quorum queue the 21st time, unless told otherwise.
+    for _ in range(25):
+        with client.queue(name) as taking:
+            assert taking.get(timeout=20) == "patient"
+    assert drained(items) == ["patient"]
 
 
 def test_what_is_done_when_the_client_is_closed_at_once_does_not_come_again(
@@ -656,6 +667,19 @@ def test_what_is_put_while_the_broker_is_away_is_there_when_it_is_back(new_node:
         found = drained(items, wait=5)
         assert 3 in found
         assert set(found) <= {1, 3}
+
+
+@pytest.mark.node
+def test_a_user_who_may_not_have_a_queue_of_receipts_is_told_at_once(new_node: NewNode) -> None:
+    node = new_node()
+    node.ctl("add_user", "limited", "limited")
+    node.ctl("set_permissions", "limited", "^(amq.gen|mine)", ".*", ".*")
+    with Client(node.url.replace("guest:guest", "limited:limited"), timeout=60) as client:
+        for _ in range(2):
+            with pytest.raises(AccessRefused, match=r"403 ACCESS_REFUSED"):
+                client.queue("mine").put(1)
+        with pytest.raises(AccessRefused, match=r"403 ACCESS_REFUSED"):
+            client.queue("others").get()
 
 
 @pytest.mark.node
