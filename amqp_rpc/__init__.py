@@ -31,6 +31,7 @@ from amqp_rpc.errors import (
     NoServer,
     NotAllAccepted,
     NotConnected,
+    NotDone,
     NotSent,
     Overloaded,
     PublishRefused,
@@ -46,6 +47,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.failures import register_error
 from amqp_rpc.letters import DeadLetter, Death
+from amqp_rpc.queues import Queue
 from amqp_rpc.service import Service
 from amqp_rpc.tasks import TaskHandle
 
@@ -72,6 +74,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "AsyncDeadLetters",
     "DeadLetter",
     "Death",
+    "Queue",
     "Retry",
     "Reject",
     # what can be raised
@@ -100,6 +103,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Undecodable",
     "Unencodable",
     "MessageTooLarge",
+    "NotDone",
     "StoreUnavailable",
     "ResultLost",
 ]

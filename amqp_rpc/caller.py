@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from amqp_rpc import forks, verdicts
 from amqp_rpc.calls import PendingCall
 from amqp_rpc.capacity import Capacity
-from amqp_rpc.conversation import Conversation, Conversations
+from amqp_rpc.conversation import Conversation, Conversations, Follower
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
 from amqp_rpc.outbox import Outbox, Publication
 from amqp_rpc.pending import PendingCalls
@@ -76,7 +76,8 @@ class Caller:
         self._requester = Requester(self.pending, self.counters, addresses)
         self._outbox = Outbox(addresses, reply_queue=self._requester.reply_queue)
         self._requester.on_ready = self._outbox.send_unsent
-        self._conversations = Conversations()
+        #: Who has a channel of its own.
+        self.conversations = Conversations()
         self.tasks = self._requester.tasks
 
     def identity(self) -> str:
@@ -154,7 +155,32 @@ class Caller:
         self._check_process()
         connection = self._ready_connection(lambda: None)
         until = time.monotonic() + timeout
-        return Conversation(self._conversations, connection, self.wait, expires_at=until, timeout=timeout)
+        return Conversation(self.conversations, connection, self.wait, expires_at=until, timeout=timeout)
+
+    def follow(self, follower: Follower, begin: Callable[[Connection], object]) -> Connection:
+        """Have somebody told of the connection's openings and losses, until they leave `conversations`. Any thread.
+
+        Args:
+            follower: Who is told.
+            begin: Called before that, by the owner, with the connection.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        connection = self._ready_connection(lambda: None)
+
+        def enter() -> None:
+            begin(connection)
+            self.conversations.enter(follower)
+
+        connection.loop.leave(enter)
+        return connection
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is another process than that of the client: the connection is the parent's."""
+        return self._generation != forks.generation()
 
     def _check_process(self) -> None:
         if self._generation != forks.generation():
@@ -241,7 +267,7 @@ class Caller:
                 MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
             )
         self._outbox.end_all(lambda: ConnectionLost("the client was closed before the broker confirmed it"))
-        self._conversations.end_all(ConnectionLost("the client was closed"))
+        self.conversations.end_all(ConnectionLost("the client was closed"))
         self.ended()
 
     def _open(self) -> Connection:
@@ -252,7 +278,7 @@ class Caller:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                listeners = Listeners(self._requester, self._outbox, self._conversations)
+                listeners = Listeners(self._requester, self._outbox, self.conversations)
                 connection = Connection(self._addresses, listeners, name=self._name, heartbeat=self._heartbeat)
                 try:
                     self._requester.begin(connection)

@@ -118,6 +118,8 @@ class Channel:
         if not self.is_open:
             return False
         self._raw.basic_reject(tag, requeue=requeue)
+        # It is settled: what is acknowledged together may reach over it.
+        self._acks.settle([tag])
         return True
 
     def give_back(self) -> bool:
@@ -192,7 +194,12 @@ class Channel:
         """End a consumer; deliveries that were made stay to be acknowledged."""
         if not self.is_open:
             return False
-        self._raw.basic_cancel(tag, callback=_guarded(lambda _frame: then()))
+
+        def cancelled(_frame: Any) -> None:
+            self._deliveries.dismiss(self._number, tag)
+            then()
+
+        self._raw.basic_cancel(tag, callback=_guarded(cancelled))
         # pika would give back what arrives before the broker's answer, marked as redelivered: a call that must not run
         # twice would then be refused, though it never ran. It is delivered to us, and we finish it.
         self._raw._cancelled.discard(tag)  # noqa: SLF001

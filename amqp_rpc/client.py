@@ -23,6 +23,7 @@ from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
 from amqp_rpc.operating import Operating
 from amqp_rpc.producer import Producer
+from amqp_rpc.queueing import Queueing
 from amqp_rpc.registration import Function, registered
 from amqp_rpc.settings import (
     DEFAULT_HEARTBEAT,
@@ -46,7 +47,7 @@ DEFAULT_MAP_IN_FLIGHT = 100
 _CLOSE_TIMEOUT = 5.0
 
 
-class Client(Forms, Producer, Operating):
+class Client(Forms, Producer, Queueing, Operating):
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
@@ -250,7 +251,11 @@ class Client(Forms, Producer, Operating):
             )
 
     def close(self) -> None:
-        """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`."""
+        """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`.
+
+        Its queues (`queue`) are closed before: what was taken and not done goes back to them.
+        """
+        self._close_queues()
         self._caller.close(_CLOSE_TIMEOUT)
         if self._store is not None:
             self._store.close()

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from amqp_rpc import verdicts
 from amqp_rpc.deadline import Deadline
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_FOUND = 404
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 #: One thing that is asked for: it is done on a channel, and calls back with the answer.
 Step = Callable[["Channel", Callable[..., object]], object]
@@ -40,18 +40,31 @@ class Question(Future[Any]):
             super().exception(Deadline(until).remaining())
 
 
+class Follower(Protocol):
+    """Who has a channel of its own: a conversation, or what goes on over many connections; the owner's."""
+
+    def on_open(self) -> None:
+        """Open the channel, where the connection is open and there is none yet."""
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Take note that the connection is lost, or could not be made, and the channel gone with it."""
+
+    def end(self, error: BrokerError) -> None:
+        """Tell those who wait that there will be no connection any more; any thread."""
+
+
 class Conversations:
     """The conversations of one connection: they begin when it opens, and end when it is lost; the owner's."""
 
     def __init__(self) -> None:
-        self._all: set[Conversation] = set()
+        self._all: set[Follower] = set()
 
-    def enter(self, conversation: Conversation) -> None:
+    def enter(self, conversation: Follower) -> None:
         """Begin one as soon as there is a connection."""
         self._all.add(conversation)
         conversation.on_open()
 
-    def leave(self, conversation: Conversation) -> None:
+    def leave(self, conversation: Follower) -> None:
         """Forget one that has ended."""
         self._all.discard(conversation)
 
@@ -62,7 +75,7 @@ class Conversations:
 
     def on_open(self) -> None:
         """Begin those that wait."""
-        for conversation in self._all:
+        for conversation in list(self._all):
             conversation.on_open()
 
     def on_unblocked(self) -> None:
@@ -142,6 +155,11 @@ class Conversation:
                 raise
             return None
         return state
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether the broker ended it since what was declared is there, and was declared in another way."""
+        return self._code == _PRECONDITION_FAILED
 
     def on_open(self) -> None:
         """Open the channel, where the connection is open; the owner's."""

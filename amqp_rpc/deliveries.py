@@ -157,6 +157,10 @@ class Deliveries:
         """Have a consumer's deliveries taken here."""
         self._consumers[channel, tag.encode()] = consumer
 
+    def dismiss(self, channel: int, tag: str) -> None:
+        """Forget a consumer that has ended: nothing more comes for it."""
+        self._consumers.pop((channel, tag.encode()), None)
+
     def confirm(self, channel: int, confirmed: Confirmed) -> None:
         """Have the confirms of what a channel publishes taken here."""
         self._confirming[channel] = confirmed

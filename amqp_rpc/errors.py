@@ -9,7 +9,7 @@
     │  ├─ ConnectionLost                  there was one, and it broke
     │  ├─ PublishRefused                  the broker answered "no" to a message
     │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
-    │  │  └─ NotAllAccepted               some of many tasks
+    │  │  └─ NotAllAccepted               some of many tasks, or of many items
     │  └─ AccessRefused                   wrong password, virtual host or permission
     ├─ CallError                          what became of one call: see may_have_run
     │  ├─ did not run
@@ -29,6 +29,7 @@
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
     ├─ TimeLimitExceeded(TimeoutError)    a try of a task took longer than its time_limit
+    ├─ NotDone(TimeoutError)              items that a queue's join waited for are not done yet
     ├─ StoreUnavailable(ConnectionError)  the store of tasks' results can't be reached, read or written
     ├─ ResultLost                         a task has ended, and its result could not be kept
     ├─ Retry                              raised by a task's handler: try it again, later
@@ -77,12 +78,12 @@ class AlreadyQueued(PublishRefused):
 
 
 class NotAllAccepted(PublishRefused):
-    """Some of many tasks were not accepted; the others were, and will run.
+    """Some of many tasks, or of many items of a queue, were not accepted; the others were.
 
     Args:
         message: What is said.
-        handles: One for each task, in their order; None for those that were not accepted.
-        errors: Why, by the task's number from 0.
+        handles: One for each task, in their order; None for those that were not accepted. Empty for items.
+        errors: Why, by the task's or the item's number from 0.
     """
 
     def __init__(
@@ -184,6 +185,12 @@ class TimeLimitExceeded(AmqpRpcError, TimeoutError):
     Its function has run, and may run still where it could not be ended: https://docs.python.org/3/library/threading.html
     has no way to end a thread.
     """
+
+    may_have_run = True
+
+
+class NotDone(AmqpRpcError, TimeoutError):
+    """Items that `Queue.join` waited for were not done in its time. They are in their queue, or being worked at."""
 
     may_have_run = True
 

@@ -20,6 +20,9 @@ ARRIVALS = "amqp_rpc.delay.arrivals"
 #: How the queues of keys begin, which are not enqueued twice.
 _UNIQUE = "amqp_rpc.unique."
 
+#: How the queues of receipts begin: of items that are done.
+_RECEIPTS = "amqp_rpc.receipts."
+
 #: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 
@@ -127,6 +130,35 @@ def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, objec
     """
     quorum = queue_arguments.get("x-queue-type") == "quorum"
     return {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES} if quorum else {}
+
+
+def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
+    """Return the arguments of a queue between processes: see `queues`.
+
+    Its items go back to it whenever a taker ends with some: a quorum queue that counted that would drop an item in the
+    end, so the count has no bound, as for dead letters.
+
+    Args:
+        queue_type: ``"quorum"`` or ``"classic"``.
+        maxsize: Items that may wait in it; the broker refuses more. 0 for no bound.
+    """
+    arguments = task_arguments(queue_type, max_length=maxsize or None)
+    return arguments | ({"x-delivery-limit": MOST_DELIVERIES} if queue_type == "quorum" else {})
+
+
+def receipts_queue(identity: str) -> str:
+    """Return the queue over which a client hears which of its items are done: ``amqp_rpc.receipts.<identity>``."""
+    return f"{_RECEIPTS}{identity}"
+
+
+def holds_receipts(queue: str) -> bool:
+    """Return whether a queue's name is one of those for receipts."""
+    return queue.startswith(_RECEIPTS)
+
+
+def receipts_arguments() -> dict[str, object]:
+    """Return the arguments of a queue of receipts: it outlives its client's connection by ten minutes."""
+    return {"x-expires": 600_000}
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:

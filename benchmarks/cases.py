@@ -22,9 +22,14 @@ TITLES = {
     "k": "enqueue_many",
     "l": "one worker process drains tasks that do nothing",
     "m": "tasks beside many that are delayed",
+    "q": "put into a queue, one item at a time, confirmed",
+    "r": "take from a queue that is full of items, each acknowledged",
+    "s": "put an item and take it, one at a time",
 }
 #: Cases with tasks; what they ask for is in `task_cases`.
 WITH_TASKS = "jklm"
+#: Cases with queues between processes; what they ask for is in `queue_cases`.
+WITH_QUEUES = "qrs"
 #: Cases of calls that are measured in the same rounds, because they are compared with each other.
 GROUPS = ["abcd", "e", "f", "g", "h"]
 

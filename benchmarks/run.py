@@ -21,8 +21,9 @@ import pika
 
 import amqp_rpc
 from amqp_rpc.broker.node import Node
-from benchmarks import cases, idle, report, tables, task_cases
+from benchmarks import cases, idle, queue_cases, report, tables, task_cases
 from benchmarks.contenders import ALL, OURS, Contender, ours
+from benchmarks.contenders.queues import QUEUES
 from benchmarks.contenders.tasks import TASKS
 from benchmarks.environments import HERE
 from benchmarks.field import Field, say
@@ -39,7 +40,7 @@ _SIZE_SECONDS = 0.6
 _STARTS = 5
 #: Calls per second that ours is taken to answer where nobody could measure it.
 _GUESS = 10_000.0
-_NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS]))
+_NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS, *QUEUES]))
 
 
 def main() -> None:
@@ -103,11 +104,14 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
     }
     field, task_field = Field(node.url, logs, stack), TaskField(node.url, logs, stack)
     say("starting the contenders …")
-    if set(options.cases) - set(cases.WITH_TASKS):
+    queue_field = queue_cases.QueueField(node.url, logs, stack)
+    if set(options.cases) - set(cases.WITH_TASKS + cases.WITH_QUEUES):
         field.enter(chosen(ALL, options))
     if set(options.cases) & set(cases.WITH_TASKS):
         task_field.enter(chosen(TASKS, options))
-    facts["left out"] = field.missing | task_field.missing
+    if set(options.cases) & set(cases.WITH_QUEUES):
+        queue_field.enter(chosen(QUEUES, options))
+    facts["left out"] = field.missing | task_field.missing | queue_field.missing
     found = None
     if "i" in options.cases:  # first: the others fill memory
         found = watch(field, node.url, logs, seconds=2.0 if options.quick else _IDLE_SECONDS)
@@ -120,6 +124,13 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
         found.later.update(idle.megabytes(field.servers))
     for group in task_cases.GROUPS:
         entries += play_tasks([case for case in group if case in options.cases], group, task_field, options)
+    for case in (each for each in cases.WITH_QUEUES if each in options.cases):
+        say(f"({case}) {cases.TITLES[case]} …")
+        found_here = queue_cases.entries(
+            case, list(queue_field.contenders), seconds=options.seconds, quick=options.quick
+        )
+        queue_field.play(found_here, options.rounds, warm=case != "r")
+        entries += found_here
     return Results(entries, found), facts
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.cases import TITLES, WITH_TASKS
+from benchmarks.cases import TITLES, WITH_QUEUES, WITH_TASKS
 from benchmarks.contenders import ALL, FLOOR, OURS
+from benchmarks.contenders.queues import KOMBU
 from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
 from benchmarks.targets import Results, Target
@@ -27,8 +28,8 @@ def show(results: Results) -> None:
                 _rates(results, [entry for entry in entries if entry.variant == variant])
         elif case in "gh" and entries:
             _own(entries)
-        elif case in WITH_TASKS and entries:
-            _tasks(results, entries)
+        elif case in WITH_TASKS + WITH_QUEUES and entries:
+            (_tasks if case in WITH_TASKS else _queues)(results, entries)
         elif entries:
             _rates(results, entries)
     if results.idle is not None:
@@ -100,6 +101,15 @@ def _tasks(results: Results, entries: Sequence[Entry]) -> None:
             values = [entry.percentile(name) for name in ("p50", "p99")]
             row += ["–" if value is None else f"{value:.2f}" for value in values]
     _print(head, rows)
+
+
+def _queues(results: Results, entries: Sequence[Entry]) -> None:
+    """Print a case with queues: each beside kombu's with a queue of the same type."""
+    rows = []
+    for entry in entries:
+        peer = results.of(entry.case, KOMBU, entry.request["queue_type"])
+        rows.append([entry.label, *_figures(entry, 1.0), _ratio(ratios(entry, peer))])
+    _print(["", "items/s", "min–max", f"× {KOMBU}, same type"], rows)
 
 
 def _latencies(entries: Sequence[Entry]) -> None:

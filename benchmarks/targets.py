@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.cases import PROCESSES, TARGET_CHUNK
 from benchmarks.contenders import ALL, FLOOR, OURS
+from benchmarks.contenders.queues import KOMBU, TYPES
 from benchmarks.contenders.tasks import PEERS, worker
 from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
@@ -102,7 +103,7 @@ def judge(results: Results) -> list[Target]:
             2.5,
         ),
     ]
-    return targets + _idle(results.idle) + _tasks(results)
+    return targets + _idle(results.idle) + _tasks(results) + _queues(results)
 
 
 def _least(case: str, text: str, measured: Sequence[float], least: float, note: str = "") -> Target:
@@ -182,6 +183,14 @@ def _tasks(results: Results) -> list[Target]:
             how = peer.variant if peer is not None and peer.variant else note
             targets.append(_least(case, text.format(name), ratios(results.of(case, OURS), peer), least, how))
     return targets + _delayed(results)
+
+
+def _queues(results: Results) -> list[Target]:
+    return [
+        _least(case, f"{kind}: ≥ 3 × {KOMBU}", ratios(results.of(case, OURS, kind), results.of(case, KOMBU, kind)), 3)
+        for case in "qrs"
+        for kind in TYPES
+    ]
 
 
 def _delayed(results: Results) -> list[Target]:

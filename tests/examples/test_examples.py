@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -144,3 +145,36 @@ def test_a_task_of_six_lines_is_enqueued_and_its_result_is_printed(url):
 
     assert code_lines("thumbnails") <= 6
     assert code_lines("make_thumbnails") <= 4
+
+
+def together(*programs: tuple[str, ...], url: str) -> list[str]:
+    """What examples print that run at the same time."""
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(example, *program, url=url) for program in programs]
+        return [each.result() for each in running]
+
+
+def test_a_producer_with_a_consumer_of_even_and_one_of_odd_numbers(url):
+    produced, even, odd = together(
+        ("numbers_producer",), ("numbers_consumer", "even"), ("numbers_consumer", "odd"), url=url
+    )
+
+    assert produced == "all are done\n"
+    assert even.splitlines() == [f"even {number}" for number in range(0, 10, 2)]
+    assert odd.splitlines() == [f"odd {number}" for number in range(1, 10, 2)]
+
+
+def test_a_duplex_pipe_of_two_queues(url):
+    asks, answers = together(("duplex", "asks"), ("duplex", "answers"), url=url)
+
+    assert asks.splitlines() == ["1 squared is 1", "2 squared is 4", "3 squared is 9"]
+    assert answers == "the other end has closed the pipe\n"
+
+
+def test_the_page_about_queues_shows_the_examples():
+    page = (ROOT / "docs" / "queues.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
+
+    assert len(snippets) >= 3
+    assert all(any(snippet in source for source in sources) for snippet in snippets)

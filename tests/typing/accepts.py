@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_type
 
-from amqp_rpc import AsyncClient, Client, Service, TaskHandle, register_error
+from amqp_rpc import AsyncClient, Client, Queue, Service, TaskHandle, register_error
 
 service = Service("billing")
 
@@ -167,6 +167,31 @@ async def awaited_tasks(client: AsyncClient) -> None:
     assert_type(await (await client.enqueue("resize", "a.png", queue="thumbnails")).result(), Any)
     many = await client.enqueue_many(resize, [("a.png",), ("b.png",)], delay=1.0)
     assert_type([await each.result() for each in many], list[Any])
+
+
+def queues(client: Client) -> None:
+    """Put and take."""
+    numbers: Queue[int] = client.queue("numbers", 5)
+    assert_type(client.queue("numbers", maxsize=5, queue_type="classic"), Queue[Any])
+    assert_type(numbers.get(), int)
+    assert_type(numbers.get(timeout=2.5), int)
+    assert_type(numbers.get_nowait(), int)
+    assert_type(list(numbers), list[int])
+    numbers.put(1)
+    numbers.put(1, False)
+    numbers.put(1, timeout=None)
+    numbers.put_many(range(3))
+    numbers.task_done()
+    numbers.task_done(1)
+    numbers.join()
+    assert_type(numbers.qsize(), int)
+    assert_type(numbers.empty() or numbers.full(), bool)
+    with numbers as same, numbers.get_many(5) as some:
+        assert_type(same, Queue[int])
+        assert_type(some, list[int])
+    # What takes the standard library's may take ours as far as it puts and takes.
+    putting: Callable[[int], None] = numbers.put
+    putting(1)
 
 
 def contexts() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqp_rpc import AsyncClient, Client, Service, register_error
+from amqp_rpc import AsyncClient, Client, Queue, Service, register_error
 
 service = Service()
 
@@ -83,6 +83,17 @@ def maps(client: Client) -> None:
     client.map(fib, range(3), chunksize="3")  # error: call-overload
     client.map(fib, range(3), timeout=None)  # error: call-overload
     next(client.map(fib, range(3))).upper()  # error: attr-defined
+
+
+def queues(client: Client, numbers: Queue[int]) -> None:
+    """Nor do these go into a queue, or come out of it."""
+    numbers.put("1")  # error: arg-type
+    numbers.put_many([1, "2"])  # error: list-item
+    numbers.get().upper()  # error: attr-defined
+    numbers.get(timeout="1")  # error: arg-type
+    client.queue("numbers", queue_type="stream")  # error: arg-type
+    with numbers.get_many("5"):  # error: arg-type
+        pass
 
 
 async def awaited(client: AsyncClient) -> None:

@@ -20,6 +20,7 @@ EXPORTS = {
     "DeadLetters",
     "DeadLetter",
     "Death",
+    "Queue",
     "Retry",
     "Reject",
     "AlreadyQueued",
@@ -49,6 +50,7 @@ EXPORTS = {
     "Undecodable",
     "Unencodable",
     "MessageTooLarge",
+    "NotDone",
     "StoreUnavailable",
     "ResultLost",
 }

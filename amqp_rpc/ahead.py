@@ -1,0 +1,60 @@
+"""How many items come to one object ahead of its takers: few at first, more while they keep up. Pure.
+
+What waits in one process can't be taken in another. So an object is given no more ahead than its takers take in a tenth
+of a second, and what waits there for a second or two goes back.
+"""
+
+from __future__ import annotations
+
+#: Items ahead at most.
+MOST = 256
+#: Items that may be taken at the same time, and not done, before the broker has to be asked for room for more.
+_MOST_HELD = 16
+#: Seconds in which the takers take what is ahead, for more of it.
+_KEPT_UP = 0.1
+#: Times as many, where there may be more.
+_MORE = 4
+
+
+class Ahead:
+    """How many, by how fast they were taken.
+
+    Args:
+        now: Seconds on any clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        #: How many, at this moment.
+        self.count = 1
+        self._since = now
+        self._taken = 0
+
+    def waits(self, taken: int, now: float) -> bool:
+        """Take note that a taker has nothing left; return whether there may be more from now on.
+
+        Args:
+            taken: How many were taken so far.
+            now: Seconds.
+        """
+        lately = taken - self._taken
+        if lately < self.count:
+            return False
+        took = now - self._since
+        self._since, self._taken = now, taken
+        more = min(MOST, self.count * _MORE)
+        if more == self.count or took / lately * more > _KEPT_UP:
+            return False
+        self.count = more
+        return True
+
+    def held(self) -> None:
+        """Take note that all that came is being worked at, and more takers wait."""
+        self.count = max(self.count, min(_MOST_HELD, 2 * self.count + 1))
+
+    def wasted(self, lately: int) -> None:
+        """Take note that more came than was taken.
+
+        Args:
+            lately: How many were taken in the last second.
+        """
+        self.count = max(1, min(self.count, lately))

@@ -1,0 +1,259 @@
+"""What a `Queue` takes: waited for, read, and held for the thread that took it until it is done."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import threading
+import time
+from collections import OrderedDict
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc import items
+from amqp_rpc.errors import AmqpRpcError, CodecError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.outbox import Publication
+from amqp_rpc.outcome import Outcome
+from amqp_rpc.putting import closed
+from amqp_rpc.taking import Taking
+from amqp_rpc.topology import dead_letter_arguments
+from amqp_rpc.transport import Delivery
+
+if TYPE_CHECKING:
+    from amqp_rpc.caller import Caller
+    from amqp_rpc.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a thread waits at most before it looks whether its connection is still one.
+_LOOK = 5.0
+#: Seconds to wait for an item that the broker says is there, and between two looks.
+_ON_ITS_WAY, _BETWEEN_LOOKS = 1.0, 0.05
+
+
+class Taken:
+    """An item that was taken and is not done."""
+
+    __slots__ = ("delivery", "mine", "value")
+
+    def __init__(self, delivery: Delivery, value: Any) -> None:
+        self.delivery = delivery
+        self.value = value
+        #: Those of the thread that took it.
+        self.mine: OrderedDict[Taken, None] | None = None
+
+
+class Getting:
+    """Takes values from a queue; any thread may.
+
+    Args:
+        caller: The client's.
+        queue: Its name.
+        arguments: Those with which it is declared.
+        timeout: Seconds for the broker's answer.
+        limit: Bytes of an item at most.
+    """
+
+    def __init__(self, caller: Caller, queue: str, arguments: dict[str, Any], *, timeout: float, limit: int) -> None:
+        self._caller = caller
+        self._queue = queue
+        self._arguments = arguments
+        self._timeout = timeout
+        self._limit = limit
+        self.taking = Taking(queue, arguments, caller.conversations)
+        self._connection: Connection | None = None
+        self._local = threading.local()
+        #: All that is taken one by one and not done, by any thread.
+        self._taken: dict[Taken, None] = {}
+        self.closed = False
+
+    @property
+    def ahead(self) -> int:
+        """How many items have come, and were not taken."""
+        return self.taking.waiting
+
+    def get(self, *, wait: bool, until: float) -> Any:
+        """Take an item for the calling thread, until it says `done`; return its value.
+
+        Raises:
+            Empty: There is none.
+            BrokerError: It is not known whether there is one.
+        """
+        taken = self.take(1, wait=wait, until=until)
+        try:
+            mine: OrderedDict[Taken, None] = self._local.mine
+        except AttributeError:
+            mine = self._local.mine = OrderedDict()
+        taken.mine = mine
+        mine[taken] = self._taken[taken] = None
+        return taken.value
+
+    def done(self, *item: Any) -> None:
+        """Acknowledge what the calling thread has taken, or the item that is given.
+
+        Raises:
+            ValueError: There is no such item.
+        """
+        taken = self._find(*item)
+        self._taken.pop(taken, None)
+        if taken.mine is not None:
+            taken.mine.pop(taken, None)
+        self.settle([taken])
+
+    def settle(self, some: list[Taken]) -> None:
+        """Acknowledge items."""
+        late = sum(self.closed or not self.taking.done(taken.delivery) for taken in some)
+        if late:
+            logger.warning(
+                "%d items of queue %s were done after the connection by which they came was lost, or this object was "
+                "closed: they are done again",
+                late, self._queue,
+            )  # fmt: skip
+
+    def give_back(self, some: list[Taken]) -> None:
+        """Put items back, for any taker."""
+        for taken in some:
+            self.taking.give_back(taken.delivery)
+
+    def close(self, seconds: float) -> None:
+        """Take no more; have what is done acknowledged, and the rest given back."""
+        self.closed = True
+        self.taking.end(ConnectionLost(closed(self._queue)))
+        connection = self._connection
+        if connection is not None and connection.alive and not self._caller.elsewhere:
+            ended = Outcome[None]()
+            connection.loop.leave(self.taking.close, ended)
+            self._caller.wait(ended, time.monotonic() + seconds)
+            if not ended.done():
+                logger.warning(
+                    "Queue %s was closed before the broker had heard of all that is done; that is done again",
+                    self._queue,
+                )
+        self._caller.ended()
+        self._taken.clear()
+
+    def take(self, count: int, *, wait: bool, until: float) -> Taken:
+        """Take an item.
+
+        Args:
+            count: How many are wanted, one after another.
+            wait: Whether to wait for one.
+            until: Until when, on the monotonic clock.
+
+        Raises:
+            Empty: There is none.
+            BrokerError: It is not known whether there is one.
+        """
+        while True:
+            if self.closed:
+                raise ConfigurationError(closed(self._queue))
+            delivery = self.taking.take()
+            if delivery is None:
+                delivery = self._wait(count, until) if wait else self._look(count)
+            try:
+                return Taken(delivery, items.value(delivery.properties, delivery.body, limit=self._limit))
+            except CodecError as error:
+                self._bury(delivery, error)
+
+    def _follow(self) -> Connection:
+        connection = self._connection
+        if connection is None or not self.taking.following or not connection.alive:
+            connection = self._connection = self._caller.follow(self.taking, self.taking.begin)
+        return connection
+
+    def _wait(self, count: int, until: float) -> Delivery:
+        while True:
+            waiter = self.taking.waiter()
+            delivery = None
+            try:
+                if not waiter.done():
+                    self._follow().loop.leave(self.taking.want, count)
+                    self._caller.wait(waiter, min(until, time.monotonic() + _LOOK))
+                delivery = self.taking.take()
+            finally:
+                if self.taking.leave(waiter) and delivery is None:
+                    self._caller.ended()
+            if delivery is not None:
+                return delivery
+            self._check(waiter.value if waiter.done() else None)
+            if time.monotonic() >= until:
+                if self.taking.connected:
+                    raise Empty
+                raise NotConnected(
+                    f"it is not known whether queue {self._queue!r} is empty: there is no connection to the broker"
+                )
+
+    def _look(self, count: int) -> Delivery:
+        """Return what is there, or is on its way."""
+        until = time.monotonic() + self._timeout
+        found = float("inf")
+        while True:
+            outcome = Outcome[int | AmqpRpcError]()
+            self._follow().loop.leave(self.taking.probe, outcome, count)
+            self._caller.wait(outcome, until)
+            if (delivery := self.taking.take()) is not None:
+                return delivery
+            if not outcome.done():
+                self._check(None)
+                raise NotConnected(f"it is not known whether queue {self._queue!r} is empty: the broker did not answer")
+            there, now = outcome.value, time.monotonic()
+            self._check(there)
+            found = min(found, now)
+            if not there or now > found + _ON_ITS_WAY:
+                raise Empty
+            waiter = self.taking.waiter()
+            self._caller.wait(waiter, now + _BETWEEN_LOOKS)
+            self.taking.leave(waiter)
+            if (delivery := self.taking.take()) is not None:
+                return delivery
+
+    def _check(self, told: object) -> None:
+        if self.closed:
+            raise ConfigurationError(closed(self._queue))
+        if isinstance(told, AmqpRpcError):
+            # Each thread raises one of its own.
+            raise type(told)(*told.args)
+
+    def _find(self, *item: Any) -> Taken:
+        mine: OrderedDict[Taken, None] | None = getattr(self._local, "mine", None)
+        if not item:
+            if mine:
+                return next(iter(mine))
+            if self._taken:
+                raise ValueError(
+                    "task_done() called too many times by this thread: what is not done was taken by others; name the "
+                    "item, task_done(item), to be done with theirs"
+                )
+            raise ValueError("task_done() called too many times")
+        [value] = item
+        candidates: list[Taken] = [*(mine or ()), *self._taken]
+        for same in (operator.is_, operator.eq):
+            for taken in candidates:
+                if same(taken.value, value):
+                    return taken
+        raise ValueError("task_done() of an item that was not taken, or is done")
+
+    def _bury(self, delivery: Delivery, error: CodecError) -> None:
+        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time."""
+        letter = items.dead(
+            delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._caller.identity(),
+            now=time.time(),
+        )  # fmt: skip
+        publication = Publication(
+            letter,
+            dead_letter_arguments(self._arguments),
+            guessed=True,
+            timeout=self._timeout,
+            expires_at=time.monotonic() + self._timeout,
+            replied=False,
+        )
+        try:
+            self._caller.publish(publication)
+            self._caller.confirmed(publication)
+        except AmqpRpcError as failure:
+            logger.warning(
+                "An item of queue %s can't be read (%s), nor be made a dead letter: %s", self._queue, error, failure
+            )
+            return
+        logger.warning("Dead-lettered an item of queue %s: %s", self._queue, error)
+        self.taking.done(delivery)

@@ -1,0 +1,226 @@
+"""What a `Queue` puts: published, confirmed, tried again while the queue is full, and counted until it is done."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from queue import Full
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc import codec, items
+from amqp_rpc.codec import MSGPACK
+from amqp_rpc.envelope import Message
+from amqp_rpc.errors import (
+    AccessRefused,
+    AmqpRpcError,
+    BrokerError,
+    ConfigurationError,
+    ConnectionLost,
+    NotAllAccepted,
+    NotConnected,
+    PublishRefused,
+)
+from amqp_rpc.outbox import Publication
+from amqp_rpc.taking import other_arguments
+from amqp_rpc.verdicts import fresh
+
+if TYPE_CHECKING:
+    from amqp_rpc.caller import Caller
+    from amqp_rpc.receipts import Receipts
+
+#: When a wait without a bound is over.
+NEVER = float("inf")
+#: Items of one `put_many` that wait for the broker's confirm at the same time.
+_UNCONFIRMED = 1000
+#: Seconds between two tries to put an item into a full queue, at first and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+#: Seconds that the broker has at least to answer to the last of them: without, it would not be known what it did.
+_ANSWER = 1.0
+
+
+class Putting:
+    """Puts values into a queue; any thread may.
+
+    Args:
+        caller: The client's.
+        receipts: The client's.
+        queue: Its name.
+        arguments: Those with which it is declared.
+        maxsize: Items that may wait in it; 0 for no bound.
+        timeout: Seconds for the broker's answer, where no other time is given.
+        limit: Bytes of an item at most.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        receipts: Receipts,
+        queue: str,
+        arguments: dict[str, Any],
+        *,
+        maxsize: int,
+        timeout: float,
+        limit: int,
+    ) -> None:
+        self._caller = caller
+        self._receipts = receipts
+        self._queue = queue
+        self._arguments = arguments
+        self._maxsize = maxsize
+        self._timeout = timeout
+        self._limit = limit
+        self._putter = caller.identity()
+        #: Those that were put here and are not done.
+        self.unfinished = receipts.unfinished(self._putter)
+        self._declared = False
+        #: Whether nothing is to be put any more.
+        self.closed = False
+
+    def put(self, value: Any, *, wait: bool, until: float) -> None:
+        """Put a value.
+
+        Args:
+            value: Anything that the codec carries.
+            wait: Whether to wait for room in a full queue.
+            until: When that, and all else, is over, on the monotonic clock; `NEVER` for room without a bound.
+
+        Raises:
+            Full: There is no room.
+            BrokerError: It may not be there.
+        """
+        body = codec.encode(value, MSGPACK, limit=self._limit)
+        number, message = self._message(body, self._left(until))
+        self._accept(number, message, self._publish(message, until), wait=wait, until=until)
+
+    def put_many(self, values: Iterable[Any], *, until: float) -> None:
+        """Put many values, without waiting for each one's confirm before the next.
+
+        Raises:
+            NotAllAccepted: Some are not there, or may not be.
+        """
+        errors: dict[int, AmqpRpcError] = {}
+        waiting: deque[tuple[int, int, Message, Publication]] = deque()
+        # No more ahead than may be there: what the broker refuses is sent again.
+        most = min(_UNCONFIRMED, self._maxsize) if self._maxsize else _UNCONFIRMED
+        count = 0
+
+        def confirm(left: int) -> None:
+            while len(waiting) > left:
+                place, number, message, publication = waiting.popleft()
+                try:
+                    self._accept(number, message, publication, wait=True, until=until)
+                except Full:
+                    errors[place] = PublishRefused(f"queue {self._queue!r} was full until the time was over")
+                except ConfigurationError:
+                    raise
+                except AmqpRpcError as error:
+                    errors[place] = error
+
+        try:
+            for count, value in enumerate(values, 1):
+                body = codec.encode(value, MSGPACK, limit=self._limit)
+                number, message = self._message(body, self._left(until))
+                waiting.append((count - 1, number, message, self._publish(message, until)))
+                # Half of them at once: else each confirm that comes would wake this thread for one item.
+                if len(waiting) >= most:
+                    confirm(most // 2)
+        except BaseException as error:
+            confirm(0)
+            error.add_note(f"{max(0, count - 1) - len(errors)} items were put into queue {self._queue!r} before")
+            raise
+        confirm(0)
+        if errors:
+            first, why = next(iter(sorted(errors.items())))
+            raise NotAllAccepted(
+                f"{len(errors)} of {count} items were not put into queue {self._queue!r}; the others were. The first "
+                f"of them, number {first}: {why}",
+                errors=errors,
+            )
+
+    def _left(self, until: float) -> float:
+        """Return the seconds that the broker has for its next answer."""
+        return self._timeout if until == NEVER else max(0.001, until - time.monotonic())
+
+    def _message(self, body: bytes, seconds: float) -> tuple[int, Message]:
+        if self.closed:
+            raise ConfigurationError(closed(self._queue))
+        if not self._declared:
+            self._declare(seconds)
+        while True:
+            reply_to = self._receipts.address(seconds)
+            number = self.unfinished.add()
+            # Were it gone by now, this number would be waited for, and nobody would hear of it.
+            if self._receipts.here == reply_to:
+                break
+            self.unfinished.done(number)
+        return number, items.item(
+            self._queue, body, putter=self._putter, number=number, reply_to=reply_to, now=time.time()
+        )
+
+    def _declare(self, seconds: float) -> None:
+        """Declare the queue, for what is said where somebody has declared it in another way."""
+        with self._caller.converse(seconds) as conversation:
+            try:
+                conversation.ask(lambda channel, done: channel.declare(self._queue, done, arguments=self._arguments))
+            except AccessRefused:
+                raise
+            except BrokerError as error:
+                if conversation.mismatched:
+                    raise ConfigurationError(other_arguments(self._queue, error)) from error
+                raise
+        self._declared = True
+
+    def _publish(self, message: Message, until: float) -> Publication:
+        seconds = self._left(until)
+        publication = Publication(
+            message, self._arguments, timeout=seconds, expires_at=time.monotonic() + seconds, replied=False
+        )
+        self._caller.publish(publication)
+        return publication
+
+    def _accept(self, number: int, message: Message, publication: Publication, *, wait: bool, until: float) -> None:
+        """Wait for the broker's confirm; where it refuses for a bound, publish again while there is time."""
+        pause, accepted = _FIRST_PAUSE, False
+        try:
+            while not accepted:
+                try:
+                    self._caller.confirmed(publication)
+                    accepted = True
+                except AmqpRpcError as error:
+                    if not (publication.refused and isinstance(error, PublishRefused)):
+                        raise self._explained(error, publication) from error
+                    left = until - time.monotonic()
+                    if wait and left > 0:
+                        time.sleep(min(pause, left))
+                    if not wait or left <= pause or self.closed:
+                        raise Full from error
+                    pause = min(_LONGEST_PAUSE, 2 * pause)
+                    publication = self._publish(message, max(until, time.monotonic() + _ANSWER))
+        finally:
+            if not accepted:
+                self.unfinished.done(number)
+                self._caller.ended()
+
+    def _explained(self, error: AmqpRpcError, publication: Publication) -> AmqpRpcError:
+        """Return what is said of an item that was not confirmed; the outbox speaks of tasks."""
+        queue, seconds = self._queue, f"within {publication.timeout:.3g} s"
+        if isinstance(error, ConfigurationError):
+            return ConfigurationError(other_arguments(queue, error))
+        if isinstance(error, ConnectionLost):
+            return ConnectionLost(
+                f"the broker did not confirm an item of queue {queue!r} {seconds}; it may be there. Put it again only "
+                "if it may be there twice"
+            )
+        if isinstance(error, PublishRefused):
+            blocked = self._receipts.blocked
+            why = f"the broker takes no messages ({blocked})" if blocked else "the queue is new, and was being declared"
+            return PublishRefused(f"an item was not put into queue {queue!r} {seconds}: {why}")
+        if isinstance(error, NotConnected):
+            return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")
+        return fresh(error) if isinstance(error, BrokerError) else error
+
+
+def closed(queue: str) -> str:
+    """Return what is said of an object that was closed."""
+    return f"this object for queue {queue!r} is closed, or its client is; client.queue() makes another"

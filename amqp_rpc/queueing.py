@@ -1,0 +1,88 @@
+"""The queues between processes that a client makes: see `queues`."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.forms import Default
+from amqp_rpc.policy import QueueType
+from amqp_rpc.queues import Queue
+from amqp_rpc.receipts import Receipts
+from amqp_rpc.topology import LONGEST_NAME, dead_letter_queue, item_arguments
+
+if TYPE_CHECKING:
+    from amqp_rpc.caller import Caller
+
+#: Seconds for the broker to forget what the client's queues needed.
+_CLOSE_TIMEOUT = 2.0
+
+
+class Queueing(ABC):
+    """``queue`` of a client."""
+
+    _caller: Caller
+    _limit: int
+    _receipts: Receipts | None = None
+    _queues: weakref.WeakSet[Queue[Any]] | None = None
+
+    def queue(self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum") -> Queue[Any]:
+        """Return a queue between processes, with the methods of `queue.Queue`; the broker is not asked yet.
+
+        It is durable, and made by the first `put` or `get`. All who use it give it the same ``maxsize`` and
+        ``queue_type``.
+
+        Args:
+            name: The queue's.
+            maxsize: How many items may wait in it (0: any number). Those that takers have fetched don't count.
+            queue_type: ``"quorum"``: kept by a majority of the broker's nodes. ``"classic"``: by one of them, on disk.
+
+        Raises:
+            ConfigurationError: A name, a size or a type that there is not.
+
+        Example:
+            >>> with client.queue("numbers") as numbers:  # doctest: +SKIP
+            ...     numbers.put(1)
+        """
+        _check(name, maxsize, queue_type)
+        # As in the standard library.
+        maxsize = max(0, maxsize)
+        if self._receipts is None or self._queues is None:
+            self._receipts, self._queues = Receipts(self._caller), weakref.WeakSet()
+        made: Queue[Any] = Queue(
+            self._caller,
+            self._receipts,
+            name,
+            item_arguments(queue_type, maxsize=maxsize),
+            maxsize=maxsize,
+            timeout=self._seconds(Default.TIMEOUT),
+            limit=self._limit,
+        )
+        self._queues.add(made)
+        return made
+
+    def _close_queues(self) -> None:
+        """Close all of them."""
+        for queue in list(self._queues or ()):
+            queue.close()
+        if self._receipts is not None:
+            self._receipts.close(_CLOSE_TIMEOUT)
+
+    @abstractmethod
+    def _seconds(self, timeout: float | Default) -> float:
+        """Return the seconds that something gets."""
+
+
+def _check(name: str, maxsize: int, queue_type: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"a queue has a name, not {name!r}")
+    if len(dead_letter_queue(name).encode(errors="replace")) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes, with '.dead' behind"
+        )
+    if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+        raise ConfigurationError(f"maxsize is a whole number, not {maxsize!r}")
+    if queue_type not in ("quorum", "classic"):
+        raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')

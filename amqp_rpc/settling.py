@@ -1,0 +1,98 @@
+"""Items that are done, on their way to be acknowledged: their putters are told before. The connection's side of it.
+
+In this order a crash in between repeats an item, and hides none from who waits in `join`. Receipts of what is done at
+about the same time travel together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from amqp_rpc import items
+from amqp_rpc.transport import Delivery
+
+if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
+    from amqp_rpc.connection import Connection
+
+#: Seconds until a receipt that the broker did not take is sent again.
+_AGAIN = 0.5
+#: Receipts in one message at most.
+_TOGETHER = 1000
+
+
+class Settling:
+    """The items of one object that are done; any thread may call `add`, the rest belongs to the connection's owner.
+
+    Args:
+        settles: Called with each item that will be acknowledged soon.
+        settled: Called with items that are.
+    """
+
+    def __init__(self, settles: Callable[[Delivery], object], settled: Callable[[list[Delivery]], object]) -> None:
+        self._settles = settles
+        self._settled = settled
+        self._done: deque[tuple[Delivery, Connection]] = deque()
+        self._due = False
+        self._unconfirmed = 0
+
+    def add(self, delivery: Delivery, connection: Connection) -> None:
+        """Have an item acknowledged, once its putter is told that it is done."""
+        self._done.append((delivery, connection))
+        if not self._due:
+            self._due = True
+            connection.loop.leave(self.flush)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is on its way."""
+        return not (self._done or self._unconfirmed)
+
+    def forget(self) -> None:
+        """Forget what was on its way: the channel by which it came is closed, and it is others' now."""
+        self._unconfirmed = 0
+
+    def flush(self) -> None:
+        """Send receipts and acknowledgements for all that is done."""
+        # In this order: what is done from now on asks for another round.
+        self._due = False
+        receipts: dict[str, list[Delivery]] = {}
+        silent: list[Delivery] = []
+        while self._done:
+            delivery, connection = self._done.popleft()
+            if not delivery.channel.is_open:
+                continue
+            self._settles(delivery)
+            reply_to = items.receipt_to(delivery.properties)
+            if reply_to is None:
+                silent.append(delivery)
+                continue
+            together = receipts.setdefault(reply_to, [])
+            together.append(delivery)
+            self._unconfirmed += 1
+            if len(together) >= _TOGETHER:
+                self._tell(reply_to, receipts.pop(reply_to), connection)
+        if silent:
+            self._acknowledge(silent)
+        for reply_to, together in receipts.items():
+            self._tell(reply_to, together, connection)
+
+    def _tell(self, reply_to: str, deliveries: list[Delivery], connection: Connection) -> None:
+        channel: Channel = deliveries[0].channel
+
+        def confirmed(taken: bool) -> None:
+            if taken:
+                self._unconfirmed -= len(deliveries)
+                self._acknowledge(deliveries)
+            else:
+                connection.loop.call_later(_AGAIN, lambda: self._tell(reply_to, deliveries, connection))
+
+        # Where it is closed by now, all that came by it was forgotten.
+        message = items.receipt(reply_to, [str(each.properties.message_id) for each in deliveries])
+        channel.publish_confirmed(message, confirmed)
+
+    def _acknowledge(self, deliveries: list[Delivery]) -> None:
+        deliveries[0].channel.ack([each.tag for each in deliveries])
+        self._settled(deliveries)

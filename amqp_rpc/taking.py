@@ -1,0 +1,390 @@
+"""The items of one queue on their way to the threads of one object that takes them; the connection's side of `queues`.
+
+It consumes with a prefetch, so that what comes next is here already (asking for each message costs a quorum queue
+5 ms), and gives back what nobody takes. RabbitMQ counts a prefetch for each consumer: one that is used up by items that
+are taken and not done yet is ended, and another one begun beside them.
+https://www.rabbitmq.com/docs/consumer-prefetch
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc.ahead import Ahead
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.outcome import Outcome
+from amqp_rpc.settling import Settling
+from amqp_rpc.transport import Delivery, QueueState
+
+if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
+    from amqp_rpc.connection import Connection
+    from amqp_rpc.conversation import Conversations
+
+logger = logging.getLogger(__name__)
+
+_PRECONDITION_FAILED = 406
+#: Seconds until a channel that the broker closed is opened again.
+_AGAIN = 0.5
+#: Seconds between two looks at whether items wait here in vain.
+_LOOK = 1.0
+
+
+class _Window:
+    """One consumer: how many items the broker may deliver to it, and how many of them are not acknowledged."""
+
+    __slots__ = ("count", "open", "ready", "settling", "tag")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.open = 0
+        #: How many of those are done, and will be acknowledged soon.
+        self.settling = 0
+        #: Whether the broker has agreed.
+        self.ready = False
+        self.tag = ""
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing can come before a taker is done with something."""
+        return self.open - self.settling >= self.count
+
+
+class Taking:
+    """What comes from a queue, and goes back to it.
+
+    Any thread may call `take`, `waiter`, `leave`, `done` and `give_back`; the rest belongs to the connection's owner.
+
+    Args:
+        queue: Its name.
+        arguments: Those with which it is declared.
+        conversations: Those of the client.
+    """
+
+    def __init__(self, queue: str, arguments: dict[str, Any], conversations: Conversations) -> None:
+        self._queue = queue
+        self._arguments = arguments
+        self._conversations = conversations
+        self._connection: Connection | None = None
+        self._arrived: deque[Delivery] = deque()
+        self._waiters: deque[Outcome[AmqpRpcError | None]] = deque()
+        self._settling = Settling(self._settles, self._settled)
+        #: Whether it is told of the connection.
+        self.following = False
+        #: Whether there is a connection, and the queue on it.
+        self.connected = False
+        # From here on: the owner's alone.
+        self._channel: Channel | None = None
+        self._opening = False
+        self._declaring = False
+        #: The channel whose consumers' end by the broker is heard of.
+        self._watched: Channel | None = None
+        self._window: _Window | None = None
+        #: The window by which each item came that is not acknowledged, by its delivery's tag.
+        self._windows: dict[int, _Window] = {}
+        self._ahead = Ahead(time.monotonic())
+        self._delivered = 0
+        #: How many somebody waits for; 0 for nobody.
+        self._wanted = 0
+        self._probes: list[Outcome[int | AmqpRpcError]] = []
+        self._looking = False
+        #: How many had been taken at the last look.
+        self._seen = 0
+        self._closing: Outcome[None] | None = None
+
+    def take(self) -> Delivery | None:
+        """Return an item that has arrived, or None."""
+        while True:
+            try:
+                delivery = self._arrived.popleft()
+            except IndexError:
+                return None
+            if delivery.channel.is_open:
+                return delivery
+
+    def waiter(self) -> Outcome[AmqpRpcError | None]:
+        """Return what is told when an item arrives, or why none will; in the end it has to `leave`."""
+        outcome = Outcome[AmqpRpcError | None]()
+        self._waiters.append(outcome)
+        if self._arrived:
+            outcome.tell(None)
+        return outcome
+
+    def leave(self, outcome: Outcome[AmqpRpcError | None]) -> bool:
+        """Do not wait any more, without an item; return whether another one was woken in its place."""
+        try:
+            self._waiters.remove(outcome)
+        except ValueError:
+            if self._arrived:
+                self._wake(1)
+                return True
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """How many items have arrived, and were not taken."""
+        return len(self._arrived)
+
+    def done(self, delivery: Delivery) -> bool:
+        """Have an item acknowledged; return whether that can be: it is somebody else's after its connection's loss."""
+        if self._connection is None or not delivery.channel.is_open:
+            return False
+        self._settling.add(delivery, self._connection)
+        return True
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Put an item back, for any taker."""
+        if self._connection is not None:
+            self._connection.loop.leave(self._reject, delivery)
+
+    def begin(self, connection: Connection) -> None:
+        """Take note of the connection; `on_open` follows."""
+        if self._connection is not connection:
+            self._connection, self._channel, self._opening = connection, None, False
+        self.following = True
+
+    def on_open(self) -> None:
+        """Open the channel, where the connection is open and there is none."""
+        connection = self._owned()
+        if connection.is_open and self._channel is None and not self._opening and self._closing is None:
+            self._opening = True
+            connection.open_channel(self._opened, self._closed)
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Forget what came: it is others' now. Where there will be no connection, say so."""
+        self._forget()
+        if not self._owned().was_open:
+            self.end(error)
+
+    def end(self, error: BrokerError) -> None:
+        """Tell all who wait that nothing will come; any thread."""
+        self.following = False
+        self._trouble(error)
+
+    def want(self, count: int) -> None:
+        """Have the broker deliver, for a thread that has nothing left and waits for so many."""
+        self._wanted = count
+        if self._channel is None:
+            self.on_open()
+            return
+        if self._declaring or self._arrived:
+            return
+        window = self._window
+        if window is not None and not window.ready:
+            return
+        if window is None or count > window.count:
+            self._consume(count)
+        elif window.used_up:
+            self._ahead.held()
+            self._consume(count)
+        elif self._ahead.waits(self._delivered - len(self._arrived), time.monotonic()):
+            self._consume(count)
+
+    def probe(self, outcome: Outcome[int | AmqpRpcError], count: int) -> None:
+        """Tell how many items are in the queue, once what could come to here has come."""
+        self._probes.append(outcome)
+        self.want(count)
+        self._ask()
+
+    def close(self, ended: Outcome[None]) -> None:
+        """Take no more, and tell when what is done is acknowledged; the rest is given back."""
+        self._closing = ended
+        self._settling.flush()
+        self._end_if_settled()
+
+    def abandon(self) -> None:
+        """Close it without waiting: nobody holds the object any more. Any thread."""
+        if self._connection is not None:
+            self._connection.post(self.close, Outcome[None]())
+
+    def _owned(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _opened(self, channel: Channel) -> None:
+        if self._closing is not None:
+            channel.close()
+            return
+        self._opening, self._declaring, self._channel = False, True, channel
+
+        def declared(_state: QueueState) -> None:
+            self._declaring, self.connected = False, True
+            if self._wanted or self._waiters or self._probes:
+                self.want(max(1, self._wanted))
+
+        channel.confirms(lambda: channel.declare(self._queue, declared, arguments=self._arguments))
+
+    def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
+        declaring = self._declaring
+        self._forget()
+        if declaring and code == _PRECONDITION_FAILED:
+            self._trouble(ConfigurationError(other_arguments(self._queue, error)))
+        elif isinstance(error, AccessRefused):
+            self._trouble(error)
+        else:
+            # Its node is away, or an item was held for longer than the broker allows (consumer_timeout).
+            logger.warning("Queue %s: %s; opening another channel. What was taken is others' now", self._queue, error)
+            self._owned().loop.call_later(_AGAIN, self.on_open)
+
+    def _forget(self) -> None:
+        self._channel = self._window = None
+        self._opening = self._declaring = self.connected = False
+        self._windows.clear()
+        self._arrived.clear()
+        self._settling.forget()
+        if self._closing is not None:
+            self._ended(self._closing)
+
+    def _trouble(self, error: AmqpRpcError) -> None:
+        self._wake(len(self._waiters), error)
+        probes, self._probes = self._probes, []
+        for outcome in probes:
+            outcome.tell(error)
+
+    def _wake(self, count: int, error: AmqpRpcError | None = None) -> None:
+        for _ in range(count):
+            try:
+                self._waiters.popleft().tell(error)
+            except IndexError:
+                return
+
+    def _consume(self, count: int) -> None:
+        """Consume with room for so many, or for as many as may be ahead."""
+        channel = self._channel
+        if channel is None or self._closing is not None:
+            return
+        self._pause()
+        window = self._window = _Window(max(self._ahead.count, count))
+
+        def ready() -> None:
+            window.ready = True
+            self._ask()
+
+        def cancelled() -> None:
+            logger.warning("The broker ended the consumer of %s (was the queue deleted?)", self._queue)
+            channel.close()
+            self._forget()
+            self._owned().loop.call_later(_AGAIN, self.on_open)
+
+        channel.prefetch(window.count)
+        window.tag = channel.consume(
+            self._queue,
+            lambda delivery: self._deliver(delivery, window),
+            acknowledge=True,
+            then=ready,
+            # Once for all consumers of the channel.
+            on_cancelled=None if self._watched is channel else cancelled,
+        )
+        self._watched = channel
+
+    def _pause(self) -> None:
+        """Have the broker deliver no more, until somebody waits again."""
+        if self._window is not None and self._channel is not None:
+            self._channel.cancel(self._window.tag, lambda: None)
+        self._window = None
+
+    def _deliver(self, delivery: Delivery, window: _Window) -> None:
+        window.open += 1
+        self._windows[delivery.tag] = window
+        self._delivered += 1
+        self._wanted = 0
+        self._arrived.append(delivery)
+        self._wake(1)
+        if not self._looking:
+            self._looking, self._seen = True, self._delivered - 1
+            self._owned().loop.call_later(_LOOK, self._look)
+        if window is self._window and window.used_up and self._waiters:
+            # Others wait, and all that it may bring is with takers.
+            self._ahead.held()
+            self._consume(1)
+
+    def _look(self) -> None:
+        """Give back what waits here in vain: more than was taken in the last second."""
+        self._looking = False
+        taken = self._delivered - len(self._arrived)
+        lately, self._seen = max(0, taken - self._seen), taken
+        if self._channel is None or not self._arrived:
+            return
+        if len(self._arrived) > lately:
+            self._pause()
+            self._ahead.wasted(lately)
+        back: list[Delivery] = []
+        while len(self._arrived) > lately:
+            try:
+                back.append(self._arrived.pop())
+            except IndexError:
+                break
+        self._delivered -= len(back)
+        # Oldest first: a quorum queue delivers what came back in the order in which it did.
+        for delivery in reversed(back):
+            self._reject(delivery)
+        if self._arrived:
+            self._looking = True
+            self._owned().loop.call_later(_LOOK, self._look)
+
+    def _ask(self) -> None:
+        """Answer the probes, where the broker has agreed to a consumer."""
+        channel, window = self._channel, self._window
+        if not self._probes or channel is None or window is None or not window.ready:
+            return
+        probes, self._probes = self._probes, []
+
+        def tell(state: QueueState) -> None:
+            for outcome in probes:
+                outcome.tell(state.messages)
+
+        # What was on its way when the first is answered is here when the second is.
+        channel.inspect(self._queue, lambda _state: channel.inspect(self._queue, tell))
+
+    def _settles(self, delivery: Delivery) -> None:
+        if (window := self._windows.get(delivery.tag)) is not None:
+            window.settling += 1
+
+    def _settled(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            if (window := self._windows.pop(delivery.tag, None)) is not None:
+                window.open -= 1
+                window.settling -= 1
+        self._end_if_settled()
+
+    def _reject(self, delivery: Delivery) -> None:
+        if delivery.channel is self._channel:
+            if (window := self._windows.pop(delivery.tag, None)) is not None:
+                window.open -= 1
+            delivery.channel.reject(delivery.tag, requeue=True)
+
+    def _end_if_settled(self) -> None:
+        ended = self._closing
+        if ended is None or not self._settling.over:
+            return
+        channel, self._channel = self._channel, None
+        if channel is None:
+            self._ended(ended)
+            return
+        if self._window is not None:
+            channel.cancel(self._window.tag, lambda: None)
+        self._arrived.clear()
+        channel.give_back()
+
+        def heard(_state: object) -> None:
+            channel.close()
+            self._ended(ended)
+
+        # The answer says that the broker has heard all that came before.
+        channel.inspect(self._queue, heard)
+
+    def _ended(self, ended: Outcome[None]) -> None:
+        self._conversations.leave(self)
+        self.following = False
+        ended.tell(None)
+
+
+def other_arguments(queue: str, error: BaseException) -> str:
+    """Return what is said of a queue that is there and was declared in another way."""
+    return (
+        f"queue {queue!r} exists with other arguments than this object's: {error}. Nothing was put or taken; give "
+        "client.queue() the same queue_type= and maxsize=, delete the queue, or take another name"
+    )

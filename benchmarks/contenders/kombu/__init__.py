@@ -1,0 +1,5 @@
+"""kombu's ``SimpleQueue``: https://docs.celeryq.dev/projects/kombu (Simple Interface).
+
+For the same promise as ours: a durable queue of the same type, persistent messages (its default), ``confirm_publish``,
+and each message acknowledged. It sets no prefetch: the broker sends all that there is, the fastest that it can.
+"""

@@ -1,0 +1,15 @@
+"""Who is measured with queues between processes: durable, persistent, confirmed, acknowledged one by one, for all."""
+
+from __future__ import annotations
+
+from benchmarks.contenders import OURS, Contender
+
+_HERE = __name__.rpartition(".")[0]
+
+KOMBU = "kombu"
+#: Of each queue's type, in both.
+TYPES = ["quorum", "classic"]
+QUEUES = [
+    Contender(OURS, OURS, "amqp_rpc", (), ("-m", f"{_HERE}.amqp_rpc.queue_client"), "bench.queue.ours"),
+    Contender(KOMBU, KOMBU, "kombu", (), ("-m", f"{_HERE}.kombu.client"), "bench.queue.kombu"),
+]

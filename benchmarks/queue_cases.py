@@ -1,0 +1,59 @@
+"""The cases with queues between processes: what each contender is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.cases import SIZE
+from benchmarks.contenders import OURS
+from benchmarks.contenders.queues import KOMBU, TYPES
+from benchmarks.measuring import Entry
+from benchmarks.protocol import Reply
+from benchmarks.task_field import TaskField
+
+#: Items that are taken from a queue that was filled; and in a quick run.
+_TAKEN, _QUICK_TAKEN = 5000, 300
+#: Variants, by case.
+_WAYS = {"q": ["put"], "r": ["take"], "s": ["through"]}
+#: What ours has besides: beside `put`, without waiting for each confirm.
+MANY = "put_many"
+
+
+def variant(queue_type: str, way: str = "") -> str:
+    """Return the name of a variant."""
+    return f"{queue_type}, {way}" if way else queue_type
+
+
+def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> list[Entry]:
+    """Return what is measured in a case.
+
+    Args:
+        case: Its letter.
+        names: The contenders that are there.
+        seconds: How long each is measured in each round, where time is what bounds it.
+        quick: Whether it is only to be seen that all works.
+    """
+    found = []
+    for queue_type in TYPES:
+        for name in (each for each in (OURS, KOMBU) if each in names):
+            for way in _WAYS[case] + ([MANY] if (case, name) == ("q", OURS) else []):
+                request = {
+                    "case": way, "size": SIZE, "seconds": seconds, "count": _QUICK_TAKEN if quick else _TAKEN,
+                    "queue_type": queue_type, "queue": f"bench.queue.{name}.{queue_type}",
+                }  # fmt: skip
+                found.append(Entry(case, name, request, variant(queue_type, way if way == MANY else "")))
+    return found
+
+
+class QueueField(TaskField):
+    """Contenders' clients, and their queues; the arguments are those of `Field`."""
+
+    def _ask(self, entry: Entry) -> Reply:
+        request = entry.request
+        self._purge(request["queue"])
+        reply = self._client(entry.contender).ask(request)
+        if "calls" in reply:
+            # What was said to be put is there, and of what was taken nothing is.
+            self._await(request["queue"], reply["calls"] if entry.case == "q" else 0)
+        self._purge(request["queue"])
+        return reply

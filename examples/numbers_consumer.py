@@ -1,0 +1,14 @@
+"""Takes the even or the odd numbers of ``examples.numbers_producer``, and prints each: see there."""
+
+import sys
+
+from amqp_rpc import Client
+
+kind = sys.argv[1]  # even or odd
+with Client() as client, client.queue(f"numbers.{kind}") as queue:
+    for number in queue:
+        if number is not None:
+            print(kind, number, flush=True)
+        queue.task_done()  # without it, another consumer would get it when this one ends
+        if number is None:
+            break

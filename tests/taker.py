@@ -1,0 +1,15 @@
+"""A program that takes items, for tests that kill it: says each one, and is done with as many as it is told."""
+
+from __future__ import annotations
+
+import sys
+
+from amqp_rpc import Client
+
+url, name, done = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with Client(url) as client, client.queue(name) as queue:
+    for number, item in enumerate(queue, 1):
+        print(item, flush=True)
+        if number > done:
+            sys.stdin.read()  # for ever: nobody writes
+        queue.task_done()
