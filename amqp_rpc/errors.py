@@ -77,12 +77,12 @@ class AlreadyQueued(PublishRefused):
 
 
 class NotAllAccepted(PublishRefused):
-    """Some of many tasks were not accepted; the others were, and will run.
+    """Some of many tasks, or events, were not accepted; the others were, and will run.
 
     Args:
         message: What is said.
-        handles: One for each task, in their order; None for those that were not accepted.
-        errors: Why, by the task's number from 0.
+        handles: One for each task, in their order; None for those that were not accepted. Events have none.
+        errors: Why, by the task's or the event's number from 0.
     """
 
     def __init__(
@@ -103,7 +103,10 @@ class CallError(AmqpRpcError):
 
 
 class Unroutable(CallError):
-    """There is no such queue: no server for it was ever started on this broker. The call did not run."""
+    """There is no such queue: no server for it was ever started on this broker. The call did not run.
+
+    Of an event: no queue is bound for it, and nobody gets it.
+    """
 
 
 class NoServer(CallError):

@@ -20,6 +20,8 @@ EXPORTS = {
     "DeadLetters",
     "DeadLetter",
     "Death",
+    "Event",
+    "Exchange",
     "Retry",
     "Reject",
     "AlreadyQueued",
