@@ -1,4 +1,4 @@
-"""From an event's delivery to what becomes of it: as a task's, but the queue has one function and nobody waits. Pure."""
+"""From an event's delivery to what becomes of it: as of a task, but its body is the payload, and nobody waits. Pure."""
 
 from __future__ import annotations
 

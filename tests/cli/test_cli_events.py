@@ -149,8 +149,8 @@ def test_the_banner_names_the_subscriptions(url: str) -> None:
     with serving("tests.served_events", url=url) as server:
         said = server.text()
         assert "events.tevents.note_and_stay" in said
-        assert "event note_and_stay(path: str, event: Event) on tevents.stay\n" in said
-        assert "event note(path: str) on tevents.all, in every process\n" in said
+        assert "event note_and_stay(path: str, event: Event) -> None on tevents.stay\n" in said
+        assert "event note(path: str) -> None on tevents.all, in every process\n" in said
 
 
 def test_a_server_whose_exchange_is_of_another_kind_ends_with_one_line(
