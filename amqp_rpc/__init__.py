@@ -45,6 +45,8 @@ from amqp_rpc.errors import (
     Unencodable,
     Unroutable,
 )
+from amqp_rpc.events import Event
+from amqp_rpc.exchanges import Exchange
 from amqp_rpc.failures import register_error
 from amqp_rpc.letters import DeadLetter, Death
 from amqp_rpc.queues import Queue
@@ -68,6 +70,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "register_error",
     "context",
     "Context",
+    "Event",
+    "Exchange",
     "TaskHandle",
     "AsyncTaskHandle",
     "DeadLetters",

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from amqp_rpc.async_operating import AsyncOperating
 from amqp_rpc.async_producer import AsyncProducer
+from amqp_rpc.async_publisher import AsyncPublisher
 from amqp_rpc.client import DEFAULT_MAP_IN_FLIGHT, Client
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.forms import AsyncForms, Default
@@ -26,7 +27,7 @@ from amqp_rpc.settings import (
 R = TypeVar("R")
 
 
-class AsyncClient(AsyncForms, AsyncProducer, AsyncOperating):
+class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
     """Calls functions that servers run, from asyncio; the arguments are those of `Client`.
 
     Example:
@@ -141,6 +142,10 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncOperating):
         return self._client
 
     @property
+    def _publisher(self) -> Client:
+        return self._client
+
+    @property
     def _operating(self) -> Client:
         return self._client
 
@@ -150,7 +155,7 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncOperating):
 
     @property
     def counters(self) -> Counter[str]:
-        """What happened so far: ``late_replies``, ``timeouts``."""
+        """What happened so far: see `Client.counters`."""
         return self._client.counters
 
     async def __aenter__(self) -> Self:

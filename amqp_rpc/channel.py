@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from amqp_rpc import frames
 from amqp_rpc.acks import Acks
+from amqp_rpc.deliveries import AddressedConsumer, Consumer
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.frames import Publisher
 from amqp_rpc.loop import where_signals_raise
 from amqp_rpc.stream import Stream
-from amqp_rpc.transport import Delivery, QueueState
+from amqp_rpc.transport import AddressedDelivery, Delivery, QueueState
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +71,35 @@ class Channel:
             callback=_guarded(lambda frame: then(_queue_state(frame))),
         )
 
-    def declare_exchange(self, exchange: str, then: Callable[[], object], *, kind: str = "topic") -> None:
-        """Declare a durable exchange."""
+    def declare_exchange(
+        self, exchange: str, then: Callable[[], object], *, kind: str = "topic", durable: bool = True
+    ) -> None:
+        """Declare an exchange."""
         self._ask(
             self._raw.exchange_declare,
             exchange,
             exchange_type=kind,
-            durable=True,
+            durable=durable,
             callback=_guarded(lambda _frame: then()),
         )
 
-    def bind(self, queue: str, exchange: str, key: str, then: Callable[[], object]) -> None:
-        """Have an exchange's messages with matching keys routed to a queue."""
-        self._ask(self._raw.queue_bind, queue, exchange, key, callback=_guarded(lambda _frame: then()))
+    def bind(
+        self,
+        queue: str,
+        exchange: str,
+        key: str,
+        then: Callable[[], object],
+        *,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Have an exchange's messages with matching keys, or headers, routed to a queue."""
+        self._ask(self._raw.queue_bind, queue, exchange, key, arguments, callback=_guarded(lambda _frame: then()))
+
+    def unbind(
+        self, queue: str, exchange: str, key: str, then: Callable[[], object], *, arguments: dict[str, Any]
+    ) -> None:
+        """Undo a binding; one that is not there does no harm."""
+        self._ask(self._raw.queue_unbind, queue, exchange, key, arguments, callback=_guarded(lambda _frame: then()))
 
     def bind_exchange(self, destination: str, source: str, key: str, then: Callable[[], object]) -> None:
         """Have an exchange's messages with matching keys routed to another exchange."""
@@ -156,6 +173,7 @@ class Channel:
         acknowledge: bool,
         then: Callable[[], object],
         on_cancelled: Callable[[], object] | None = None,
+        addressed: bool = False,
     ) -> str:
         """Have a queue's messages delivered; return the consumer's tag.
 
@@ -165,30 +183,54 @@ class Channel:
             acknowledge: Whether each delivery will be acknowledged.
             then: Called once the broker has agreed.
             on_cancelled: Called when the broker ends the consumer, as it does when the queue is deleted.
+            addressed: Whether deliveries are to say how they came: each is an `AddressedDelivery`.
         """
+        deliver, deliver_addressed = self._plain(on_delivery), self._addressed(on_delivery)
 
-        def deliver(delivery_tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
+        def deliver_raw(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            # pika's properties have the attributes of ours.
+            came = method.delivery_tag, method.redelivered, cast(Properties, properties), body
+            if addressed:
+                deliver_addressed(_text(method.exchange), _text(method.routing_key), *came)
+            else:
+                deliver(*came)
+
+        if on_cancelled is not None:
+            self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
+        then_raw = _guarded(lambda _frame: then())
+        tag = self._ask(self._raw.basic_consume, queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw)
+        if tag is not None and addressed:
+            self._deliveries.enter_addressed(self._number, tag, deliver_addressed)
+        elif tag is not None:
+            self._deliveries.enter(self._number, tag, deliver)
+        return tag or ""
+
+    def _plain(self, on_delivery: Callable[[Delivery], object]) -> Consumer:
+        def deliver(tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
             if not self.is_open:
                 return
             try:
-                on_delivery(Delivery(self, delivery_tag, redelivered, properties, body))
+                on_delivery(Delivery(self, tag, redelivered, properties, body))
             except Exception:
                 if where_signals_raise():
                     raise
                 # Raised on, it would end the connection, as a broken stream does.
                 logger.exception("A delivery could not be taken in hand")
 
-        def deliver_raw(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
-            # pika's properties have the attributes of ours.
-            deliver(method.delivery_tag, method.redelivered, cast(Properties, properties), body)
+        return deliver
 
-        if on_cancelled is not None:
-            self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
-        then_raw = _guarded(lambda _frame: then())
-        tag = self._ask(self._raw.basic_consume, queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw)
-        if tag is not None:
-            self._deliveries.enter(self._number, tag, deliver)
-        return tag or ""
+    def _addressed(self, on_delivery: Callable[[Delivery], object]) -> AddressedConsumer:
+        def deliver(exchange: str, key: str, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
+            if not self.is_open:
+                return
+            try:
+                on_delivery(AddressedDelivery(self, tag, redelivered, properties, body, exchange, key))
+            except Exception:
+                if where_signals_raise():
+                    raise
+                logger.exception("An event could not be taken in hand")
+
+        return deliver
 
     def cancel(self, tag: str, then: Callable[[], object]) -> bool:
         """End a consumer; deliveries that were made stay to be acknowledged."""
@@ -295,6 +337,11 @@ class Channel:
             code, text = reason.reply_code, reason.reply_text
             kind = AccessRefused if code == _ACCESS_REFUSED else BrokerError
             self._on_closed(self, kind(f"the broker closed the channel: {code} {text}"), code)
+
+
+def _text(name: str | bytes) -> str:
+    """Return a name as text; pika gives bytes for what is no UTF-8."""
+    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
 
 
 def _queue_state(frame: Any) -> QueueState:

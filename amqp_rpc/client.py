@@ -23,6 +23,7 @@ from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.forms import Default, Forms
 from amqp_rpc.operating import Operating
 from amqp_rpc.producer import Producer
+from amqp_rpc.publisher import Publisher
 from amqp_rpc.queueing import Queueing
 from amqp_rpc.registration import Function, registered
 from amqp_rpc.settings import (
@@ -47,7 +48,7 @@ DEFAULT_MAP_IN_FLIGHT = 100
 _CLOSE_TIMEOUT = 5.0
 
 
-class Client(Forms, Producer, Queueing, Operating):
+class Client(Forms, Producer, Publisher, Queueing, Operating):
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
@@ -267,7 +268,7 @@ class Client(Forms, Producer, Queueing, Operating):
 
     @property
     def counters(self) -> Counter[str]:
-        """What happened so far: ``late_replies``, ``timeouts``."""
+        """What happened so far: ``late_replies``, ``timeouts``; ``unrouted``: events that no queue was bound for."""
         return self._caller.counters.copy()
 
     def __enter__(self) -> Self:

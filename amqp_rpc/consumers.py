@@ -10,7 +10,9 @@ from typing import Any
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.exchanges import other_exchange
 from amqp_rpc.marking import try_marks
+from amqp_rpc.subscribers import Subscriber
 from amqp_rpc.topology import holds_calls
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -34,6 +36,7 @@ class Consumers:
         ready: Called with a queue each time the broker has agreed to a consumer.
         refused: Called with a queue, the error and AMQP's reply code when the broker closed its channel.
         changed: Called when one was ended, or is not set up any more: see `ended`.
+        subscribers: Those of the queues that hold events, by name.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Consumers:
         prefetch: int,
         deliver: Callable[[str, Delivery], object],
         ready: Callable[[str], object],
-        refused: Callable[[str, BrokerError, int], object],
+        refused: Callable[[str, AmqpRpcError, int], object],
         changed: Callable[[], object],
+        subscribers: Mapping[str, Subscriber],
     ) -> None:
         self._connection = connection
         self._queues = dict(queues)
@@ -54,6 +58,7 @@ class Consumers:
         self._ready = ready
         self._refused = refused
         self._changed = changed
+        self._subscribers = subscribers
         self._consuming: dict[str, tuple[Channel, str]] = {}
         self._setting_up: set[str] = set()
         self._cancelling: set[str] = set()
@@ -74,6 +79,8 @@ class Consumers:
         self._consuming.clear()
         self._setting_up.clear()
         self._cancelling.clear()
+        for subscriber in self._subscribers.values():
+            subscriber.lost()
 
     def end(self) -> None:
         """Have no more delivered; what was, stays to be acknowledged."""
@@ -87,12 +94,20 @@ class Consumers:
             return
         self._setting_up.add(queue)
 
+        subscriber = self._subscribers.get(queue)
+
         def opened(channel: Channel) -> None:
             channel.prefetch(self._prefetch)
-            self._declare(queue, channel, _MOST_TRIALS)
+            if subscriber is not None:
+                subscriber.prepare(channel, lambda: self._begin(queue, channel))
+            else:
+                self._declare(queue, channel, _MOST_TRIALS)
 
         def closed(_channel: Channel, error: BrokerError, code: int) -> None:
-            self._refused(queue, error, code)
+            said: AmqpRpcError = error
+            if subscriber is not None and subscriber.under_way and code == _PRECONDITION_FAILED:
+                said = ConfigurationError(other_exchange(subscriber.under_way, error))
+            self._refused(queue, said, code)
             self._gone(queue)
 
         self._connection.open_channel(opened, closed)
@@ -138,12 +153,14 @@ class Consumers:
             channel.close()
             self._gone(queue)
 
+        subscriber = self._subscribers.get(queue)
         tag = channel.consume(
-            queue,
-            lambda delivery: self._deliver(queue, delivery),
+            queue if subscriber is None else subscriber.consumed,
+            lambda delivery: self._deliver(queue, delivery if subscriber is None else subscriber.take(delivery)),
             acknowledge=True,
             then=lambda: self._ready(queue),
             on_cancelled=cancelled,
+            addressed=subscriber is not None,
         )
         self._consuming[queue] = (channel, tag)
 
@@ -162,14 +179,14 @@ class Consumers:
         self._changed()
 
 
-def refusal(queue: str, error: BrokerError, code: int) -> AmqpRpcError:
+def refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
     """Return what a server says of a queue that the broker did not let it consume, with AMQP's reply code."""
-    if code == _PRECONDITION_FAILED:
+    if code == _PRECONDITION_FAILED and isinstance(error, BrokerError):
         what = (
             "Delete it, or give the service another name"
             if holds_calls(queue)
-            else "Say the same in @service.task (queue_type=, max_length=, max_priority=), take another queue=, or "
-            "delete it"
+            else "Say the same in @service.task or @service.subscribe (queue_type=, max_length=, max_priority=), take "
+            "another queue=, or delete it"
         )
         return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {what}")
     return error

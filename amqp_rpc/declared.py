@@ -22,6 +22,7 @@ from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import BrokerError
+from amqp_rpc.exchanges import Exchange
 
 #: Seconds until RabbitMQ remembers what is new even if it is killed: twice what was needed.
 LASTING_AFTER = 2.0
@@ -37,8 +38,8 @@ class Declared:
 
     Args:
         connection: Which is open.
-        refused: Called with a queue for whose messages something could not be declared, with what that was, the
-            broker's error and AMQP's reply code. Who waits for the queue is forgotten then.
+        refused: Called with the target of messages for which something could not be declared, with what that was, the
+            broker's error and AMQP's reply code. Who waits for the target is forgotten then.
     """
 
     def __init__(self, connection: Connection, refused: Callable[[str, str, BrokerError, int], object]) -> None:
@@ -49,6 +50,7 @@ class Declared:
         #: Whether the levels of delay are there where they are said to be.
         self._trusting = True
         self._queues: set[str] = set()
+        self._exchanges: set[Exchange] = set()
         #: Whether all levels of delay are there.
         self._levels = False
         self._waiting: deque[tuple[Message, dict[str, Any] | None, Callable[[], object]]] = deque()
@@ -57,6 +59,8 @@ class Declared:
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
+        if message.exchange is not None:
+            return message.exchange in self._exchanges
         return message.queue in self._queues and (self._levels or not message.delay)
 
     def forget(self, message: Message) -> None:
@@ -66,8 +70,9 @@ class Declared:
             self.distrust()
 
     def distrust(self) -> None:
-        """Look for all levels of delay again: somebody has deleted one."""
+        """Look for all exchanges and levels of delay again: somebody has deleted one."""
         self._levels = self._trusting = False
+        self._exchanges.clear()
 
     def declare(self, message: Message, arguments: dict[str, Any] | None, then: Callable[[], object]) -> None:
         """Declare what a message needs, and call back.
@@ -91,7 +96,9 @@ class Declared:
         message, arguments, then = self._waiting[0]
 
         def done() -> None:
-            if not topology.fleeting(message.queue):
+            if message.exchange is not None:
+                self._exchanges.add(message.exchange)
+            elif not topology.fleeting(message.queue):
                 self._queues.add(message.queue)
             self._levels = self._levels or bool(message.delay)
             self._waiting.popleft()
@@ -103,8 +110,11 @@ class Declared:
                 self._next()
 
         # A channel, or a connection, that is closed meanwhile ends it between two steps.
-        steps = self._steps(channel, message, arguments)
-        _run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
+        if message.exchange is None:
+            steps = self._steps(channel, message, arguments)
+        else:
+            steps = exchange_steps(channel, message.exchange)
+        run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
 
     def _open(self) -> None:
         def opened(channel: Channel) -> None:
@@ -120,10 +130,10 @@ class Declared:
         self._channel = None
         if not self._waiting:
             return
-        queue = self._waiting[0][0].queue
-        what, self._under_way = self._under_way or queue, None
-        self._waiting = deque(each for each in self._waiting if each[0].queue != queue)
-        self._refused(queue, what, error, code)
+        target = self._waiting[0][0].target
+        what, self._under_way = self._under_way or target, None
+        self._waiting = deque(each for each in self._waiting if each[0].target != target)
+        self._refused(target, what, error, code)
         if self._waiting:
             self._next()
 
@@ -133,7 +143,7 @@ class Declared:
         signs: list[str] = []
         if topology.fleeting(queue) and arguments is not None:
             yield partial(self._declare_queue, channel, queue, arguments)
-        elif queue not in self._queues:
+        elif queue not in self._queues and not topology.of_instance(queue):
             if arguments is not None:
                 yield from self._queue_steps(channel, queue, arguments, signs)
             if not topology.holds_dead_letters(queue):
@@ -205,7 +215,12 @@ class Declared:
         self._connection.open_channel(opened, closed)
 
 
-def _run(steps: Steps, then: Callable[[], object], *, going: Callable[[], bool]) -> None:
+def exchange_steps(channel: Channel, exchange: Exchange) -> Steps:
+    """Declare an exchange."""
+    yield partial(channel.declare_exchange, exchange.name, kind=exchange.kind, durable=exchange.durable)
+
+
+def run(steps: Steps, then: Callable[[], object], *, going: Callable[[], bool]) -> None:
     """Do steps one after another, each with the answer of the one before."""
 
     def go(answer: object = None) -> None:

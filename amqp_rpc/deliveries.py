@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from amqp_rpc.envelope import Properties
@@ -135,6 +136,8 @@ def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:
 
 #: Takes a delivery: its tag, whether it was delivered before, its properties and its body.
 Consumer = Callable[[int, bool, Properties, bytes], object]
+#: Takes a delivery's exchange, its routing key, and the rest as a `Consumer`.
+AddressedConsumer = Callable[[str, str, int, bool, Properties, bytes], object]
 #: Takes a confirm: its tag, whether it is for all up to that one, and whether the broker took the message.
 Confirmed = Callable[[int, bool, bool], object]
 
@@ -149,6 +152,8 @@ class Deliveries:
     def __init__(self, hand_on: Callable[[bytes], object]) -> None:
         self._hand_on = hand_on
         self._consumers: dict[tuple[int, bytes], Consumer] = {}
+        #: Those that want to know how a message came to them: few do, and for the others it is not read.
+        self._addressed: dict[tuple[int, bytes], AddressedConsumer] = {}
         self._confirming: dict[int, Confirmed] = {}
         #: By channel, the delivery whose content has not arrived whole.
         self._open: dict[int, _Delivery] = {}
@@ -156,6 +161,10 @@ class Deliveries:
     def enter(self, channel: int, tag: str, consumer: Consumer) -> None:
         """Have a consumer's deliveries taken here."""
         self._consumers[channel, tag.encode()] = consumer
+
+    def enter_addressed(self, channel: int, tag: str, consumer: AddressedConsumer) -> None:
+        """Have a consumer's deliveries taken here, with their exchange and routing key."""
+        self._addressed[channel, tag.encode()] = consumer
 
     def dismiss(self, channel: int, tag: str) -> None:
         """Forget a consumer that has ended: nothing more comes for it."""
@@ -167,8 +176,9 @@ class Deliveries:
 
     def leave(self, channel: int) -> None:
         """Take no more deliveries of a channel; the rest of one that has begun to arrive is dropped."""
-        for key in [key for key in self._consumers if key[0] == channel]:
-            del self._consumers[key]
+        for consumers in (self._consumers, self._addressed):
+            for key in [key for key in consumers if key[0] == channel]:
+                del consumers[key]
         if channel in self._open:
             self._open[channel].consumer = lambda *_delivery: None
 
@@ -231,6 +241,8 @@ class Deliveries:
         after_tag = start + 12 + data[start + 11]
         consumer = self._consumers.get((channel, data[start + 12 : after_tag]))
         after = header + _read_size(data, header + 3)[0] + OVERHEAD
+        if consumer is None:
+            consumer = self._with_address(data, channel, after_tag, data[start + 12 : after_tag])
         if consumer is None or after > end or data[header + 1] << 8 | data[header + 2] != channel:
             return 0
         _, _, size, flags = _read_content(data, header + 7)
@@ -252,10 +264,33 @@ class Deliveries:
         after = start + 12 + data[start + 11]
         consumer = self._consumers.get((channel, data[start + 12 : after]))
         if consumer is None:
+            consumer = self._with_address(data, channel, after, data[start + 12 : after])
+        if consumer is None:
             return False
         tag, redelivered = _read_deliver(data, after)
         self._open[channel] = _Delivery(consumer, tag, redelivered & 1 == 1, data[start:end])
         return True
+
+    def _with_address(self, data: bytes, channel: int, position: int, tag: bytes) -> Consumer | None:
+        """Return a consumer that is told how its delivery came to it; None where there is none, or only pika reads it.
+
+        Args:
+            data: What has arrived.
+            channel: Which it has come on.
+            position: Where the consumer's tag ends.
+            tag: The consumer's.
+        """
+        addressed = self._addressed.get((channel, tag))
+        if addressed is None:
+            return None
+        # Behind the tag: eight octets that number the delivery, one that says whether it comes again.
+        key = position + 10 + data[position + 9]
+        try:
+            exchange = data[position + 10 : key].decode()
+            routing_key = data[key + 1 : key + 1 + data[key]].decode()
+        except UnicodeDecodeError:
+            return None
+        return partial(addressed, exchange, routing_key)
 
 
 class _Delivery:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from amqp_rpc.codec import MSGPACK, base_type, text_of
+from amqp_rpc.exchanges import Exchange
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 
 #: What ``type`` says of a reply.
@@ -33,6 +34,7 @@ _TELLING = ("traceback", "error", "history")
 #: Those of ours without which a message would be another one, and the characters that each keeps of a text.
 _OURS = (
     "attempt", "crashes", "deadline", "idempotent", "chunk", "schedule", "tick", "queue", "reason", "died",
+    "amqp_rpc.topic",
 )  # fmt: skip
 _LONGEST_TEXT = 300
 
@@ -57,19 +59,26 @@ class Properties:
 
 @dataclass(slots=True)
 class Message:
-    """One message for a queue, at once through the default exchange or later through the levels of delay.
+    """One message for a queue, at once through the default exchange or later through the levels of delay; or an event.
 
     Args:
-        queue: Its name.
+        queue: Its name; an event's topic.
         properties: Its properties.
         body: Its body.
         delay: Units of `delays` until it comes to the queue.
+        exchange: To which an event is published; None for what is for a queue.
     """
 
     queue: str
     properties: Properties
     body: bytes
     delay: int = 0
+    exchange: Exchange | None = None
+
+    @property
+    def target(self) -> str:
+        """What has to be there: the queue's name, or ``fanout exchange 'logs'``."""
+        return self.queue if self.exchange is None else str(self.exchange)
 
 
 @dataclass(slots=True)

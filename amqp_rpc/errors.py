@@ -78,12 +78,12 @@ class AlreadyQueued(PublishRefused):
 
 
 class NotAllAccepted(PublishRefused):
-    """Some of many tasks, or of many items of a queue, were not accepted; the others were.
+    """Some of many tasks, events, or items of a queue, were not accepted; the others were.
 
     Args:
         message: What is said.
-        handles: One for each task, in their order; None for those that were not accepted. Empty for items.
-        errors: Why, by the task's or the item's number from 0.
+        handles: One for each task, in their order; None for those that were not accepted. Empty for events and items.
+        errors: Why, by the task's, the event's or the item's number from 0.
     """
 
     def __init__(
@@ -104,7 +104,10 @@ class CallError(AmqpRpcError):
 
 
 class Unroutable(CallError):
-    """There is no such queue: no server for it was ever started on this broker. The call did not run."""
+    """There is no such queue: no server for it was ever started on this broker. The call did not run.
+
+    Of an event: no queue is bound for it, and nobody gets it.
+    """
 
 
 class NoServer(CallError):

@@ -60,6 +60,7 @@ class Publisher:
         self._channel = channel
         self._most = frame_max - OVERHEAD
         self._methods: dict[tuple[str, bool], bytes] = {}
+        self._event_methods: dict[tuple[str, str, bool], bytes] = {}
 
     def publish(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
         """Return a message's frames in pieces; None where it has something that only pika writes.
@@ -73,6 +74,8 @@ class Publisher:
         if message.delay:
             # Each delay has a key of its own: remembering them would push out those that come again.
             method = self._method(*address(message), mandatory=mandatory)
+        elif message.exchange is not None:
+            method = self._event_method(message.exchange.name, message.queue, mandatory=mandatory)
         else:
             method = self._methods.get((message.queue, mandatory)) or self._remember(message.queue, mandatory=mandatory)
         flags, values = properties
@@ -109,6 +112,16 @@ class Publisher:
         frame = self._methods[queue, mandatory] = self._method("", queue, mandatory=mandatory)
         return frame
 
+    def _event_method(self, exchange: str, topic: str, *, mandatory: bool) -> bytes:
+        method = self._event_methods.get((exchange, topic, mandatory))
+        if method is None:
+            if len(self._event_methods) >= self._MOST_REMEMBERED:
+                self._event_methods.clear()
+            method = self._event_methods[exchange, topic, mandatory] = self._method(
+                exchange, topic, mandatory=mandatory
+            )
+        return method
+
     def _method(self, exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
         name, key = exchange.encode(), routing_key.encode()
         method = _method_frame(METHOD, self._channel, 9 + len(name) + len(key), _BASIC, 40)
@@ -118,9 +131,9 @@ class Publisher:
 
 
 def address(message: Message) -> tuple[str, str]:
-    """Return the exchange and the routing key by which a message comes to its queue when it is due."""
+    """Return the exchange and the routing key by which a message comes to its queue, or its queues, when it is due."""
     if not message.delay:
-        return "", message.queue
+        return "" if message.exchange is None else message.exchange.name, message.queue
     return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.queue)
 
 

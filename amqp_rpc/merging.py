@@ -9,6 +9,7 @@ from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.registration import Function
 from amqp_rpc.schedules import Schedule
 from amqp_rpc.service import Service
+from amqp_rpc.subscription import EventSignature
 from amqp_rpc.topology import clock_queue
 
 
@@ -38,6 +39,33 @@ def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     for queue, tasks in queues.items():
         if len([task for task in tasks.values() if task.default]) > 1:
             raise ConfigurationError(f"queue {queue!r} has two default tasks, and can have one")
+    return queues
+
+
+def merge_subscriptions(
+    services: Iterable[Service], tasks: dict[str, dict[str, Function]]
+) -> dict[str, dict[str, Function]]:
+    """Return the functions of several services that take events, by queue and name.
+
+    Args:
+        services: Which.
+        tasks: The tasks of the same services, by queue and name.
+
+    Raises:
+        ConfigurationError: Two of them share a queue, or one shares it with tasks; or its parameters don't fit.
+    """
+    queues: dict[str, dict[str, Function]] = {}
+    for service in dict.fromkeys(services):
+        for function in service.subscriptions:
+            other = {**tasks.get(function.queue, {}), **queues.get(function.queue, {})}
+            if other:
+                raise ConfigurationError(
+                    f"{function.signature.where}: queue {function.queue!r} is registered already, at "
+                    f"{next(iter(other.values())).signature.where}; give one of them queue="
+                )
+            assert isinstance(function.signature, EventSignature)
+            function.signature.roles()
+            queues[function.queue] = {function.name: function}
     return queues
 
 
@@ -78,7 +106,7 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     """
     queues: dict[str, dict[str, Function]] = {}
     for service in dict.fromkeys(services):
-        if service.tasks and not service.functions:
+        if (service.tasks or service.subscriptions) and not service.functions:
             continue
         functions = queues.setdefault(service.queue, {})
         for name, function in service.functions.items():

@@ -44,7 +44,7 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     Args:
         message: Its ``message_id`` is unique.
-        arguments: Those of its queue.
+        arguments: Those of its queue; an event has none.
         guessed: Whether they are a guess: where the queue is there with others, those are right.
         timeout: Seconds that it was given.
         expires_at: When they are over, on the monotonic clock.
@@ -86,6 +86,46 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.returned = False
         #: Whether the broker may have it from before: it was written, and what became of it is not known.
         self.doubtful = False
+
+    #: What is certain of one that the broker has never had.
+    never = "It will not run"
+
+    @property
+    def what(self) -> str:
+        """What it is, and what was not done with it, for errors: ``resize() was not enqueued``."""
+        return f"{self.message.properties.type}() was not enqueued"
+
+    @property
+    def unknown(self) -> ConnectionLost:
+        """What it ends with where the broker may have it."""
+        return ConnectionLost(
+            f"the broker did not confirm {self.message.properties.type}() within {self.timeout:g} s; "
+            "it may have it. Enqueue it again only if it may run twice"
+        )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the broker may refuse it for a bound that we know of, and not for an error of its own alone."""
+        return bool(self.arguments and "x-max-length" in self.arguments)
+
+    @property
+    def refusal(self) -> PublishRefused:
+        """What it ends with where the broker said no."""
+        return PublishRefused(
+            f"the broker refused {self.message.properties.type}(): queue {self.message.queue!r} takes no more, by a "
+            "bound (max-length) perhaps. It will not run"
+        )
+
+    def verdict(self) -> AmqpRpcError | None:
+        """Return what it ends with now that the broker has confirmed it, once."""
+        return None
+
+    def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
+        """Return what it ends with where something that it needs is there, and is another one."""
+        return ConfigurationError(
+            f"queue {what!r} exists with other arguments than its tasks say: {error}. Nothing was enqueued; give "
+            "@service.task its queue_type=, delete the queue, or take another name"
+        )
 
 
 class Outbox:
@@ -231,20 +271,20 @@ class Outbox:
         delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
         self._owned().loop.call_later(delay, self.on_open)
 
-    def _not_declared(self, queue: str, what: str, error: BrokerError, code: int) -> None:
-        """Something that a queue's messages need could not be declared; none of them was sent."""
+    def _not_declared(self, target: str, what: str, error: BrokerError, code: int) -> None:
+        """Something that messages for a target need could not be declared; none of them was sent."""
         self._last_error = error
-        waiting = [each for _, each in self._pending if each.message.queue == queue and not each.written]
+        waiting = [each for _, each in self._pending if each.message.target == target and not each.written]
         for publication in waiting:
             if isinstance(error, AccessRefused):
                 self._end(publication, verdicts.fresh(error))
-            elif code == _PRECONDITION_FAILED and what == queue and publication.guessed:
+            elif code == _PRECONDITION_FAILED and what == target and publication.guessed:
                 # Whoever declared it knew better.
-                self._others.add(queue)
+                self._others.add(target)
                 publication.arguments = None
                 self.send(publication)
             elif code == _PRECONDITION_FAILED:
-                self._end(publication, ConfigurationError(_other_arguments(what, error)))
+                self._end(publication, publication.conflict(what, error))
             else:
                 # Its node is away, perhaps.
                 self._owned().loop.call_later(_AGAIN, partial(self.send, publication))
@@ -266,30 +306,37 @@ class Outbox:
             properties.correlation_id = publication.identity if properties.reply_to is not None else None
 
         def confirmed(taken: bool) -> None:
-            self._closed_in_a_row = 0
-            if not taken and self._unbounded(publication):
-                # No bound refuses it: its queue's leader is gone, and may have kept it or not.
-                publication.written, publication.doubtful = False, True
-                self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
-            elif not taken:
-                publication.refused = True
-                # Before it was refused it may have been taken.
-                self._end(
-                    publication,
-                    _unknown(publication) if publication.doubtful else PublishRefused(_refused(publication)),
-                )
-            elif publication.returned:
-                # Its queue was deleted since it was declared.
-                publication.written = False
-                if self._declared is not None:
-                    self._declared.forget(publication.message)
-                self.send(publication)
-            elif self._pending.take(publication.identity) is not None:
-                publication.tell(None)
+            self._confirmed(publication, taken)
 
-        if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
+        try:
+            if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
+                publication.written = False
+                self._unsent.append(publication)
+        # Headers that a user gave an event; nothing was written then.
+        except Exception as error:
+            self._end(publication, error if isinstance(error, AmqpRpcError) else _unwritable(publication, error))
+
+    def _confirmed(self, publication: Publication, taken: bool) -> None:
+        self._closed_in_a_row = 0
+        if not taken and self._unbounded(publication):
+            # No bound refuses it: its queue's leader is gone, and may have kept it or not.
+            publication.written, publication.doubtful = False, True
+            self._owned().loop.call_later(_AGAIN, lambda: self.send(publication))
+        elif not taken:
+            publication.refused = True
+            # Before it was refused it may have been taken.
+            self._end(
+                publication,
+                publication.unknown if publication.doubtful else publication.refusal,
+            )
+        elif publication.returned and publication.message.exchange is None:
+            # Its queue was deleted since it was declared.
             publication.written = False
-            self._unsent.append(publication)
+            if self._declared is not None:
+                self._declared.forget(publication.message)
+            self.send(publication)
+        elif self._pending.take(publication.identity) is not None:
+            publication.tell(publication.verdict())
 
     def _returned(self, _key: str, properties: Properties) -> None:
         publication = self._pending.get(properties.message_id)
@@ -313,42 +360,25 @@ class Outbox:
 
         Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
         """
-        arguments = publication.arguments
-        return publication.message.queue not in self._others and not (arguments and "x-max-length" in arguments)
+        return publication.message.queue not in self._others and not publication.bounded
 
     def too_late(self, publication: Publication) -> BrokerError:
         """Return what a publication ends with whose time is over; any thread."""
-        what = f"{publication.message.properties.type}() was not enqueued within {publication.timeout:g} s"
+        what = f"{publication.what} within {publication.timeout:g} s"
         connection = self._connection
         if publication.written or publication.doubtful:
-            return _unknown(publication)
+            return publication.unknown
         if connection is not None and connection.blocked is not None:
-            return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). It will not run")
+            return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). {publication.never}")
         if self._channel is not None:
-            return PublishRefused(f"{what}: its queue is new, and was still being declared. It will not run")
-        return NotConnected(f"{what}: {self._last_error or f'no connection to {self._addresses} yet'}. It will not run")
+            return PublishRefused(f"{what}: its queue is new, and was still being declared. {publication.never}")
+        why = self._last_error or f"no connection to {self._addresses} yet"
+        return NotConnected(f"{what}: {why}. {publication.never}")
 
     def _end(self, publication: Publication, error: AmqpRpcError) -> None:
         if self._pending.take(publication.identity) is not None:
             publication.tell(error)
 
 
-def _unknown(publication: Publication) -> ConnectionLost:
-    return ConnectionLost(
-        f"the broker did not confirm {publication.message.properties.type}() within {publication.timeout:g} s; "
-        "it may have it. Enqueue it again only if it may run twice"
-    )
-
-
-def _other_arguments(queue: str, error: BrokerError) -> str:
-    return (
-        f"queue {queue!r} exists with other arguments than its tasks say: {error}. Nothing was enqueued; give "
-        "@service.task its queue_type=, delete the queue, or take another name"
-    )
-
-
-def _refused(publication: Publication) -> str:
-    return (
-        f"the broker refused {publication.message.properties.type}(): queue {publication.message.queue!r} takes no "
-        "more, by a bound (max-length) perhaps. It will not run"
-    )
+def _unwritable(publication: Publication, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{publication.what}: it has something that AMQP can't carry: {error!r}")

@@ -10,6 +10,7 @@ from typing import Any
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.policy import Policy
 from amqp_rpc.signature import Options, Signature
+from amqp_rpc.subscription import Subscription
 from amqp_rpc.topology import LONGEST_NAME, call_queue
 
 #: The attributes by which `Client.call(fib, 30)` and `Client.enqueue` find what the object is called on the wire.
@@ -30,15 +31,22 @@ class Function:
     asynchronous: bool
     #: What becomes of its tasks; None for one that is called.
     task: Policy | None = None
+    #: Where its events come from; None for one that takes none. Its policy is as a task's.
+    subscription: Subscription | None = None
 
     @property
     def queue(self) -> str:
-        """The queue that holds its calls, or its tasks."""
+        """The queue that holds its calls, its tasks, or its events."""
         return call_queue(self.service) if self.task is None else self.task.queue
 
 
 def named(
-    function: Callable[..., Any], name: str | None, decorator: str, *, reserved: Options
+    function: Callable[..., Any],
+    name: str | None,
+    decorator: str,
+    *,
+    reserved: Options,
+    kind: type[Signature] = Signature,
 ) -> tuple[str, Signature]:
     """Return the name and the signature under which a function is registered.
 
@@ -47,6 +55,7 @@ def named(
         name: What clients call it; None takes its own.
         decorator: Which registers it, for errors.
         reserved: The parameters that it can't have.
+        kind: Of the signature.
 
     Raises:
         ConfigurationError: It is no function, or has no name that can be sent.
@@ -54,7 +63,7 @@ def named(
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
     name = name if name is not None else getattr(function, "__name__", "")
-    signature = Signature(function, name, reserved)
+    signature = kind(function, name, reserved)
     if not name or "." in name or too_long(name):
         raise ConfigurationError(
             f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "

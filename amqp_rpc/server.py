@@ -20,9 +20,10 @@ from amqp_rpc.connection import Connection
 from amqp_rpc.consumers import Consumers, refusal
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
+from amqp_rpc.event_dispatch import event_dispatchers, shared
 from amqp_rpc.handlers import Handlers
 from amqp_rpc.in_hand import InHand
-from amqp_rpc.merging import chosen, merge, merge_schedules, merge_tasks, queue_arguments
+from amqp_rpc.merging import chosen, merge, merge_schedules, merge_subscriptions, merge_tasks, queue_arguments
 from amqp_rpc.owner import Owner
 from amqp_rpc.recorder import Recorder
 from amqp_rpc.registration import Function
@@ -43,6 +44,7 @@ from amqp_rpc.settings import (
     results_url,
 )
 from amqp_rpc.store import open_store
+from amqp_rpc.subscribers import Subscriber
 from amqp_rpc.task_dispatch import dispatchers
 from amqp_rpc.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
@@ -122,7 +124,9 @@ class Server:
         self.functions: dict[str, dict[str, Function]] = merge(services)
         #: The tasks that it runs, by queue and name.
         self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
-        chosen(queues, self.functions, self.tasks)
+        #: The functions that take events, by queue and name.
+        self.events: dict[str, dict[str, Function]] = merge_subscriptions(services, self.tasks)
+        chosen(queues, self.functions, self.tasks, self.events)
         #: When they are due by themselves, by the queue of their clock.
         self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
@@ -141,8 +145,14 @@ class Server:
             clock_skew=clock_skew,
             records=self.results is not None,
         )
-        arguments = {queue: queue_arguments(tasks) for queue, tasks in self.tasks.items()}
-        dead = {dead_letter_queue(queue): dead_letter_arguments(of_tasks) for queue, of_tasks in arguments.items()}
+        events = event_dispatchers(self.events, max_message_size=max_message_size, clock_skew=clock_skew)
+        self._dispatchers |= events
+        #: The queues that stay, with what waits in them, and their arguments.
+        arguments = {queue: queue_arguments(each) for queue, each in {**self.tasks, **shared(self.events)}.items()}
+        dead = {
+            dead_letter_queue(queue): dead_letter_arguments(queue_arguments(each))
+            for queue, each in {**self.tasks, **self.events}.items()
+        }
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.
@@ -171,7 +181,7 @@ class Server:
                 persistent=persistent,
             )
 
-        self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed, prepared=list(self.tasks))
+        self._replies = replies("replies", lambda: self._part_ready("replies"), self._failed, prepared=list(arguments))
         # The broker closes the connection that replies to a malformed name of this kind: others' replies go on theirs.
         # It is opened at the first of them, when the broker may be away for a moment.
         direct = replies("direct replies", lambda: None, lambda _error: None, persistent=True)
@@ -205,7 +215,7 @@ class Server:
             replies=self._replies,
             direct=direct,
             # With more deliveries of a queue than threads, some are meant to wait here.
-            shared=self.tasks if len(self._dispatchers) > 1 and self.prefetch <= threads else (),
+            shared=arguments if len(self._dispatchers) > 1 and self.prefetch <= threads else (),
             counters=self.counters,
             on_stuck=self._stuck,
             settled=self._check_drained,
@@ -218,6 +228,11 @@ class Server:
             ready=self._part_ready,
             refused=self._refused,
             changed=self._check_drained,
+            subscribers={
+                queue: Subscriber(self._connection, function, events[queue])
+                for queue, functions in self.events.items()
+                for function in functions.values()
+            },
         )
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -231,7 +246,7 @@ class Server:
             ConfigurationError: A queue exists with other arguments.
         """
         deadline = Deadline.after(timeout)
-        served = (*self.functions.values(), *self.tasks.values())
+        served = (*self.functions.values(), *self.tasks.values(), *self.events.values())
         if any(function.asynchronous for functions in served for function in functions.values()):
             self._handlers.start_loop()
         self._connection.start()
@@ -302,7 +317,7 @@ class Server:
             self._failure = error
             self._started.set()
 
-    def _refused(self, queue: str, error: BrokerError, code: int) -> None:
+    def _refused(self, queue: str, error: AmqpRpcError, code: int) -> None:
         if self._started.is_set() or code == _NOT_FOUND:
             logger.warning("%s; consuming %s again", error, queue)
         else:

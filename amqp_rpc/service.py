@@ -11,12 +11,13 @@ from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
 from amqp_rpc.registration import Function, mark, mark_task, named, too_long
 from amqp_rpc.schedules import Cron, Every, Schedule, Times
 from amqp_rpc.signature import CALL_OPTIONS, TASK_OPTIONS, where
+from amqp_rpc.subscribing import Subscribing
 from amqp_rpc.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue, task_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Service:
+class Service(Subscribing):
     """A list of functions that a server runs and clients call.
 
     Args:
@@ -47,6 +48,7 @@ class Service:
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}
         self._schedules: dict[str, Schedule] = {}
+        self._subscriptions: dict[str, Function] = {}
 
     @property
     def queue(self) -> str:

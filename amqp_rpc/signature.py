@@ -90,6 +90,11 @@ class Signature:
             self._compiled = _Compiled(self.name, self._parameters, hints)
         return self._compiled
 
+    @property
+    def required(self) -> list[str]:
+        """The parameters that have no default."""
+        return [p.name for p in self._parameters if p.default is p.empty and p.kind not in _VARIADIC]
+
     def accept(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check that the function can be called so; the types too, where all of their names are known by now.
 
@@ -196,6 +201,19 @@ class _Compiled:
         if field is None or any(required is not field for required in self._required):
             raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
         return [self._convert(field, text, binary=False, strict=False)], {}
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The types of the parameters that can be given by name."""
+        return {name: field.hint for name, field in self._named.items()}
+
+    def convert(self, name: str, value: Any, *, binary: bool, strict: bool = True) -> Any:
+        """Return a value as the type of the parameter of that name.
+
+        Raises:
+            InvalidArguments: It is of another type.
+        """
+        return self._convert(self._named[name], value, binary, strict=strict)
 
     def convert_result(self, value: Any) -> Any:
         """Return a result as the type that the function is annotated with.

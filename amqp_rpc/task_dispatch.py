@@ -44,6 +44,9 @@ class TaskDispatcher(Dispatcher):
         suspects: Those of all the queues of a worker; None for this one's alone.
     """
 
+    #: What the log calls them.
+    kind = "Task"
+
     def __init__(
         self,
         queue: str,
@@ -66,6 +69,8 @@ class TaskDispatcher(Dispatcher):
         )
         self._records = records
         self._suspects = suspects or Suspects()
+        #: Where what is tried again comes back to.
+        self.home = queue
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskJob | Answer:  # type: ignore[override] # tasks have jobs of their own
         """Return the job that a delivery asks for, or what becomes of it where there is none to run.
@@ -85,7 +90,7 @@ class TaskDispatcher(Dispatcher):
                 raise Expired(f"its time was over before a worker took it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
             if request.content_encoding not in PLAIN:
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
-            args, kwargs = self._arguments(request, function)
+            args, kwargs = self._taken(request, properties, function)
         except AmqpRpcError as error:
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
         # Nothing that a message holds may end the thread that reads messages.
@@ -96,11 +101,20 @@ class TaskDispatcher(Dispatcher):
         leave = None
         if request.crashes >= SUSPECTED and (leave := self._suspects.enter()) is None:
             # One that was counted by this very delivery has gone back in `_crashed`.
-            return Answer(None, None, "again", again=given_back(self.queue, properties, body, delay=apart(SUSPECTED)))
+            return Answer(None, None, "again", again=given_back(self.home, properties, body, delay=apart(SUSPECTED)))
         if not _told(function):
             request.reply_to = None
-        logger.info("Task %s() [%s] received", function.name, request.message_id)
+        logger.info("%s %s() [%s] received", self.kind, function.name, request.message_id)
         return TaskJob(self, request, properties, function, args, kwargs, leave=leave)
+
+    def _taken(
+        self,
+        request: Request,
+        properties: Properties,  # noqa: ARG002 - an event's
+        function: Function,
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments of the function."""
+        return self._arguments(request, function)
 
     def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
         """Return what becomes of a task that has run; it has failed where its result is wanted, and can't be sent."""
@@ -110,11 +124,16 @@ class TaskDispatcher(Dispatcher):
                 reply = self._result(request, function, result)
             except CodecError as error:
                 logger.warning(
-                    "Task %s() [%s] failed after %.3f s: %s", function.name, request.message_id, seconds, error
+                    "%s %s() [%s] failed after %.3f s: %s",
+                    self.kind,
+                    function.name,
+                    request.message_id,
+                    seconds,
+                    error,
                 )
                 refused = Answer(self._error(request, ran(error)), None, "raised")
                 return self._recorded(request, function, refused, seconds=seconds, error=f"{error}")
-        logger.info("Task %s() [%s] succeeded in %.3f s", function.name, request.message_id, seconds)
+        logger.info("%s %s() [%s] succeeded in %.3f s", self.kind, function.name, request.message_id, seconds)
         return self._recorded(request, function, Answer(reply, None, "result"), seconds=seconds)
 
     def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
@@ -151,15 +170,15 @@ class TaskDispatcher(Dispatcher):
         delay = _until_retry(policy, request, error)
         if delay is not None:
             logger.warning(
-                "Task %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
-                function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
+                "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
+                self.kind, function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
             )  # fmt: skip
             again = retry_properties(request, properties, error=said)
-            answer = Answer(None, None, "retried", again=Message(policy.queue, again, request.body, units(delay)))
+            answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._recorded(request, function, answer, seconds=seconds, error=said, delay=delay)
         logger.error(
-            "Task %s() [%s] failed after %.3f s (%s); it is a dead letter",
-            function.name, request.message_id, seconds, said,
+            "%s %s() [%s] failed after %.3f s (%s); it is a dead letter",
+            self.kind, function.name, request.message_id, seconds, said,
         )  # fmt: skip
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
@@ -183,7 +202,10 @@ class TaskDispatcher(Dispatcher):
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
-        logger.warning("A worker died with task %s() [%s]; it is tried again", request.function, request.message_id)
+        logger.warning(
+            "A worker died with %s %s() [%s]; it is tried again",
+            self.kind.lower(), request.function, request.message_id,
+        )  # fmt: skip
         if counted is not None and crashes == 1:
             return None
         # A classic queue counts nothing: a copy that goes back is counted, since a worker that is killed can't count.
@@ -193,7 +215,7 @@ class TaskDispatcher(Dispatcher):
         # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
         again = again_properties(request, properties, now=self._clock())
         kept = copied(again, headers={**(again.headers or {}), "crashes": crashes}, delivery_mode=2, expiration=None)
-        return Answer(None, None, "again", again=Message(self.queue, kept, request.body, apart(crashes)))
+        return Answer(None, None, "again", again=Message(self.home, kept, request.body, apart(crashes)))
 
     def _dead(
         self,
@@ -214,7 +236,7 @@ class TaskDispatcher(Dispatcher):
         if function is not None:
             details["traceback"] = traceback_of(error)
         else:
-            logger.error("Task %s() [%s] is a dead letter: %s", request.function, request.message_id, reason)
+            logger.error("%s %s() [%s] is a dead letter: %s", self.kind, request.function, request.message_id, reason)
         reply = None
         if request.reply_to is not None or (self._records and _told(function)):
             if isinstance(error, AmqpRpcError) and function is None:

@@ -17,6 +17,13 @@ TASK_QUEUE = "task_queue"
 #: The exchange behind all levels of delay, to which task queues are bound.
 ARRIVALS = "amqp_rpc.delay.arrivals"
 
+#: The exchange of events, unless another one is named.
+EVENTS = "amqp_rpc.events"
+
+#: How the queues of single instances begin, and where what is tried again for one goes as well: nothing stays there.
+_INSTANCE = "amqp_rpc.instance"
+GONE = "amqp_rpc.gone"
+
 #: How the queues of keys begin, which are not enqueued twice.
 _UNIQUE = "amqp_rpc.unique."
 
@@ -77,6 +84,46 @@ def task_queue(service: str | None = None) -> str:
     return TASK_QUEUE if service is None else f"{TASK_QUEUE}.{service}"
 
 
+def event_queue(service: str | None, function: str) -> str:
+    """Return the queue of a subscription, where it names no other.
+
+    Example:
+        >>> event_queue("mail", "thank"), event_queue(None, "thank")
+        ('events.mail.thank', 'events.thank')
+    """
+    return f"events.{function}" if service is None else f"events.{service}.{function}"
+
+
+def instance_queue(queue: str, token: str) -> str:
+    """Return the queue of one instance of a subscription of which every instance gets each event."""
+    return f"{_INSTANCE}.{queue}.{token}"
+
+
+def of_instance(queue: str) -> bool:
+    """Return whether a queue is one instance's: it alone declares it, and takes it with it."""
+    return queue.startswith(f"{_INSTANCE}.")
+
+
+def of_instances() -> str:
+    """Return the pattern of what instances' queues are named."""
+    return f"{_INSTANCE}.#"
+
+
+def gone_arguments() -> dict[str, object]:
+    """Return the arguments of the queue `GONE`: it drops what comes."""
+    return {"x-max-length": 0}
+
+
+def bindings_record(queue: str) -> str:
+    """Return the queue that holds what a subscription's queue was bound to."""
+    return f"amqp_rpc.bindings.{queue}"
+
+
+def record_arguments() -> dict[str, object]:
+    """Return the arguments of such a queue: it holds one message, the last one."""
+    return {"x-max-length": 1}
+
+
 def clock_queue(service: str | None = None) -> str:
     """Return the queue whose token is the clock of a service's schedules: ``amqp_rpc.clock.billing``."""
     return "amqp_rpc.clock" if service is None else f"amqp_rpc.clock.{service}"
@@ -93,6 +140,11 @@ def clock_arguments() -> dict[str, object]:
 def delay(level: int) -> str:
     """Return the name of a level of delay, which is an exchange's and a queue's: see `delays`."""
     return f"amqp_rpc.delay.{level:02d}"
+
+
+def comes_back(exchange: str) -> bool:
+    """Return whether what came by an exchange is a copy that went back to its queue: delayed, or put there itself."""
+    return not exchange or exchange.startswith("amqp_rpc.delay.")
 
 
 def after_delay(level: int) -> str:

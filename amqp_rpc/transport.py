@@ -26,6 +26,15 @@ class Delivery:
     body: bytes = field(repr=False)
 
 
+@dataclass(slots=True)
+class AddressedDelivery(Delivery):
+    """A message as the broker delivered it, and by which way it came to its queue."""
+
+    #: To which it was published; empty for the default exchange.
+    exchange: str
+    routing_key: str
+
+
 @dataclass(slots=True, frozen=True)
 class QueueState:
     """What the broker says of a queue."""

@@ -9,6 +9,8 @@ from amqp_rpc.cli.broker import broker
 from amqp_rpc.cli.call import call
 from amqp_rpc.cli.dlq import dlq
 from amqp_rpc.cli.enqueue import enqueue
+from amqp_rpc.cli.listen import listen
+from amqp_rpc.cli.publish import publish
 from amqp_rpc.cli.queues import queues
 from amqp_rpc.cli.serve import serve
 
@@ -18,6 +20,8 @@ Examples:
   amqp-rpc serve services.fib        run the functions of services/fib.py
   amqp-rpc call fib 30               call one of them
   amqp-rpc enqueue resize a.png      enqueue a task for a worker
+  amqp-rpc publish orders.eu.paid '{"order": 7}'    an event for all who subscribe
+  amqp-rpc listen 'orders.#'         events as they come
   amqp-rpc queues thumbnails         what waits in a queue, and who consumes it
   amqp-rpc dlq list thumbnails       tasks that could not be done
 """
@@ -29,5 +33,5 @@ def main() -> None:
     """Call Python functions in other processes through RabbitMQ as simply as local ones."""
 
 
-for _command in (serve, call, enqueue, queues, dlq, broker):
+for _command in (serve, call, enqueue, publish, listen, queues, dlq, broker):
     main.add_command(_command)

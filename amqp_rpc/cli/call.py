@@ -39,7 +39,7 @@ class WithNegativeNumbers(click.Command):
         rest = super().parse_args(ctx, args)
         if "--" not in args:
             for word in ctx.params["arguments"]:
-                if word.startswith("-") and not isinstance(_value(word), int | float):
+                if word.startswith("-") and not isinstance(value(word), int | float):
                     raise click.NoSuchOption(word, ctx=ctx)
         return rest
 
@@ -93,22 +93,23 @@ def parse(arguments: tuple[str, ...], options: Options = CALL_OPTIONS) -> tuple[
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for argument in arguments:
-        name, equals, value = argument.partition("=")
+        name, equals, rest = argument.partition("=")
         if equals and name in options.names:
             what = "call" if options is CALL_OPTIONS else "task"
             fail(f"{name} is an option of the {what}, not an argument: --{name.replace('_', '-')}", Exit.USAGE)
         if equals and name in named:
             fail(f"{name} is given twice", Exit.USAGE)
         if equals and name.isidentifier():
-            named[name] = _value(value)
+            named[name] = value(rest)
         elif named:
             fail(f"{argument!r} stands behind named arguments; positional ones come first", Exit.USAGE)
         else:
-            positional.append(_value(argument))
+            positional.append(value(argument))
     return positional, named
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
+    """Return what a word on a command line stands for: JSON where it parses, else text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -16,7 +16,9 @@ from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import one_line_errors
 from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.exchanges import DEFAULT
 from amqp_rpc.loading import load
+from amqp_rpc.registration import Function
 from amqp_rpc.server import Server
 from amqp_rpc.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -147,6 +149,7 @@ def banner(server: Server, *, processes: int) -> str:
     """Return what a server says when it is ready."""
     functions = [(name, str(f.signature)) for name, each in server.functions.items() for f in each.values()]
     functions += [(name, f"task {f.signature}") for name, each in server.tasks.items() for f in each.values()]
+    functions += [(name, _subscribed(f)) for name, each in server.events.items() for f in each.values()]
     width = max(len("handlers"), *(len(name) for name, _ in functions))
     seen: set[str] = set()
     lines = [f"amqp-rpc {__version__}", f"  {'broker':{width}}  {server.addresses}"]
@@ -161,11 +164,19 @@ def banner(server: Server, *, processes: int) -> str:
     return "\n".join(lines)
 
 
+def _subscribed(function: Function) -> str:
+    subscription = function.subscription
+    assert subscription is not None
+    source = "" if subscription.exchange == DEFAULT else f" of {subscription.exchange}"
+    everywhere = ", in every process" if subscription.mode == "broadcast" else ""
+    return f"event {function.signature} on {subscription}{source}{everywhere}"
+
+
 def _counts(server: Server) -> str:
     done = server.counters
     counts = [_plural(done["result"], "result", "results"), f"{done['raised']} raised", f"{done['refused']} refused"]
     counts.append(f"{done['expired']} expired")
-    if server.tasks:
+    if server.tasks or server.events:
         counts += [f"{done['retried']} retried", _plural(done["dead_letters"], "dead letter", "dead letters")]
     return f"Stopped. {', '.join(counts)}."
 

@@ -74,6 +74,29 @@ def serving(
         process.stderr.close()
 
 
+@contextmanager
+def running(*words: str | Path, url: str, prints: Path, ready: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program of the tutorials', or an example of ours, from what it prints when it is ready to Ctrl-C."""
+    with prints.open("w") as output:
+        process = subprocess.Popen(
+            [str(word) for word in words], env=environment(url), cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    try:
+        until = time.monotonic() + PATIENCE
+        while ready not in prints.read_text():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < until, f"it never printed {ready!r}"
+            threading.Event().wait(0.02)
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 class _Lines:
     """The lines that a process writes on standard error; a thread reads them, so that it never waits for us."""
 

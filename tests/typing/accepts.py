@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_type
 
-from amqp_rpc import AsyncClient, Client, Queue, Service, TaskHandle, register_error
+from amqp_rpc import AsyncClient, Client, Event, Exchange, Queue, Service, TaskHandle, register_error
 
 service = Service("billing")
 
@@ -192,6 +192,34 @@ def queues(client: Client) -> None:
     # What takes the standard library's may take ours as far as it puts and takes.
     putting: Callable[[int], None] = numbers.put
     putting(1)
+
+
+@service.subscribe("orders.*.paid", "orders.#", mode="broadcast", retries=3, backoff=(0.1, 60.0), max_length=10)
+def on_paid(order: dict[str, int], event: Event) -> int:
+    """Be told of events."""
+    return order["id"]
+
+
+@service.subscribe(exchange=Exchange("docs", "headers"), headers={"format": "pdf", "pages": 3})
+async def on_pdf(path: str) -> None:
+    """Be told of others."""
+
+
+def events(client: Client) -> None:
+    """Publish."""
+    event = Event("a", {}, None, None, False)
+    assert_type(on_paid({"id": 1}, event), int)
+    assert_type(event.time, datetime | None)
+    assert_type(client.publish("orders.eu.paid", {"id": 1}), str)
+    assert_type(client.publish("error", exchange=Exchange("logs", "direct"), mandatory=True, timeout=5), str)
+    assert_type(client.publish("a", "x", headers={"n": 1}, content_type="application/json", expires=5.0), str)
+    assert_type(client.publish_many((f"a.{n}", n) for n in range(3)), list[str])
+
+
+async def awaited_events(client: AsyncClient) -> None:
+    """Publish from asyncio."""
+    assert_type(await client.publish("orders.eu.paid", {"id": 1}, exchange="others"), str)
+    assert_type(await client.publish_many([("a", 1)], mandatory=True), list[str])
 
 
 def contexts() -> None:

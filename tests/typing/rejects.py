@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqp_rpc import AsyncClient, Client, Queue, Service, register_error
+from amqp_rpc import AsyncClient, Client, Exchange, Queue, Service, register_error
 
 service = Service()
 
@@ -108,6 +108,17 @@ async def awaited(client: AsyncClient) -> None:
     await client.enqueue_many(resize, [5])  # error: list-item
 
 
+def events(client: Client) -> None:
+    """So would these."""
+    client.publish(5)  # error: arg-type
+    client.publish("a", 1, 2)  # error: arg-type, call-arg
+    client.publish("a", mandatory="yes")  # error: arg-type
+    client.publish("a", exchange=5)  # error: arg-type
+    client.publish("a", content_type="text/html")  # error: arg-type
+    client.publish("a", timeout=None)  # error: arg-type
+    client.publish_many(["a"])  # error: list-item
+
+
 Client(timeout="5")  # error: arg-type
 Client(timeout=None)  # error: arg-type
 Client(retries=3)  # error: call-arg
@@ -119,4 +130,8 @@ service.task(retries="5")  # error: call-overload
 service.task(queue_type="mirrored")  # error: call-overload
 service.task(backoff=3.0)  # error: call-overload
 service.task(retry_for=(5,))  # error: arg-type
+service.subscribe(5)  # error: arg-type
+service.subscribe("a", mode="latest")  # error: arg-type
+service.subscribe("a", max_priority=3)  # error: call-arg
+Exchange("logs", "fan-out")  # error: arg-type
 register_error(int)  # error: type-var

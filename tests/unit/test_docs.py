@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tasks.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/tasks.md", "docs/events.md"])
 def test_every_python_snippet_is_an_examples_code(document: str) -> None:
     sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)

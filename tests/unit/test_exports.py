@@ -21,6 +21,8 @@ EXPORTS = {
     "DeadLetter",
     "Death",
     "Queue",
+    "Event",
+    "Exchange",
     "Retry",
     "Reject",
     "AlreadyQueued",

@@ -17,6 +17,7 @@ from amqp_rpc import frames
 from amqp_rpc.deliveries import Deliveries
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import MessageTooLarge
+from amqp_rpc.exchanges import Exchange
 from amqp_rpc.frames import Publisher
 
 FRAME_MAX = 16_384
@@ -233,3 +234,53 @@ def test_a_channel_number_that_is_used_again_knows_nothing_of_the_one_before():
     taken.deliveries.forget(1)
     taken.feed(message[ends:])
     assert b"".join(taken.handed_on) == message[ends:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60), BODIES, st.booleans(), st.booleans())
+def test_who_asks_how_a_delivery_came_is_told_the_exchange_and_the_key_that_pika_wrote(
+    exchange, key, body, redelivered, in_pieces
+):
+    taken = Taken()
+    taken.deliveries.enter_addressed(1, "addressed", lambda *delivery: taken.taken.append(delivery))
+    method = pika.spec.Basic.Deliver("addressed", 7, redelivered, exchange, key)
+    message = pika.frame.Method(1, method).marshal() + content(raw(Properties(type="t")), body, 1)
+    if in_pieces:
+        ends = message.index(b"\xce") + 1
+        taken.feed(message[:ends])
+        taken.feed(message[ends:])
+    else:
+        taken.feed(message)
+    expected = [(exchange, key, 7, redelivered, Properties(type="t"), body)]
+    assert taken.taken == expected
+    # Nearly all come whole: read in one go they are the same.
+    taken.taken.clear()
+    assert taken.deliveries.take_whole(message, 0, len(message)) in {0, len(message)}
+    assert taken.taken in ([], expected)
+    assert bool(taken.taken) == (len(body) <= FRAME_MAX - frames.OVERHEAD)
+    taken.taken.append(())
+    taken.deliveries.leave(1)
+    taken.feed(message)
+    assert taken.taken[-1] == ()
+
+
+def test_a_routing_key_that_is_no_utf_8_is_pika_s_to_read():
+    taken = Taken()
+    taken.deliveries.enter_addressed(1, "addressed", lambda *delivery: taken.taken.append(delivery))
+    method = pika.spec.Basic.Deliver("addressed", 7, False, "logs", "key")
+    message = pika.frame.Method(1, method).marshal().replace(b"key", b"\xff\xfe\xfd") + content(
+        raw(Properties()), b"x", 1
+    )
+    taken.feed(message)
+    assert (b"".join(taken.handed_on), taken.taken) == (message, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(min_size=1, max_size=60), st.text(max_size=60), BODIES, st.booleans())
+def test_an_event_has_the_bytes_that_pika_writes(exchange, key, body, mandatory):
+    written = Publisher(1, FRAME_MAX).publish(
+        Message(key, Properties(type="t"), body, exchange=Exchange(exchange)), mandatory=mandatory
+    )
+    method = pika.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
+    expected = pika.frame.Method(1, method).marshal() + content(raw(Properties(type="t")), body, 1)
+    assert b"".join(written or ()) == expected

@@ -1,0 +1,15 @@
+"""The receiver of RabbitMQ's first tutorial: it prints what is published under "hello".
+
+Run ``amqp-rpc serve examples.receive``, and ``python -m examples.send`` in another terminal.
+"""
+
+from amqp_rpc import Service
+
+service = Service()
+
+
+# queue="hello": the tutorial's own send.py, which knows no exchange, puts its messages there.
+@service.subscribe("hello", queue="hello")
+def receive(message: str) -> None:
+    """Print it."""
+    print(f" [x] Received {message}", flush=True)
