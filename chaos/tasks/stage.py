@@ -57,11 +57,12 @@ class TaskStage(Stage):
             super().kill_server(server if server in self.servers else self.servers[0])
 
     def drain_server(self, server: Server) -> None:
-        """SIGTERM one, and wait for its end; or another where a task was faster, if there is one too many."""
+        """SIGTERM one, or another where a task was faster, and wait for its end; none where there is none too many."""
         with self._lock:
+            # A task has ended one meanwhile: there is none too many.
+            if len(self.servers) <= SERVERS:
+                return
             if server not in self.servers:
-                if len(self.servers) <= SERVERS:
-                    return
                 server = self.servers[0]
             self.servers.remove(server)
             self.draining.append(server)
