@@ -73,6 +73,8 @@ class Policy:
                     raise ConfigurationError(f"backoff is (first, longest) in seconds, and {first!r} is longer")
             case _:
                 raise ConfigurationError(f"backoff is (first, longest) in seconds, not {self.backoff!r}")
+        if not isinstance(self.retry_for, tuple):
+            raise ConfigurationError(f"retry_for is a tuple of exceptions' classes, (OSError,), not {self.retry_for!r}")
         for kind in self.retry_for:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ConfigurationError(f"retry_for has exceptions' classes, not {kind!r}")

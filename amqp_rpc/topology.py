@@ -215,7 +215,7 @@ def receipts_arguments() -> dict[str, object]:
 
 def unique(queue: str, key: bytes, seconds: float) -> str:
     """Return the queue whose one place a key takes for so many seconds."""
-    digest = hashlib.sha256(b"\0".join((queue.encode(), str(seconds).encode(), key))).hexdigest()
+    digest = hashlib.sha256(b"\0".join((queue.encode(), str(float(seconds)).encode(), key))).hexdigest()
     return f"{_UNIQUE}{digest[:40]}"
 
 

@@ -32,6 +32,7 @@ def test_delays_are_not_the_same_for_what_failed_together():
     [
         {"retries": -1}, {"retries": 1.5}, {"retries": True}, {"backoff": (0, 1)}, {"backoff": (2.0, 1.0)},
         {"backoff": (1.0, 2 * LONGEST_DELAY)}, {"backoff": 3}, {"queue_type": "mirrored"}, {"retry_for": (3,)},
+        {"retry_for": ValueError},
     ],
 )  # fmt: skip
 def test_a_policy_that_can_t_be_is_refused(options):

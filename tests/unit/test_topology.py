@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.topology import call_queue, dead_letter_queue, split_call
+from amqp_rpc.topology import call_queue, dead_letter_queue, split_call, unique
 
 
 @pytest.mark.parametrize(("service", "queue"), [(None, "rpc_queue"), ("billing", "rpc_queue.billing")])
@@ -40,3 +40,8 @@ def test_the_longest_names_that_amqp_takes_are_taken():
 def test_a_name_too_long_for_amqp_is_refused(target):
     with pytest.raises(ConfigurationError, match="at most 255 bytes"):
         split_call(target)
+
+
+def test_a_key_is_taken_for_sixty_seconds_however_that_is_written():
+    assert unique("q", b"key", 60) == unique("q", b"key", 60.0)
+    assert unique("q", b"key", 60) != unique("q", b"key", 30)
