@@ -28,4 +28,5 @@ def test_under_faults_no_accepted_task_is_lost_comes_too_early_or_is_dead_withou
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith("all zeros\n")
+    # What the proxies say when they are ended in the middle of something may follow.
+    assert "\nall zeros\n" in done.stdout
