@@ -16,6 +16,26 @@ _KEPT_UP = 0.1
 _MORE = 4
 
 
+class Window:
+    """One consumer: how many items the broker may deliver to it, and how many of them are not acknowledged."""
+
+    __slots__ = ("count", "open", "ready", "settling", "tag")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.open = 0
+        #: How many of those are done, and will be acknowledged soon.
+        self.settling = 0
+        #: Whether the broker has agreed.
+        self.ready = False
+        self.tag = ""
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing can come before a taker is done with something."""
+        return self.open - self.settling >= self.count
+
+
 class Ahead:
     """How many, by how fast they were taken.
 
