@@ -31,9 +31,13 @@ class Window:
         self.tag = ""
 
     @property
-    def used_up(self) -> bool:
-        """Whether nothing can come before a taker is done with something."""
-        return self.open - self.settling >= self.count
+    def full(self) -> bool:
+        """Whether the broker has delivered all that it may.
+
+        Only then is nothing on its way. What is on its way to a consumer that ends goes back, behind what another one
+        gets meanwhile: so one is ended for another only when it is full, and before anything is acknowledged.
+        """
+        return self.open >= self.count
 
 
 class Ahead:

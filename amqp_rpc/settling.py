@@ -60,6 +60,11 @@ class Settling:
             connection.loop.leave(self.flush)
 
     @property
+    def gathered(self) -> int:
+        """How many are done, and nobody has been told."""
+        return len(self._done)
+
+    @property
     def over(self) -> bool:
         """Whether nothing is on its way."""
         return not (self._done or self._unconfirmed)

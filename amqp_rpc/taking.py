@@ -161,15 +161,14 @@ class Taking:
         if self._declaring or self._arrived:
             return
         window = self._window
-        if window is not None and not window.ready:
-            return
-        if window is None or count > window.count:
+        if window is None:
             self._consume(count)
-        elif self._used_up(window):
-            self._ahead.held()
-            self._consume(count)
-        elif self._ahead.waits(self._delivered - len(self._arrived), time.monotonic()):
-            self._consume(count)
+        elif window.ready:
+            # In this order: see `Window.full`.
+            if window.full and self._more(window, count):
+                self._consume(count)
+            # They wait: what is done makes room.
+            self._settling.flush()
 
     def probe(self, outcome: Outcome[int | AmqpRpcError], count: int) -> None:
         """Tell how many items are in the queue, once what could come to here has come."""
@@ -284,16 +283,21 @@ class Taking:
         if not self._looking:
             self._looking, self._seen = True, self._delivered - 1
             self._owned().loop.call_later(_LOOK, self._look)
-        if window is self._window and self._waiters and self._used_up(window):
+        if window is self._window and self._waiters and self._held(window):
             # Others wait, and all that it may bring is with takers.
             self._ahead.held()
             self._consume(1)
 
-    def _used_up(self, window: Window) -> bool:
-        """Return whether nothing can come before a taker is done with something; what is done is told now."""
-        if window.used_up:
-            self._settling.flush()
-        return window.used_up
+    def _more(self, window: Window, count: int) -> bool:
+        """Return whether there is to be room for more than a window has, which is full."""
+        if self._held(window):
+            self._ahead.held()
+            return True
+        return count > window.count or self._ahead.waits(self._delivered - len(self._arrived), time.monotonic())
+
+    def _held(self, window: Window) -> bool:
+        """Return whether nothing can come before a taker is done with something."""
+        return window.open - window.settling - self._settling.gathered >= window.count
 
     def _look(self) -> None:
         """Give back what waits here in vain: more than was taken in the last second."""
