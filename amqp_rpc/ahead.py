@@ -16,6 +16,30 @@ _KEPT_UP = 0.1
 _MORE = 4
 
 
+class Window:
+    """One consumer: how many items the broker may deliver to it, and how many of them are not acknowledged."""
+
+    __slots__ = ("count", "open", "ready", "settling", "tag")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.open = 0
+        #: How many of those are done, and will be acknowledged soon.
+        self.settling = 0
+        #: Whether the broker has agreed.
+        self.ready = False
+        self.tag = ""
+
+    @property
+    def full(self) -> bool:
+        """Whether the broker has delivered all that it may.
+
+        Only then is nothing on its way. What is on its way to a consumer that ends goes back, behind what another one
+        gets meanwhile: so one is ended for another only when it is full, and before anything is acknowledged.
+        """
+        return self.open >= self.count
+
+
 class Ahead:
     """How many, by how fast they were taken.
 

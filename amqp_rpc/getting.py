@@ -22,6 +22,7 @@ from amqp_rpc.transport import Delivery
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
     from amqp_rpc.connection import Connection
+    from amqp_rpc.receipts import Receipts
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +49,29 @@ class Getting:
 
     Args:
         caller: The client's.
+        receipts: The client's.
         queue: Its name.
         arguments: Those with which it is declared.
         timeout: Seconds for the broker's answer.
         limit: Bytes of an item at most.
     """
 
-    def __init__(self, caller: Caller, queue: str, arguments: dict[str, Any], *, timeout: float, limit: int) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        receipts: Receipts,
+        queue: str,
+        arguments: dict[str, Any],
+        *,
+        timeout: float,
+        limit: int,
+    ) -> None:
         self._caller = caller
         self._queue = queue
         self._arguments = arguments
         self._timeout = timeout
         self._limit = limit
-        self.taking = Taking(queue, arguments, caller.conversations)
+        self.taking = Taking(queue, arguments, caller.conversations, receipts.told_here)
         self._connection: Connection | None = None
         self._local = threading.local()
         #: All that is taken one by one and not done, by any thread.

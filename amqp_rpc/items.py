@@ -6,6 +6,7 @@ putter's, and a number. A receipt names the ids of items that are done, many in 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from amqp_rpc import codec, topology
@@ -88,8 +89,13 @@ def read_receipt(properties: Properties, body: bytes) -> list[tuple[str, int]]:
         identities = codec.decode(body, base_type(properties.content_type), limit=DEFAULT_MAX_MESSAGE_SIZE)
     except CodecError:
         return []
+    return numbered(identities if isinstance(identities, list) else [])
+
+
+def numbered(identities: Iterable[object]) -> list[tuple[str, int]]:
+    """Return the putters and the numbers that items' ids say; nothing for what is no such id."""
     found: list[tuple[str, int]] = []
-    for identity in identities if isinstance(identities, list) else []:
+    for identity in identities:
         putter, _, number = identity.rpartition("-") if isinstance(identity, str) else ("", "", "")
         try:
             found.append((putter, int(number, 16)))

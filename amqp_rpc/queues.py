@@ -89,7 +89,7 @@ class Queue(Generic[T]):
         self._putting = Putting(
             caller, receipts, name, arguments, maxsize=maxsize, timeout=timeout, limit=limit
         )  # fmt: skip
-        self._getting = Getting(caller, name, arguments, timeout=timeout, limit=limit)
+        self._getting = Getting(caller, receipts, name, arguments, timeout=timeout, limit=limit)
         self._closed = False
         # Who drops it without closing it gives back what it holds.
         self._finalizer = weakref.finalize(self, self._getting.taking.abandon)

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from amqp_rpc import topology, verdicts
 from amqp_rpc.errors import BrokerError, NotConnected
-from amqp_rpc.items import read_receipt
+from amqp_rpc.items import numbered, read_receipt
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.transport import Delivery, QueueState
 from amqp_rpc.unfinished import Unfinished
@@ -98,6 +98,14 @@ class Receipts:
                 raise NotConnected(f"no connection to the broker within {seconds:g} s; nothing was put")
         return address
 
+    def told_here(self, reply_to: str, identity: str) -> bool:
+        """Take note of an item that was taken here as well; return whether it was put here. The owner's."""
+        if reply_to != self.here:
+            return False
+        for putter, number in numbered([identity]):
+            self._done(putter, number)
+        return True
+
     def on_open(self) -> None:
         """Open the channel, where the connection is open and there is none."""
         assert self._connection is not None
@@ -158,10 +166,13 @@ class Receipts:
 
     def _heard(self, delivery: Delivery) -> None:
         for putter, number in read_receipt(delivery.properties, delivery.body):
-            if (unfinished := self._all.get(putter)) is not None:
-                unfinished.done(number)
+            self._done(putter, number)
         # In this order: a receipt that comes twice changes nothing.
         delivery.channel.ack([delivery.tag])
+
+    def _done(self, putter: str, number: int) -> None:
+        if (unfinished := self._all.get(putter)) is not None:
+            unfinished.done(number)
 
     def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
         if self._closing is not None:

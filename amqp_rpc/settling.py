@@ -1,7 +1,7 @@
 """Items that are done, on their way to be acknowledged: their putters are told before. The connection's side of it.
 
-In this order a crash in between repeats an item, and hides none from who waits in `join`. Receipts of what is done at
-about the same time travel together.
+In this order a crash in between repeats an item, and hides none from who waits in `join`. What is done within some
+milliseconds is told and acknowledged together: a receipt costs the broker as much as an item.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds until a receipt that the broker did not take is sent again.
 _AGAIN = 0.5
+#: Seconds in which what is done is gathered, and how many items are not gathered for longer.
+_GATHERED, _ENOUGH = 0.005, 64
 #: Receipts in one message at most.
 _TOGETHER = 1000
 
@@ -27,23 +29,40 @@ class Settling:
     """The items of one object that are done; any thread may call `add`, the rest belongs to the connection's owner.
 
     Args:
+        here: Tells a putter of this very client, where a receipt is to go to it; returns whether it was.
         settles: Called with each item that will be acknowledged soon.
         settled: Called with items that are.
     """
 
-    def __init__(self, settles: Callable[[Delivery], object], settled: Callable[[list[Delivery]], object]) -> None:
+    def __init__(
+        self,
+        here: Callable[[str, str], bool],
+        settles: Callable[[Delivery], object],
+        settled: Callable[[list[Delivery]], object],
+    ) -> None:
+        self._here = here
         self._settles = settles
         self._settled = settled
         self._done: deque[tuple[Delivery, Connection]] = deque()
-        self._due = False
+        #: Whether they are being gathered, and whether there are enough of them.
+        self._gathering = False
+        self._hurried = False
         self._unconfirmed = 0
 
     def add(self, delivery: Delivery, connection: Connection) -> None:
         """Have an item acknowledged, once its putter is told that it is done."""
         self._done.append((delivery, connection))
-        if not self._due:
-            self._due = True
+        if not self._gathering:
+            self._gathering = True
+            connection.loop.leave(connection.loop.call_later, _GATHERED, self.flush)
+        elif not self._hurried and len(self._done) >= _ENOUGH:
+            self._hurried = True
             connection.loop.leave(self.flush)
+
+    @property
+    def gathered(self) -> int:
+        """How many are done, and nobody has been told."""
+        return len(self._done)
 
     @property
     def over(self) -> bool:
@@ -57,7 +76,7 @@ class Settling:
     def flush(self) -> None:
         """Send receipts and acknowledgements for all that is done."""
         # In this order: what is done from now on asks for another round.
-        self._due = False
+        self._gathering = self._hurried = False
         receipts: dict[str, list[Delivery]] = {}
         silent: list[Delivery] = []
         while self._done:
@@ -66,7 +85,7 @@ class Settling:
                 continue
             self._settles(delivery)
             reply_to = items.receipt_to(delivery.properties)
-            if reply_to is None:
+            if reply_to is None or self._here(reply_to, str(delivery.properties.message_id)):
                 silent.append(delivery)
                 continue
             together = receipts.setdefault(reply_to, [])

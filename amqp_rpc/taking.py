@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.ahead import Ahead
+from amqp_rpc.ahead import Ahead, Window
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.settling import Settling
@@ -33,26 +34,6 @@ _AGAIN = 0.5
 _LOOK = 1.0
 
 
-class _Window:
-    """One consumer: how many items the broker may deliver to it, and how many of them are not acknowledged."""
-
-    __slots__ = ("count", "open", "ready", "settling", "tag")
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.open = 0
-        #: How many of those are done, and will be acknowledged soon.
-        self.settling = 0
-        #: Whether the broker has agreed.
-        self.ready = False
-        self.tag = ""
-
-    @property
-    def used_up(self) -> bool:
-        """Whether nothing can come before a taker is done with something."""
-        return self.open - self.settling >= self.count
-
-
 class Taking:
     """What comes from a queue, and goes back to it.
 
@@ -62,16 +43,23 @@ class Taking:
         queue: Its name.
         arguments: Those with which it is declared.
         conversations: Those of the client.
+        here: Tells a putter of this very client: see `Settling`.
     """
 
-    def __init__(self, queue: str, arguments: dict[str, Any], conversations: Conversations) -> None:
+    def __init__(
+        self,
+        queue: str,
+        arguments: dict[str, Any],
+        conversations: Conversations,
+        here: Callable[[str, str], bool],
+    ) -> None:
         self._queue = queue
         self._arguments = arguments
         self._conversations = conversations
         self._connection: Connection | None = None
         self._arrived: deque[Delivery] = deque()
         self._waiters: deque[Outcome[AmqpRpcError | None]] = deque()
-        self._settling = Settling(self._settles, self._settled)
+        self._settling = Settling(here, self._settles, self._settled)
         #: Whether it is told of the connection.
         self.following = False
         #: Whether there is a connection, and the queue on it.
@@ -82,9 +70,9 @@ class Taking:
         self._declaring = False
         #: The channel whose consumers' end by the broker is heard of.
         self._watched: Channel | None = None
-        self._window: _Window | None = None
+        self._window: Window | None = None
         #: The window by which each item came that is not acknowledged, by its delivery's tag.
-        self._windows: dict[int, _Window] = {}
+        self._windows: dict[int, Window] = {}
         self._ahead = Ahead(time.monotonic())
         self._delivered = 0
         #: How many somebody waits for; 0 for nobody.
@@ -173,15 +161,14 @@ class Taking:
         if self._declaring or self._arrived:
             return
         window = self._window
-        if window is not None and not window.ready:
-            return
-        if window is None or count > window.count:
+        if window is None:
             self._consume(count)
-        elif window.used_up:
-            self._ahead.held()
-            self._consume(count)
-        elif self._ahead.waits(self._delivered - len(self._arrived), time.monotonic()):
-            self._consume(count)
+        elif window.ready:
+            # In this order: see `Window.full`.
+            if window.full and self._more(window, count):
+                self._consume(count)
+            # They wait: what is done makes room.
+            self._settling.flush()
 
     def probe(self, outcome: Outcome[int | AmqpRpcError], count: int) -> None:
         """Tell how many items are in the queue, once what could come to here has come."""
@@ -257,7 +244,7 @@ class Taking:
         if channel is None or self._closing is not None:
             return
         self._pause()
-        window = self._window = _Window(max(self._ahead.count, count))
+        window = self._window = Window(max(self._ahead.count, count))
 
         def ready() -> None:
             window.ready = True
@@ -286,7 +273,7 @@ class Taking:
             self._channel.cancel(self._window.tag, lambda: None)
         self._window = None
 
-    def _deliver(self, delivery: Delivery, window: _Window) -> None:
+    def _deliver(self, delivery: Delivery, window: Window) -> None:
         window.open += 1
         self._windows[delivery.tag] = window
         self._delivered += 1
@@ -296,10 +283,21 @@ class Taking:
         if not self._looking:
             self._looking, self._seen = True, self._delivered - 1
             self._owned().loop.call_later(_LOOK, self._look)
-        if window is self._window and window.used_up and self._waiters:
+        if window is self._window and self._waiters and self._held(window):
             # Others wait, and all that it may bring is with takers.
             self._ahead.held()
             self._consume(1)
+
+    def _more(self, window: Window, count: int) -> bool:
+        """Return whether there is to be room for more than a window has, which is full."""
+        if self._held(window):
+            self._ahead.held()
+            return True
+        return count > window.count or self._ahead.waits(self._delivered - len(self._arrived), time.monotonic())
+
+    def _held(self, window: Window) -> bool:
+        """Return whether nothing can come before a taker is done with something."""
+        return window.open - window.settling - self._settling.gathered >= window.count
 
     def _look(self) -> None:
         """Give back what waits here in vain: more than was taken in the last second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.cases import SIZE
-from benchmarks.contenders import OURS
+from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contenders.queues import KOMBU, TYPES
 from benchmarks.measuring import Entry
 from benchmarks.protocol import Reply
@@ -42,6 +42,16 @@ def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> 
                     "queue_type": queue_type, "queue": f"bench.queue.{name}.{queue_type}",
                 }  # fmt: skip
                 found.append(Entry(case, name, request, variant(queue_type, way if way == MANY else "")))
+    if case == "q" and FLOOR in names:
+        # A classic queue, as its tasks' is.
+        request = {
+            "case": "enqueue",
+            "size": SIZE,
+            "seconds": seconds,
+            "queue_type": "classic",
+            "queue": "bench.queue.c",
+        }
+        found.append(Entry(case, FLOOR, request, "classic"))
     return found
 
 

@@ -89,6 +89,19 @@ def test_what_one_puts_another_takes_in_order(client: Client, other: Client, nam
     assert [taking.get(timeout=20) for _ in values] == values
 
 
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_more_and_more_that_comes_ahead_comes_in_order(client: Client, other: Client, name: str, kind: str) -> None:
+    items = client.queue(name, queue_type=kind)
+    items.put_many(range(4000))
+    # In the client that put them, without receipts; and in another.
+    for taking, numbers in ((client, range(2000)), (other, range(2000, 4000))):
+        with taking.queue(name, queue_type=kind) as half:
+            for number in numbers:
+                assert half.get(timeout=20) == number
+                half.task_done()
+    items.join(timeout=20)
+
+
 def test_nothing_there_is_empty_at_once_or_after_the_time(client: Client, name: str) -> None:
     items = client.queue(name)
     with pytest.raises(queue.Empty):

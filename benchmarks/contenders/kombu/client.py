@@ -18,7 +18,7 @@ class Ends:
 
     def __init__(self, request: Request) -> None:
         arguments = {"x-queue-type": "quorum"} if request["queue_type"] == "quorum" else {}
-        self._queue: SimpleQueue = connection.SimpleQueue(request["queue"], queue_opts={"queue_arguments": arguments})
+        self._queue: SimpleQueue = connection.SimpleQueue(request["queue"], queue_args=arguments)
         self.put = self._queue.put
         self.close = self._queue.close
 
