@@ -140,6 +140,28 @@ def test_a_broadcast_subscriber_is_there_again_after_its_connection_was_lost(new
 
 
 @pytest.mark.node
+def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(new_node: NewNode) -> None:
+    node = new_node()
+    service = Service("tgone")
+
+    @service.subscribe("tgone", mode="broadcast", retries=1, backoff=(0.4, 0.4))
+    def fail() -> None:
+        raise OSError
+
+    def delayed() -> int:
+        """Count what the levels hold; what they can't hand on is not among what is ready."""
+        query = 'element(2, element(2, ra:local_query({list_to_atom("%2F_amqp_rpc.delay.0~b"), node()}, fun F/1)))'
+        query = query.replace("fun F/1", "fun rabbit_fifo:query_messages_total/1")
+        return sum(int(node.ctl("eval", query.replace("~b", str(level)) + ".")) for level in range(3))
+
+    with Client(node.url, timeout=60) as client:
+        with Server(service, url=node.url) as server:
+            client.publish("tgone", mandatory=True)
+            until(lambda: server.counters["retried"] == 1 and not len(server._in_hand))
+        until(lambda: delayed() == 0)
+
+
+@pytest.mark.node
 def test_an_exchange_that_somebody_deletes_is_declared_again(new_node: NewNode) -> None:
     node = new_node()
     ran: list[int] = []
