@@ -88,6 +88,26 @@ def test_what_waits_for_a_subscriber_and_its_bindings_survive_the_end_of_the_bro
 
 @pytest.mark.node
 @pytest.mark.timeout(300)
+def test_a_broker_that_is_killed_as_soon_as_a_subscriber_is_ready_forgets_neither_its_queue_nor_its_bindings(
+    new_node: NewNode,
+) -> None:
+    node = new_node()
+    ran: list[int] = []
+    with Client(node.url, timeout=90) as client:
+        client.publish("tfaults.a", -1)
+        server = Server(subscriber(ran), url=node.url)
+        server.start()
+        client.publish("tfaults.a", 0, mandatory=True)
+        node.kill()
+        server.stop(drain_timeout=1)
+        node.start()
+        client.publish("tfaults.a", 1, mandatory=True)
+        with Server(subscriber(ran), url=node.url):
+            until(lambda: set(ran) == {0, 1}, timeout=120)
+
+
+@pytest.mark.node
+@pytest.mark.timeout(300)
 def test_what_is_published_while_brokers_and_connections_end_comes_to_a_shared_subscriber(new_node: NewNode) -> None:
     node = new_node()
     ran: list[int] = []
