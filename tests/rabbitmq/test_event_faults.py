@@ -56,8 +56,8 @@ def test_each_process_of_a_server_is_an_instance(url: str, client: Client, tmp_p
         assert sorted(int(pid) for _, pid in lines(path)) == sorted(server.children())
 
 
-def subscriber(ran: list[int], mode: str = "shared") -> Service:
-    service = Service("tfaults")
+def subscriber(ran: list[int], mode: str = "shared", *, name: str = "tfaults") -> Service:
+    service = Service(name)
 
     @service.subscribe("tfaults.*", mode=mode)  # type: ignore[arg-type]
     def work(n: int) -> None:
@@ -94,7 +94,9 @@ def test_a_broker_that_is_killed_as_soon_as_a_subscriber_is_ready_forgets_neithe
     node = new_node()
     ran: list[int] = []
     with Client(node.url, timeout=90) as client:
-        client.publish("tfaults.a", -1)
+        # The levels of delay are there by then: while they are made, the broker writes down all the rest as well.
+        with Server(subscriber([], name="tbefore"), url=node.url):
+            client.enqueue("nobody", queue="tbefore", delay=60)
         server = Server(subscriber(ran), url=node.url)
         server.start()
         client.publish("tfaults.a", 0, mandatory=True)
