@@ -31,6 +31,11 @@ class EventDispatcher(TaskDispatcher):
             clock_skew=clock_skew,
         )
         self._function = function
+        signature = function.signature
+        assert isinstance(signature, EventSignature)
+        self._signature = signature
+        #: The names of the parameters that take them.
+        self._payload, self._event = signature.roles()
 
     def asynchronous(self, properties: Properties) -> bool:  # noqa: ARG002 - whatever it says
         """Return whether the function is an ``async def`` one."""
@@ -45,20 +50,22 @@ class EventDispatcher(TaskDispatcher):
         request.function = self._function.name
         return self._function
 
-    def _taken(self, request: Request, properties: Properties, function: Function) -> tuple[list[Any], dict[str, Any]]:
-        signature = function.signature
-        assert isinstance(signature, EventSignature)
-        payload, event = signature.roles()
+    def _taken(
+        self,
+        request: Request,
+        properties: Properties,
+        function: Function,  # noqa: ARG002 - the only one
+    ) -> tuple[list[Any], dict[str, Any]]:
         arguments: dict[str, Any] = {}
-        if payload is not None:
+        if self._payload is not None:
             value = codec.decode(request.body, request.content_type, limit=self._limit)
             # An event without a payload has None there.
-            if value is not None or not signature.has_default(payload):
-                arguments[payload] = signature.payload(
-                    payload, value, binary=request.content_type == MSGPACK, text=request.content_type == TEXT
+            if value is not None or not self._signature.has_default(self._payload):
+                arguments[self._payload] = self._signature.payload(
+                    self._payload, value, binary=request.content_type == MSGPACK, text=request.content_type == TEXT
                 )
-        if event is not None:
-            arguments[event] = events.read(request, properties)
+        if self._event is not None:
+            arguments[self._event] = events.read(request, properties)
         return [], arguments
 
 

@@ -371,7 +371,8 @@ class Outbox:
         if connection is not None and connection.blocked is not None:
             return PublishRefused(f"{what}: the broker takes no messages ({connection.blocked}). {publication.never}")
         if self._channel is not None:
-            return PublishRefused(f"{what}: its queue is new, and was still being declared. {publication.never}")
+            new = "its queue is new, and" if publication.message.exchange is None else "its exchange"
+            return PublishRefused(f"{what}: {new} was still being declared. {publication.never}")
         why = self._last_error or f"no connection to {self._addresses} yet"
         return NotConnected(f"{what}: {why}. {publication.never}")
 

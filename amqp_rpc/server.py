@@ -130,9 +130,9 @@ class Server:
         #: When they are due by themselves, by the queue of their clock.
         self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
         #: What was done: ``result``, ``raised``, ``refused``, ``expired``; ``again``: idempotent calls that another
-        #: server died with; ``retried``, ``failed``, ``crashed``: tasks; ``dead_letters``; ``ticks``: tasks that were
-        #: enqueued by a schedule; ``consumed``: consumers that were begun; ``returned``: replies whose caller was gone;
-        #: ``stale_acks``: deliveries that the broker had taken back.
+        #: server died with; ``retried``, ``failed``, ``crashed``: tasks and events; ``dead_letters``; ``ticks``: tasks
+        #: that were enqueued by a schedule; ``consumed``: consumers that were begun; ``returned``: replies whose caller
+        #: was gone; ``stale_acks``: deliveries that the broker had taken back.
         self.counters: Counter[str] = Counter()
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.events import Event
@@ -57,7 +57,7 @@ class EventSignature(Signature):
             ConfigurationError: There are more parameters, or a type hint fails.
         """
         hints = self.compile().hints
-        events = [name for name, hint in hints.items() if hint is Event]
+        events = [name for name, hint in hints.items() if hint is Event or Event in get_args(hint)]
         others = [name for name in hints if name not in events]
         required = [name for name in self.required if name not in events]
         takes = others[0] if others else None

@@ -72,6 +72,16 @@ def test_the_tutorials_hello_world_comes_to_our_receiver(url: str, tmp_path: Pat
         until(lambda: prints.read_text() == " [x] Received Hello World!\n" * 2)
 
 
+def test_our_hello_world_comes_to_the_tutorials_receiver(url: str, tmp_path: Path) -> None:
+    prints = tmp_path / "printed"
+    # It knows no exchange: the queue is bound since our receiver was served once.
+    with serving("examples.receive", url=url):
+        pass
+    with running(*theirs("receive"), url=url, prints=prints, ready="Waiting"):
+        assert run(*ours("send"), url=url) == " [x] Sent 'Hello World!'\n"
+        until(lambda: " [x] Received b'Hello World!'\n" in prints.read_text())
+
+
 def test_the_command_line_hears_the_tutorials_emitter_and_is_heard(url: str, tmp_path: Path) -> None:
     theirs_prints, prints = tmp_path / "theirs", tmp_path / "printed"
     exchange = ["--exchange", "topic_logs", "--transient"]

@@ -56,8 +56,8 @@ def test_each_process_of_a_server_is_an_instance(url: str, client: Client, tmp_p
         assert sorted(int(pid) for _, pid in lines(path)) == sorted(server.children())
 
 
-def subscriber(ran: list[int], mode: str = "shared") -> Service:
-    service = Service("tfaults")
+def subscriber(ran: list[int], mode: str = "shared", *, name: str = "tfaults") -> Service:
+    service = Service(name)
 
     @service.subscribe("tfaults.*", mode=mode)  # type: ignore[arg-type]
     def work(n: int) -> None:
@@ -84,6 +84,28 @@ def test_what_waits_for_a_subscriber_and_its_bindings_survive_the_end_of_the_bro
         client.publish_many((("tfaults.a", n) for n in range(50, 60)), mandatory=True)
         with Server(subscriber(ran), url=node.url):
             until(lambda: set(ran) == set(range(60)), timeout=120)
+
+
+@pytest.mark.node
+@pytest.mark.timeout(300)
+def test_a_broker_that_is_killed_as_soon_as_a_subscriber_is_ready_forgets_neither_its_queue_nor_its_bindings(
+    new_node: NewNode,
+) -> None:
+    node = new_node()
+    ran: list[int] = []
+    with Client(node.url, timeout=90) as client:
+        # The levels of delay are there by then: while they are made, the broker writes down all the rest as well.
+        with Server(subscriber([], name="tbefore"), url=node.url):
+            client.enqueue("nobody", queue="tbefore", delay=60)
+        server = Server(subscriber(ran), url=node.url)
+        server.start()
+        client.publish("tfaults.a", 0, mandatory=True)
+        node.kill()
+        server.stop(drain_timeout=1)
+        node.start()
+        client.publish("tfaults.a", 1, mandatory=True)
+        with Server(subscriber(ran), url=node.url):
+            until(lambda: set(ran) == {0, 1}, timeout=120)
 
 
 @pytest.mark.node
@@ -137,6 +159,28 @@ def test_a_broadcast_subscriber_is_there_again_after_its_connection_was_lost(new
         until(lambda: ran == [1, 2])
         assert "amqp_rpc.instance." in node.ctl("list_queues", "name")
         assert node.ctl("list_queues", "name").count("amqp_rpc.instance.") == 1
+
+
+@pytest.mark.node
+def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(new_node: NewNode) -> None:
+    node = new_node()
+    service = Service("tgone")
+
+    @service.subscribe("tgone", mode="broadcast", retries=1, backoff=(0.4, 0.4))
+    def fail() -> None:
+        raise OSError
+
+    def delayed() -> int:
+        """Count what the levels hold; what they can't hand on is not among what is ready."""
+        query = 'element(2, element(2, ra:local_query({list_to_atom("%2F_amqp_rpc.delay.0~b"), node()}, fun F/1)))'
+        query = query.replace("fun F/1", "fun rabbit_fifo:query_messages_total/1")
+        return sum(int(node.ctl("eval", query.replace("~b", str(level)) + ".")) for level in range(3))
+
+    with Client(node.url, timeout=60) as client:
+        with Server(service, url=node.url) as server:
+            client.publish("tgone", mandatory=True)
+            until(lambda: server.counters["retried"] == 1 and not len(server._in_hand))
+        until(lambda: delayed() == 0)
 
 
 @pytest.mark.node

@@ -231,21 +231,6 @@ def test_a_retry_comes_to_the_instance_that_failed_and_to_no_other(
     assert sorted(ran) == ["failing"] * 3 + ["other"] * 2
 
 
-def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(
-    client: Client, serve: Serve, service: Service, topic: str, raw: Raw
-) -> None:
-    @service.subscribe(f"{topic}.*", mode="broadcast", retries=1, backoff=(0.4, 0.4))
-    def fail() -> None:
-        raise OSError
-
-    server = serve(service)
-    client.publish(f"{topic}.a")
-    until(lambda: server.counters["retried"] == 1 and not len(server._in_hand))
-    server.stop()
-    levels = [f"amqp_rpc.delay.{level:02d}" for level in range(3)]
-    until(lambda: not any(raw.count(level) for level in [*levels, "amqp_rpc.gone"]), what="the levels to be empty")
-
-
 @pytest.mark.parametrize("mode", ["shared", "broadcast"])
 @pytest.mark.parametrize(
     ("payload", "said"),

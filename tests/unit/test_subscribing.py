@@ -28,6 +28,9 @@ def neither() -> None: ...
 def only_event(event: Event) -> None: ...
 
 
+def maybe_event(order: dict, event: Event | None = None) -> None: ...
+
+
 def with_default(order: dict, note: str = "") -> None: ...
 
 
@@ -40,6 +43,7 @@ def unhinted(order) -> None: ...
         (plain, ("order", None)),
         (both, ("order", "event")),
         (neither, (None, None)),
+        (maybe_event, ("order", "event")),
         (only_event, (None, "event")),
         (with_default, ("order", None)),
         (unhinted, ("order", None)),
