@@ -72,7 +72,13 @@ class Channel:
         )
 
     def declare_exchange(
-        self, exchange: str, then: Callable[[], object], *, kind: str = "topic", durable: bool = True
+        self,
+        exchange: str,
+        then: Callable[[], object],
+        *,
+        kind: str = "topic",
+        durable: bool = True,
+        arguments: dict[str, Any] | None = None,
     ) -> None:
         """Declare an exchange."""
         self._ask(
@@ -80,6 +86,7 @@ class Channel:
             exchange,
             exchange_type=kind,
             durable=durable,
+            arguments=arguments,
             callback=_guarded(lambda _frame: then()),
         )
 

@@ -13,24 +13,22 @@ tells everybody else that it is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from amqp_rpc import delays, topology
+from amqp_rpc import topology
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
+from amqp_rpc.delay_queues import declare_arrival, declare_levels
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.exchanges import Exchange
+from amqp_rpc.steps import Step, Steps, declare_exchange, run
 
 #: Seconds until RabbitMQ remembers what is new even if it is killed: twice what was needed.
 LASTING_AFTER = 2.0
 _NOT_FOUND = 404
-
-#: One thing to ask for; it calls back, some with an answer.
-Step = Callable[[Callable[..., object]], object]
-Steps = Generator[Step, Any, None]
 
 
 class Declared:
@@ -51,8 +49,9 @@ class Declared:
         self._trusting = True
         self._queues: set[str] = set()
         self._exchanges: set[Exchange] = set()
-        #: Whether all levels of delay are there.
+        #: Whether all levels of delay are there, and for which queues the way from there.
         self._levels = False
+        self._delayed: set[str] = set()
         self._waiting: deque[tuple[Message, dict[str, Any] | None, Callable[[], object]]] = deque()
         #: The queue that is being declared: what the broker means when it closes the channel.
         self._under_way: str | None = None
@@ -61,7 +60,10 @@ class Declared:
         """Return whether a message can be published at once."""
         if message.exchange is not None:
             return message.exchange in self._exchanges
-        return message.queue in self._queues and (self._levels or not message.delay)
+        return message.queue in self._queues and (not message.delay or self._has_way(message.queue))
+
+    def _has_way(self, queue: str) -> bool:
+        return self._levels and (queue in self._delayed or topology.of_instance(queue))
 
     def forget(self, message: Message) -> None:
         """Forget what a message passes: it was returned, so something of it is gone."""
@@ -72,6 +74,7 @@ class Declared:
     def distrust(self) -> None:
         """Look for all exchanges and levels of delay again: somebody has deleted one."""
         self._levels = self._trusting = False
+        self._delayed.clear()
         self._exchanges.clear()
 
     def declare(self, message: Message, arguments: dict[str, Any] | None, then: Callable[[], object]) -> None:
@@ -100,7 +103,9 @@ class Declared:
                 self._exchanges.add(message.exchange)
             elif not topology.fleeting(message.queue):
                 self._queues.add(message.queue)
-            self._levels = self._levels or bool(message.delay)
+            if message.delay:
+                self._levels = True
+                self._delayed.add(message.queue)
             self._waiting.popleft()
             then()
             # One after another here too: as many as there are would be too deep for calls in calls.
@@ -113,7 +118,7 @@ class Declared:
         if message.exchange is None:
             steps = self._steps(channel, message, arguments)
         else:
-            steps = exchange_steps(channel, message.exchange)
+            steps = declare_exchange(channel, message.exchange)
         run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
 
     def _open(self) -> None:
@@ -128,6 +133,9 @@ class Declared:
 
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         self._channel = None
+        if code == _NOT_FOUND and self._under_way is not None and topology.for_arrivals(self._under_way):
+            # What it is bound to: somebody has deleted the exchange.
+            self.distrust()
         if not self._waiting:
             return
         target = self._waiting[0][0].target
@@ -143,20 +151,21 @@ class Declared:
         signs: list[str] = []
         if topology.fleeting(queue) and arguments is not None:
             yield partial(self._declare_queue, channel, queue, arguments)
-        elif queue not in self._queues and not topology.of_instance(queue):
-            if arguments is not None:
-                yield from self._queue_steps(channel, queue, arguments, signs)
-            if not topology.holds_dead_letters(queue):
-                # Always, not with the first delay: a binding that was forgotten comes back with the next server.
-                yield partial(channel.declare_exchange, topology.ARRIVALS)
-                yield partial(channel.bind, queue, topology.ARRIVALS, delays.arrived(queue))
+        elif arguments is not None and queue not in self._queues and not topology.of_instance(queue):
+            yield from self._queue_steps(channel, queue, arguments, signs)
         if message.delay and not self._levels:
             sign = topology.lasting("delay")
             if not (self._trusting and (yield self._asked(sign))):
-                # From below, so that each level finds the next; all of them, so that none is new when it is needed.
-                for level in range(delays.LEVELS):
-                    yield from self._level_steps(channel, level)
+                yield from declare_levels(channel)
                 signs.append(sign)
+        if message.delay and not self._has_way(queue):
+            sign = topology.lasting(topology.later_queue(queue))
+            if not (yield self._asked(sign)):
+                signs.append(sign)
+            # Always: a binding that was forgotten, or a queue that was deleted, comes back with the next server.
+            self._under_way = topology.later_queue(queue)
+            yield from declare_arrival(channel, queue)
+            self._under_way = None
         if signs:
             yield lambda then: self._connection.loop.call_later(LASTING_AFTER, then)
         for sign in signs:
@@ -176,16 +185,6 @@ class Declared:
 
     def _asked(self, exchange: str) -> Step:
         return partial(self._there, lambda probe, then: probe.inspect_exchange(exchange, then))
-
-    def _level_steps(self, channel: Channel, level: int) -> Steps:
-        name = topology.delay(level)
-        yield partial(channel.declare_exchange, topology.after_delay(level))
-        yield partial(channel.declare_exchange, name)
-        yield lambda then: channel.declare(
-            name, lambda _state: then(), arguments=topology.delay_arguments(level, unit=delays.UNIT)
-        )
-        yield partial(channel.bind, name, name, delays.held(level))
-        yield partial(channel.bind_exchange, topology.after_delay(level), name, delays.passed(level))
 
     def _declare_queue(
         self, channel: Channel, queue: str, arguments: dict[str, Any], then: Callable[[], object]
@@ -213,24 +212,3 @@ class Declared:
             then(code != _NOT_FOUND)
 
         self._connection.open_channel(opened, closed)
-
-
-def exchange_steps(channel: Channel, exchange: Exchange) -> Steps:
-    """Declare an exchange."""
-    yield partial(channel.declare_exchange, exchange.name, kind=exchange.kind, durable=exchange.durable)
-
-
-def run(steps: Steps, then: Callable[[], object], *, going: Callable[[], bool]) -> None:
-    """Do steps one after another, each with the answer of the one before."""
-
-    def go(answer: object = None) -> None:
-        if not going():
-            return
-        try:
-            step = steps.send(answer)
-        except StopIteration:
-            then()
-            return
-        step(go)
-
-    go()

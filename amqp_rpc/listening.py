@@ -9,10 +9,10 @@ from functools import partial
 
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
-from amqp_rpc.declared import Steps, exchange_steps, run
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.settings import Addresses
+from amqp_rpc.steps import Steps, declare_exchange, run
 from amqp_rpc.transport import AddressedDelivery, Delivery, QueueState
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Listening:
 
     def _steps(self, channel: Channel) -> Steps:
         self._declaring = True
-        yield from exchange_steps(channel, self._source.exchange)
+        yield from declare_exchange(channel, self._source.exchange)
         self._declaring = False
         state: QueueState = yield lambda then: channel.declare("", then, exclusive=True)
         for binding in self._source.bindings:

@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from amqp_rpc import topology
 from amqp_rpc.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.settings import count, positive
-from amqp_rpc.topology import CALL_QUEUE, dead_letter_queue, holds_calls, holds_dead_letters, task_arguments
 
 #: How a queue is kept: on a majority of a cluster's nodes, or on one.
 QueueType = Literal["quorum", "classic"]
@@ -57,7 +57,7 @@ class Policy:
     @property
     def queue_arguments(self) -> dict[str, Any]:
         """The arguments with which the queue is declared."""
-        return task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
+        return topology.task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
 
     def __post_init__(self) -> None:
         check_task_queue(self.queue)
@@ -129,10 +129,15 @@ def check_task_queue(queue: str) -> None:
         size = len(queue.encode())
     except (AttributeError, UnicodeEncodeError):
         size = 0
-    taken = size and (holds_calls(queue) or queue.startswith("amq.") or holds_dead_letters(queue))
+    taken = size and (
+        topology.holds_calls(queue)
+        or queue.startswith(("amq.", "amqp_rpc."))
+        or topology.holds_dead_letters(queue)
+        or topology.for_arrivals(queue)
+    )
     if taken or not 0 < size <= LONGEST_DELAYED_NAME:
         raise ConfigurationError(
             f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
-            f"does not begin with {CALL_QUEUE!r}, which holds calls, or 'amq.', and does not end with "
-            f"{dead_letter_queue('')!r}"
+            f"does not begin with {topology.CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
+            f"with {topology.dead_letter_queue('')!r} or {topology.later_queue('')!r}"
         )

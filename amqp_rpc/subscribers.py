@@ -12,15 +12,16 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
-from amqp_rpc import bindings_record, declared, delays, topology
+from amqp_rpc import bindings_record, declared, delays, steps, topology
 from amqp_rpc.bindings_record import Bindings
 from amqp_rpc.channel import Channel
 from amqp_rpc.connection import Connection
-from amqp_rpc.declared import Step, Steps
+from amqp_rpc.delay_queues import declare_arrivals
 from amqp_rpc.event_dispatch import EventDispatcher
 from amqp_rpc.events import mark
 from amqp_rpc.exchanges import Binding
 from amqp_rpc.registration import Function
+from amqp_rpc.steps import Step, Steps
 from amqp_rpc.transport import AddressedDelivery, Delivery
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ class Subscriber:
 
     def prepare(self, channel: Channel, then: Callable[[], object]) -> None:
         """Declare and bind all, on a consumer's channel, and call back; never, where that is closed meanwhile."""
-        steps = self._instance(channel) if self._subscription.mode == "broadcast" else self._shared(channel)
-        declared.run(steps, then, going=lambda: channel.is_open and self._connection.is_open)
+        needed = self._instance(channel) if self._subscription.mode == "broadcast" else self._shared(channel)
+        steps.run(needed, then, going=lambda: channel.is_open and self._connection.is_open)
 
     def take(self, delivery: Delivery) -> Delivery:
         """Have an event keep its topic, whatever becomes of it."""
@@ -71,7 +72,7 @@ class Subscriber:
 
     def _exchange(self, channel: Channel) -> Steps:
         self.under_way = str(self._subscription.exchange)
-        yield from declared.exchange_steps(channel, self._subscription.exchange)
+        yield from steps.declare_exchange(channel, self._subscription.exchange)
         self.under_way = ""
 
     def _shared(self, channel: Channel) -> Steps:
@@ -103,7 +104,7 @@ class Subscriber:
             yield self._bound(channel, binding)
         # What is to be tried again comes back like a task; and when this instance is gone by then, it ends in a queue
         # that drops it: a level of delay keeps for ever what goes nowhere.
-        yield partial(channel.declare_exchange, topology.ARRIVALS)
+        yield from declare_arrivals(channel)
         yield lambda then: channel.declare(topology.GONE, lambda _state: then(), arguments=topology.gone_arguments())
         yield partial(channel.bind, topology.GONE, topology.ARRIVALS, delays.arrived(topology.of_instances()))
         yield partial(channel.bind, self.consumed, topology.ARRIVALS, delays.arrived(self.consumed))

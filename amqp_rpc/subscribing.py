@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
+from amqp_rpc.delays import delayed_key
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.exchanges import Exchange, as_exchange, bindings
-from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType, check_task_queue
+from amqp_rpc.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
 from amqp_rpc.registration import Function, named
 from amqp_rpc.signature import Options, where
 from amqp_rpc.subscription import EventSignature, Mode, Subscription
@@ -107,7 +108,8 @@ class Subscribing:
                     result=False,
                 )
                 if mode == "broadcast":
-                    check_task_queue(instance_queue(policy.queue, "0" * 16))
+                    # What is tried again comes back to the instance, whose name is longer.
+                    delayed_key(1, instance_queue(policy.queue, "0" * 16))
             except ConfigurationError as error:
                 raise ConfigurationError(f"{signature.where}: {known}(): {error}") from error
             if policy.queue in self._subscriptions:

@@ -14,8 +14,12 @@ CALL_QUEUE = "rpc_queue"
 #: The task queue of a service without a name: again the one that RabbitMQ's tutorials use.
 TASK_QUEUE = "task_queue"
 
-#: The exchange behind all levels of delay, to which task queues are bound.
-ARRIVALS = "amqp_rpc.delay.arrivals"
+#: How the levels of delay begin, and the exchange behind all of them, to which task queues are bound.
+DELAY = "amqp_rpc.delay"
+ARRIVALS = f"{DELAY}.arrivals"
+
+#: Where what no queue is bound for when its delay is over waits until there is one: an exchange and its queue.
+UNROUTED = f"{DELAY}.unrouted"
 
 #: The exchange of events, unless another one is named.
 EVENTS = "amqp_rpc.events"
@@ -64,7 +68,8 @@ def lasting(what: str) -> str:
     """Return the exchange that says that something is there for longer than a moment; it routes nothing.
 
     Args:
-        what: A queue, which stands for that of its dead letters as well, or "delay" for all levels of delay.
+        what: A queue, which stands for that of its dead letters as well, or that by which its delayed tasks arrive, or
+            "delay" for all levels of delay.
     """
     return f"amqp_rpc.lasting.{what.removesuffix(dead_letter_queue(''))}"
 
@@ -139,12 +144,22 @@ def clock_arguments() -> dict[str, object]:
 
 def delay(level: int) -> str:
     """Return the name of a level of delay, which is an exchange's and a queue's: see `delays`."""
-    return f"amqp_rpc.delay.{level:02d}"
+    return f"{DELAY}.{level:02d}"
+
+
+def later_queue(queue: str) -> str:
+    """Return the queue by which what was delayed arrives in ``queue``: ``thumbnails.later``."""
+    return f"{queue}.later"
+
+
+def for_arrivals(queue: str) -> bool:
+    """Return whether a queue's name is one of those by which others' delayed tasks arrive."""
+    return queue.endswith(later_queue(""))
 
 
 def comes_back(exchange: str) -> bool:
     """Return whether what came by an exchange is a copy that went back to its queue: delayed, or put there itself."""
-    return not exchange or exchange.startswith("amqp_rpc.delay.")
+    return not exchange or exchange.startswith(f"{DELAY}.")
 
 
 def after_delay(level: int) -> str:
@@ -244,10 +259,28 @@ def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
 
     At-least-once dead lettering needs all three last ones: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
     """
+    return _handing_on(round(2**level * unit * 1000), after_delay(level))
+
+
+def later_arguments(queue: str) -> dict[str, object]:
+    """Return the arguments of the queue by which delayed tasks arrive in ``queue``: it hands on at once."""
+    return _handing_on(0, "") | {"x-dead-letter-routing-key": queue}
+
+
+def unrouted_arguments() -> dict[str, object]:
+    """Return the arguments of the queue that has what is unrouted try again: the first time after a second.
+
+    The broker notes that: what comes by a second time would go in a circle, and is held, and tried by the broker itself
+    until there is another way (tried with RabbitMQ 3.10, 4.0 and 4.3; by default every three minutes).
+    """
+    return _handing_on(1000, ARRIVALS)
+
+
+def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:
     return {
         "x-queue-type": "quorum",
-        "x-message-ttl": round(2**level * unit * 1000),
-        "x-dead-letter-exchange": after_delay(level),
+        "x-message-ttl": milliseconds,
+        "x-dead-letter-exchange": exchange,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }

@@ -52,6 +52,8 @@ LAYERS = {
         "transport",
         "channel",
         "connection",
+        "steps",
+        "delay_queues",
         "declared",
         "store",
         "sqlite_store",

@@ -44,7 +44,9 @@ def test_one_number_is_the_first_delay():
     assert Policy("q", backoff=(3.0, 3.0)).delay(4, chance=0.5) == 3.0
 
 
-@pytest.mark.parametrize("name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "x.dead", "x" * 200, "\ud800", None])
+@pytest.mark.parametrize(
+    "name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "amqp_rpc.x", "x.dead", "x.later", "x" * 200, "\ud800", None]
+)
 def test_a_queue_s_name_that_means_something_else_or_can_t_be_sent_is_refused(name):
     with pytest.raises(ConfigurationError, match="can't name a task queue"):
         Policy(name)
