@@ -54,11 +54,19 @@ class Proxy:
     def close(self) -> None:
         """Reset every connection and stop."""
         self.cut()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _listen(self) -> None:
         server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        self._flowing.set()
+        # All of them end by themselves, now that their connections are reset.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
