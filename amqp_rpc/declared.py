@@ -60,10 +60,9 @@ class Declared:
         """Return whether a message can be published at once."""
         if message.exchange is not None:
             return message.exchange in self._exchanges
-        return message.queue in self._queues and (not message.delay or self._has_way(message.queue))
-
-    def _has_way(self, queue: str) -> bool:
-        return self._levels and (queue in self._delayed or topology.of_instance(queue))
+        if message.queue not in self._queues:
+            return False
+        return not message.delay or (self._levels and message.queue in self._delayed)
 
     def forget(self, message: Message) -> None:
         """Forget what a message passes: it was returned, so something of it is gone."""
@@ -133,7 +132,7 @@ class Declared:
 
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         self._channel = None
-        if code == _NOT_FOUND and self._under_way is not None and topology.for_arrivals(self._under_way):
+        if code == _NOT_FOUND and self._under_way is not None and topology.holds_arrivals(self._under_way):
             # What it is bound to: somebody has deleted the exchange.
             self.distrust()
         if not self._waiting:
@@ -158,12 +157,12 @@ class Declared:
             if not (self._trusting and (yield self._asked(sign))):
                 yield from declare_levels(channel)
                 signs.append(sign)
-        if message.delay and not self._has_way(queue):
-            sign = topology.lasting(topology.later_queue(queue))
+        if message.delay and queue not in self._delayed and not topology.of_instance(queue):
+            sign = topology.lasting(topology.arrivals_queue(queue))
             if not (yield self._asked(sign)):
                 signs.append(sign)
             # Always: a binding that was forgotten, or a queue that was deleted, comes back with the next server.
-            self._under_way = topology.later_queue(queue)
+            self._under_way = topology.arrivals_queue(queue)
             yield from declare_arrival(channel, queue)
             self._under_way = None
         if signs:

@@ -27,14 +27,14 @@ def declare_arrivals(channel: Channel) -> Steps:
     yield partial(channel.declare_exchange, unrouted, kind="fanout")
     yield _queue(channel, unrouted, topology.unrouted_arguments())
     yield partial(channel.bind, unrouted, unrouted, "")
-    yield partial(channel.declare_exchange, topology.ARRIVALS, arguments={"alternate-exchange": topology.UNROUTED})
+    yield partial(channel.declare_exchange, topology.ARRIVALS, arguments={"alternate-exchange": unrouted})
 
 
 def declare_arrival(channel: Channel, queue: str) -> Steps:
     """Declare the way from the exchange of arrivals to a task queue."""
-    later = topology.later_queue(queue)
-    yield _queue(channel, later, topology.later_arguments(queue))
-    yield partial(channel.bind, later, topology.ARRIVALS, delays.arrived(queue))
+    arrivals = topology.arrivals_queue(queue)
+    yield _queue(channel, arrivals, topology.arrivals_arguments(queue))
+    yield partial(channel.bind, arrivals, topology.ARRIVALS, delays.arrived(queue))
 
 
 def _queue(channel: Channel, name: str, arguments: dict[str, object]) -> Step:

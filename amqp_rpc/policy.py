@@ -130,14 +130,11 @@ def check_task_queue(queue: str) -> None:
     except (AttributeError, UnicodeEncodeError):
         size = 0
     taken = size and (
-        topology.holds_calls(queue)
-        or queue.startswith(("amq.", "amqp_rpc."))
-        or topology.holds_dead_letters(queue)
-        or topology.for_arrivals(queue)
+        topology.holds_calls(queue) or queue.startswith(("amq.", "amqp_rpc.")) or topology.holds_dead_letters(queue)
     )
     if taken or not 0 < size <= LONGEST_DELAYED_NAME:
         raise ConfigurationError(
             f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
             f"does not begin with {topology.CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
-            f"with {topology.dead_letter_queue('')!r} or {topology.later_queue('')!r}"
+            f"with {topology.dead_letter_queue('')!r}"
         )

@@ -24,6 +24,9 @@ UNROUTED = f"{DELAY}.unrouted"
 #: The exchange of events, unless another one is named.
 EVENTS = "amqp_rpc.events"
 
+#: How the queues begin by which what was delayed arrives in another one.
+_ARRIVALS_QUEUE = "amqp_rpc.arrivals."
+
 #: How the queues of single instances begin, and where what is tried again for one goes as well: nothing stays there.
 _INSTANCE = "amqp_rpc.instance"
 GONE = "amqp_rpc.gone"
@@ -147,14 +150,14 @@ def delay(level: int) -> str:
     return f"{DELAY}.{level:02d}"
 
 
-def later_queue(queue: str) -> str:
-    """Return the queue by which what was delayed arrives in ``queue``: ``thumbnails.later``."""
-    return f"{queue}.later"
+def arrivals_queue(queue: str) -> str:
+    """Return the queue by which what was delayed arrives in ``queue``: ``amqp_rpc.arrivals.thumbnails``."""
+    return f"{_ARRIVALS_QUEUE}{queue}"
 
 
-def for_arrivals(queue: str) -> bool:
+def holds_arrivals(queue: str) -> bool:
     """Return whether a queue's name is one of those by which others' delayed tasks arrive."""
-    return queue.endswith(later_queue(""))
+    return queue.startswith(_ARRIVALS_QUEUE)
 
 
 def comes_back(exchange: str) -> bool:
@@ -262,7 +265,7 @@ def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
     return _handing_on(round(2**level * unit * 1000), after_delay(level))
 
 
-def later_arguments(queue: str) -> dict[str, object]:
+def arrivals_arguments(queue: str) -> dict[str, object]:
     """Return the arguments of the queue by which delayed tasks arrive in ``queue``: it hands on at once."""
     return _handing_on(0, "") | {"x-dead-letter-routing-key": queue}
 

@@ -45,7 +45,7 @@ def test_one_number_is_the_first_delay():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "amqp_rpc.x", "x.dead", "x.later", "x" * 200, "\ud800", None]
+    "name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "amqp_rpc.x", "x.dead", "x" * 200, "\ud800", None]
 )
 def test_a_queue_s_name_that_means_something_else_or_can_t_be_sent_is_refused(name):
     with pytest.raises(ConfigurationError, match="can't name a task queue"):
