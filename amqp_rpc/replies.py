@@ -94,6 +94,8 @@ class Replies:
         #: How often the broker did not take each of them.
         self._refusals: Counter[int] = Counter()
         self._confirm_opening = False
+        #: Those of the kept ones that were published, and are not confirmed yet.
+        self._unconfirmed: set[int] = set()
 
     def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
         """Publish a reply, and settle the delivery that it answers.
@@ -141,6 +143,7 @@ class Replies:
         self._sending.clear()
         self._leaving.clear()
         self._confirm_opening = False
+        self._unconfirmed.clear()
         if not self.connection.was_open:
             self._on_failed(error)
 
@@ -231,6 +234,7 @@ class Replies:
             # An exchange: a level of delay that somebody has deleted.
             self._declared.distrust()
         self._confirming, self._confirm_opening = None, False
+        self._unconfirmed.clear()
         for key in list(self._kept):
             self._refused(key, str(error))
         self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
@@ -284,28 +288,31 @@ class Replies:
 
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
+        self._unconfirmed.discard(key)
         self._refusals.pop(key, None)
         if kept is not None:
             self._settled([kept[1]])
 
     def _keep_now(self, key: int) -> None:
         channel, kept = self._confirming, self._kept.get(key)
-        if channel is None or kept is None:
+        if channel is None or kept is None or key in self._unconfirmed:
             return
         message, _ = kept
 
         def declared() -> None:
-            if self._kept.get(key) is not kept:
+            if self._kept.get(key) is not kept or key in self._unconfirmed:
                 return
             if _is_another_s(kept[1]):
                 self._let_go(key)
                 return
+            self._unconfirmed.add(key)
             self._write(key, channel, message, confirmed)
 
         def confirmed(taken: bool) -> None:
-            # It may have been published twice, and another delivery have its place by now.
+            # It may have been let go, and another delivery have its place by now.
             if self._kept.get(key) is not kept:
                 return
+            self._unconfirmed.discard(key)
             if taken:
                 self._let_go(key)
             else:
@@ -342,6 +349,7 @@ class Replies:
                 exc_info=error,
             )  # fmt: skip
             del self._kept[key]
+            self._unconfirmed.discard(key)
 
     def _declare(self, message: Message, then: Callable[[], object]) -> None:
         assert self._declared is not None
