@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import results
-from amqp_rpc.enqueuing import Plan, claim, encoded, plan
+from amqp_rpc.enqueuing import Plan, claim, default_key, encoded, plan
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotAllAccepted, PublishRefused
 from amqp_rpc.forms import Default
 from amqp_rpc.outbox import Publication
@@ -58,7 +58,7 @@ class Producer(TaskForms):
             raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
         if unique_for is None:
             return self._accepted(how, body, seconds)
-        key = body if unique_key is None else unique_key.encode()
+        key = default_key(args, kwargs, limit=self._limit) if unique_key is None else unique_key.encode()
         claimed = claim(how, self._caller.identity(), how.function.encode() + b"\0" + key, unique_for, timeout=seconds)
         self._caller.publish(claimed)
         try:

@@ -57,6 +57,7 @@ FAILURES = {
     "no function": (["images."], Exit.CONFIGURATION, "names no task"),
     "an option as an argument": (["resize", "delay=3"], Exit.USAGE, "delay is an option of the task"),
     "a wrong host": (["resize", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
+    "late": (["resize", "--delay", "2", "--expires", "1"], Exit.CONFIGURATION, "no worker may take it before 2 s"),
     "expired": (["total", *TASKS, "--expires", "0"], Exit.CONFIGURATION, "above 0"),
 }
 

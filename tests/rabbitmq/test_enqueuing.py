@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -166,6 +167,30 @@ def test_a_key_is_queued_once_until_its_time_is_over(
     later = until(again)
     serve(service)
     assert [handle.result(timeout=20) for handle in [first, *others, later]] == [2, 4, 2, 2, 2]
+
+
+def test_a_key_does_not_depend_on_the_order_of_named_arguments(client: Client, queue: str) -> None:
+    client.enqueue("work", a=1, b=2, queue=queue, unique_for=60.0)
+    with pytest.raises(AlreadyQueued):
+        client.enqueue("work", b=2, a=1, queue=queue, unique_for=60.0)
+    client.enqueue("work", a=2, b=1, queue=queue, unique_for=60.0)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"delay": 60.0, "expires": 59.9}, {"delay": 0.2, "expires": 0.1}, {"eta": datetime(2999, 1, 1, tzinfo=UTC)}],
+)
+def test_a_task_that_would_expire_before_a_worker_may_take_it_is_refused(client: Client, times: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="it would never run, only become a dead letter"):
+        client.enqueue("work", **{"expires": 3600.0, **times})
+    with pytest.raises(ConfigurationError, match="it would never run, only become a dead letter"):
+        client.enqueue_many("work", [()], **{"expires": 3600.0, **times})
+
+
+@pytest.mark.parametrize("expires", [0, -1, "5", True, float("nan"), float("inf")])
+def test_a_time_after_which_nothing_starts_that_makes_no_sense_is_refused(client: Client, expires: Any) -> None:
+    with pytest.raises(ConfigurationError, match="expires must be a number above 0"):
+        client.enqueue("work", expires=expires)
 
 
 def test_two_clients_that_ask_at_once_enqueue_a_key_once(url: str, service: Service, queue: str) -> None:

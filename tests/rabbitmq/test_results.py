@@ -185,7 +185,7 @@ def test_what_makes_a_dead_letter_is_raised_with_a_store_and_without_one(
                 assert asked.state == "FAILURE"
                 with pytest.raises(error, match=says):
                     asked.result(timeout=5)
-        late = client.enqueue("fail", "value", queue=queue, delay=0.2, expires=0.01)
+        late = client.enqueue("fail", "value", queue=queue, delay=0.2, expires=0.2)
         with pytest.raises(Expired, match="did not run"):
             late.result(timeout=20)
         raw.send(queue, b"\xc1", type="fail", message_id="bad", content_type="application/msgpack")

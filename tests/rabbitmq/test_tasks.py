@@ -183,7 +183,7 @@ def test_an_expired_task_is_not_started_but_a_dead_letter(
     def late() -> None:
         pytest.fail("it was started")
 
-    client.enqueue(late, delay=0.2, expires=0.01)
+    client.enqueue(late, delay=0.2, expires=0.2)
     serve(service, clock_skew=0)
     properties = dead_letter(raw, queue)
     assert properties.headers["reason"].startswith("Expired")
