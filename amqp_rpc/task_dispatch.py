@@ -346,7 +346,7 @@ def _until_retry(policy: Policy, request: Request, error: BaseException) -> floa
     if isinstance(error, Reject) or request.attempt > policy.retries:
         return None
     if isinstance(error, Retry):
-        return policy.delay(request.attempt) if error.after is None else min(max(0.0, error.after), LONGEST_DELAY)
+        return policy.delay(request.attempt) if error.after is None else min(error.after, LONGEST_DELAY)
     # SystemExit of a handler ends the task's try, not the worker.
     worth = isinstance(error, policy.retry_for) or not isinstance(error, Exception)
     return policy.delay(request.attempt) if worth else None
