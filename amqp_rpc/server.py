@@ -6,7 +6,6 @@ the connections; the others run the functions, and do their own part of the owne
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -17,7 +16,7 @@ from typing import Self
 
 from amqp_rpc.clocks import Clocks
 from amqp_rpc.connection import Connection
-from amqp_rpc.consumers import Consumers, refusal
+from amqp_rpc.consumers import Consumers, complain, refusal
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.event_dispatch import event_dispatchers, shared
@@ -49,8 +48,6 @@ from amqp_rpc.task_dispatch import dispatchers
 from amqp_rpc.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 from amqp_rpc.work import Work
-
-logger = logging.getLogger(__name__)
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
@@ -317,9 +314,9 @@ class Server:
             self._failure = error
             self._started.set()
 
-    def _refused(self, queue: str, error: AmqpRpcError, code: int) -> None:
+    def _refused(self, queue: str, error: AmqpRpcError, code: int, times: int = 0) -> None:
         if self._started.is_set() or code == _NOT_FOUND:
-            logger.warning("%s; consuming %s again", error, queue)
+            complain(queue, error, code, times)
         else:
             self._failed(refusal(queue, error, code))
 
