@@ -283,6 +283,8 @@ class Server:
             self._stopping.set()
             self._connection.post(self._drain)
         self._finished = self._drained.wait(drain_timeout) if self._connection.alive else self._finished
+        if not self._finished:
+            self._work.give_back(drain_timeout)
         self._close()
         return self._finished
 

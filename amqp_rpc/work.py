@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 #: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
 _WAKE_ANOTHER = 0.001
 
+#: Deliveries that are named in one line of the log.
+_MOST_NAMED = 5
+
 Limited = TypeVar("Limited", Job, Chunk, TaskJob, Job | Chunk | TaskJob)
 
 
@@ -84,6 +87,8 @@ class Work:
         self._sharing = Sharing(connection, shared, replies.keep)
         self._direct_started = False
         self._hoping = False
+        #: Whether what is in hand goes to other servers: said once, and not of each that fails after that.
+        self._given_back = False
 
     def deliver(self, queue: str, delivery: Delivery) -> None:
         """Take a delivery in hand, and have it run; the owner's."""
@@ -120,8 +125,10 @@ class Work:
             await asyncio.to_thread(self._unanswered, queue, delivery, error)
 
     def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
-        if isinstance(todo, TaskJob) and todo.limit is not None:
-            self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
+        if isinstance(todo, TaskJob):
+            todo.gone = partial(_is_gone, delivery)
+            if todo.limit is not None:
+                self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
         return todo
 
     def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
@@ -153,7 +160,7 @@ class Work:
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server since it came here; forget it then."""
-        if delivery.channel.is_open:
+        if not _is_gone(delivery):
             return False
         self._connection.post(self.acknowledge, [delivery])
         return True
@@ -168,10 +175,11 @@ class Work:
         if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
             return False
         self._recorder.leave(answer)
-        logger.warning(
-            "Message [%s] failed here after its connection was lost: another server has it, and nothing is said of it",
-            delivery.properties.message_id,
-        )
+        if not self._given_back:
+            logger.warning(
+                "Message [%s] failed here after its connection was lost: another server has it, and nothing is said "
+                "of it", delivery.properties.message_id,
+            )  # fmt: skip
         return True
 
     def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
@@ -217,6 +225,24 @@ class Work:
                 self._counters["stale_acks"] += len(settled)
         self._settled()
 
+    def give_back(self, seconds: float) -> None:
+        """Say which deliveries go back to the broker now, with the connection that is closed; any thread.
+
+        Args:
+            seconds: That they had to be done.
+        """
+        if self._given_back:
+            return
+        self._given_back = True
+        left = [each for each in self._in_hand.left() if not _is_gone(each)]
+        said = [f"{each.properties.type or 'a text'} [{each.properties.message_id}]" for each in left[:_MOST_NAMED]]
+        more = f" and {len(left) - len(said)} more" if len(left) > len(said) else ""
+        if left:
+            logger.warning(
+                "Given back to the broker, not done within %g s: %s%s. Another worker gets %s, or this one when it is "
+                "started again", seconds, ", ".join(said), more, "it" if len(left) == 1 else "them",
+            )  # fmt: skip
+
     def close(self, timeout: float) -> None:
         """Close the connection of direct replies, where it was opened; any thread but its owner's.
 
@@ -225,3 +251,8 @@ class Work:
         """
         if self._direct_started:
             self._direct.connection.close(timeout)
+
+
+def _is_gone(delivery: Delivery) -> bool:
+    """Return whether the broker has given the delivery to another server, or is about to."""
+    return not delivery.channel.is_open
