@@ -134,6 +134,8 @@ class Server:
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
+        #: Returns whether `on_stuck` has the process ended with so many of them: for what the log says.
+        self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         self._dispatchers = dispatchers(
             self.functions,
             self.tasks,
@@ -214,7 +216,8 @@ class Server:
             # With more deliveries of a queue than threads, some are meant to wait here.
             shared=arguments if len(self._dispatchers) > 1 and self.prefetch <= threads else (),
             counters=self.counters,
-            on_stuck=self._stuck,
+            on_stuck=lambda handlers: self.on_stuck(handlers),  # noqa: PLW0108 - a user sets it later
+            ends_when_stuck=lambda handlers: self.ends_when_stuck(handlers),  # noqa: PLW0108 - as above
             settled=self._check_drained,
         )
         self._consumers = Consumers(
@@ -327,9 +330,6 @@ class Server:
         self._not_ready.discard(part)
         if not self._not_ready:
             self._started.set()
-
-    def _stuck(self, handlers: int) -> None:
-        self.on_stuck(handlers)
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
         self._work.acknowledge(deliveries)

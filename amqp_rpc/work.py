@@ -55,6 +55,7 @@ class Work:
         shared: Queues whose tasks go back when they wait here: see `Sharing`.
         counters: What was done.
         on_stuck: As for `Overruns`.
+        ends_when_stuck: As ``ends`` for `Overruns`.
         settled: Called when deliveries were settled.
     """
 
@@ -71,6 +72,7 @@ class Work:
         shared: Collection[str],
         counters: Counter[str],
         on_stuck: Callable[[int], object],
+        ends_when_stuck: Callable[[int], bool],
         settled: Callable[[], object],
     ) -> None:
         self._connection = connection
@@ -82,7 +84,7 @@ class Work:
         self._direct = direct
         self._counters = counters
         self._settled = settled
-        self._overruns = Overruns(connection, handlers, on_stuck=on_stuck)
+        self._overruns = Overruns(connection, handlers, on_stuck=on_stuck, ends=ends_when_stuck)
         # From here on: the owner's alone.
         self._sharing = Sharing(connection, shared, replies.keep)
         self._direct_started = False

@@ -99,12 +99,15 @@ def _run(server: Server, drain_timeout: float) -> int:
     told: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
     supervised = PIPES in os.environ
 
-    def stuck(handlers: int) -> None:
+    def ends(handlers: int) -> bool:
         # Where another process takes its place at once, one is enough.
-        if supervised or handlers > server.threads:
+        return supervised or handlers > server.threads
+
+    def stuck(handlers: int) -> None:
+        if ends(handlers):
             told.put(Exit.TIME_LIMIT)
 
-    server.on_stuck = stuck
+    server.on_stuck, server.ends_when_stuck = stuck, ends
     tell_ready = follow_parent(lambda: told.put(None))
     _on_signals(first=lambda: told.put(None), second=lambda: os._exit(Exit.INTERRUPTED))
     server.start()
