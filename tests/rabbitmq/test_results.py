@@ -433,7 +433,7 @@ def test_tasks_run_when_the_file_can_t_be_written(
             client.task(handles[0].id).ready()
         until(lambda: raw.count(queue) == 0)
     assert caplog.text.count("Tasks run on") == 1
-    assert "the states of 5 tasks are lost" in caplog.text
+    assert "5 tasks' states are lost" in caplog.text
 
 
 def test_a_worker_that_ends_writes_what_it_remembers(
