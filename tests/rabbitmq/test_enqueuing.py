@@ -22,6 +22,7 @@ from amqp_rpc import (
     RemoteError,
     Server,
     Service,
+    TaskHandle,
 )
 from amqp_rpc.broker.node import Node
 from tests.rabbitmq.conftest import Raw
@@ -118,6 +119,28 @@ def test_a_full_queue_takes_no_more_and_says_so(client: Client, service: Service
     client.enqueue(double, 2)
     with pytest.raises(PublishRefused, match=f"queue '{queue}' takes no more"):
         client.enqueue(double, 3)
+
+
+def test_a_quorum_queue_takes_some_more_than_its_bound_and_refuses_in_the_end_what_is_not_delayed(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    double = doubling(service, queue, max_length=3)
+    accepted: list[TaskHandle[int]] = []
+
+    def fill() -> None:
+        for n in range(1000):
+            accepted.append(client.enqueue(double, n))  # noqa: PERF401 - it ends with an error
+
+    with pytest.raises(PublishRefused, match=f"queue '{queue}' takes no more") as raised:
+        fill()
+    assert not raised.value.may_have_run
+    # A soft bound: so much for one at a time (https://www.rabbitmq.com/docs/quorum-queues#limitations).
+    assert 3 <= len(accepted) < 100
+    # What is delayed is taken all the same: it waits elsewhere.
+    client.enqueue(double, 1, delay=0.1)
+    serve(service)
+    assert [handle.result(timeout=20) for handle in accepted] == [2 * n for n in range(len(accepted))]
+    assert client.enqueue(double, 21).result(timeout=20) == 42
 
 
 def test_tasks_of_a_higher_priority_are_taken_first(client: Client, serve: Serve, service: Service, queue: str) -> None:
