@@ -12,14 +12,15 @@ from amqp_rpc.connection import Connection
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.exchanges import other_exchange
 from amqp_rpc.marking import try_marks
+from amqp_rpc.retry import backoff
 from amqp_rpc.subscribers import Subscriber
 from amqp_rpc.topology import holds_calls
 from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a consumer that the broker ended is set up again.
-_CONSUME_AGAIN = 0.5
+#: Seconds until a consumer that the broker ended is set up again; and the most, where the broker refuses it each time.
+_CONSUME_AGAIN, _LONGEST_PAUSE = 0.5, 15.0
 #: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
 _MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
 _PRECONDITION_FAILED = 406
@@ -34,7 +35,8 @@ class Consumers:
         prefetch: Deliveries of each queue that are not acknowledged, at most.
         deliver: Called with a queue and a delivery.
         ready: Called with a queue each time the broker has agreed to a consumer.
-        refused: Called with a queue, the error and AMQP's reply code when the broker closed its channel.
+        refused: Called with a queue, the error and AMQP's reply code when the broker closed its channel; and with how
+            often it was refused so in a row, 0 where it was consumed until then.
         changed: Called when one was ended, or is not set up any more: see `ended`.
         subscribers: Those of the queues that hold events, by name.
     """
@@ -47,7 +49,7 @@ class Consumers:
         prefetch: int,
         deliver: Callable[[str, Delivery], object],
         ready: Callable[[str], object],
-        refused: Callable[[str, AmqpRpcError, int], object],
+        refused: Callable[[str, AmqpRpcError, int, int], object],
         changed: Callable[[], object],
         subscribers: Mapping[str, Subscriber],
     ) -> None:
@@ -62,6 +64,8 @@ class Consumers:
         self._consuming: dict[str, tuple[Channel, str]] = {}
         self._setting_up: set[str] = set()
         self._cancelling: set[str] = set()
+        #: Of each queue that is refused: AMQP's reply code, and how often in a row.
+        self._refusals: dict[str, tuple[int, int]] = {}
         self._ending = False
 
     @property
@@ -107,8 +111,9 @@ class Consumers:
             said: AmqpRpcError = error
             if subscriber is not None and subscriber.under_way and code == _PRECONDITION_FAILED:
                 said = ConfigurationError(other_exchange(subscriber.under_way, error))
-            self._refused(queue, said, code)
-            self._gone(queue)
+            times = self._count(queue, code) if queue in self._setting_up else 0
+            self._refused(queue, said, code, times)
+            self._gone(queue, backoff(times, first=_CONSUME_AGAIN, most=_LONGEST_PAUSE) if times else _CONSUME_AGAIN)
 
         self._connection.open_channel(opened, closed)
 
@@ -158,13 +163,25 @@ class Consumers:
             queue if subscriber is None else subscriber.consumed,
             lambda delivery: self._deliver(queue, delivery if subscriber is None else subscriber.take(delivery)),
             acknowledge=True,
-            then=lambda: self._ready(queue),
+            then=lambda: self._agreed(queue),
             on_cancelled=cancelled,
             addressed=subscriber is not None,
         )
         self._consuming[queue] = (channel, tag)
 
-    def _gone(self, queue: str) -> None:
+    def _agreed(self, queue: str) -> None:
+        if self._refusals.pop(queue, None) is not None:
+            logger.warning("Queue %s is consumed again", queue)
+        self._ready(queue)
+
+    def _count(self, queue: str, code: int) -> int:
+        """Count a refusal; return how many there were in a row, all with this code."""
+        before, times = self._refusals.get(queue, (code, 0))
+        times = times + 1 if before == code else 1
+        self._refusals[queue] = (code, times)
+        return times
+
+    def _gone(self, queue: str, pause: float = _CONSUME_AGAIN) -> None:
         def once_more() -> None:
             if self._connection.is_open:
                 self._consume(queue)
@@ -172,7 +189,7 @@ class Consumers:
         self._consuming.pop(queue, None)
         self._setting_up.discard(queue)
         self._cancelled(queue)
-        self._connection.loop.call_later(_CONSUME_AGAIN, once_more)
+        self._connection.loop.call_later(pause, once_more)
 
     def _cancelled(self, queue: str) -> None:
         self._cancelling.discard(queue)
@@ -190,3 +207,21 @@ def refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
         )
         return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {what}")
     return error
+
+
+def complain(queue: str, error: AmqpRpcError, code: int, times: int) -> None:
+    """Log, once, that a server which runs is not let consume a queue any more: what is the matter, and what to do.
+
+    Args:
+        queue: Its name.
+        error: What the broker says.
+        code: AMQP's reply code.
+        times: How often it has said so in a row; 0 where the queue was consumed until then.
+    """
+    if times == 0:
+        logger.warning("%s; consuming %s again", error, queue)
+    elif times == 1:
+        logger.error(
+            "Nothing is taken from %s: %s. It is tried again, in the end about every %.0f s; it is said when it works",
+            queue, refusal(queue, error, code), _LONGEST_PAUSE,
+        )  # fmt: skip

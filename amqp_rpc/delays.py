@@ -35,8 +35,10 @@ def units(seconds: float) -> int:
         >>> units(0.25), units(30)
         (3, 300)
     """
-    if not 0 <= seconds <= LONGEST_DELAY:
-        raise ConfigurationError(f"a delay is from 0 to {LONGEST_DELAY:.0f} s (310 days), not {seconds!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_DELAY:
+        raise ConfigurationError(
+            f"a delay is a number of seconds from 0 to {LONGEST_DELAY:.0f} (310 days), not {seconds!r}"
+        )
     # Rounded first: 0.3 / 0.1 is a little more than 3 in binary.
     return math.ceil(round(seconds / UNIT, 6))
 

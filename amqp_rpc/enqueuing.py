@@ -19,6 +19,8 @@ from amqp_rpc.settings import positive
 
 #: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.
 LONGEST_UNIQUE = 40 * 86_400.0
+#: Thirty years: a deadline that is a number on the wire.
+_LONGEST_EXPIRES = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +98,18 @@ def plan(
         priority: From 0 to 9; None takes the function's own.
 
     Raises:
-        ConfigurationError: The function, the queue's name, a time or the priority makes no sense.
+        ConfigurationError: The function, the queue's name, a time or the priority makes no sense; or no worker could
+            begin one before it expires.
     """
     if delay is not None and eta is not None:
         raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
     if eta is not None and eta.tzinfo is None:
         raise ConfigurationError(f"eta has no time zone: {eta!r}; datetime.now(UTC) + … has one")
-    if expires is not None and not expires > 0:
-        raise ConfigurationError(f"expires is a number of seconds above 0, not {expires!r}")
+    if expires is not None:
+        positive("expires", expires, most=_LONGEST_EXPIRES)
     check_priority(priority)
-    held = units(delay) if delay else 0
+    held = 0 if delay is None else units(delay)
+    _check_begins((delay or 0.0) if eta is None else eta.timestamp() - time.time(), expires)
     if isinstance(function, str):
         service, dot, name = function.rpartition(".")
         if not name or (dot and not service):
@@ -126,6 +130,15 @@ def plan(
     )
 
 
+def _check_begins(seconds: float, expires: float | None) -> None:
+    if expires is not None and seconds > expires:
+        raise ConfigurationError(
+            f"no worker may take it before {seconds:g} s have passed, and after {expires:g} s none starts it any more "
+            "(expires=): it would never run, only become a dead letter. expires= counts from now, not from the delay's "
+            "end; give a longer one, or a shorter delay= or earlier eta="
+        )
+
+
 def _check_names(queue: str, function: str) -> None:
     """Check them here: one that AMQP can't carry would end the connection, each time that it is written."""
     check_task_queue(queue)
@@ -144,6 +157,15 @@ def encoded(args: Any, kwargs: Any, *, limit: int) -> bytes:
         Unencodable, MessageTooLarge: The arguments can't be sent.
     """
     return codec.encode([args, kwargs], MSGPACK, limit=limit)
+
+
+def default_key(args: Any, kwargs: dict[str, Any], *, limit: int) -> bytes:
+    """Return the key of a task that has none of its own: its arguments, whatever the order of the named ones.
+
+    Raises:
+        Unencodable, MessageTooLarge: The arguments can't be sent.
+    """
+    return encoded(args, dict(sorted(kwargs.items())), limit=limit)
 
 
 def claim(plan: Plan, identity: str, key: bytes, seconds: float, *, timeout: float) -> Publication:

@@ -213,13 +213,20 @@ class Retry(AmqpRpcError):
 
     Args:
         reason: What is said in the log, and of the dead letter that it becomes when no retry is left.
-        after: Seconds until then; the task's backoff unless given.
+        after: Seconds until then, from 0; the task's backoff unless given. More than the longest delay, 310 days, is
+            taken for that.
+
+    Raises:
+        ConfigurationError: ``after`` is no number of seconds, or is negative. From a handler that is an exception like
+            any other: its task has failed, and is tried again by its backoff.
 
     Example:
         >>> raise Retry("the disk is full", after=30)  # doctest: +SKIP
     """
 
     def __init__(self, reason: str = "it asked for another try", *, after: float | None = None) -> None:
+        if after is not None and (isinstance(after, bool) or not isinstance(after, int | float) or not after >= 0):
+            raise ConfigurationError(f"Retry(after=) is a number of seconds from 0, not {after!r}")
         super().__init__(reason)
         self.after = after
 

@@ -52,6 +52,10 @@ class InHand:
         """Take a delivery out."""
         self._deliveries.pop(id(delivery), None)
 
+    def left(self) -> list[Delivery]:
+        """Return what is in hand at this moment; any thread."""
+        return list(self._deliveries.values())
+
     def _tell(self) -> None:
         self._telling = len(self._deliveries) > 0
         if self._telling:

@@ -49,12 +49,21 @@ class Overruns:
         handlers: Which has another thread in the place of one that does not come back.
         on_stuck: Called with the number of handlers that run still though their tasks are settled, each time that
             there is one more; on a thread of its own, once that task's retry or dead letter is on its way.
+        ends: Returns whether the process will be ended when it is so many: what the log says of it before.
     """
 
-    def __init__(self, connection: Connection, handlers: Handlers, *, on_stuck: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        handlers: Handlers,
+        *,
+        on_stuck: Callable[[int], object],
+        ends: Callable[[int], bool],
+    ) -> None:
         self._connection = connection
         self._handlers = handlers
         self._on_stuck = on_stuck
+        self._ends = ends
         #: Held for moments: by a handler that ends, and while one is given up.
         self._lock = threading.Lock()
         self._tries: dict[int, _Try] = {}
@@ -119,11 +128,15 @@ class Overruns:
             stack = None if job.function.asynchronous else _stack(late.thread)
             replaced = job.function.asynchronous or self._handlers.replace(late.thread)
         seconds = time.monotonic() - late.began
+        if self._ends(stuck):
+            fate = "its handler ends with this process, which takes no more and ends when its other handlers are done"
+        else:
+            fate = f"its handler can't be ended: it runs on, its retry perhaps beside it ({stuck} such handlers now)"
+            if not replaced:
+                fate += "; no other thread takes its place: this process has too many of them. Start it anew"
         logger.error(
-            "Task %s() [%s] has exceeded its time limit of %g s, and its handler can't be ended: it runs on, and its "
-            "retry may run beside it (%d such handlers now)%s",
-            job.function.name, job.request.message_id, job.limit, stuck,
-            "" if replaced else "; no other thread takes its place: this process has too many of them. Start it anew",
+            "Task %s() [%s] has exceeded its time limit of %g s, and %s",
+            job.function.name, job.request.message_id, job.limit, fate,
         )  # fmt: skip
         late.settle(lambda: job.overrun(seconds, stack))
         self._on_stuck(stuck)

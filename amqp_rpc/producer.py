@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import results
-from amqp_rpc.enqueuing import Plan, claim, encoded, plan
+from amqp_rpc.enqueuing import Plan, claim, default_key, encoded, plan
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotAllAccepted, PublishRefused
 from amqp_rpc.forms import Default
 from amqp_rpc.outbox import Publication
 from amqp_rpc.task_forms import TaskForms
 from amqp_rpc.tasks import TaskHandle, task_by_id
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -58,7 +59,7 @@ class Producer(TaskForms):
             raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
         if unique_for is None:
             return self._accepted(how, body, seconds)
-        key = body if unique_key is None else unique_key.encode()
+        key = default_key(args, kwargs, limit=self._limit) if unique_key is None else unique_key.encode()
         claimed = claim(how, self._caller.identity(), how.function.encode() + b"\0" + key, unique_for, timeout=seconds)
         self._caller.publish(claimed)
         try:
@@ -169,15 +170,15 @@ class Producer(TaskForms):
                     confirm(_UNCONFIRMED // 2)
         except BaseException as error:
             confirm(0)
-            error.add_note(
-                f"{len(handles) - handles.count(None)} tasks of {how.function}() were enqueued before, and will run"
-            )
+            enqueued = plural(len(handles) - handles.count(None), "task was", "tasks were")
+            error.add_note(f"{enqueued} enqueued before, for {how.function}(), and will run")
             raise
         confirm(0)
         if errors:
             first, why = next(iter(sorted(errors.items())))
             raise NotAllAccepted(
-                f"{len(errors)} of {len(handles)} tasks of {how.function}() were not accepted; the others will run. "
+                f"{len(errors)} of {plural(len(handles), 'task', 'tasks')} of {how.function}() "
+                f"{'was' if len(errors) == 1 else 'were'} not accepted; the others will run. "
                 f"The first of them, number {first}: {why}",
                 handles,
                 errors,

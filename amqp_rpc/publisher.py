@@ -12,6 +12,7 @@ from amqp_rpc.events import check_headers
 from amqp_rpc.exchanges import Exchange, as_exchange, check_topic
 from amqp_rpc.forms import Default
 from amqp_rpc.publishing import ContentType, EventPlan, EventPublication
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -144,13 +145,15 @@ class Publisher(ABC):
                     confirm(_UNCONFIRMED // 2)
         except BaseException as error:
             confirm(0)
-            error.add_note(f"{len(identities) - 1 - len(errors)} events were published before")
+            published = plural(len(identities) - 1 - len(errors), "event was", "events were")
+            error.add_note(f"{published} published before")
             raise
         confirm(0)
         if errors:
             first, why = next(iter(sorted(errors.items())))
             raise NotAllAccepted(
-                f"{len(errors)} of {len(identities)} events were not accepted; the others were published. "
+                f"{len(errors)} of {plural(len(identities), 'event', 'events')} "
+                f"{'was' if len(errors) == 1 else 'were'} not accepted; the others were published. "
                 f"The first of them, number {first}: {why}",
                 errors=errors,
             )

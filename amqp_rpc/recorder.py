@@ -20,6 +20,7 @@ from amqp_rpc.records import Record, Store
 from amqp_rpc.task_dispatch import TaskDispatcher
 from amqp_rpc.task_jobs import TaskJob
 from amqp_rpc.transport import Delivery
+from amqp_rpc.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ class Recorder:
             left = bool(self._remembered)
         if left and not self._write_remembered():
             logger.error(
-                "The store of results is still away: the states of %d tasks are lost, with their results",
-                len(self._remembered),
+                "The store of results is still away: %s lost, with what came of it",
+                plural(len(self._remembered), "task's state is", "tasks' states are"),
             )
         if self._store is not None:
             self._store.close()
@@ -165,7 +166,8 @@ class Recorder:
                 with self._lock:
                     if not self._remembered:
                         self._away = False
-                        logger.warning("The store of results is there again; %d results were lost", self._lost)
+                        lost = plural(self._lost, "result was", "results were")
+                        logger.warning("The store of results is there again; %s lost", lost)
                         self._lost = 0
                         return True
                     record = next(iter(self._remembered.values()))

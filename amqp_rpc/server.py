@@ -6,7 +6,6 @@ the connections; the others run the functions, and do their own part of the owne
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -17,7 +16,7 @@ from typing import Self
 
 from amqp_rpc.clocks import Clocks
 from amqp_rpc.connection import Connection
-from amqp_rpc.consumers import Consumers, refusal
+from amqp_rpc.consumers import Consumers, complain, refusal
 from amqp_rpc.deadline import Deadline
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.event_dispatch import event_dispatchers, shared
@@ -49,8 +48,6 @@ from amqp_rpc.task_dispatch import dispatchers
 from amqp_rpc.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.transport import Delivery
 from amqp_rpc.work import Work
-
-logger = logging.getLogger(__name__)
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
@@ -137,6 +134,8 @@ class Server:
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, when that
         #: becomes more: they can only be ended with the process. A server itself never ends one.
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
+        #: Returns whether `on_stuck` has the process ended with so many of them: for what the log says.
+        self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         self._dispatchers = dispatchers(
             self.functions,
             self.tasks,
@@ -217,7 +216,8 @@ class Server:
             # With more deliveries of a queue than threads, some are meant to wait here.
             shared=arguments if len(self._dispatchers) > 1 and self.prefetch <= threads else (),
             counters=self.counters,
-            on_stuck=self._stuck,
+            on_stuck=lambda handlers: self.on_stuck(handlers),  # noqa: PLW0108 - a user sets it later
+            ends_when_stuck=lambda handlers: self.ends_when_stuck(handlers),  # noqa: PLW0108 - as above
             settled=self._check_drained,
         )
         self._consumers = Consumers(
@@ -286,6 +286,8 @@ class Server:
             self._stopping.set()
             self._connection.post(self._drain)
         self._finished = self._drained.wait(drain_timeout) if self._connection.alive else self._finished
+        if not self._finished:
+            self._work.give_back(drain_timeout)
         self._close()
         return self._finished
 
@@ -317,9 +319,9 @@ class Server:
             self._failure = error
             self._started.set()
 
-    def _refused(self, queue: str, error: AmqpRpcError, code: int) -> None:
+    def _refused(self, queue: str, error: AmqpRpcError, code: int, times: int = 0) -> None:
         if self._started.is_set() or code == _NOT_FOUND:
-            logger.warning("%s; consuming %s again", error, queue)
+            complain(queue, error, code, times)
         else:
             self._failed(refusal(queue, error, code))
 
@@ -328,9 +330,6 @@ class Server:
         self._not_ready.discard(part)
         if not self._not_ready:
             self._started.set()
-
-    def _stuck(self, handlers: int) -> None:
-        self.on_stuck(handlers)
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
         self._work.acknowledge(deliveries)

@@ -161,22 +161,40 @@ class TaskDispatcher(Dispatcher):
         return self._record(request, function.name, "STARTED", now, started=now) if _told(function) else None
 
     def failed(
-        self, request: Request, properties: Properties, function: Function, error: BaseException, seconds: float
+        self,
+        request: Request,
+        properties: Properties,
+        function: Function,
+        error: BaseException,
+        seconds: float,
+        *,
+        gone: bool = False,
     ) -> Answer:
-        """Return what becomes of a task whose handler raised: another try later, or a dead letter."""
+        """Return what becomes of a task whose handler raised: another try later, or a dead letter.
+
+        Args:
+            request: As it was read.
+            properties: As they came.
+            function: Which raised.
+            error: What it raised.
+            seconds: That it took.
+            gone: Whether another worker has the task by now, which says what becomes of it: then it is not said here.
+        """
         policy = function.task
         assert policy is not None
         said = f"{type(error).__name__}: {text_of(error)}"
         delay = _until_retry(policy, request, error)
         if delay is not None:
-            logger.warning(
+            logger.log(
+                logging.DEBUG if gone else logging.WARNING,
                 "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
                 self.kind, function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
             )  # fmt: skip
             again = retry_properties(request, properties, error=said)
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._recorded(request, function, answer, seconds=seconds, error=said, delay=delay)
-        logger.error(
+        logger.log(
+            logging.DEBUG if gone else logging.ERROR,
             "%s %s() [%s] failed after %.3f s (%s); it is a dead letter",
             self.kind, function.name, request.message_id, seconds, said,
         )  # fmt: skip
@@ -203,7 +221,7 @@ class TaskDispatcher(Dispatcher):
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning(
-            "A worker died with %s %s() [%s]; it is tried again",
+            "A worker died with %s %s() [%s], lost its connection, or was stopped; it is tried again",
             self.kind.lower(), request.function, request.message_id,
         )  # fmt: skip
         if counted is not None and crashes == 1:
@@ -346,7 +364,7 @@ def _until_retry(policy: Policy, request: Request, error: BaseException) -> floa
     if isinstance(error, Reject) or request.attempt > policy.retries:
         return None
     if isinstance(error, Retry):
-        return policy.delay(request.attempt) if error.after is None else min(max(0.0, error.after), LONGEST_DELAY)
+        return policy.delay(request.attempt) if error.after is None else min(error.after, LONGEST_DELAY)
     # SystemExit of a handler ends the task's try, not the worker.
     worth = isinstance(error, policy.retry_for) or not isinstance(error, Exception)
     return policy.delay(request.attempt) if worth else None

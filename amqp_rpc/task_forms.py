@@ -108,13 +108,14 @@ class TaskForms(ABC):
             queue: Which holds it; unless given the function's own.
             delay: Seconds until a worker may take it; it waits in the broker, and survives its restarts.
             eta: The same as a time, with its zone.
-            expires: Seconds after which no worker starts it any more; it is a dead letter then.
+            expires: Seconds from now after which no worker starts it any more; it is a dead letter then.
             priority: From 0 to 9; the function's own unless given. See ``@service.task``.
             unique_for: Seconds for which no second task with its key is enqueued: `AlreadyQueued` is raised instead.
                 The key is kept by one node of the broker, and taken whether or not the first task has run by then; it
                 is given back where the task turned out not to be accepted. After a crash of that node, or of this
                 process between the key and the task, it may be free too early, or taken in vain for its time.
-            unique_key: The key, beside the function's name and its queue; all the arguments unless given.
+            unique_key: The key, beside the function's name and its queue. Unless given it is all the arguments, as they
+                are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)`` have two keys.
             timeout: Seconds for the broker to take it (the client's, 30.0). The first task of a queue's life takes
                 two seconds, in which the broker might forget the queue.
             kwargs: Named arguments.
@@ -124,7 +125,8 @@ class TaskForms(ABC):
             AlreadyQueued: One with its key was enqueued. It will not run.
             NotConnected: No connection in time. It will not run.
             ConnectionLost: It was sent, and not confirmed in time. It may run.
-            ConfigurationError: No such task, no such time, or a queue that exists with other arguments.
+            ConfigurationError: No such task, no such time, a delay that is longer than ``expires``, or a queue that
+                exists with other arguments.
             Unencodable, MessageTooLarge: An argument can't be sent.
 
         Example:

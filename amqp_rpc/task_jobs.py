@@ -27,9 +27,16 @@ class TaskAnswers(Protocol):
         """Return what becomes of a task that has run."""
 
     def failed(
-        self, request: Request, properties: Properties, function: Function, error: BaseException, seconds: float
+        self,
+        request: Request,
+        properties: Properties,
+        function: Function,
+        error: BaseException,
+        seconds: float,
+        *,
+        gone: bool = False,
     ) -> Answer:
-        """Return what becomes of a task whose handler raised."""
+        """Return what becomes of a task whose handler raised; nothing, where the broker has given it to another."""
 
 
 class TaskJob:
@@ -38,7 +45,18 @@ class TaskJob:
     Where it has a time limit, somebody else may have settled it when its handler ends: see `claim`.
     """
 
-    __slots__ = ("_dispatcher", "_leave", "args", "claim", "function", "kwargs", "limit", "properties", "request")
+    __slots__ = (
+        "_dispatcher",
+        "_leave",
+        "args",
+        "claim",
+        "function",
+        "gone",
+        "kwargs",
+        "limit",
+        "properties",
+        "request",
+    )
 
     def __init__(
         self,
@@ -63,6 +81,8 @@ class TaskJob:
         self.limit = function.task.time_limit if function.task is not None else None
         #: Returns, once, whether what becomes of the task is still to be said, and not said already: who asks says it.
         self.claim: Callable[[], bool] | None = None
+        #: Returns whether the broker has given it to another worker meanwhile.
+        self.gone: Callable[[], bool] = lambda: False
 
     def started(self) -> Record | None:
         """Return what a store of results is told now that it begins; None where there is none."""
@@ -123,8 +143,8 @@ class TaskJob:
     def _failed(self, error: BaseException, began: float) -> Answer | None:
         if self._is_late(f"with {type(error).__name__}", began):
             return None
-        seconds = time.monotonic() - began
-        return self._dispatcher.failed(self.request, self.properties, self.function, error, seconds)
+        seconds, gone = time.monotonic() - began, self.gone()
+        return self._dispatcher.failed(self.request, self.properties, self.function, error, seconds, gone=gone)
 
     def _ended(self) -> None:
         if self._leave is not None:

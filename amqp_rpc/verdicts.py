@@ -5,6 +5,7 @@ from __future__ import annotations
 from amqp_rpc.calls import PendingCall
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CallTimeout, NoServer, NotSent
 from amqp_rpc.settings import Addresses
+from amqp_rpc.wording import plural
 
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
 
@@ -39,7 +40,8 @@ def too_many(call: PendingCall, pending: int) -> str:
     """Return the words for a call that found no room among those under way."""
     return unsent(
         call,
-        f"{pending} calls are under way, and none ended within {call.timeout:g} s (max_pending, max_pending_bytes)",
+        f"{plural(pending, 'call is', 'calls are')} under way, and none ended within {call.timeout:g} s "
+        "(max_pending, max_pending_bytes)",
     )
 
 

@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 #: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
 _WAKE_ANOTHER = 0.001
 
+#: Deliveries that are named in one line of the log.
+_MOST_NAMED = 5
+
 Limited = TypeVar("Limited", Job, Chunk, TaskJob, Job | Chunk | TaskJob)
 
 
@@ -52,6 +55,7 @@ class Work:
         shared: Queues whose tasks go back when they wait here: see `Sharing`.
         counters: What was done.
         on_stuck: As for `Overruns`.
+        ends_when_stuck: As ``ends`` for `Overruns`.
         settled: Called when deliveries were settled.
     """
 
@@ -68,6 +72,7 @@ class Work:
         shared: Collection[str],
         counters: Counter[str],
         on_stuck: Callable[[int], object],
+        ends_when_stuck: Callable[[int], bool],
         settled: Callable[[], object],
     ) -> None:
         self._connection = connection
@@ -79,11 +84,13 @@ class Work:
         self._direct = direct
         self._counters = counters
         self._settled = settled
-        self._overruns = Overruns(connection, handlers, on_stuck=on_stuck)
+        self._overruns = Overruns(connection, handlers, on_stuck=on_stuck, ends=ends_when_stuck)
         # From here on: the owner's alone.
         self._sharing = Sharing(connection, shared, replies.keep)
         self._direct_started = False
         self._hoping = False
+        #: Whether what is in hand goes to other servers: said once, and not of each that fails after that.
+        self._given_back = False
 
     def deliver(self, queue: str, delivery: Delivery) -> None:
         """Take a delivery in hand, and have it run; the owner's."""
@@ -120,8 +127,10 @@ class Work:
             await asyncio.to_thread(self._unanswered, queue, delivery, error)
 
     def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
-        if isinstance(todo, TaskJob) and todo.limit is not None:
-            self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
+        if isinstance(todo, TaskJob):
+            todo.gone = partial(_is_gone, delivery)
+            if todo.limit is not None:
+                self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
         return todo
 
     def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
@@ -153,7 +162,7 @@ class Work:
 
     def _taken_back(self, delivery: Delivery) -> bool:
         """Return whether the broker has given the delivery to another server since it came here; forget it then."""
-        if delivery.channel.is_open:
+        if not _is_gone(delivery):
             return False
         self._connection.post(self.acknowledge, [delivery])
         return True
@@ -168,10 +177,11 @@ class Work:
         if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
             return False
         self._recorder.leave(answer)
-        logger.warning(
-            "Message [%s] failed here after its connection was lost: another server has it, and nothing is said of it",
-            delivery.properties.message_id,
-        )
+        if not self._given_back:
+            logger.warning(
+                "Message [%s] failed here after its connection was lost: another server has it, and nothing is said "
+                "of it", delivery.properties.message_id,
+            )  # fmt: skip
         return True
 
     def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
@@ -217,6 +227,24 @@ class Work:
                 self._counters["stale_acks"] += len(settled)
         self._settled()
 
+    def give_back(self, seconds: float) -> None:
+        """Say which deliveries go back to the broker now, with the connection that is closed; any thread.
+
+        Args:
+            seconds: That they had to be done.
+        """
+        if self._given_back:
+            return
+        self._given_back = True
+        left = [each for each in self._in_hand.left() if not _is_gone(each)]
+        said = [f"{each.properties.type or 'a text'} [{each.properties.message_id}]" for each in left[:_MOST_NAMED]]
+        more = f" and {len(left) - len(said)} more" if len(left) > len(said) else ""
+        if left:
+            logger.warning(
+                "Given back to the broker, not done within %g s: %s%s. Another worker gets %s, or this one when it is "
+                "started again", seconds, ", ".join(said), more, "it" if len(left) == 1 else "them",
+            )  # fmt: skip
+
     def close(self, timeout: float) -> None:
         """Close the connection of direct replies, where it was opened; any thread but its owner's.
 
@@ -225,3 +253,8 @@ class Work:
         """
         if self._direct_started:
             self._direct.connection.close(timeout)
+
+
+def _is_gone(delivery: Delivery) -> bool:
+    """Return whether the broker has given the delivery to another server, or is about to."""
+    return not delivery.channel.is_open

@@ -1,1 +1,24 @@
-"""Small programs that show one thing each; run them from this folder's parent: ``python -m examples.calling``."""
+"""Small programs that show one thing each; run them from this folder's parent: ``python -m examples.calling``.
+
+Run so, one that finds no broker ends with one line that says what to do. In a program of your own that is three lines:
+``try:``, ``except BrokerError as error:``, ``sys.exit(str(error))``.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from amqp_rpc import BrokerError
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, BrokerError):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# That is what it is while `python -m` looks for a module; where a module of this folder is served, nothing is changed.
+if sys.argv[0] == "-m":
+    sys.excepthook = _one_line

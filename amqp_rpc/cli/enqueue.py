@@ -13,7 +13,7 @@ from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.client import Client
 from amqp_rpc.deadline import Deadline
-from amqp_rpc.errors import RemoteError
+from amqp_rpc.errors import BrokerError, RemoteError
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 from amqp_rpc.signature import TASK_OPTIONS
 
@@ -29,6 +29,9 @@ Exit codes: {Exit.OK:d} enqueued (with --wait: its result is printed), {Exit.NO_
 did not take it, {Exit.CONFIGURATION:d} wrong settings; with --wait: {Exit.TIMEOUT:d} no result in time, and the task \
 goes on, {Exit.REMOTE_ERROR:d} it failed for good.
 """
+
+#: Seconds for the broker to say whether a queue is consumed, while a result is waited for.
+_A_MOMENT = 2.0
 
 
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
@@ -81,6 +84,8 @@ def enqueue(
         click.echo(task.id)
         if not wait:
             return
+        if _unserved(client, task.queue):
+            click.echo(f"amqp-rpc: {_nobody(task.queue)}; waiting for one that does", err=True)
         try:
             result = task.result(timeout=max(0.001, deadline.remaining()))
         # In this order: what a task raised may be a TimeoutError of its own.
@@ -89,5 +94,19 @@ def enqueue(
                 click.echo(error.traceback, err=True)
             fail(f"{error.type}: {error.message}", exit_code(error))
         except TimeoutError:
-            fail(f"task {task.id} has no result after {timeout:g} s; it goes on", Exit.TIMEOUT)
+            goes_on = f": {_nobody(task.queue)}; it waits there" if _unserved(client, task.queue) else "; it goes on"
+            fail(f"task {task.id} has no result after {timeout:g} s{goes_on}", Exit.TIMEOUT)
         print_result(result)
+
+
+def _unserved(client: Client, queue: str) -> bool:
+    """Return whether the broker says that no worker consumes a queue; not where it does not say in a moment."""
+    try:
+        state = client.queue_states([queue], timeout=_A_MOMENT)[queue]
+    except BrokerError:
+        return False
+    return state is None or not state.consumers
+
+
+def _nobody(queue: str) -> str:
+    return f"nobody consumes queue {queue!r} (`amqp-rpc serve` starts a worker, --queue names another queue)"

@@ -29,6 +29,7 @@ from amqp_rpc.settings import (
     DEFAULT_THREADS,
 )
 from amqp_rpc.supervisor import PIPES, Supervisor, follow_parent
+from amqp_rpc.wording import plural
 
 _EPILOG = f"""\b
 TARGET is a module with a service (services.fib), or package.module:attribute.
@@ -99,12 +100,15 @@ def _run(server: Server, drain_timeout: float) -> int:
     told: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
     supervised = PIPES in os.environ
 
-    def stuck(handlers: int) -> None:
+    def ends(handlers: int) -> bool:
         # Where another process takes its place at once, one is enough.
-        if supervised or handlers > server.threads:
+        return supervised or handlers > server.threads
+
+    def stuck(handlers: int) -> None:
+        if ends(handlers):
             told.put(Exit.TIME_LIMIT)
 
-    server.on_stuck = stuck
+    server.on_stuck, server.ends_when_stuck = stuck, ends
     tell_ready = follow_parent(lambda: told.put(None))
     _on_signals(first=lambda: told.put(None), second=lambda: os._exit(Exit.INTERRUPTED))
     server.start()
@@ -156,7 +160,7 @@ def banner(server: Server, *, processes: int) -> str:
     for name, signature in functions:
         lines.append(f"  {'' if name in seen else name:{width}}  {signature}")
         seen.add(name)
-    how_many = f"{_plural(processes, 'process', 'processes')} × {_plural(server.threads, 'thread', 'threads')}"
+    how_many = f"{plural(processes, 'process', 'processes')} × {plural(server.threads, 'thread', 'threads')}"
     if server.results is not None:
         lines.append(f"  {'results':{width}}  {server.results}")
     lines.append(f"  {'handlers':{width}}  {how_many}, prefetch {server.prefetch}")
@@ -174,15 +178,11 @@ def _subscribed(function: Function) -> str:
 
 def _counts(server: Server) -> str:
     done = server.counters
-    counts = [_plural(done["result"], "result", "results"), f"{done['raised']} raised", f"{done['refused']} refused"]
+    counts = [plural(done["result"], "result", "results"), f"{done['raised']} raised", f"{done['refused']} refused"]
     counts.append(f"{done['expired']} expired")
     if server.tasks or server.events:
-        counts += [f"{done['retried']} retried", _plural(done["dead_letters"], "dead letter", "dead letters")]
+        counts += [f"{done['retried']} retried", plural(done["dead_letters"], "dead letter", "dead letters")]
     return f"Stopped. {', '.join(counts)}."
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _on_signals(*, first: Callable[[], object], second: Callable[[], object]) -> None:

@@ -52,11 +52,11 @@ def test_what_the_task_raised_is_one_line_and_its_traceback_comes_when_asked_for
 
 
 FAILURES = {
-    "nobody works": (["resize", "--queue", "tnobody", "--wait", "--timeout", "5"], Exit.TIMEOUT, "it goes on"),
     "two times": (["resize", "--delay", "1", "--eta", "2040-01-01"], Exit.CONFIGURATION, "give one of them"),
     "no function": (["images."], Exit.CONFIGURATION, "names no task"),
     "an option as an argument": (["resize", "delay=3"], Exit.USAGE, "delay is an option of the task"),
     "a wrong host": (["resize", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
+    "late": (["resize", "--delay", "2", "--expires", "1"], Exit.CONFIGURATION, "no worker may take it before 2 s"),
     "expired": (["total", *TASKS, "--expires", "0"], Exit.CONFIGURATION, "above 0"),
 }
 
@@ -67,6 +67,21 @@ def test_what_goes_wrong_is_one_line_with_its_own_code(served: str, failure: str
     done = run("enqueue", *arguments, url=served)
     assert message in done.stderr
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
+
+
+def test_a_task_that_nobody_works_on_is_waited_for_and_that_is_said_at_once_and_in_the_end(served: str) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    done = run("enqueue", "resize", "--queue", queue, "--wait", "--timeout", "5", url=served)
+    assert done.returncode == Exit.TIMEOUT
+    first, last = done.stderr.splitlines()
+    assert first.startswith(f"amqp-rpc: nobody consumes queue '{queue}' (`amqp-rpc serve` starts a worker")
+    assert f"has no result after 5 s: nobody consumes queue '{queue}' (" in last
+
+
+def test_a_task_that_waits_at_a_worker_is_no_task_that_nobody_works_on(served: str) -> None:
+    done = run("enqueue", "total", *TASKS, "--delay", "60", "--wait", "--timeout", "3", url=served)
+    assert (done.returncode, len(done.stderr.splitlines())) == (Exit.TIMEOUT, 1)
+    assert done.stderr.endswith("has no result after 3 s; it goes on\n")
 
 
 def test_a_full_queue_has_a_code_of_its_own(served: str, tmp_path) -> None:

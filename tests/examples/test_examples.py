@@ -32,6 +32,20 @@ def code_lines(name: str) -> int:
     return len([line for line in ast.unparse(tree).splitlines() if line])
 
 
+@pytest.mark.parametrize("name", ["new_task", "hello_client", "calling_async", "emit_log", "numbers_producer"])
+def test_an_example_without_a_broker_ends_with_one_line_that_says_what_to_do(name):
+    said = example(name, url="amqp://127.0.0.1:1/", ends_with=1)
+    assert said.startswith("no connection to a broker at amqp://guest:***@127.0.0.1:1/: connection refused.")
+    assert "`amqp-rpc broker start` starts one" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_another_error_of_an_example_has_its_traceback():
+    said = run(sys.executable, "-m", "examples.new_task", "\udc80", url="amqp://127.0.0.1:1/", ends_with=1)
+    assert "Traceback" in said
+    assert "Unencodable" in said
+
+
 def test_hello_is_answered_by_a_server_of_six_lines_to_a_client_of_four(url):
     with serving("examples.hello_server", url=url):
         assert example("hello_client", url=url) == "Hello, world!\n"

@@ -81,3 +81,21 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
             until(lambda: set(ran) >= set(range(MANY)), timeout=60, what="all delayed tasks")
     assert -1 not in ran, "it was in the queue when that was deleted"
     assert len(ran) == MANY
+
+
+def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(new_node: Callable[..., Node]) -> None:
+    node = new_node()
+    # Three minutes, unless it is set.
+    node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
+    service = Service()
+    ran: set[int] = set()
+
+    @service.task(queue="tfull", max_length=1)
+    def come(n: int) -> None:
+        ran.add(n)
+
+    with Client(node.url, timeout=60) as client:
+        client.enqueue_many(come, [(n,) for n in range(50)], delay=DELAY)
+        until(lambda: (state := client.queue_states(["tfull"])["tfull"]) is not None and state.messages)
+        with Server(service, url=node.url):
+            until(lambda: len(ran) == 50, timeout=60, what="all delayed tasks")

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from amqp_rpc import (
     RemoteError,
     Server,
     Service,
+    TaskHandle,
 )
 from amqp_rpc.broker.node import Node
 from tests.rabbitmq.conftest import Raw
@@ -77,7 +79,9 @@ def test_an_argument_that_cannot_be_sent_is_named_and_the_rest_is_accepted(
 ) -> None:
     double = doubling(service, queue)
     with Client(url, max_message_size=1000) as client:
-        with pytest.raises(NotAllAccepted, match="number 1: ") as raised:
+        with pytest.raises(
+            NotAllAccepted, match=r"^1 of 3 tasks of double\(\) was not accepted; .* number 1: "
+        ) as raised:
             client.enqueue_many(double, [(1,), ("x" * 2000,), (3,)])
         assert isinstance(raised.value.errors[1], MessageTooLarge)
         serve(service)
@@ -99,7 +103,7 @@ def test_what_was_enqueued_before_the_arguments_failed_is_said_and_runs(
 
     with pytest.raises(OSError, match="the file ends here") as raised:
         client.enqueue_many(work, arguments())
-    assert raised.value.__notes__ == ["2 tasks of work() were enqueued before, and will run"]
+    assert raised.value.__notes__ == ["2 tasks were enqueued before, for work(), and will run"]
     serve(service)
     until(lambda: sorted(ran) == [1, 2])
 
@@ -115,6 +119,28 @@ def test_a_full_queue_takes_no_more_and_says_so(client: Client, service: Service
     client.enqueue(double, 2)
     with pytest.raises(PublishRefused, match=f"queue '{queue}' takes no more"):
         client.enqueue(double, 3)
+
+
+def test_a_quorum_queue_takes_some_more_than_its_bound_and_refuses_in_the_end_what_is_not_delayed(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    double = doubling(service, queue, max_length=3)
+    accepted: list[TaskHandle[int]] = []
+
+    def fill() -> None:
+        for n in range(1000):
+            accepted.append(client.enqueue(double, n))  # noqa: PERF401 - it ends with an error
+
+    with pytest.raises(PublishRefused, match=f"queue '{queue}' takes no more") as raised:
+        fill()
+    assert not raised.value.may_have_run
+    # A soft bound: so much for one at a time (https://www.rabbitmq.com/docs/quorum-queues#limitations).
+    assert 3 <= len(accepted) < 100
+    # What is delayed is taken all the same: it waits elsewhere.
+    client.enqueue(double, 1, delay=0.1)
+    serve(service)
+    assert [handle.result(timeout=20) for handle in accepted] == [2 * n for n in range(len(accepted))]
+    assert client.enqueue(double, 21).result(timeout=20) == 42
 
 
 def test_tasks_of_a_higher_priority_are_taken_first(client: Client, serve: Serve, service: Service, queue: str) -> None:
@@ -166,6 +192,30 @@ def test_a_key_is_queued_once_until_its_time_is_over(
     later = until(again)
     serve(service)
     assert [handle.result(timeout=20) for handle in [first, *others, later]] == [2, 4, 2, 2, 2]
+
+
+def test_a_key_does_not_depend_on_the_order_of_named_arguments(client: Client, queue: str) -> None:
+    client.enqueue("work", a=1, b=2, queue=queue, unique_for=60.0)
+    with pytest.raises(AlreadyQueued):
+        client.enqueue("work", b=2, a=1, queue=queue, unique_for=60.0)
+    client.enqueue("work", a=2, b=1, queue=queue, unique_for=60.0)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"delay": 60.0, "expires": 59.9}, {"delay": 0.2, "expires": 0.1}, {"eta": datetime(2999, 1, 1, tzinfo=UTC)}],
+)
+def test_a_task_that_would_expire_before_a_worker_may_take_it_is_refused(client: Client, times: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="it would never run, only become a dead letter"):
+        client.enqueue("work", **{"expires": 3600.0, **times})
+    with pytest.raises(ConfigurationError, match="it would never run, only become a dead letter"):
+        client.enqueue_many("work", [()], **{"expires": 3600.0, **times})
+
+
+@pytest.mark.parametrize("expires", [0, -1, "5", True, float("nan"), float("inf")])
+def test_a_time_after_which_nothing_starts_that_makes_no_sense_is_refused(client: Client, expires: Any) -> None:
+    with pytest.raises(ConfigurationError, match="expires must be a number above 0"):
+        client.enqueue("work", expires=expires)
 
 
 def test_two_clients_that_ask_at_once_enqueue_a_key_once(url: str, service: Service, queue: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import secrets
 import signal
 import socket
@@ -200,9 +202,45 @@ def test_what_is_not_done_when_the_drain_is_over_is_done_by_another_worker(
         until(lambda: words(path) == ["began"])
         assert server.end() == Exit.DRAIN_TIMEOUT
         gate.unlink()
+    said = [line for line in server.text().splitlines() if handle.id in line]
+    assert len(said) == 1
+    assert (
+        f"Given back to the broker, not done within 0.1 s: note_until [{handle.id}]. Another worker gets it" in said[0]
+    )
     with serving(*TASKS, url=url) as other:
         assert handle.result(timeout=30) == other.pid
     assert words(path).count("ended") == 1
+
+
+def test_coroutines_that_are_cut_off_when_the_drain_is_over_are_said_to_be_given_back_and_not_to_have_failed(
+    url: str, client: Client, service: Service, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, cut_off = threading.Semaphore(0), threading.Semaphore(0)
+
+    @service.task(queue=queue)
+    async def work() -> None:
+        begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut_off.release()
+
+    server = Server(service, url=url)
+    server.start()
+    handles = [client.enqueue(work) for _ in range(7)]
+    for _ in handles:
+        assert begun.acquire(timeout=20)
+    assert not server.stop(drain_timeout=0.1)
+    for _ in handles:
+        assert cut_off.acquire(timeout=20)
+    server.stop()
+    until(lambda: not any(thread.name == "amqp_rpc async handlers" for thread in threading.enumerate()))
+    said = [record.message for record in caplog.records if any(handle.id in record.message for handle in handles)]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"Given back to the broker, not done within 0.1 s: (work \[\S+\], ){4}work \[\S+\] and 2 more. Another .*",
+        said[0],
+    )
 
 
 def test_a_handler_can_ask_whether_a_worker_has_died_with_its_task_before(

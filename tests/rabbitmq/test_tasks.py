@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
+from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, consumers, context
 from amqp_rpc.channel import Channel
 from amqp_rpc.envelope import Message, task_properties
 from amqp_rpc.jobs import Answer
@@ -183,7 +183,7 @@ def test_an_expired_task_is_not_started_but_a_dead_letter(
     def late() -> None:
         pytest.fail("it was started")
 
-    client.enqueue(late, delay=0.2, expires=0.01)
+    client.enqueue(late, delay=0.2, expires=0.2)
     serve(service, clock_skew=0)
     properties = dead_letter(raw, queue)
     assert properties.headers["reason"].startswith("Expired")
@@ -222,6 +222,46 @@ def test_the_tutorials_text_bodies_are_tasks(serve: Serve, service: Service, que
     raw.send(queue, b"Fifth message.....", delivery_mode=2)
     assert there.wait(10)
     assert got == ["Fifth message....."]
+
+
+def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_consumed_when_that_is_mended(
+    client: Client,
+    serve: Serve,
+    service: Service,
+    queue: str,
+    raw: Raw,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @service.task(queue=queue)
+    def work() -> int:
+        return 1
+
+    tried: list[int] = []
+
+    def soon(times: int, *, first: float, most: float) -> float:
+        assert first < most
+        tried.append(times)
+        return 0.05
+
+    serve(service)
+    monkeypatch.setattr(consumers, "backoff", soon)
+    raw.channel.queue_delete(queue)
+    raw.channel.queue_declare(queue, durable=True)
+    until(lambda: len(tried) >= 4, what="four tries")
+    # The pauses grow with what it is told here.
+    assert tried[:4] == [1, 2, 3, 4]
+    said = [record for record in caplog.records if "exists with other arguments" in record.message]
+    assert [record.levelname for record in said] == ["ERROR"]
+    assert "x-queue-type" in said[0].message
+    assert "Say the same in @service.task" in said[0].message
+    raw.channel.queue_delete(queue)
+    until(lambda: f"Queue {queue} is consumed again" in caplog.text)
+    assert client.enqueue(work).result(timeout=20) == 1
+    # It is said anew when it happens anew.
+    raw.channel.queue_delete(queue)
+    raw.channel.queue_declare(queue, durable=True)
+    until(lambda: len([record for record in caplog.records if "exists with other arguments" in record.message]) == 2)
 
 
 def test_a_task_whose_queue_was_deleted_since_it_was_declared_is_published_again(

@@ -325,6 +325,8 @@ def test_one_of_several_processes_is_replaced_and_its_other_tasks_are_finished(
         ran = [word for word, _ in lines(path)]
         assert (ran.count("began"), ran.count("ended")) == (6, 6)
         server.until_said(f"(pid {tries[0]}) ended since a task ran into its time limit; starting another")
+        assert "its handler ends with this process, which takes no more" in server.text()
+        assert "can't be ended" not in server.text()
         assert "exit code" not in server.text()
         assert raw.count(f"{LIMITED}.dead") == 0
         assert server.end() == Exit.OK

@@ -48,9 +48,9 @@ def test_a_delay_is_rounded_up_to_units(seconds, count):
     assert units(seconds) == count
 
 
-@pytest.mark.parametrize("seconds", [-1, LONGEST_DELAY + 1, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [-1, LONGEST_DELAY + 1, float("nan"), float("inf"), "30", True])
 def test_a_delay_that_can_t_be_is_refused(seconds):
-    with pytest.raises(ConfigurationError, match="a delay is from 0 to"):
+    with pytest.raises(ConfigurationError, match="a delay is a number of seconds from 0 to"):
         units(seconds)
 
 

@@ -61,3 +61,14 @@ def test_the_docstring_draws_every_error_with_its_family(error):
 def test_each_shows_the_text_that_it_was_given(error):
     if error is not errors.RemoteError:  # its text is the handler's
         assert str(error("why")) == "why"
+
+
+@pytest.mark.parametrize("after", [0, 0.5, 30, float("inf"), None])
+def test_a_task_is_tried_again_after_any_number_of_seconds(after):
+    assert errors.Retry("busy", after=after).after == after
+
+
+@pytest.mark.parametrize("after", ["30", -1, -0.001, float("nan"), True, [1]])
+def test_a_time_of_another_try_that_makes_no_sense_is_refused_in_words(after):
+    with pytest.raises(errors.ConfigurationError, match=r"Retry\(after=\) is a number of seconds from 0, not "):
+        errors.Retry("busy", after=after)

@@ -14,7 +14,7 @@ PACKAGE = Path(amqp_rpc.__file__).parent
 
 #: Every module and its layer; a folder stands for all that is in it. Whoever adds a module says here where it belongs.
 LAYERS = {
-    0: ["errors", "deadline", "forks", "outcome", "settings"],
+    0: ["errors", "deadline", "forks", "outcome", "settings", "wording"],
     1: ["codec", "failures", "envelope", "topology", "delays", "records", "letters", "exchanges", "events"],
     2: [
         "policy",

@@ -128,6 +128,13 @@ def test_while_the_store_is_away_it_is_asked_by_one_thread_alone(store, monkeypa
     assert len(store.kept) == 1000
 
 
+def test_one_result_that_is_lost_is_said_to_be_one(store, keeps, caplog):
+    store.away = True
+    keeps.record(ended(a_record("1")))
+    store.away = False
+    until(lambda: "is there again; 1 result was lost" in caplog.text)
+
+
 def test_what_is_remembered_is_written_without_the_results_when_the_store_is_back(store, keeps, caplog):
     store.away = True
     keeps.record(ended(a_record("1")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from amqp_rpc import Service
+from amqp_rpc import Retry, Service
 from amqp_rpc.envelope import ERROR, task_properties
 from amqp_rpc.jobs import Answer
 from amqp_rpc.task_dispatch import TaskDispatcher
@@ -56,6 +57,41 @@ def test_a_result_that_nobody_wants_need_not_be_sent(caplog: pytest.LogCaptureFi
         answer = run(object(), records=False, reply_to=None)
     assert "Task work() [1] succeeded" in caplog.text
     assert (answer.outcome, answer.reply) == ("result", None)
+
+
+def ends(raises: Callable[[], BaseException]) -> Answer:
+    """Run a task whose handler raises something, and return what becomes of it."""
+    service = Service()
+
+    @service.task(queue="q")
+    def work() -> None:
+        raise raises()
+
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True)
+    properties = task_properties(function="work", identity="1", expires=None, now=0.0)
+    job = tasks.accept(properties, b"\x92\x90\x80", redelivered=False)
+    assert isinstance(job, TaskJob)
+    answer = job.run()
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("after", "delay"), [(0, 0), (0.25, 3), (30, 300), (1e12, 2**28 - 1), (float("inf"), 2**28 - 1)]
+)
+def test_a_task_that_asks_for_another_try_gets_it_after_its_time_310_days_at_most(after: float, delay: int) -> None:
+    answer = ends(lambda: Retry("busy", after=after))
+    assert answer.again is not None
+    assert answer.again.delay == delay
+
+
+@pytest.mark.parametrize("after", ["30", -1, float("nan")])
+def test_a_handler_that_asks_for_another_try_at_no_time_has_failed_in_words(
+    caplog: pytest.LogCaptureFixture, after: Any
+) -> None:
+    answer = ends(lambda: Retry("busy", after=after))
+    assert answer.outcome == "retried"
+    assert f"(ConfigurationError: Retry(after=) is a number of seconds from 0, not {after!r}); retry 1" in caplog.text
 
 
 def suspected(*, crashes: int, limit: float | None = None) -> tuple[TaskDispatcher, Any]:
