@@ -25,7 +25,8 @@ A QUEUE is named, or a module with a service is, whose queues are shown. Without
 READY tasks or calls wait for a worker. UNACKED ones are with a worker: AMQP does not tell how many, so "-" stands
 there. DEAD ones are for `amqp-rpc dlq`. DELAYED ones wait for their time, or their next try, in queues of the broker
 that all task queues share. Not counted are those whose time has come and whose queue takes none, since it is full or
-was deleted: they wait in QUEUE.later, and AMQP does not tell how many (`rabbitmqctl list_queues name messages` does).
+was deleted: they wait in amqp_rpc.arrivals.QUEUE, and AMQP does not tell how many
+(`rabbitmqctl list_queues name messages` does).
 With --json it is one object: {{"queues": [...], "delayed": 0}}.
 \b
 Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
