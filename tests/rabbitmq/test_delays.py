@@ -83,6 +83,7 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
     assert len(ran) == MANY
 
 
+@pytest.mark.node
 def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(new_node: Callable[..., Node]) -> None:
     node = new_node()
     # Three minutes, unless it is set.
