@@ -92,13 +92,29 @@ def test_what_one_puts_another_takes_in_order(client: Client, other: Client, nam
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_more_and_more_that_comes_ahead_comes_in_order(client: Client, other: Client, name: str, kind: str) -> None:
     items = client.queue(name, queue_type=kind)
-    items.put_many(range(4000))
-    # In the client that put them, without receipts; and in another.
-    for taking, numbers in ((client, range(2000)), (other, range(2000, 4000))):
-        with taking.queue(name, queue_type=kind) as half:
-            for number in numbers:
-                assert half.get(timeout=20) == number
-                half.task_done()
+    items.put_many(range(2400))
+    # In the client that put them, without receipts, and in another by turns: much that came ahead goes back each time.
+    for turn in range(6):
+        with (client, other)[turn % 2].queue(name, queue_type=kind) as taking:
+            for number in range(400 * turn, 400 * (turn + 1)):
+                assert taking.get(timeout=20) == number
+                taking.task_done()
+    items.join(timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_what_comes_ahead_of_a_taker_that_rests_goes_back_and_comes_again_in_order(
+    client: Client, other: Client, name: str, kind: str
+) -> None:
+    items, taking = client.queue(name, queue_type=kind), other.queue(name, queue_type=kind)
+    items.put_many(range(1000))
+    for number in range(700):
+        assert taking.get(timeout=20) == number
+        taking.task_done()
+    until(lambda: taking._getting.ahead == 0 and taking.qsize() == 300, what="what came ahead to be back")
+    for number in range(700, 1000):
+        assert taking.get(timeout=20) == number
+        taking.task_done()
     items.join(timeout=20)
 
 
