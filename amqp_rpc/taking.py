@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PRECONDITION_FAILED = 406
+#: A queue was declared in another way; and one that another connection has for itself is as different.
+_LOCKED, _PRECONDITION_FAILED = 405, 406
 #: Seconds until a channel that the broker closed is opened again.
 _AGAIN = 0.5
 #: Seconds between two looks at whether items wait here in vain.
@@ -178,7 +179,7 @@ class Taking:
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         declaring = self._declaring
         self._forget()
-        if declaring and code == _PRECONDITION_FAILED:
+        if declaring and code in (_LOCKED, _PRECONDITION_FAILED):
             self._trouble(ConfigurationError(other_arguments(self._queue, error)))
         elif isinstance(error, AccessRefused):
             self._trouble(error)

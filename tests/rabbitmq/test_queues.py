@@ -520,6 +520,14 @@ def test_a_queue_that_another_program_declared_differently_is_said_to_be(
             use()
 
 
+def test_a_queue_that_another_connection_has_for_itself_is_said_to_be(client: Client, raw: Raw, name: str) -> None:
+    raw.channel.queue_declare(name, exclusive=True)
+    items = client.queue(name)
+    for use in (items.get, items.get_nowait, lambda: items.put(1), items.get):
+        with pytest.raises(ConfigurationError, match=f"{name}' exists with other arguments .* exclusive access"):
+            use()
+
+
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_both_types_of_queue_do(client: Client, raw: Raw, name: str, kind: str) -> None:
     items = client.queue(name, 100, queue_type=kind)
@@ -572,6 +580,26 @@ def test_the_item_of_a_taker_that_is_killed_goes_to_another_and_join_waits_for_t
         process.wait(20)
     assert sorted(drained(items)) == ["b", "c"]
     items.join(timeout=20)
+
+
+def test_join_is_over_when_another_process_is_done_with_what_a_killed_one_had(
+    url: str, client: Client, name: str
+) -> None:
+    items = client.queue(name)
+    items.put_many(["a", "b", "c"])
+    with taker(url, name, done=1) as killed:
+        assert killed.stdout is not None
+        assert [killed.stdout.readline(), killed.stdout.readline()] == ["a\n", "b\n"]
+        waiting = threading.Thread(target=items.join)
+        waiting.start()
+        killed.kill()
+        killed.wait(20)
+    with taker(url, name, done=3) as another:
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert another.stdout is not None
+        assert sorted(another.stdout.readline() for _ in range(2)) == ["b\n", "c\n"]
+    assert items.empty()
 
 
 def test_a_taker_takes_on_when_its_queue_is_deleted(client: Client, other: Client, raw: Raw, name: str) -> None:
