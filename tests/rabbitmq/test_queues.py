@@ -599,7 +599,6 @@ def test_join_is_over_when_another_process_is_done_with_what_a_killed_one_had(
         assert not waiting.is_alive()
         assert another.stdout is not None
         assert sorted(another.stdout.readline() for _ in range(2)) == ["b\n", "c\n"]
-    assert items.empty()
 
 
 def test_a_taker_takes_on_when_its_queue_is_deleted(client: Client, other: Client, raw: Raw, name: str) -> None:
