@@ -317,6 +317,19 @@ class Channel:
             if self._raw.is_open:
                 self._raw.close()
 
+    def close_in_order(self, then: Callable[[], object]) -> None:
+        """Close it, and call back when the broker has, or the connection is lost.
+
+        What is not acknowledged goes back to its queue in its order, for each consumer. `close` has pika cancel them
+        first: then what is on its way to them goes back before what was delivered.
+        """
+        if self.is_open and self._raw.is_open:
+            self._raw.add_on_close_callback(_guarded(lambda _raw, _reason: then()))
+            self._raw._cancelled.update(self._raw._consumers)  # noqa: SLF001 - it cancels none of these again
+            self.close()
+        else:
+            then()
+
     def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         # It may be closing with its connection while one answer after another comes in: pika would raise then.
         return method(*args, **options) if self._raw.is_open else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_NOT_FOUND, _LOCKED, _PRECONDITION_FAILED = 404, 405, 406
 
 #: One thing that is asked for: it is done on a channel, and calls back with the answer.
 Step = Callable[["Channel", Callable[..., object]], object]
@@ -158,8 +158,8 @@ class Conversation:
 
     @property
     def mismatched(self) -> bool:
-        """Whether the broker ended it since what was declared is there, and was declared in another way."""
-        return self._code == _PRECONDITION_FAILED
+        """Whether the broker ended it since what was declared is there, declared in another way or another's alone."""
+        return self._code in (_LOCKED, _PRECONDITION_FAILED)
 
     def on_open(self) -> None:
         """Open the channel, where the connection is open; the owner's."""

@@ -44,7 +44,10 @@ class Queue(Generic[T]):
       calling thread has taken and is not done with; ``task_done(item)`` means that one, whoever took it.
     - **`join` waits for what this object put**, wherever that is taken. The stdlib's waits for all items of the queue,
       which nobody knows of here. It can fail: see there.
-    - **Order** is first in, first out, but for items that come again, and for `put_many` into a full queue.
+    - **Order** is first in, first out, as long as all that is taken gets done: takers that follow one another, each
+      after the other is closed, go on where it ended, and one that rests goes on where it was. Not in order is what
+      comes again after it was taken (given back, of a taker that died, of a connection that was lost), what has come
+      ahead of a taker that was busy with one item for a second or two, and what `put_many` puts into a full queue.
     - **Counts are of a moment**, and approximate: `qsize` does not count what other processes have fetched ahead. A
       quorum queue may go over ``maxsize`` by some items, as the broker checks the bound a moment after.
     - **A timeout is over when it is over**: a `put` that could not be confirmed by then raises a `BrokerError` that
@@ -260,7 +263,10 @@ class Queue(Generic[T]):
         return bool(self.maxsize) and self._ready() >= self.maxsize
 
     def close(self) -> None:
-        """Take and put no more: what is done is acknowledged, what was taken and not done goes back to the queue."""
+        """Take and put no more: what is done is acknowledged, and what was taken and not done goes back to the queue.
+
+        What has come ahead is back in its order when this returns: another taker goes on with it.
+        """
         if self._closed:
             return
         self._closed = self._putting.closed = True

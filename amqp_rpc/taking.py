@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.ahead import Ahead, Window
+from amqp_rpc.arrivals import Arrivals
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.settling import Settling
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PRECONDITION_FAILED = 406
+#: A queue was declared in another way; and one that another connection has for itself is as different.
+_LOCKED, _PRECONDITION_FAILED = 405, 406
 #: Seconds until a channel that the broker closed is opened again.
 _AGAIN = 0.5
 #: Seconds between two looks at whether items wait here in vain.
@@ -37,7 +38,7 @@ _LOOK = 1.0
 class Taking:
     """What comes from a queue, and goes back to it.
 
-    Any thread may call `take`, `waiter`, `leave`, `done` and `give_back`; the rest belongs to the connection's owner.
+    Any thread may call `done` and `give_back`; the rest belongs to the connection's owner.
 
     Args:
         queue: Its name.
@@ -57,8 +58,8 @@ class Taking:
         self._arguments = arguments
         self._conversations = conversations
         self._connection: Connection | None = None
-        self._arrived: deque[Delivery] = deque()
-        self._waiters: deque[Outcome[AmqpRpcError | None]] = deque()
+        #: What has come, for any thread.
+        self.arrivals = Arrivals()
         self._settling = Settling(here, self._settles, self._settled)
         #: Whether it is told of the connection.
         self.following = False
@@ -74,47 +75,16 @@ class Taking:
         #: The window by which each item came that is not acknowledged, by its delivery's tag.
         self._windows: dict[int, Window] = {}
         self._ahead = Ahead(time.monotonic())
-        self._delivered = 0
         #: How many somebody waits for; 0 for nobody.
         self._wanted = 0
         self._probes: list[Outcome[int | AmqpRpcError]] = []
         self._looking = False
+        #: Whether the broker has not heard yet of all that goes back: what is consumed now would come before it.
+        self._returning = False
         #: How many had been taken at the last look.
         self._seen = 0
-        self._closing: Outcome[None] | None = None
-
-    def take(self) -> Delivery | None:
-        """Return an item that has arrived, or None."""
-        while True:
-            try:
-                delivery = self._arrived.popleft()
-            except IndexError:
-                return None
-            if delivery.channel.is_open:
-                return delivery
-
-    def waiter(self) -> Outcome[AmqpRpcError | None]:
-        """Return what is told when an item arrives, or why none will; in the end it has to `leave`."""
-        outcome = Outcome[AmqpRpcError | None]()
-        self._waiters.append(outcome)
-        if self._arrived:
-            outcome.tell(None)
-        return outcome
-
-    def leave(self, outcome: Outcome[AmqpRpcError | None]) -> bool:
-        """Do not wait any more, without an item; return whether another one was woken in its place."""
-        try:
-            self._waiters.remove(outcome)
-        except ValueError:
-            if self._arrived:
-                self._wake(1)
-                return True
-        return False
-
-    @property
-    def waiting(self) -> int:
-        """How many items have arrived, and were not taken."""
-        return len(self._arrived)
+        self._closing: Outcome[int] | None = None
+        self._ending = False
 
     def done(self, delivery: Delivery) -> bool:
         """Have an item acknowledged; return whether that can be: it is somebody else's after its connection's loss."""
@@ -158,7 +128,7 @@ class Taking:
         if self._channel is None:
             self.on_open()
             return
-        if self._declaring or self._arrived:
+        if self._declaring or self._returning or self.arrivals:
             return
         window = self._window
         if window is None:
@@ -176,8 +146,11 @@ class Taking:
         self.want(count)
         self._ask()
 
-    def close(self, ended: Outcome[None]) -> None:
-        """Take no more, and tell when what is done is acknowledged; the rest is given back."""
+    def close(self, ended: Outcome[int]) -> None:
+        """Take no more, and close the channel once what is done is acknowledged: the rest goes back.
+
+        It tells how many consumers the queue had with this object's; 0 where it is not known, or had none of them.
+        """
         self._closing = ended
         self._settling.flush()
         self._end_if_settled()
@@ -185,7 +158,7 @@ class Taking:
     def abandon(self) -> None:
         """Close it without waiting: nobody holds the object any more. Any thread."""
         if self._connection is not None:
-            self._connection.post(self.close, Outcome[None]())
+            self._connection.post(self.close, Outcome[int]())
 
     def _owned(self) -> Connection:
         assert self._connection is not None
@@ -199,15 +172,14 @@ class Taking:
 
         def declared(_state: QueueState) -> None:
             self._declaring, self.connected = False, True
-            if self._wanted or self._waiters or self._probes:
-                self.want(max(1, self._wanted))
+            self._want_again()
 
         channel.confirms(lambda: channel.declare(self._queue, declared, arguments=self._arguments))
 
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         declaring = self._declaring
         self._forget()
-        if declaring and code == _PRECONDITION_FAILED:
+        if declaring and code in (_LOCKED, _PRECONDITION_FAILED):
             self._trouble(ConfigurationError(other_arguments(self._queue, error)))
         elif isinstance(error, AccessRefused):
             self._trouble(error)
@@ -218,25 +190,18 @@ class Taking:
 
     def _forget(self) -> None:
         self._channel = self._window = None
-        self._opening = self._declaring = self.connected = False
+        self._opening = self._declaring = self._returning = self.connected = False
         self._windows.clear()
-        self._arrived.clear()
+        self.arrivals.clear()
         self._settling.forget()
         if self._closing is not None:
             self._ended(self._closing)
 
     def _trouble(self, error: AmqpRpcError) -> None:
-        self._wake(len(self._waiters), error)
+        self.arrivals.fail(error)
         probes, self._probes = self._probes, []
         for outcome in probes:
             outcome.tell(error)
-
-    def _wake(self, count: int, error: AmqpRpcError | None = None) -> None:
-        for _ in range(count):
-            try:
-                self._waiters.popleft().tell(error)
-            except IndexError:
-                return
 
     def _consume(self, count: int) -> None:
         """Consume with room for so many, or for as many as may be ahead."""
@@ -276,14 +241,12 @@ class Taking:
     def _deliver(self, delivery: Delivery, window: Window) -> None:
         window.open += 1
         self._windows[delivery.tag] = window
-        self._delivered += 1
         self._wanted = 0
-        self._arrived.append(delivery)
-        self._wake(1)
         if not self._looking:
-            self._looking, self._seen = True, self._delivered - 1
+            self._looking, self._seen = True, self.arrivals.taken
             self._owned().loop.call_later(_LOOK, self._look)
-        if window is self._window and self._waiters and self._held(window):
+        self.arrivals.came(delivery)
+        if window is self._window and self.arrivals.awaited and self._held(window):
             # Others wait, and all that it may bring is with takers.
             self._ahead.held()
             self._consume(1)
@@ -293,35 +256,54 @@ class Taking:
         if self._held(window):
             self._ahead.held()
             return True
-        return count > window.count or self._ahead.waits(self._delivered - len(self._arrived), time.monotonic())
+        return count > window.count or self._ahead.waits(self.arrivals.taken, time.monotonic())
 
     def _held(self, window: Window) -> bool:
         """Return whether nothing can come before a taker is done with something."""
         return window.open - window.settling - self._settling.gathered >= window.count
 
     def _look(self) -> None:
-        """Give back what waits here in vain: more than was taken in the last second."""
+        """Give back what waits here in vain, where it is more than was taken in the last second."""
         self._looking = False
-        taken = self._delivered - len(self._arrived)
+        taken = self.arrivals.taken
         lately, self._seen = max(0, taken - self._seen), taken
-        if self._channel is None or not self._arrived:
+        channel = self._channel
+        if channel is None or not self.arrivals:
             return
-        if len(self._arrived) > lately:
-            self._pause()
+        if len(self.arrivals) > lately and not self._returning:
             self._ahead.wasted(lately)
-        back: list[Delivery] = []
-        while len(self._arrived) > lately:
-            try:
-                back.append(self._arrived.pop())
-            except IndexError:
-                break
-        self._delivered -= len(back)
-        # Oldest first: a quorum queue delivers what came back in the order in which it did.
-        for delivery in reversed(back):
+            self._returning = True
+            # When this is answered, the broker has heard of all that is done.
+            channel.inspect(self._queue, lambda _state: self._return(channel))
+        self._looking = True
+        self._owned().loop.call_later(_LOOK, self._look)
+
+    def _return(self, channel: Channel) -> None:
+        """Give back all that has come, in its order where nothing else is taken and not done."""
+        if channel is not self._channel or self._closing is not None:
+            return
+        back = self.arrivals.clear()
+        if len(back) == len(self._windows):
+            self._channel = self._window = None
+            self._windows.clear()
+            self._opening = True
+            channel.close_in_order(self._returned)
+            return
+        self._pause()
+        for delivery in back:
             self._reject(delivery)
-        if self._arrived:
-            self._looking = True
-            self._owned().loop.call_later(_LOOK, self._look)
+        channel.inspect(self._queue, lambda _state: self._returned())
+
+    def _returned(self) -> None:
+        self._returning = False
+        if self._channel is None:
+            self._opening = False
+        self._want_again()
+
+    def _want_again(self) -> None:
+        """Have the broker deliver, where somebody waits since it could not be asked for that."""
+        if self._wanted or self.arrivals.awaited or self._probes:
+            self.want(max(1, self._wanted))
 
     def _ask(self) -> None:
         """Answer the probes, where the broker has agreed to a consumer."""
@@ -356,28 +338,26 @@ class Taking:
 
     def _end_if_settled(self) -> None:
         ended = self._closing
-        if ended is None or not self._settling.over:
+        if ended is None or self._ending or not self._settling.over:
             return
+        self._ending = True
         channel, self._channel = self._channel, None
         if channel is None:
             self._ended(ended)
             return
-        if self._window is not None:
-            channel.cancel(self._window.tag, lambda: None)
-        self._arrived.clear()
-        channel.give_back()
 
-        def heard(_state: object) -> None:
-            channel.close()
-            self._ended(ended)
+        def heard(state: QueueState) -> None:
+            consumers = state.consumers if self._windows or self._window else 0
+            channel.close_in_order(lambda: self._ended(ended, consumers))
 
         # The answer says that the broker has heard all that came before.
         channel.inspect(self._queue, heard)
 
-    def _ended(self, ended: Outcome[None]) -> None:
+    def _ended(self, ended: Outcome[int], consumers: int = 0) -> None:
         self._conversations.leave(self)
         self.following = False
-        ended.tell(None)
+        self.arrivals.clear()
+        ended.tell(consumers)
 
 
 def other_arguments(queue: str, error: BaseException) -> str:

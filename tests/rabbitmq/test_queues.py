@@ -92,13 +92,29 @@ def test_what_one_puts_another_takes_in_order(client: Client, other: Client, nam
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_more_and_more_that_comes_ahead_comes_in_order(client: Client, other: Client, name: str, kind: str) -> None:
     items = client.queue(name, queue_type=kind)
-    items.put_many(range(4000))
-    # In the client that put them, without receipts; and in another.
-    for taking, numbers in ((client, range(2000)), (other, range(2000, 4000))):
-        with taking.queue(name, queue_type=kind) as half:
-            for number in numbers:
-                assert half.get(timeout=20) == number
-                half.task_done()
+    items.put_many(range(2400))
+    # In the client that put them, without receipts, and in another by turns: much that came ahead goes back each time.
+    for turn in range(6):
+        with (client, other)[turn % 2].queue(name, queue_type=kind) as taking:
+            for number in range(400 * turn, 400 * (turn + 1)):
+                assert taking.get(timeout=20) == number
+                taking.task_done()
+    items.join(timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_what_comes_ahead_of_a_taker_that_rests_goes_back_and_comes_again_in_order(
+    client: Client, other: Client, name: str, kind: str
+) -> None:
+    items, taking = client.queue(name, queue_type=kind), other.queue(name, queue_type=kind)
+    items.put_many(range(1000))
+    for number in range(700):
+        assert taking.get(timeout=20) == number
+        taking.task_done()
+    until(lambda: taking._getting.ahead == 0 and taking.qsize() == 300, what="what came ahead to be back")
+    for number in range(700, 1000):
+        assert taking.get(timeout=20) == number
+        taking.task_done()
     items.join(timeout=20)
 
 
@@ -504,6 +520,14 @@ def test_a_queue_that_another_program_declared_differently_is_said_to_be(
             use()
 
 
+def test_a_queue_that_another_connection_has_for_itself_is_said_to_be(client: Client, raw: Raw, name: str) -> None:
+    raw.channel.queue_declare(name, exclusive=True)
+    items = client.queue(name)
+    for use in (items.get, items.get_nowait, lambda: items.put(1), items.get):
+        with pytest.raises(ConfigurationError, match=f"{name}' exists with other arguments .* exclusive access"):
+            use()
+
+
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_both_types_of_queue_do(client: Client, raw: Raw, name: str, kind: str) -> None:
     items = client.queue(name, 100, queue_type=kind)
@@ -556,6 +580,25 @@ def test_the_item_of_a_taker_that_is_killed_goes_to_another_and_join_waits_for_t
         process.wait(20)
     assert sorted(drained(items)) == ["b", "c"]
     items.join(timeout=20)
+
+
+def test_join_is_over_when_another_process_is_done_with_what_a_killed_one_had(
+    url: str, client: Client, name: str
+) -> None:
+    items = client.queue(name)
+    items.put_many(["a", "b", "c"])
+    with taker(url, name, done=1) as killed:
+        assert killed.stdout is not None
+        assert [killed.stdout.readline(), killed.stdout.readline()] == ["a\n", "b\n"]
+        waiting = threading.Thread(target=items.join)
+        waiting.start()
+        killed.kill()
+        killed.wait(20)
+    with taker(url, name, done=3) as another:
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert another.stdout is not None
+        assert sorted(another.stdout.readline() for _ in range(2)) == ["b\n", "c\n"]
 
 
 def test_a_taker_takes_on_when_its_queue_is_deleted(client: Client, other: Client, raw: Raw, name: str) -> None:

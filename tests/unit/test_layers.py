@@ -84,6 +84,7 @@ LAYERS = {
         "browsing",
         "dead_letters",
         "settling",
+        "arrivals",
         "taking",
         "receipts",
         "putting",
