@@ -65,22 +65,23 @@ KINDS = {
         Kind("classic: fails, then succeeds", "work_classic", 15, fails=(1, 2)),
         Kind("classic: fails always", "fail_classic", 5, dead="ValueError: "),
         Kind("bounded: plain", "work_bounded"),
-        Kind("bounded: delayed", "work_bounded", delay=(0.5, 2.0)),
-        Kind("bounded: Retry(after=…), then succeeds", "work_bounded", fails=(1, 2), after=(0.5, 2.0)),
+        Kind("bounded: delayed", "work_bounded", delay=(1.0, 1.0)),
+        Kind("bounded: Retry(after=…), then succeeds", "work_bounded", fails=(1, 2), after=(1.0, 1.0)),
         Kind("event: everything", "everything"),
         Kind("event: fails, then succeeds", "retried"),
         Kind("event: rejected", "rejected", dead="rejected: no such thing"),
         Kind("event: not of its type", "mistyped", dead="'event'"),
     )
 }
-_BOUNDED = [name for name, kind in KINDS.items() if kind.part == BOUNDED]
+_OF_BURST = ("bounded: plain", "bounded: delayed", "bounded: Retry(after=…), then succeeds", "bounded: delayed")
 _EVENT_KINDS = {kind.function: kind for kind in KINDS.values() if kind.part == OF_EVENTS}
 #: Those that come at fixed places, since each costs several workers: at which one of so many of a producer's tasks.
 EVERY = {"kills its workers": (500, 2000), "kills its first worker": (300, 700)}
-#: Those of the bounded queue come many in a row, and take long, so that it is full: from which one of so many of a
-#: producer's tasks on, how many, and the seconds that each takes.
-BURST, BURST_FROM, BURST_PERIOD = 30, 1100, 1500
-BURST_SECONDS = (1.0, 2.0)
+#: Those of the bounded queue come many at the same time, so that it is full: how many, from which one of so many of a
+#: producer's tasks on, not soon after one that kills its worker. Each takes seconds enough that the next ones find the
+#: workers busy, and not so many that workers die with it again and again.
+BURST, BURST_FROM, BURST_PERIOD = 40, 700, 1400
+BURST_SECONDS = (0.2, 0.5)
 
 #: Events for each task.
 EVENTS = 0.1
@@ -118,8 +119,8 @@ def plan(number: int, chance: random.Random) -> Plan:
     for rare, (place, period) in EVERY.items():
         if number % period == place:
             name = rare
-    if BURST_FROM <= number % BURST_PERIOD < BURST_FROM + BURST:
-        name = _BOUNDED[number % len(_BOUNDED)]
+    if (place := number - _burst(number)) < BURST:
+        name = _OF_BURST[place % len(_OF_BURST)]
     kind = KINDS[name]
     (span,) = chance.choices(DURATIONS, DURATION_WEIGHTS) if kind.part != BOUNDED else (BURST_SECONDS,)
     return Plan(
@@ -130,6 +131,17 @@ def plan(number: int, chance: random.Random) -> Plan:
         after=round(chance.uniform(*kind.after), 3),
         timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
     )
+
+
+def due(number: int) -> int:
+    """Return the number of the task with which a producer's task is enqueued: its own, or its burst's first."""
+    first = _burst(number)
+    return first if number - first < BURST else number
+
+
+def _burst(number: int) -> int:
+    """Return the number of the first task of the burst that was the last."""
+    return number - (number - BURST_FROM) % BURST_PERIOD
 
 
 @dataclass(frozen=True)

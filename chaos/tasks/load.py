@@ -18,7 +18,7 @@ from pathlib import Path
 
 from amqp_rpc import Client
 from chaos.tasks import served
-from chaos.tasks.kinds import EVENTS, Plan, plan
+from chaos.tasks.kinds import EVENTS, Plan, due, plan
 from chaos.tasks.ledger import Ledger
 from chaos.tasks.outcomes import outcome
 from chaos.tasks.publishing import Publishing
@@ -69,7 +69,9 @@ class Producer:
             with self._lock:
                 number, planned = self._made, plan(self._made, self._chance)
                 self._made += 1
-            if number >= self._tasks or self._stopping.wait(max(0, began + number * self._pause - time.monotonic())):
+            if number >= self._tasks or self._stopping.wait(
+                max(0, began + due(number) * self._pause - time.monotonic())
+            ):
                 return
             self._one(self._first + number, planned)
 
