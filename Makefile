@@ -45,7 +45,7 @@ bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 16 m
 chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)
 	@$(BIN)/python -m chaos $(ARGS)
 
-chaos-tasks: $(READY)  ## the same for 100 000 tasks, each execution recorded outside (about 10 minutes)
+chaos-tasks: $(READY)  ## the same for 100 000 tasks and 10 000 events, each execution recorded outside (about 14 minutes)
 	@$(BIN)/python -m chaos.tasks $(ARGS)
 
 broker-start: $(READY)  ## start a throwaway RabbitMQ in the background

@@ -22,12 +22,19 @@ TITLES = {
     "k": "enqueue_many",
     "l": "one worker process drains tasks that do nothing",
     "m": "tasks beside many that are delayed",
+    "n": "publish, one event at a time, confirmed",
+    "o": "publish many events, confirmed",
+    "p": "fan-out: each event to ten subscribers",
     "q": "put into a queue, one item at a time, confirmed",
     "r": "take from a queue that is full of items, each acknowledged",
     "s": "put an item and take it, one at a time",
 }
+#: Cases of calls; what they ask for is here.
+OF_CALLS = "abcdefghi"
 #: Cases with tasks; what they ask for is in `task_cases`.
 WITH_TASKS = "jklm"
+#: Cases with events; what they ask for is in `event_cases`.
+WITH_EVENTS = "nop"
 #: Cases with queues between processes; what they ask for is in `queue_cases`.
 WITH_QUEUES = "qrs"
 #: Cases of calls that are measured in the same rounds, because they are compared with each other.

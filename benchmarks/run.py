@@ -21,8 +21,9 @@ import pika
 
 import amqp_rpc
 from amqp_rpc.broker.node import Node
-from benchmarks import cases, idle, queue_cases, report, tables, task_cases
+from benchmarks import cases, event_cases, idle, queue_cases, report, tables, task_cases
 from benchmarks.contenders import ALL, OURS, Contender, ours
+from benchmarks.contenders.events import EVENTS
 from benchmarks.contenders.queues import QUEUES
 from benchmarks.contenders.tasks import TASKS
 from benchmarks.environments import HERE
@@ -40,7 +41,7 @@ _SIZE_SECONDS = 0.6
 _STARTS = 5
 #: Calls per second that ours is taken to answer where nobody could measure it.
 _GUESS = 10_000.0
-_NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS, *QUEUES]))
+_NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS, *EVENTS, *QUEUES]))
 
 
 def main() -> None:
@@ -103,15 +104,19 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
         "load at the start": round(os.getloadavg()[0], 1),
     }
     field, task_field = Field(node.url, logs, stack), TaskField(node.url, logs, stack)
-    say("starting the contenders …")
+    event_field = event_cases.EventField(node.url, logs, stack)
     queue_field = queue_cases.QueueField(node.url, logs, stack)
-    if set(options.cases) - set(cases.WITH_TASKS + cases.WITH_QUEUES):
-        field.enter(chosen(ALL, options))
-    if set(options.cases) & set(cases.WITH_TASKS):
-        task_field.enter(chosen(TASKS, options))
-    if set(options.cases) & set(cases.WITH_QUEUES):
-        queue_field.enter(chosen(QUEUES, options))
-    facts["left out"] = field.missing | task_field.missing | queue_field.missing
+    say("starting the contenders …")
+    facts["left out"] = {}
+    for letters, its, contenders in (
+        (cases.OF_CALLS, field, ALL),
+        (cases.WITH_TASKS, task_field, TASKS),
+        (cases.WITH_EVENTS, event_field, EVENTS),
+        (cases.WITH_QUEUES, queue_field, QUEUES),
+    ):
+        if set(options.cases) & set(letters):
+            its.enter(chosen(contenders, options))
+            facts["left out"] |= its.missing
     found = None
     if "i" in options.cases:  # first: the others fill memory
         found = watch(field, node.url, logs, seconds=2.0 if options.quick else _IDLE_SECONDS)
@@ -124,13 +129,10 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
         found.later.update(idle.megabytes(field.servers))
     for group in task_cases.GROUPS:
         entries += play_tasks([case for case in group if case in options.cases], group, task_field, options)
+    for group in event_cases.GROUPS:
+        entries += play_events([case for case in group if case in options.cases], group, event_field, options)
     for case in (each for each in cases.WITH_QUEUES if each in options.cases):
-        say(f"({case}) {cases.TITLES[case]} …")
-        found_here = queue_cases.entries(
-            case, list(queue_field.contenders), seconds=options.seconds, quick=options.quick
-        )
-        queue_field.play(found_here, options.rounds, warm=case != "r")
-        entries += found_here
+        entries += play_queues(case, queue_field, options)
     return Results(entries, found), facts
 
 
@@ -174,6 +176,29 @@ def play_tasks(wanted: Sequence[str], group: str, field: TaskField, options: arg
         say(f"({', '.join(wanted)}) {'; '.join(cases.TITLES[case] for case in wanted)} …")
         # Workers are new each time, and are measured from their first task.
         field.play(entries, min(options.rounds, task_cases.ROUNDS[group]), warm=group == "jk")
+    return entries
+
+
+def play_events(
+    wanted: Sequence[str], group: str, field: event_cases.EventField, options: argparse.Namespace
+) -> list[Entry]:
+    """Measure cases with events that share their rounds."""
+    entries = [
+        entry
+        for case in wanted
+        for entry in event_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
+    ]
+    if entries:
+        say(f"({', '.join(wanted)}) {'; '.join(cases.TITLES[case] for case in wanted)} …")
+        field.play(entries, min(options.rounds, event_cases.ROUNDS[group]), warm=group == "no")
+    return entries
+
+
+def play_queues(case: str, field: queue_cases.QueueField, options: argparse.Namespace) -> list[Entry]:
+    """Measure a case with queues between processes."""
+    say(f"({case}) {cases.TITLES[case]} …")
+    entries = queue_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
+    field.play(entries, options.rounds, warm=case != "r")
     return entries
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks.cases import TITLES, WITH_QUEUES, WITH_TASKS
+from benchmarks.cases import TITLES, WITH_EVENTS, WITH_QUEUES, WITH_TASKS
 from benchmarks.contenders import ALL, FLOOR, OURS
 from benchmarks.contenders.queues import KOMBU
 from benchmarks.idle import Idle
@@ -28,10 +28,9 @@ def show(results: Results) -> None:
                 _rates(results, [entry for entry in entries if entry.variant == variant])
         elif case in "gh" and entries:
             _own(entries)
-        elif case in WITH_TASKS + WITH_QUEUES and entries:
-            (_tasks if case in WITH_TASKS else _queues)(results, entries)
         elif entries:
-            _rates(results, entries)
+            others = {WITH_TASKS: _tasks, WITH_EVENTS: _events, WITH_QUEUES: _queues}
+            next((table for letters, table in others.items() if case in letters), _rates)(results, entries)
     if results.idle is not None:
         _idle(results.idle)
 
@@ -101,6 +100,16 @@ def _tasks(results: Results, entries: Sequence[Entry]) -> None:
             values = [entry.percentile(name) for name in ("p50", "p99")]
             row += ["–" if value is None else f"{value:.2f}" for value in values]
     _print(head, rows)
+
+
+def _events(results: Results, entries: Sequence[Entry]) -> None:
+    """Print a case with events: each beside the fastest peer with a queue of the same type."""
+    rows = []
+    for entry in entries:
+        peer = results.best_event_peer(entry.case, entry.variant)
+        rows.append([entry.label, *_figures(entry, 1.0), _ratio(ratios(entry, peer)), peer.contender if peer else "–"])
+    what = "delivered/s" if entries[0].case == "p" else "events/s"
+    _print(["", what, "min–max", "× best peer, same type", "which"], rows)
 
 
 def _queues(results: Results, entries: Sequence[Entry]) -> None:

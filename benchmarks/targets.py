@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.cases import PROCESSES, TARGET_CHUNK
 from benchmarks.contenders import ALL, FLOOR, OURS
+from benchmarks.contenders.events import AIO_PIKA, EVENTS, FASTSTREAM
 from benchmarks.contenders.queues import KOMBU, TYPES
 from benchmarks.contenders.tasks import PEERS, worker
 from benchmarks.idle import Idle
@@ -80,6 +81,13 @@ class Results:
         ]
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
+    def best_event_peer(self, case: str, variant: str, family: str | None = None) -> Entry | None:
+        """Return the fastest of the peers, or of one family of them, with a queue of a type."""
+        peers = [each.name for each in EVENTS if each.is_peer and family in (None, each.family)]
+        found = [self.of(case, name, variant) for name in peers]
+        measured = [(entry.median, entry) for entry in found if entry is not None and entry.median is not None]
+        return max(measured, key=lambda pair: pair[0])[1] if measured else None
+
 
 def judge(results: Results) -> list[Target]:
     """Return all targets, in the cases' order."""
@@ -103,7 +111,7 @@ def judge(results: Results) -> list[Target]:
             2.5,
         ),
     ]
-    return targets + _idle(results.idle) + _tasks(results) + _queues(results)
+    return targets + _idle(results.idle) + _tasks(results) + _events(results) + _queues(results)
 
 
 def _least(case: str, text: str, measured: Sequence[float], least: float, note: str = "") -> Target:
@@ -183,6 +191,22 @@ def _tasks(results: Results) -> list[Target]:
             how = peer.variant if peer is not None and peer.variant else note
             targets.append(_least(case, text.format(name), ratios(results.of(case, OURS), peer), least, how))
     return targets + _delayed(results)
+
+
+def _events(results: Results) -> list[Target]:
+    compared = [
+        ("o", "n", f"≥ 10 × {AIO_PIKA} awaiting each confirm", 10.0, AIO_PIKA),
+        ("o", "n", f"≥ 10 × {KOMBU} awaiting each confirm, its only way", 10.0, KOMBU),
+        ("o", "o", f"≥ {AIO_PIKA} pipelined", 1.0, AIO_PIKA),
+        ("p", "p", f"≥ 3 × {FASTSTREAM}", 3.0, FASTSTREAM),
+    ]
+    targets = []
+    for case, theirs, text, least, family in compared:
+        for kind in TYPES:
+            peer = results.best_event_peer(theirs, kind, family)
+            note = peer.contender if peer is not None and peer.contender != family else ""
+            targets.append(_least(case, f"{kind}: {text}", ratios(results.of(case, OURS, kind), peer), least, note))
+    return targets
 
 
 def _queues(results: Results) -> list[Target]:

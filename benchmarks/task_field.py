@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pika
 
@@ -70,13 +71,7 @@ class TaskField(Field):
         report.unlink(missing_ok=True)
         running = self._start(its, {"BENCH_COUNT": str(count), "BENCH_REPORT": str(report)})
         try:
-            until = time.monotonic() + _DRAIN
-            while not report.exists():
-                if not running.runs:
-                    raise BrokenError(f"its worker ended: {running.last_words}")
-                if time.monotonic() > until:
-                    raise BrokenError(f"its worker did not run all {count} tasks within {_DRAIN:g} s")
-                time.sleep(0.02)
+            self._await_report(running, report, count)
         finally:
             running.end()
         told = json.loads(report.read_text())
@@ -114,12 +109,30 @@ class TaskField(Field):
         return OUR_QUEUES[its.queue_type] if its.contender == OURS else self.contenders[its.contender].queue
 
     def _start(self, its: Worker, variables: dict[str, str]) -> Process:
-        contender = self.contenders[its.contender]
-        environment = {**self._variables(contender), **its.environment, **variables}
-        started = Process(self._words(contender, its.words), self._log(contender, "worker"), environment)
+        return self._run(its.contender, its.words, {**its.environment, **variables})
+
+    def _run(self, name: str, words: tuple[str, ...], variables: Mapping[str, str]) -> Process:
+        """Start a contender's process that works for a while."""
+        contender = self.contenders[name]
+        environment = {**self._variables(contender), **variables}
+        started = Process(self._words(contender, words), self._log(contender, "worker"), environment)
         self._stack.callback(started.end)
-        self.servers[its.contender] = started
+        self.servers[name] = started
         return started
+
+    def _await_report(self, running: Process, report: Path, count: int) -> None:
+        """Wait until a process has told what it ran.
+
+        Raises:
+            BrokenError: It ended, or did not do so in time.
+        """
+        until = time.monotonic() + _DRAIN
+        while not report.exists():
+            if not running.runs:
+                raise BrokenError(f"its worker ended: {running.last_words}")
+            if time.monotonic() > until:
+                raise BrokenError(f"its worker did not run all {count} within {_DRAIN:g} s")
+            time.sleep(0.02)
 
     def _await(self, queue: str, count: int) -> None:
         """Wait until a queue holds so many tasks, and nobody else has some.

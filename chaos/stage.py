@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import pika
@@ -69,6 +69,8 @@ class Stage:
     served_module = "chaos.served"
     queues: tuple[str, ...] = (QUEUE,)
     threads = 16
+    #: What the nodes' applications are told beside their defaults: see `Node`.
+    parameters: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         self.folder = folder
@@ -214,7 +216,8 @@ class Stage:
     def _start_nodes(self, made: Nodes, ends: ExitStack) -> None:
         for number in range(self._node_count):
             first = self.nodes[0] if number else None
-            node = made.new(port_mapper=first.port_mapper, cookie=first.cookie) if first else made.new()
+            common = {"port_mapper": first.port_mapper, "cookie": first.cookie} if first else {}
+            node = made.new(parameters=self.parameters, **common)
             self.nodes.append(node)
             ends.callback(node.close)
             node.start(timeout=START_TIMEOUT)

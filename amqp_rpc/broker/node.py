@@ -7,7 +7,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,6 +37,7 @@ class Node:
         port_mapper: the port of the Erlang port mapper (epmd); nodes that share one can form a cluster.
         cookie: the secret that the nodes of a cluster share.
         settings: lines for its ``rabbitmq.conf``; see https://www.rabbitmq.com/docs/configure
+        parameters: of its applications, for what the former has no line: ``{"rabbit": {"name": "value"}}``, in Erlang.
 
     Attributes:
         url: its AMQP address, as user ``guest``.
@@ -56,6 +57,7 @@ class Node:
         port_mapper: int | None = None,
         cookie: str | None = None,
         settings: Sequence[str] = (),
+        parameters: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.folder = folder or folders.create(shared=bool(command))
@@ -65,6 +67,7 @@ class Node:
         self.port_mapper = port_mapper or free_port()
         self.cookie = cookie or secrets.token_hex(16)
         self.settings = tuple(settings)
+        self.parameters = parameters or {}
         self._distribution_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -238,6 +241,12 @@ class Node:
         home = {} if self.command else {"HOME": str(self.folder / "home")}
         # Without a settings file nothing in the plugins' folder is needed; not reading it starts 4.x in 2 s, not 6 s.
         plugins = {} if self.settings else {"RABBITMQ_PLUGINS_DIR": str(self.folder / "no-plugins")}
+        # https://www.erlang.org/doc/apps/erts/erl_cmd.html: -Application Par Val
+        parameters = (
+            f" -{application} {name} {value}"
+            for application, each in self.parameters.items()
+            for name, value in each.items()
+        )
         return (
             inherited
             | home
@@ -260,7 +269,7 @@ class Node:
                 "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
                 "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
                 "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK_ONLY,
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK_ONLY + "".join(parameters),
                 "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK_ONLY,
             }
         )

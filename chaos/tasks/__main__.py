@@ -1,4 +1,4 @@
-"""``python -m chaos.tasks``: enqueue tasks under faults, and end with 1 where something that must be zero is not."""
+"""``python -m chaos.tasks``: tasks and events under faults; it ends with 1 where something that must be zero is not."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def main() -> int:
     """Read the options and run."""
     parser = argparse.ArgumentParser(
         prog="python -m chaos.tasks",
-        description="Tasks under faults of workers, broker and network. AMQP_RPC_TEST_RABBITMQ is a command put before "
-        "RabbitMQ's programs, to run on another version.",
+        description="Tasks and events under faults of workers, broker and network. AMQP_RPC_TEST_RABBITMQ is a command "
+        "put before RabbitMQ's programs, to run on another version.",
     )
-    parser.add_argument("--tasks", type=int, default=100_000, help="in all scenarios together (100 000)")
+    parser.add_argument(
+        "--tasks", type=int, default=100_000, help="in all scenarios together (100 000); and a tenth as many events"
+    )
     parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the tasks (1)")
     parser.add_argument(
         "--seconds",

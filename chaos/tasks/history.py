@@ -1,4 +1,7 @@
-"""The records of a run, read back: tasks, their runs, dead letters and faults."""
+"""The records of a run, read back: tasks, their runs, dead letters and faults.
+
+What a subscription makes of an event is a task here: it was accepted when the event was.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from chaos.history import Injected
 from chaos.record import FAULTS, records
 from chaos.tasks.kinds import KINDS, Kind
 from chaos.tasks.ledger import rows
+from chaos.tasks.outcomes import ACCEPTED
 
 SUCCESS = "success"
 
@@ -55,8 +59,13 @@ class Task:
 
     @property
     def accepted(self) -> bool:
-        """Whether `enqueue` returned."""
-        return self.outcome == "accepted"
+        """Whether `enqueue`, or `publish`, returned."""
+        return self.outcome == ACCEPTED
+
+    @property
+    def due(self) -> float:
+        """When it may begin at the earliest."""
+        return self.began + self.delay
 
     @property
     def succeeded(self) -> float | None:
@@ -97,6 +106,11 @@ class TaskHistory:
             task.runs = sorted(runs[key], key=lambda run: run.began)
         faults = [Injected(each.pop("fault"), **each) for each in records(folder / FAULTS)]
         return cls(tasks, faults, deaths)
+
+    def part(self, name: str) -> TaskHistory:
+        """Return the history of one of `PARTS`."""
+        tasks = {key: task for key, task in self.tasks.items() if task.kind.part == name}
+        return TaskHistory(tasks, self.faults, self.deaths)
 
     def missing(self) -> list[Task]:
         """Return the accepted tasks that have not run to their end: they should be dead letters."""

@@ -1,4 +1,4 @@
-"""The kinds of tasks: what each does, how many of them there are, and what has to become of it. Pure."""
+"""The kinds of tasks, and of events: what each does, how many there are, and what has to become of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import random
 from dataclasses import dataclass
 
 from chaos.tasks import served
+from chaos.tasks.served import SUBSCRIPTIONS
+
+#: What tasks are told apart by in the table: the type of their queue, and events.
+PARTS = ("quorum", "classic", "bounded", "events")
+QUORUM, CLASSIC, BOUNDED, OF_EVENTS = PARTS
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task.
+    """A kind of task; or of what one subscription makes of an event, which is as a task then.
 
     Args:
         name: What the table calls it.
         function: Of `served`.
-        weight: How many of a thousand; 0 where `EVERY` says it.
+        weight: How many of a thousand; 0 where `plan` has another rule.
         dead: What the reason says with which it must become a dead letter; None where it must run to its end.
         delay: Seconds that it is enqueued for, from and to.
         fails: How often it fails first, from and to.
@@ -31,9 +36,11 @@ class Kind:
     after: tuple[float, float] = (0.0, 0.0)
 
     @property
-    def classic(self) -> bool:
-        """Whether it waits in the classic queue."""
-        return self.function.endswith("_classic")
+    def part(self) -> str:
+        """Which of `PARTS` it belongs to."""
+        if self.function in SUBSCRIPTIONS:
+            return OF_EVENTS
+        return next((part for part in (CLASSIC, BOUNDED) if self.function.endswith(f"_{part}")), QUORUM)
 
 
 #: How long a delay is at most: so many levels are in use.
@@ -57,10 +64,29 @@ KINDS = {
         Kind("classic: delayed", "work_classic", 10, delay=(0.2, 5.0)),
         Kind("classic: fails, then succeeds", "work_classic", 15, fails=(1, 2)),
         Kind("classic: fails always", "fail_classic", 5, dead="ValueError: "),
+        Kind("bounded: plain", "work_bounded"),
+        Kind("bounded: delayed", "work_bounded", delay=(1.0, 1.0)),
+        Kind("bounded: Retry(after=…), then succeeds", "work_bounded", fails=(1, 2), after=(1.0, 1.0)),
+        Kind("event: everything", "everything"),
+        Kind("event: fails, then succeeds", "retried"),
+        Kind("event: rejected", "rejected", dead="rejected: no such thing"),
+        Kind("event: not of its type", "mistyped", dead="'event'"),
     )
 }
+_OF_BURST = ("bounded: plain", "bounded: delayed", "bounded: Retry(after=…), then succeeds", "bounded: delayed")
+_EVENT_KINDS = {kind.function: kind for kind in KINDS.values() if kind.part == OF_EVENTS}
 #: Those that come at fixed places, since each costs several workers: at which one of so many of a producer's tasks.
 EVERY = {"kills its workers": (500, 2000), "kills its first worker": (300, 700)}
+#: Those of the bounded queue come many at the same time, so that it is full: how many, from which one of so many of a
+#: producer's tasks on, not soon after one that kills its worker. Each takes seconds enough that the next ones find the
+#: workers busy, and not so many that workers die with it again and again.
+BURST, BURST_FROM, BURST_PERIOD = 40, 700, 1400
+BURST_SECONDS = (0.2, 0.5)
+
+#: Events for each task.
+EVENTS = 0.1
+#: How many events of a hundred fit a subscription beside the one to everything.
+_BESIDE = {"": 30, "retried": 50, "rejected": 10, "mistyped": 10}
 
 #: Seconds that a run takes: mostly little.
 DURATIONS = ((0.0, 0.02), (0.05, 0.1), (0.2, 1.0))
@@ -93,14 +119,55 @@ def plan(number: int, chance: random.Random) -> Plan:
     for rare, (place, period) in EVERY.items():
         if number % period == place:
             name = rare
+    if (place := number - _burst(number)) < BURST:
+        name = _OF_BURST[place % len(_OF_BURST)]
     kind = KINDS[name]
-    (span,) = chance.choices(DURATIONS, DURATION_WEIGHTS)
+    (span,) = chance.choices(DURATIONS, DURATION_WEIGHTS) if kind.part != BOUNDED else (BURST_SECONDS,)
     return Plan(
         kind,
         delay=round(chance.uniform(*kind.delay), 3),
         seconds=round(chance.uniform(*span), 4),
         fails=chance.randint(*kind.fails),
         after=round(chance.uniform(*kind.after), 3),
+        timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
+    )
+
+
+def due(number: int) -> int:
+    """Return the number of the task with which a producer's task is enqueued: its own, or its burst's first."""
+    first = _burst(number)
+    return first if number - first < BURST else number
+
+
+def _burst(number: int) -> int:
+    """Return the number of the first task of the burst that was the last."""
+    return number - (number - BURST_FROM) % BURST_PERIOD
+
+
+@dataclass(frozen=True)
+class EventPlan:
+    """One event, before it is published: for which subscriptions, by what topic."""
+
+    kinds: tuple[Kind, ...]
+    topic: str
+    seconds: float
+    fails: int
+    after: float
+    timeout: float
+
+
+def plan_event(chance: random.Random) -> EventPlan:
+    """Return a producer's next event; the same seed gives the same ones."""
+    (beside,) = chance.choices([*_BESIDE], [*_BESIDE.values()])
+    (span,) = chance.choices(DURATIONS[:2], DURATION_WEIGHTS[:2])
+    functions = ["everything", *([beside] if beside else [])]
+    return EventPlan(
+        tuple(_EVENT_KINDS[function] for function in functions),
+        topic=f"chaos.{chance.choice(['eu', 'us'])}.{beside or 'plain'}",
+        seconds=round(chance.uniform(*span), 4),
+        fails=chance.randint(1, 2),
+        # Half of them leave it to the backoff.
+        after=chance.choice([0.0, round(chance.uniform(0.2, 4.0), 3)]),
         timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
     )
 

@@ -1,7 +1,8 @@
 """A producer: ``python -m chaos.tasks.load``. It enqueues so many tasks, spread over so many seconds, and ends.
 
-Each is recorded before it is enqueued, and then what `enqueue` said: ``accepted``, ``refused`` (it will not run),
-``unknown`` (it may), or another error's name. When its input ends it enqueues no more.
+Beside them it publishes events. Each task is recorded before it is enqueued, and then what `enqueue` said:
+``accepted``, ``refused`` (it will not run), ``unknown`` (it may), or another error's name. When its input ends it sends
+no more.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-from amqp_rpc import Client, ConnectionLost, NotConnected, PublishRefused
+from amqp_rpc import Client
 from chaos.tasks import served
-from chaos.tasks.kinds import Plan, plan
+from chaos.tasks.kinds import EVENTS, Plan, due, plan
 from chaos.tasks.ledger import Ledger
+from chaos.tasks.outcomes import outcome
+from chaos.tasks.publishing import Publishing
 
 #: Threads that enqueue, each one task after another.
 THREADS = 12
@@ -37,11 +40,21 @@ class Producer:
         self._lock = threading.Lock()
         self._made = 0
         self._stopping = threading.Event()
+        self._publishing = Publishing(
+            self._client,
+            self._ledger,
+            first=self._first,
+            events=int(tasks * EVENTS),
+            seconds=seconds,
+            chance=random.Random(f"{seed} {number} events"),  # noqa: S311 - as above
+            stopping=self._stopping,
+        )
 
     def run(self) -> None:
-        """Enqueue all, or as many as there is time for."""
+        """Enqueue and publish all, or as many as there is time for."""
         threading.Thread(target=self._watch, daemon=True).start()
         threads = [threading.Thread(target=self._enqueue, args=(time.monotonic(),)) for _ in range(THREADS)]
+        threads.append(threading.Thread(target=self._publishing.run))
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -56,7 +69,9 @@ class Producer:
             with self._lock:
                 number, planned = self._made, plan(self._made, self._chance)
                 self._made += 1
-            if number >= self._tasks or self._stopping.wait(max(0, began + number * self._pause - time.monotonic())):
+            if number >= self._tasks or self._stopping.wait(
+                max(0, began + due(number) * self._pause - time.monotonic())
+            ):
                 return
             self._one(self._first + number, planned)
 
@@ -65,20 +80,16 @@ class Producer:
             "tasks", key=key, kind=planned.kind.name, delay=planned.delay, fails=planned.fails, after=planned.after,
             timeout=planned.timeout, began=time.monotonic(),
         )  # fmt: skip
-        identity, said = None, ""
+        identity, error = None, None
         try:
-            handle = self._client.enqueue(
+            identity = self._client.enqueue(
                 getattr(served, planned.kind.function), key, planned.seconds, planned.fails, planned.after,
                 delay=planned.delay or None, timeout=planned.timeout,
-            )  # fmt: skip
-            outcome, identity = "accepted", handle.id
-        except (PublishRefused, NotConnected) as error:
-            outcome, said = "refused", f"{type(error).__name__}: {error}"
-        except ConnectionLost as error:
-            outcome, said = "unknown", f"{type(error).__name__}: {error}"
-        except Exception as error:
-            outcome, said = type(error).__name__, str(error)
-        self._ledger.complete("tasks", key, ended=time.monotonic(), outcome=outcome, id=identity, said=said[:300])
+            ).id  # fmt: skip
+        except Exception as raised:
+            error = raised
+        ended, said = outcome(error)
+        self._ledger.complete("tasks", key, ended=time.monotonic(), outcome=ended, id=identity, said=said[:300])
 
 
 def main() -> None:

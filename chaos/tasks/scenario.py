@@ -12,8 +12,8 @@ from chaos.scenario import Scenario
 from chaos.stage import SERVERS, until
 from chaos.tasks import table
 from chaos.tasks.history import TaskHistory
-from chaos.tasks.stage import TaskStage
-from chaos.tasks.verdict import CHECKS
+from chaos.tasks.stage import AGAIN, TaskStage
+from chaos.tasks.verdict import failures
 
 SCENARIOS = {each.name: each for each in (Scenario("single", 1, TASKS_SINGLE), Scenario("cluster", 3, TASKS_CLUSTER))}
 
@@ -33,6 +33,7 @@ def run(
 
     with TaskStage(nodes=scenario.nodes, seed=seed, folder=folder) as stage:
         say(f"== {scenario.name}, seed {seed}, RabbitMQ {stage.version} × {scenario.nodes}; records in {folder}")
+        say(f"   What a queue does not take when its delay is over RabbitMQ hands on again after {AGAIN} s, not 180.")
         stage.begin()
         stage.produce(tasks, seconds)
         Injection(stage, faults, seed).run(seconds, tell, more=stage.producing)
@@ -52,7 +53,7 @@ def run(
             for pid, code in [*stage.died, *((pid, code) for pid, code in stage.ended if code)]
             if code != -signal.SIGKILL or pid not in history.deaths
         ]
-    failed = {name: found for name, check in CHECKS.items() if (found := check(history))}
+    failed = failures(history)
     for line in table.lines(history):
         say(line)
     say(f"   {'workers that tasks killed':56} {len(history.deaths):7}")

@@ -1,8 +1,8 @@
-"""The tasks that are enqueued under faults: each records its begin and its end outside, in SQLite.
+"""The tasks and the handlers of events that run under faults: each records its begin and its end outside, in SQLite.
 
 Served by ``amqp-rpc serve chaos.tasks.served`` with ``CHAOS_FOLDER`` set; the process dies with the one that started
 it. Every function takes the same: the task's key, the seconds it takes, how often it fails, and when it asks to be
-tried again.
+tried again. An event has one key for each subscription, `SUBSCRIPTIONS` of them in a row.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from amqp_rpc import Reject, Retry, Service, context
@@ -22,7 +24,11 @@ from chaos.tasks.ledger import Ledger
 
 service = Service("chaos_tasks")
 
-QUEUE, CLASSIC = "chaos_tasks", "chaos_tasks_classic"
+QUEUE, CLASSIC, BOUNDED = "chaos_tasks", "chaos_tasks_classic", "chaos_tasks_bounded"
+#: Tasks that wait in the bounded queue at most, beside those that workers have.
+FULL = 5
+#: The handlers of events.
+SUBSCRIPTIONS = ("everything", "retried", "rejected", "mistyped")
 #: Tries after the first of those that fail for ever, and of the others: more than they need.
 FEW, MANY = 2, 5
 BACKOFF = (0.3, 2.0)
@@ -57,6 +63,14 @@ def work_classic(key: int, seconds: float, fails: int, after: float) -> None:
     """The same in a classic queue."""
     with _recorded(key):
         threading.Event().wait(seconds)
+        _fail(fails, after)
+
+
+@service.task(queue=BOUNDED, max_length=FULL, retries=MANY, backoff=BACKOFF)
+async def work_bounded(key: int, seconds: float, fails: int, after: float) -> None:
+    """The same in a queue that is full often. On the event loop, where it keeps no thread from other tasks."""
+    with _recorded(key):
+        await asyncio.sleep(seconds)
         _fail(fails, after)
 
 
@@ -97,6 +111,57 @@ def die(key: int, seconds: float, fails: int, after: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         # The signal is sent, and ends this thread a moment later.
         threading.Event().wait()
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What an event says."""
+
+    key: int
+    seconds: float
+    fails: int
+    after: float
+
+
+@dataclass(frozen=True)
+class Dated(Happened):
+    """What no event says."""
+
+    day: datetime
+
+
+@service.subscribe("chaos.#", retries=MANY, backoff=BACKOFF)
+def everything(event: Happened) -> None:
+    """Handle every event."""
+    with _recorded(event_key(event.key, "everything")):
+        threading.Event().wait(event.seconds)
+
+
+@service.subscribe("chaos.*.retried", "*.*.retried.#", retries=MANY, backoff=BACKOFF)
+async def retried(event: Happened) -> None:
+    """Fail the first times. What fits both patterns comes once."""
+    with _recorded(event_key(event.key, "retried")):
+        await asyncio.sleep(event.seconds)
+        _fail(event.fails, event.after)
+
+
+@service.subscribe("chaos.*.rejected", retries=MANY)
+def rejected(event: Happened) -> None:
+    """Refuse to be tried again."""
+    with _recorded(event_key(event.key, "rejected")):
+        raise Reject(f"no such thing as {event.key}")
+
+
+@service.subscribe("chaos.*.mistyped", retries=MANY)
+def mistyped(event: Dated) -> None:
+    """Never run: no event is like that."""
+    with _recorded(event_key(event.key, "mistyped")):
+        threading.Event().wait(event.seconds)
+
+
+def event_key(key: int, function: str) -> int:
+    """Return the key of an event for one of the subscriptions."""
+    return key + SUBSCRIPTIONS.index(function)
 
 
 def _fail(fails: int, after: float) -> None:

@@ -1,4 +1,4 @@
-"""The stage for tasks: workers that are replaced whenever they die, producers, and what is left in the queues."""
+"""The stage for tasks and events: workers that are replaced when they die, producers, and what the queues have left."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from amqp_rpc import codec
 from amqp_rpc.broker.errors import ControlFailed
-from amqp_rpc.topology import dead_letter_queue
+from amqp_rpc.topology import bindings_record, dead_letter_queue
 from chaos.stage import CLIENTS, SERVERS, Server, Stage, until
 from chaos.tasks.history import TaskHistory
 from chaos.tasks.ledger import Ledger
-from chaos.tasks.served import CLASSIC, QUEUE
+from chaos.tasks.served import BOUNDED, CLASSIC, QUEUE, event_key, service
 
 #: Seconds between two looks for workers that died.
 _LOOK = 0.2
-#: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so. What a
-#: level of delay handed to a queue that was away is handed on again after three minutes: RabbitMQ waits so long for its
-#: own confirms (``dead_letter_worker_publisher_confirm_timeout``).
+#: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so.
 SETTLE = 300.0
+#: Seconds after which RabbitMQ hands on again what a queue that was full, or away, did not take when its delay was
+#: over. By default it is three minutes, and a task that finds its queue full would be tried once in a run, or twice.
+AGAIN = 5
 #: Bytes of the largest arguments.
 _LARGEST = 1024 * 1024
 
@@ -30,8 +32,9 @@ class TaskStage(Stage):
     """A `Stage` whose servers are workers; the arguments are those of `Stage`."""
 
     served_module = "chaos.tasks.served"
-    queues = (QUEUE, CLASSIC)
+    queues = (QUEUE, CLASSIC, BOUNDED, *(each.queue for each in service.subscriptions))
     threads = 6
+    parameters = MappingProxyType({"rabbit": {"dead_letter_worker_publisher_confirm_timeout": str(AGAIN * 1000)}})
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         super().__init__(nodes=nodes, seed=seed, folder=folder)
@@ -119,13 +122,16 @@ class TaskStage(Stage):
                 return {
                     name: count
                     for name, count in counts.items()
-                    if count != "0" and not name.endswith(dead_letter_queue("")) and not name.startswith("amq.")
+                    if count != "0"
+                    and not name.endswith(dead_letter_queue(""))
+                    and not name.startswith(("amq.", bindings_record("")))
                 }
         return {"all": "no node answers"}
 
     def read_dead(self) -> list[str]:
         """Take all dead letters out of their queues, and record them; return the queues where that could not be."""
         ledger = Ledger(self.folder, "dead")
+        subscriptions = {each.queue: each.name for each in service.subscriptions}
 
         def take(channel: Any, queue: str) -> bool:
             while True:
@@ -133,7 +139,11 @@ class TaskStage(Stage):
                 if method is None:
                     return True
                 headers = properties.headers
-                (key, *_), _named = codec.decode(body, properties.content_type, limit=_LARGEST)
+                content = codec.decode(body, properties.content_type, limit=_LARGEST)
+                if function := subscriptions.get(queue):
+                    key = event_key(content["key"], function)
+                else:
+                    (key, *_), _named = content
                 ledger.add(
                     "dead", key=key, id=properties.message_id, queue=queue, reason=headers["reason"],
                     attempt=headers["attempt"], crashes=headers["crashes"],

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from chaos.tasks.history import Run, Task, TaskHistory
-from chaos.tasks.kinds import least_backoff
+from chaos.tasks.kinds import PARTS, least_backoff
+from chaos.tasks.outcomes import ACCEPTED, REFUSED, UNKNOWN
 
 #: Seconds before a run's recorded end in which what kept it from being acknowledged may have begun: the record is
 #: written before the function returns. And after a fault, in which a broken connection is noticed by its heartbeat.
@@ -18,9 +19,9 @@ ABOUT = 3.0
 Check = Callable[[TaskHistory], list[Task]]
 
 
-def lost(history: TaskHistory, *, classic: bool) -> list[Task]:
-    """Return the accepted tasks of one type of queue that neither ran to their end nor are dead letters."""
-    return [task for task in history.missing() if not task.dead and task.kind.classic == classic]
+def lost(history: TaskHistory) -> list[Task]:
+    """Return the accepted tasks that neither ran to their end nor are dead letters."""
+    return [task for task in history.missing() if not task.dead]
 
 
 def without_cause(history: TaskHistory) -> list[Task]:
@@ -60,18 +61,18 @@ def early(task: Task) -> Iterator[tuple[Run, float]]:
 
 
 def denied(history: TaskHistory) -> list[Task]:
-    """Return the tasks of which `enqueue` said that they will not run, and that ran."""
-    return [task for task in history.tasks.values() if task.outcome == "refused" and task.runs]
+    """Return the tasks of which `enqueue` or `publish` said that they will not run, and that ran."""
+    return [task for task in history.tasks.values() if task.outcome == REFUSED and task.runs]
 
 
 def never_returned(history: TaskHistory) -> list[Task]:
-    """Return the tasks whose `enqueue` never ended."""
+    """Return the tasks whose `enqueue`, or `publish`, never ended."""
     return [task for task in history.tasks.values() if task.ended is None]
 
 
 def failed_oddly(history: TaskHistory) -> list[Task]:
-    """Return the tasks whose `enqueue` raised what no fault explains."""
-    known = {"accepted", "refused", "unknown", "never returned"}
+    """Return the tasks whose `enqueue`, or `publish`, raised what no fault explains."""
+    known = {ACCEPTED, REFUSED, UNKNOWN, "never returned"}
     return [task for task in history.tasks.values() if task.outcome not in known]
 
 
@@ -130,23 +131,38 @@ def at_once(history: TaskHistory) -> list[Task]:
     ]
 
 
-#: What must be zero.
+#: What must be zero, of tasks and events alike.
 CHECKS: dict[str, Check] = {
-    "accepted and lost": lambda history: lost(history, classic=False),
-    "accepted and lost, classic queue": lambda history: lost(history, classic=True),
+    "accepted and lost": lost,
     "dead letters without cause": without_cause,
     "ran to an end, and had to be a dead letter": ended_wrongly,
     "began earlier than its delay": too_early,
     "began after its SUCCESS, unexplained": unexplained,
-    "enqueue said 'will not run', and it ran": denied,
-    "enqueue never returned": never_returned,
-    "enqueue raised something else": failed_oddly,
+    "it 'will not run', was said, and it ran": denied,
+    "enqueue or publish never returned": never_returned,
+    "enqueue or publish raised something else": failed_oddly,
 }
 
 
+def failures(history: TaskHistory) -> dict[str, list[Task]]:
+    """Return the tasks that broke a promise, by which, and of what part."""
+    return {
+        f"{part}: {name}": found
+        for part in PARTS
+        for name, check in CHECKS.items()
+        if (found := check(history.part(part)))
+    }
+
+
 def outcomes(history: TaskHistory) -> Counter[str]:
-    """Return how many times `enqueue` ended how."""
+    """Return how many times `enqueue` or `publish` ended how."""
     return Counter(
-        task.outcome if task.outcome in {"accepted", "never returned"} else f"{task.outcome}: {task.said.split(':')[0]}"
+        task.outcome if task.outcome in {ACCEPTED, "never returned"} else f"{task.outcome}: {task.said.split(':')[0]}"
         for task in history.tasks.values()
     )
+
+
+def found_full(history: TaskHistory, seconds: float) -> list[Task]:
+    """Return the delayed tasks whose first try began so many seconds too late: their queue took them no sooner."""
+    firsts = ((task, [run.began for run in task.runs if run.attempt == 1]) for task in history.tasks.values())
+    return [task for task, began in firsts if task.delay and began and min(began) > task.due + seconds]

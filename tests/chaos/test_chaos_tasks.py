@@ -1,7 +1,8 @@
-"""The short chaos run of tasks: none is lost, none comes too early, none is a dead letter without cause."""
+"""The short chaos run of tasks and events: none is lost, or too early, or a dead letter without cause."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ SEED, TASKS, SECONDS = 1, 3000, 35
 
 @pytest.mark.node
 @pytest.mark.timeout(500)
-def test_under_faults_no_accepted_task_is_lost_comes_too_early_or_is_dead_without_cause():
+def test_under_faults_no_accepted_task_or_event_is_lost_comes_too_early_or_is_dead_without_cause():
     require_node()
     done = subprocess.run(
         [sys.executable, "-m", "chaos.tasks", "--seed", str(SEED), "--tasks", str(TASKS), "--seconds", str(SECONDS),
@@ -28,5 +29,9 @@ def test_under_faults_no_accepted_task_is_lost_comes_too_early_or_is_dead_withou
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+    # Events were among them, for each subscription.
+    handled = re.findall(r"^ +event: .*? +(\d+) +(\d+) +(\d+) +\d+$", done.stdout, re.MULTILINE)
+    assert len(handled) == 4
+    assert all(0 < int(accepted) == int(ran) + int(dead) for accepted, ran, dead in handled)
     # What the proxies say when they are ended in the middle of something may follow.
     assert "\nall zeros\n" in done.stdout

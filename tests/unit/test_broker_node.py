@@ -73,6 +73,17 @@ def test_a_failed_rabbitmqctl_says_why(new_node):
 
 
 @pytest.mark.node
+def test_a_node_s_applications_are_told_their_parameters_at_each_start(new_node):
+    asked = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
+    node = new_node(parameters={"rabbit": {"dead_letter_worker_publisher_confirm_timeout": "5000"}})
+    assert node.ctl("eval", asked).strip() == "{ok,5000}"
+
+    node.stop()
+    node.start()
+    assert node.ctl("eval", asked).strip() == "{ok,5000}"
+
+
+@pytest.mark.node
 def test_a_node_whose_settings_are_wrong_says_so_and_leaves_nothing(new_node):
     node = new_node(start=False, settings=["no.such.setting = 1"])
     with pytest.raises(StartFailed, match=r"no\.such\.setting.*log: "):

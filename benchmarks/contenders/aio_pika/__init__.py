@@ -2,6 +2,8 @@
 
 For speed: no publisher confirms (``publisher_confirms=False``), prefetch 100, a plain connection (``connect``, not
 ``connect_robust``); transient messages are its default. It is measured on asyncio's loop and on uvloop.
+
+Its events are persistent, on a channel with confirms: ``exchange.publish``, awaited one by one, and 1000 at a time.
 """
 
 from __future__ import annotations
