@@ -19,7 +19,7 @@ from amqp_rpc.transport import Delivery, QueueState
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a consumer that the broker ended is set up again; and the most, where the broker refuses it each time.
+#: Seconds until a consumer that the broker ended is set up again; and the most, where others declared it.
 _CONSUME_AGAIN, _LONGEST_PAUSE = 0.5, 15.0
 #: How often a queue is looked at before it is consumed untried, and the seconds between two looks, from and to.
 _MOST_TRIALS, _TRY_AGAIN = 10, (0.01, 0.05)
@@ -113,7 +113,9 @@ class Consumers:
                 said = ConfigurationError(other_exchange(subscriber.under_way, error))
             times = self._count(queue, code) if queue in self._setting_up else 0
             self._refused(queue, said, code, times)
-            self._gone(queue, backoff(times, first=_CONSUME_AGAIN, most=_LONGEST_PAUSE) if times else _CONSUME_AGAIN)
+            # It takes a person to mend that; other refusals are over when a node is back.
+            rarely = times and code == _PRECONDITION_FAILED
+            self._gone(queue, backoff(times, first=_CONSUME_AGAIN, most=_LONGEST_PAUSE) if rarely else _CONSUME_AGAIN)
 
         self._connection.open_channel(opened, closed)
 
@@ -222,6 +224,6 @@ def complain(queue: str, error: AmqpRpcError, code: int, times: int) -> None:
         logger.warning("%s; consuming %s again", error, queue)
     elif times == 1:
         logger.error(
-            "Nothing is taken from %s: %s. It is tried again, in the end about every %.0f s; it is said when it works",
+            "Nothing is taken from %s: %s. It is tried again, every %.0f s at the least; it is said when it works",
             queue, refusal(queue, error, code), _LONGEST_PAUSE,
         )  # fmt: skip
