@@ -19,6 +19,7 @@ from amqp_rpc.putting import closed
 from amqp_rpc.taking import Taking
 from amqp_rpc.topology import dead_letter_arguments
 from amqp_rpc.transport import Delivery
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -120,9 +121,9 @@ class Getting:
         late = sum(self.closed or not self.taking.done(taken.delivery) for taken in some)
         if late:
             logger.warning(
-                "%d items of queue %s were done after the connection by which they came was lost, or this object was "
-                "closed: they are done again",
-                late, self._queue,
+                "Of queue %s %s done after the connection by which they came was lost, or this object was closed: "
+                "they are taken, and done, again",
+                self._queue, plural(late, "item was", "items were"),
             )  # fmt: skip
 
     def give_back(self, some: list[Taken]) -> None:

@@ -24,6 +24,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.outbox import Publication
 from amqp_rpc.taking import other_arguments
 from amqp_rpc.verdicts import fresh
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -127,7 +128,8 @@ class Putting:
                     confirm(most // 2)
         except BaseException as error:
             confirm(0)
-            error.add_note(f"{max(0, count - 1) - len(errors)} items were put into queue {self._queue!r} before")
+            put = plural(max(0, count - 1) - len(errors), "item was", "items were")
+            error.add_note(f"{put} put into queue {self._queue!r} before")
             raise
         confirm(0)
         if errors:

@@ -15,6 +15,7 @@ from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.getting import Getting
 from amqp_rpc.putting import NEVER, Putting, closed
 from amqp_rpc.settings import count
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -236,13 +237,14 @@ class Queue(Generic[T]):
             unfinished.forget(outcome)
         if lost := unfinished.lost():
             raise ConnectionLost(
-                f"it is not known of {lost} items of queue {self.name!r} whether they are done: the broker has lost "
-                "the queue where takers say so. They are not lost themselves"
+                f"it is not known of {plural(lost, 'item', 'items')} of queue {self.name!r} whether they are done: the "
+                "broker has lost the queue where takers say so. They are not lost themselves"
             )
         if len(unfinished) and self._closed:
             raise ConfigurationError(closed(self.name))
         if not outcome.done():
-            raise NotDone(f"{len(unfinished)} items of queue {self.name!r} were not done within {timeout:g} s")
+            left = plural(len(unfinished), "item was", "items were")
+            raise NotDone(f"of queue {self.name!r} {left} not done within {timeout:g} s")
 
     def qsize(self) -> int:
         """Return how many items wait: those that the broker has ready, and those that have come to this object ahead.

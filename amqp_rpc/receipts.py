@@ -21,6 +21,7 @@ from amqp_rpc.items import numbered, read_receipt
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.transport import Delivery, QueueState
 from amqp_rpc.unfinished import Unfinished
+from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
@@ -193,8 +194,8 @@ class Receipts:
             unfinished.lose()
         logger.log(
             logging.WARNING if lost else logging.INFO,
-            "Queue %s is gone (%s): it is not known of %d items whether they are done",
-            self._queue, cause, lost,
+            "Queue %s is gone (%s): it is not known of %s whether they are done",
+            self._queue, cause, plural(lost, "item", "items"),
         )  # fmt: skip
         assert self._connection is not None
         self._connection.loop.call_later(_AGAIN, self.on_open)

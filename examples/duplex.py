@@ -35,8 +35,8 @@ class Pipe:
         return value
 
 
-def main(role: str) -> None:
-    """Ask for squares, or answer with them; None is the end."""
+def main(role: str = "answers") -> None:
+    """Ask for squares ("asks"), or answer with them; None is the end."""
     with Client() as client:
         pipe = Pipe(client, "squares", first=role == "asks")
         if role == "asks":
@@ -51,4 +51,4 @@ def main(role: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,7 +4,7 @@ import sys
 
 from amqp_rpc import Client
 
-kind = sys.argv[1]  # even or odd
+kind = sys.argv[1] if len(sys.argv) > 1 else "even"  # or odd
 with Client() as client, client.queue(f"numbers.{kind}") as queue:
     for number in queue:
         if number is not None:

@@ -448,7 +448,7 @@ def test_what_can_not_be_put_is_said(client: Client, name: str) -> None:
         items.put(object())
     with pytest.raises(Unencodable) as raised:
         items.put_many([1, object()])
-    assert "1 items were put" in raised.value.__notes__[0]
+    assert "1 item was put" in raised.value.__notes__[0]
     assert items.get(timeout=20) == 1
     items.task_done()
     items.join(timeout=20)
