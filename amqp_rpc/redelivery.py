@@ -57,9 +57,8 @@ def given_back(queue: str, properties: Properties, body: bytes, *, delay: int = 
         delay: Units of delay until it is there again.
     """
     headers = without_broker_headers(properties.headers)
-    if counted := delivery_count(properties):
-        before = Request.read(properties, body, redelivered=True).crashes
-        headers["crashes"] = before + counted
+    if delivery_count(properties):
+        headers["crashes"] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
     return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body, delay)
 
 
@@ -67,6 +66,21 @@ def delivery_count(properties: Properties) -> int | None:
     """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
     counted = (properties.headers or {}).get(_DELIVERY_COUNT)
     return counted if isinstance(counted, int) else None
+
+
+def deaths(before: int, properties: Properties) -> int:
+    """Return how many workers died with a task that has come again.
+
+    A quorum queue counts each time that it got the task back, and a broker that stops gives it to one worker after
+    another as it ends their connections. Nobody has begun it as often: from `SUSPECTED` on a worker begins none that
+    has come again, but puts back a copy. So no more than one is counted then, and up to `SUSPECTED` before.
+
+    Args:
+        before: As many as its header says.
+        properties: The delivery's.
+    """
+    counted = delivery_count(properties)
+    return before + (1 if counted is None else min(counted, max(1, SUSPECTED - before)))
 
 
 def about_to_be_dropped(properties: Properties) -> bool:

@@ -28,7 +28,7 @@ from amqp_rpc.failures import describe_raised, describe_verdict
 from amqp_rpc.jobs import Answer
 from amqp_rpc.policy import Policy
 from amqp_rpc.records import LONGEST_ERROR, Record, State
-from amqp_rpc.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, delivery_count, given_back
+from amqp_rpc.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, deaths, delivery_count, given_back
 from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.task_jobs import TaskJob
@@ -216,7 +216,7 @@ class TaskDispatcher(Dispatcher):
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
         counted = delivery_count(properties)
-        crashes = request.crashes + (1 if counted is None else counted)
+        crashes = deaths(request.crashes, properties)
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)

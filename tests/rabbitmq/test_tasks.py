@@ -317,7 +317,7 @@ def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_
         assert all("x-delivery-count" not in message.properties.headers for message in messages)
         assert min(message.delay for message in messages) >= 5
         assert len({message.delay for message in messages}) > 5
-    assert again(3, 2).dead_letter is not None
+    assert again(4, 1).dead_letter is not None
 
 
 def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(

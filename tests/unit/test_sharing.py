@@ -98,7 +98,7 @@ def test_of_other_queues_nothing_is_kept() -> None:
 
 
 def test_a_task_that_goes_back_keeps_the_count_of_the_workers_that_it_ended() -> None:
-    headers = {"attempt": 2, "crashes": 1, "x-delivery-count": 2, "x-death": [], "mine": "x"}
+    headers = {"attempt": 2, "crashes": 2, "x-delivery-count": 1, "x-death": [], "mine": "x"}
     properties = Properties(headers=headers, type="f", message_id="1", reply_to="r", expiration="1000")
     back = given_back("q", properties, b"body")
     assert (back.queue, back.body, back.delay) == ("q", b"body", 0)
