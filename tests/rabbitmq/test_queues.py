@@ -622,7 +622,7 @@ def test_join_says_so_where_the_queue_of_receipts_is_gone(client: Client, other:
     assert receipts is not None
     gone = receipts.address(20)
     raw.channel.queue_delete(gone)
-    with pytest.raises(ConnectionLost, match="not known of 1 items"):
+    with pytest.raises(ConnectionLost, match="not known of 1 item "):
         items.join(timeout=30)
     # Once, and from then on all is as before.
     taking.task_done()
