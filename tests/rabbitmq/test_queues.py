@@ -660,7 +660,7 @@ def test_after_a_lost_connection_what_was_taken_is_anothers_and_join_goes_on(
         until(lambda: not held.delivery.channel.is_open, what="the connection to be lost")
         with caplog.at_level(logging.WARNING, logger="amqp_rpc"):
             taking.task_done()
-        assert "they are done again" in caplog.text
+        assert "they are taken, and done, again" in caplog.text
         assert sorted(drained(taking, wait=5)) == [0, 1, 2]
         items.join(timeout=30)
 
