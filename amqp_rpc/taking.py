@@ -33,6 +33,8 @@ _LOCKED, _PRECONDITION_FAILED = 405, 406
 _AGAIN = 0.5
 #: Seconds between two looks at whether items wait here in vain.
 _LOOK = 1.0
+#: Items of one consumer at most: AMQP says how many in 16 bits. What is wanted beyond that comes by another one.
+_MOST_PREFETCH = 65_535
 
 
 class Taking:
@@ -209,7 +211,7 @@ class Taking:
         if channel is None or self._closing is not None:
             return
         self._pause()
-        window = self._window = Window(max(self._ahead.count, count))
+        window = self._window = Window(min(max(self._ahead.count, count), _MOST_PREFETCH))
 
         def ready() -> None:
             window.ready = True

@@ -29,6 +29,7 @@ from amqp_rpc import (
     Unencodable,
     ahead,
 )
+from amqp_rpc import taking as taking_side
 from amqp_rpc.broker.node import Node
 from amqp_rpc.topology import item_arguments
 from tests.programs import ROOT
@@ -299,6 +300,36 @@ def test_many_items_are_taken_together_and_done_together(client: Client, other: 
     items.join(timeout=20)
     with pytest.raises(queue.Empty), taking.get_many(5, timeout=0.1):
         pytest.fail("there is nothing left")
+
+
+def test_any_number_of_items_may_be_asked_for(client: Client, other: Client, name: str) -> None:
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(50))
+    found: list[object] = []
+    while len(found) < 50:
+        # AMQP's prefetch ends at 65 535.
+        with taking.get_many(70_000, timeout=20) as some:
+            found += some
+    assert found == list(range(50))
+    items.join(timeout=20)
+
+
+def test_more_items_than_a_prefetch_has_room_for_are_taken_together(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_side, "_MOST_PREFETCH", 4)
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(50))
+    until(lambda: items.qsize() == 50, what="the queue to count all")
+    found: list[object] = []
+    most = 0
+    while len(found) < 50:
+        with taking.get_many(1000, timeout=20) as some:
+            most = max(most, len(some))
+            found += some
+    assert found == list(range(50))
+    assert most > 4
+    items.join(timeout=20)
 
 
 def test_a_block_that_raises_gives_its_items_back(client: Client, other: Client, name: str) -> None:
@@ -622,7 +653,7 @@ def test_join_says_so_where_the_queue_of_receipts_is_gone(client: Client, other:
     assert receipts is not None
     gone = receipts.address(20)
     raw.channel.queue_delete(gone)
-    with pytest.raises(ConnectionLost, match="not known of 1 items"):
+    with pytest.raises(ConnectionLost, match="not known of 1 item "):
         items.join(timeout=30)
     # Once, and from then on all is as before.
     taking.task_done()
