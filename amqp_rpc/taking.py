@@ -262,7 +262,12 @@ class Taking:
 
     def _held(self, window: Window) -> bool:
         """Return whether nothing can come before a taker is done with something."""
-        return window.open - window.settling - self._settling.gathered >= window.count
+        more = window.open - window.settling - window.count
+        # What is done of other windows makes no room in this one.
+        return more >= 0 and more >= sum(self._window_of(each) is window for each in self._settling.gathered())
+
+    def _window_of(self, delivery: Delivery) -> Window | None:
+        return self._windows.get(delivery.tag) if delivery.channel is self._channel else None
 
     def _look(self) -> None:
         """Give back what waits here in vain, where it is more than was taken in the last second."""

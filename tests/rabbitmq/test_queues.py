@@ -28,6 +28,7 @@ from amqp_rpc import (
     Queue,
     Unencodable,
     ahead,
+    getting,
 )
 from amqp_rpc import taking as taking_side
 from amqp_rpc.broker.node import Node
@@ -449,6 +450,23 @@ def test_more_threads_than_the_prefetch_hold_an_item_each(client: Client, other:
     together.wait(30)
     for thread in threads:
         thread.join(20)
+    items.join(timeout=20)
+
+
+def test_who_is_done_with_an_item_of_an_earlier_window_gets_the_next_one_at_once(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only room for more lets it come: neither haste, nor another look after some seconds.
+    monkeypatch.setattr(ahead, "_KEPT_UP", 0.0)
+    monkeypatch.setattr(getting, "_LOOK", 60.0)
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(5))
+    # The first in a window of one, and three that fill another.
+    assert [taking.get(timeout=20) for _ in range(4)] == [0, 1, 2, 3]
+    taking.task_done()
+    assert taking.get(timeout=20) == 4
+    for _ in range(4):
+        taking.task_done()
     items.join(timeout=20)
 
 
