@@ -15,7 +15,7 @@ from amqp_rpc import items
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.outbox import Publication
 from amqp_rpc.outcome import Outcome
-from amqp_rpc.putting import closed
+from amqp_rpc.putting import closed, to_answer
 from amqp_rpc.taking import Taking
 from amqp_rpc.topology import dead_letter_arguments
 from amqp_rpc.transport import Delivery
@@ -203,7 +203,7 @@ class Getting:
 
     def _look(self, count: int) -> Delivery:
         """Return what is there, or is on its way."""
-        until = time.monotonic() + self._timeout
+        until = time.monotonic() + to_answer(self._timeout)
         found = float("inf")
         while True:
             outcome = Outcome[int | AmqpRpcError]()

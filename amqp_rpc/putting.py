@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import codec, items
 from amqp_rpc.codec import MSGPACK
+from amqp_rpc.context import time_left
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import (
     AccessRefused,
@@ -38,6 +39,8 @@ _UNCONFIRMED = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 #: Seconds that the broker has at least to answer to the last of them: without, it would not be known what it did.
 _ANSWER = 1.0
+#: Seconds that it has where none are left: what then is said, is said of it.
+_SHORTEST = 0.001
 
 
 class Putting:
@@ -142,7 +145,7 @@ class Putting:
 
     def _left(self, until: float) -> float:
         """Return the seconds that the broker has for its next answer."""
-        return self._timeout if until == NEVER else max(0.001, until - time.monotonic())
+        return to_answer(self._timeout) if until == NEVER else max(_SHORTEST, until - time.monotonic())
 
     def _message(self, body: bytes, seconds: float) -> tuple[int, Message]:
         if self.closed:
@@ -221,6 +224,16 @@ class Putting:
         if isinstance(error, NotConnected):
             return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")
         return fresh(error) if isinstance(error, BrokerError) else error
+
+
+def to_answer(timeout: float) -> float:
+    """Return the seconds that the broker has to answer: no more than are left to the call that is being handled here.
+
+    Args:
+        timeout: Those of the client.
+    """
+    left = time_left()
+    return timeout if left is None else min(timeout, max(_SHORTEST, left))
 
 
 def closed(queue: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from amqp_rpc.deadline import LONGEST
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.getting import Getting
-from amqp_rpc.putting import NEVER, Putting, closed
+from amqp_rpc.putting import NEVER, Putting, closed, to_answer
 from amqp_rpc.settings import count
 from amqp_rpc.wording import plural
 
@@ -64,7 +64,8 @@ class Queue(Generic[T]):
         name: The queue's.
         arguments: Those with which it is declared.
         maxsize: Items that may wait in it; 0 for no bound.
-        timeout: Seconds for the broker to answer, where no other time is given.
+        timeout: Seconds for the broker to answer, where no other time is given; what is left to a call, where one
+            is being handled and that is less.
         limit: Bytes of an item at most.
 
     Example:
@@ -301,7 +302,7 @@ class Queue(Generic[T]):
     def _ready(self) -> int:
         if self._closed:
             raise ConfigurationError(closed(self.name))
-        with self._caller.converse(self._timeout) as conversation:
+        with self._caller.converse(to_answer(self._timeout)) as conversation:
             state = conversation.inspect(self.name)
         return 0 if state is None else state.messages
 

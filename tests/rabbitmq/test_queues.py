@@ -26,12 +26,14 @@ from amqp_rpc import (
     NotDone,
     PublishRefused,
     Queue,
+    Service,
     Unencodable,
     ahead,
     getting,
 )
 from amqp_rpc import taking as taking_side
 from amqp_rpc.broker.node import Node
+from amqp_rpc.putting import to_answer
 from amqp_rpc.topology import item_arguments
 from tests.programs import ROOT
 from tests.rabbitmq.conftest import Raw
@@ -403,6 +405,21 @@ def test_iteration_takes_until_the_object_is_closed(client: Client, name: str) -
         items.task_done()
     closing.join(20)
     assert found == list(range(5))
+
+
+def test_a_queue_that_a_handler_makes_keeps_the_time_of_its_client_and_each_use_has_what_is_left_to_the_call(
+    client: Client, other: Client, serve: Callable[..., object], service: Service, name: str
+) -> None:
+    made: list[Queue[object]] = []
+
+    @service.rpc
+    def make() -> float:
+        made.append(other.queue(name))
+        return to_answer(20.0)
+
+    serve(service)
+    assert 0 < client.call(make, timeout=9) < 9
+    assert made[0]._timeout == made[0]._putting._timeout == made[0]._getting._timeout == to_answer(20.0) == 20.0
 
 
 def test_who_waits_hears_that_the_client_is_closed(url: str, name: str) -> None:
