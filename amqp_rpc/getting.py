@@ -81,6 +81,8 @@ class Getting:
         self._local = threading.local()
         #: All that is taken one by one and not done, by any thread.
         self._taken: dict[Taken, None] = {}
+        #: Makes one step of finding one of them and removing it. A user's ``==`` runs in it, and may call again.
+        self._lock = threading.RLock()
         self.closed = False
 
     @property
@@ -110,10 +112,11 @@ class Getting:
         Raises:
             ValueError: There is no such item.
         """
-        taken = self._find(*item)
-        self._taken.pop(taken, None)
-        if taken.mine is not None:
-            taken.mine.pop(taken, None)
+        with self._lock:
+            taken = self._find(*item)
+            self._taken.pop(taken, None)
+            if taken.mine is not None:
+                taken.mine.pop(taken, None)
         self.settle([taken])
 
     def settle(self, some: list[Taken]) -> None:

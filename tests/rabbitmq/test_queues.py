@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -242,6 +242,32 @@ def test_task_done_of_another_thread_s_item_names_it(client: Client, name: str) 
     items.join(timeout=20)
     with pytest.raises(ValueError, match="not taken, or is done"):
         items.task_done(first)
+
+
+def test_threads_that_are_done_with_equal_items_are_done_with_one_each(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put_many([7, 7])
+    assert [items.get(timeout=20) for _ in range(2)] == [7, 7]
+    together = threading.Barrier(2)
+
+    class Seven:
+        """Equal to 7; it is compared by both at the same time, where that can be."""
+
+        __hash__ = None
+
+        def __eq__(self, other: object) -> bool:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(0.5)
+            return other == 7
+
+    threads = [threading.Thread(target=items.task_done, args=(Seven(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    items.join(timeout=20)
+    with pytest.raises(ValueError, match="too many times"):
+        items.task_done()
 
 
 def test_join_waits_until_all_that_this_object_put_is_done_wherever_it_was_taken(
