@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import Full
 from typing import TYPE_CHECKING, Any
 
@@ -103,44 +103,28 @@ class Putting:
         Raises:
             NotAllAccepted: Some are not there, or may not be.
         """
-        errors: dict[int, AmqpRpcError] = {}
-        waiting: deque[tuple[int, int, Message, Publication]] = deque()
+        many = _Many(self._queue, self._accept)
         # No more ahead than may be there: what the broker refuses is sent again.
         most = min(_UNCONFIRMED, self._maxsize) if self._maxsize else _UNCONFIRMED
-        count = 0
-
-        def confirm(left: int) -> None:
-            while len(waiting) > left:
-                place, number, message, publication = waiting.popleft()
-                try:
-                    self._accept(number, message, publication, wait=True, until=until)
-                except Full:
-                    errors[place] = PublishRefused(f"queue {self._queue!r} was full until the time was over")
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    errors[place] = error
-
         try:
-            for count, value in enumerate(values, 1):
+            for value in values:
                 body = codec.encode(value, MSGPACK, limit=self._limit)
                 number, message = self._message(body, self._left(until))
-                waiting.append((count - 1, number, message, self._publish(message, until)))
+                many.sent += 1
+                many.waiting.append((many.sent - 1, number, message, self._publish(message, until)))
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
-                if len(waiting) >= most:
-                    confirm(most // 2)
+                if len(many.waiting) >= most:
+                    many.confirm(most // 2, until)
+            many.confirm(0, until)
         except BaseException as error:
-            confirm(0)
-            put = plural(max(0, count - 1) - len(errors), "item was", "items were")
-            error.add_note(f"{put} put into queue {self._queue!r} before")
+            many.end(error, until)
             raise
-        confirm(0)
-        if errors:
-            first, why = next(iter(sorted(errors.items())))
+        if many.errors:
+            first, why = next(iter(sorted(many.errors.items())))
             raise NotAllAccepted(
-                f"{len(errors)} of {count} items were not put into queue {self._queue!r}; the others were. The first "
-                f"of them, number {first}: {why}",
-                errors=errors,
+                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. The "
+                f"first of them, number {first}: {why}",
+                errors=many.errors,
             )
 
     def _left(self, until: float) -> float:
@@ -224,6 +208,57 @@ class Putting:
         if isinstance(error, NotConnected):
             return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")
         return fresh(error) if isinstance(error, BrokerError) else error
+
+
+class _Many:
+    """What one `put_many` has sent, and what became of it.
+
+    Args:
+        queue: Its name.
+        accept: Waits for the confirm of one: `Putting`'s.
+    """
+
+    def __init__(self, queue: str, accept: Callable[..., None]) -> None:
+        self._queue = queue
+        self._accept = accept
+        #: What is not confirmed yet, oldest first: its place among all, its number, and its message.
+        self.waiting: deque[tuple[int, int, Message, Publication]] = deque()
+        #: Why those are not there that are not, or may not be, by their places.
+        self.errors: dict[int, AmqpRpcError] = {}
+        self.sent = 0
+        self._put = 0
+        self._ending = False
+
+    def confirm(self, left: int, until: float) -> None:
+        """Wait until no more than so many are not confirmed; for room in a full queue until that time."""
+        while len(self.waiting) > left:
+            place, number, message, publication = self.waiting.popleft()
+            try:
+                self._accept(number, message, publication, wait=True, until=until)
+                self._put += 1
+            except Full:
+                self.errors[place] = PublishRefused(f"queue {self._queue!r} was full until the time was over")
+            except AmqpRpcError as error:
+                self.errors[place] = error
+                if isinstance(error, ConfigurationError) and not self._ending:
+                    raise
+
+    def end(self, error: BaseException, until: float) -> None:
+        """Wait for what was sent before an error, and have the error say what became of it."""
+        self._ending, soon = True, min(until, time.monotonic() + _ANSWER)
+        if not isinstance(error, Exception):
+            # Ctrl-C: it waits for a broker that does not answer as little as for room.
+            for *_, publication in self.waiting:
+                publication.expires_at = min(publication.expires_at, soon)
+        self.confirm(0, soon)
+        refused = sum(not isinstance(each, ConnectionLost) for each in self.errors.values())
+        note = f"{plural(self._put, 'item was', 'items were')} put into queue {self._queue!r} before"
+        if refused:
+            note += f", {plural(refused, 'was', 'were')} not"
+        # Without an answer, or with Ctrl-C in the middle of it.
+        if unknown := self.sent - self._put - refused:
+            note += f"; of {unknown} it is not known"
+        error.add_note(note)
 
 
 def to_answer(timeout: float) -> float:

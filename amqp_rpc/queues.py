@@ -136,7 +136,9 @@ class Queue(Generic[T]):
         Raises:
             NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.
             ConfigurationError: The queue is there, and was declared in another way.
-            Unencodable, MessageTooLarge: An item can't be sent; those before it are there.
+            Unencodable, MessageTooLarge: An item can't be sent; those before it are there. Of a full queue, only those
+                for which there was room within a second: a note of the error says how many, as it does where the
+                iterable raises, or Ctrl-C is pressed.
         """
         self._putting.put_many(items, until=_until(_checked(timeout)))
 

@@ -546,6 +546,52 @@ def test_what_can_not_be_put_is_said(client: Client, name: str) -> None:
     items.join(timeout=20)
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_who_ends_while_a_full_queue_has_no_room_does_not_wait_for_it(
+    client: Client, name: str, error: type[BaseException]
+) -> None:
+    items = client.queue(name, maxsize=3, queue_type="classic")
+    raised: list[BaseException] = []
+
+    def fill() -> None:
+        while True:
+            items.put_nowait("before")
+
+    with pytest.raises(queue.Full):
+        fill()
+
+    def some() -> Iterator[int]:
+        yield from range(2)
+        raise error
+
+    def work() -> None:
+        try:
+            items.put_many(some())
+        except BaseException as caught:
+            raised.append(caught)
+
+    putting = threading.Thread(target=work, daemon=True)
+    putting.start()
+    putting.join(20)
+    assert [type(each) for each in raised] == [error]
+    assert raised[0].__notes__ == [f"0 items were put into queue {name!r} before, 2 were not"]
+    assert drained(items) == ["before"] * 3
+    items.join(timeout=20)
+
+
+def test_what_a_generator_has_put_before_it_raises_is_said(client: Client, name: str) -> None:
+    items = client.queue(name)
+
+    def some() -> Iterator[int]:
+        yield from range(3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        items.put_many(some())
+    assert raised.value.__notes__ == [f"3 items were put into queue {name!r} before"]
+    assert drained(items) == [0, 1, 2]
+
+
 def test_many_items_for_a_full_queue_are_put_as_there_is_room_or_said_not_to_be(
     client: Client, other: Client, name: str
 ) -> None:
