@@ -94,8 +94,9 @@ class Putting:
             BrokerError: It may not be there.
         """
         body = codec.encode(value, MSGPACK, limit=self._limit)
-        number, message = self._message(body, self._left(until))
-        self._accept(number, message, self._publish(message, until), wait=wait, until=until)
+        by = self._by(until)
+        number, message = self._message(body, by)
+        self._accept(number, message, self._publish(message, by), wait=wait, until=until)
 
     def put_many(self, values: Iterable[Any], *, until: float) -> None:
         """Put many values, without waiting for each one's confirm before the next.
@@ -109,9 +110,10 @@ class Putting:
         try:
             for value in values:
                 body = codec.encode(value, MSGPACK, limit=self._limit)
-                number, message = self._message(body, self._left(until))
+                by = self._by(until)
+                number, message = self._message(body, by)
                 many.sent += 1
-                many.waiting.append((many.sent - 1, number, message, self._publish(message, until)))
+                many.waiting.append((many.sent - 1, number, message, self._publish(message, by)))
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
                 if len(many.waiting) >= most:
                     many.confirm(most // 2, until)
@@ -127,17 +129,17 @@ class Putting:
                 errors=many.errors,
             )
 
-    def _left(self, until: float) -> float:
-        """Return the seconds that the broker has for its next answer."""
-        return to_answer(self._timeout) if until == NEVER else max(_SHORTEST, until - time.monotonic())
+    def _by(self, until: float) -> float:
+        """Return when the broker has to have answered to all that a put needs."""
+        return time.monotonic() + to_answer(self._timeout) if until == NEVER else until
 
-    def _message(self, body: bytes, seconds: float) -> tuple[int, Message]:
+    def _message(self, body: bytes, by: float) -> tuple[int, Message]:
         if self.closed:
             raise ConfigurationError(closed(self._queue))
         if not self._declared:
-            self._declare(seconds)
+            self._declare(_left(by))
         while True:
-            reply_to = self._receipts.address(seconds)
+            reply_to = self._receipts.address(_left(by))
             number = self.unfinished.add()
             # Were it gone by now, this number would be waited for, and nobody would hear of it.
             if self._receipts.here == reply_to:
@@ -160,8 +162,8 @@ class Putting:
                 raise
         self._declared = True
 
-    def _publish(self, message: Message, until: float) -> Publication:
-        seconds = self._left(until)
+    def _publish(self, message: Message, by: float) -> Publication:
+        seconds = _left(by)
         publication = Publication(
             message, self._arguments, timeout=seconds, expires_at=time.monotonic() + seconds, replied=False
         )
@@ -185,7 +187,7 @@ class Putting:
                     if not wait or left <= pause or self.closed:
                         raise Full from error
                     pause = min(_LONGEST_PAUSE, 2 * pause)
-                    publication = self._publish(message, max(until, time.monotonic() + _ANSWER))
+                    publication = self._publish(message, self._by(max(until, time.monotonic() + _ANSWER)))
         finally:
             if not accepted:
                 self.unfinished.done(number)
@@ -269,6 +271,11 @@ def to_answer(timeout: float) -> float:
     """
     left = time_left()
     return timeout if left is None else min(timeout, max(_SHORTEST, left))
+
+
+def _left(by: float) -> float:
+    """Return the seconds until then, as they are told to people."""
+    return max(_SHORTEST, round(by - time.monotonic(), 3))
 
 
 def closed(queue: str) -> str:
