@@ -165,6 +165,8 @@ class Getting:
             Empty: There is none.
             BrokerError: It is not known whether there is one.
         """
+        # Who does not wait for an item waits for the broker.
+        by = until if wait else time.monotonic() + to_answer(self._timeout)
         while True:
             if self.closed:
                 raise ConfigurationError(closed(self._queue))
@@ -174,7 +176,7 @@ class Getting:
             try:
                 return Taken(delivery, items.value(delivery.properties, delivery.body, limit=self._limit))
             except CodecError as error:
-                self._bury(delivery, error)
+                self._bury(delivery, error, by)
 
     def _follow(self) -> Connection:
         connection = self._connection
@@ -270,24 +272,39 @@ class Getting:
                     return taken
         raise ValueError("task_done() of an item that was not taken, or is done")
 
-    def _bury(self, delivery: Delivery, error: CodecError) -> None:
-        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time."""
+    def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
+        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time.
+
+        It goes on without this thread, where that has no more time.
+        """
         letter = items.dead(
             delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._caller.identity(),
             now=time.time(),
         )  # fmt: skip
+        expires_at = time.monotonic() + self._timeout
         publication = Publication(
             letter,
             dead_letter_arguments(self._arguments),
             guessed=True,
             timeout=self._timeout,
-            expires_at=time.monotonic() + self._timeout,
+            expires_at=expires_at,
             replied=False,
         )
+
+        def ended() -> None:
+            self._buried(delivery, error, publication.value)
+
         try:
             self._caller.publish(publication)
-            self._caller.confirmed(publication)
         except AmqpRpcError as failure:
+            self._buried(delivery, error, failure)
+            return
+        publication.on_done(ended)
+        self._caller.wait(publication, min(until, expires_at))
+
+    def _buried(self, delivery: Delivery, error: CodecError, failure: AmqpRpcError | None) -> None:
+        """Take note of what became of a dead letter; any thread."""
+        if failure is not None:
             logger.warning(
                 "An item of queue %s can't be read (%s), nor be made a dead letter: %s", self._queue, error, failure
             )

@@ -29,6 +29,7 @@ from amqp_rpc import (
     Service,
     Unencodable,
     ahead,
+    declared,
     getting,
 )
 from amqp_rpc import taking as taking_side
@@ -645,6 +646,25 @@ def test_what_can_not_be_read_is_a_dead_letter_and_the_next_item_is_returned(
     assert {letter.queue for letter in letters} == {name}
     assert any("image/png" in letter.reason for letter in letters)
     assert "Dead-lettered an item" in caplog.text
+
+
+def test_a_get_is_over_in_time_where_a_dead_letter_takes_longer(
+    client: Client, raw: Raw, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = client.queue(name)
+    with pytest.raises(queue.Empty):
+        items.get_nowait()
+    # That long a new queue waits, as that of the dead letters is.
+    monkeypatch.setattr(declared, "LASTING_AFTER", 5.0)
+    raw.send(name, b"x", content_type="image/png")
+    with pytest.raises(queue.Empty):
+        items.get(timeout=0.5)
+    assert "Dead-lettered" not in caplog.text
+    until(lambda: "Dead-lettered an item" in caplog.text, timeout=30, what="the dead letter")
+    items.close()
+    assert raw.count(name) == 0
+    [letter] = client.dead_letters(name).list()
+    assert "image/png" in letter.reason
 
 
 @pytest.mark.parametrize("theirs", [{}, {"x-queue-type": "quorum"}, {"x-max-length": 3}])
