@@ -17,6 +17,7 @@ from amqp_rpc.ahead import Ahead, Window
 from amqp_rpc.arrivals import Arrivals
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.outcome import Outcome
+from amqp_rpc.retry import backoff
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: A queue was declared in another way; and one that another connection has for itself is as different.
 _LOCKED, _PRECONDITION_FAILED = 405, 406
-#: Seconds until a channel that the broker closed is opened again.
-_AGAIN = 0.5
+#: Seconds until a channel that the broker closed is opened again, doubled each time, and the most.
+_AGAIN, _LONGEST_PAUSE = 0.5, 5.0
 #: Seconds between two looks at whether items wait here in vain.
 _LOOK = 1.0
 #: Items of one consumer at most: AMQP says how many in 16 bits. What is wanted beyond that comes by another one.
@@ -71,6 +72,8 @@ class Taking:
         self._channel: Channel | None = None
         self._opening = False
         self._declaring = False
+        #: How often the broker has closed the channel since it last agreed to a consumer.
+        self._closings = 0
         #: The channel whose consumers' end by the broker is heard of.
         self._watched: Channel | None = None
         self._window: Window | None = None
@@ -187,8 +190,14 @@ class Taking:
             self._trouble(error)
         else:
             # Its node is away, or an item was held for longer than the broker allows (consumer_timeout).
-            logger.warning("Queue %s: %s; opening another channel. What was taken is others' now", self._queue, error)
-            self._owned().loop.call_later(_AGAIN, self.on_open)
+            self._closings += 1
+            if self._closings == 1:
+                logger.warning(
+                    "Queue %s: %s; opening another channel, until it is consumed again. What was taken is others' now",
+                    self._queue, error,
+                )  # fmt: skip
+            pause = backoff(self._closings, first=_AGAIN, most=_LONGEST_PAUSE)
+            self._owned().loop.call_later(pause, self.on_open)
 
     def _forget(self) -> None:
         self._channel = self._window = None
@@ -215,6 +224,9 @@ class Taking:
 
         def ready() -> None:
             window.ready = True
+            if self._closings:
+                self._closings = 0
+                logger.warning("Queue %s is consumed again", self._queue)
             self._ask()
 
         def cancelled() -> None:
