@@ -293,11 +293,11 @@ class Taking:
             self._ahead.wasted(lately)
             self._returning = True
             # When this is answered, the broker has heard of all that is done.
-            channel.inspect(self._queue, lambda _state: self._return(channel))
+            channel.inspect(self._queue, lambda state: self._return(channel, state.consumers))
         self._looking = True
         self._owned().loop.call_later(_LOOK, self._look)
 
-    def _return(self, channel: Channel) -> None:
+    def _return(self, channel: Channel, consumers: int) -> None:
         """Give back all that has come, in its order where nothing else is taken and not done."""
         if channel is not self._channel or self._closing is not None:
             return
@@ -306,17 +306,20 @@ class Taking:
             self._channel = self._window = None
             self._windows.clear()
             self._opening = True
-            channel.close_in_order(self._returned)
+            channel.close_in_order(lambda: self._returned(consumers))
             return
         self._pause()
         for delivery in back:
             self._reject(delivery)
         channel.inspect(self._queue, lambda _state: self._returned())
 
-    def _returned(self) -> None:
+    def _returned(self, consumers: int = 0) -> None:
         self._returning = False
         if self._channel is None:
             self._opening = False
+            if self._closing is not None and not self._ending:
+                self._ended(self._closing, consumers)
+                return
         self._want_again()
 
     def _want_again(self) -> None:
@@ -358,6 +361,9 @@ class Taking:
     def _end_if_settled(self) -> None:
         ended = self._closing
         if ended is None or self._ending or not self._settling.over:
+            return
+        if self._channel is None and self._returning:
+            # All of it is on its way back: `_returned` sees to the end.
             return
         self._ending = True
         channel, self._channel = self._channel, None

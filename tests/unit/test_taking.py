@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from amqp_rpc.conversation import Conversations
+from amqp_rpc.envelope import Properties
 from amqp_rpc.errors import BrokerError
+from amqp_rpc.outcome import Outcome
 from amqp_rpc.taking import Taking
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -102,3 +104,22 @@ def test_a_queue_that_is_away_is_said_to_be_once_and_looked_for_more_and_more_ra
     assert caplog.text.count("its node is down") == 2
     [pause] = broker.pass_time()
     assert pause < pauses[1]
+
+
+def test_closing_waits_for_what_is_on_its_way_back(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    taking.want(1)
+    channel: Any = broker
+    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    # Nobody takes it within the second.
+    broker.pass_time()
+    broker.asked.pop()(QueueState("numbers", 0, 3))
+    [returned] = broker.closed
+    ended = Outcome[int]()
+    taking.close(ended)
+    assert not ended.done()
+    returned()
+    assert ended.done()
+    # Its own consumer was one of them: who waits until there are less waits until the item is there.
+    assert ended.value == 3
