@@ -124,8 +124,8 @@ class Putting:
         if many.errors:
             first, why = next(iter(sorted(many.errors.items())))
             raise NotAllAccepted(
-                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. The "
-                f"first of them, number {first}: {why}",
+                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. "
+                f"The first of them, number {first}: {why}",
                 errors=many.errors,
             )
 

@@ -112,8 +112,8 @@ class Queue(Generic[T]):
                 waits for room without a bound, and gives the broker the client's timeout (30.0) to answer.
 
         Raises:
-            queue.Full: There was no room. With a ``maxsize``, the broker says the same where an error of its own kept it
-                from taking the item, when its queue's leader was lost perhaps: then it may be there.
+            queue.Full: There was no room. With a ``maxsize``, the broker says the same where an error of its own kept
+                it from taking the item, when its queue's leader was lost perhaps: then it may be there.
             PublishRefused, NotConnected, AccessRefused: The broker did not take it. It is not there.
             ConnectionLost: It was sent, and not confirmed in time. It may be there.
             ConfigurationError: The queue is there, and was declared in another way.

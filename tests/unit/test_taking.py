@@ -1,4 +1,4 @@
-"""What one taker does with a channel that the broker closes, and with one that is closing: said of a noted connection."""
+"""What one taker does with a channel that the broker closes, and with one that is closing: said of a noted one."""
 
 from __future__ import annotations
 
