@@ -113,6 +113,7 @@ class _Change:
             channel.ack([delivery.tag for delivery in self._taken])
         else:
             logger.warning("The broker does not take the record of the bindings of %s", self._queue)
+            self._known = None
         self._end(channel)
 
     def _end(self, channel: Channel) -> None:

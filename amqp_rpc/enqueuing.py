@@ -15,12 +15,10 @@ from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.outbox import Publication
 from amqp_rpc.policy import check_priority, check_task_queue
 from amqp_rpc.registration import Function, registered_task
-from amqp_rpc.settings import positive
+from amqp_rpc.settings import LONGEST_EXPIRES, positive
 
 #: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.
 LONGEST_UNIQUE = 40 * 86_400.0
-#: Thirty years: a deadline that is a number on the wire.
-_LONGEST_EXPIRES = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def plan(
     if eta is not None and eta.tzinfo is None:
         raise ConfigurationError(f"eta has no time zone: {eta!r}; datetime.now(UTC) + … has one")
     if expires is not None:
-        positive("expires", expires, most=_LONGEST_EXPIRES)
+        positive("expires", expires, most=LONGEST_EXPIRES)
     check_priority(priority)
     held = 0 if delay is None else units(delay)
     _check_begins((delay or 0.0) if eta is None else eta.timestamp() - time.time(), expires)

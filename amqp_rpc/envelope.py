@@ -77,8 +77,8 @@ class Message:
 
     @property
     def target(self) -> str:
-        """What has to be there: the queue's name, or ``fanout exchange 'logs'``."""
-        return self.queue if self.exchange is None else str(self.exchange)
+        """What has to be there: the queue's name, or the exchange with all that is said of it."""
+        return self.queue if self.exchange is None else repr(self.exchange)
 
 
 @dataclass(slots=True)

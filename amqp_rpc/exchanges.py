@@ -20,11 +20,15 @@ _MATCH = "x-match"
 _MATCHES = ("all", "any", "all-with-x", "any-with-x")
 
 
-def _check_size(text: str, what: str) -> None:
+def _check_text(text: str, what: str) -> int:
     try:
-        size = len(text.encode())
+        return len(text.encode())
     except (AttributeError, UnicodeEncodeError) as error:
         raise ConfigurationError(f"{what} is text that AMQP can carry, not {text!r}: {error}") from error
+
+
+def _check_size(text: str, what: str) -> None:
+    size = _check_text(text, what)
     if size > LONGEST_NAME:
         raise ConfigurationError(f"{text[:40]!r}…: {what} has at most {LONGEST_NAME} bytes in AMQP, not {size}")
 
@@ -184,6 +188,10 @@ def _matched(exchange: Exchange, headers: Mapping[str, Any] | None) -> tuple[tup
     for name, value in compared.items():
         if not isinstance(name, str) or not isinstance(value, str | int | None):
             raise ConfigurationError(f"headers= compares text, whole numbers and booleans, not {name!r}: {value!r}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigurationError(f"header {name!r} is {value!r}: AMQP has whole numbers of 64 bits at most")
+        if isinstance(value, str):
+            _check_text(value, f"header {name!r}")
         _check_size(name, "a header's name")
         if name.startswith("x-") and not how.endswith("-with-x"):
             raise ConfigurationError(

@@ -109,8 +109,16 @@ class Listening:
         state: QueueState = yield lambda then: channel.declare("", then, exclusive=True)
         for binding in self._source.bindings:
             yield partial(channel.bind, state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))
+
+        def cancelled() -> None:
+            logger.warning(
+                "The broker ended the consumer (was its queue deleted?); what is published meanwhile is missed"
+            )
+            channel.close()
+            self.on_open()
+
         channel.consume(
-            state.name, self._take, acknowledge=True, then=self._ready, on_cancelled=channel.close, addressed=True
+            state.name, self._take, acknowledge=True, then=self._ready, on_cancelled=cancelled, addressed=True
         )
 
     def _take(self, delivery: Delivery) -> None:

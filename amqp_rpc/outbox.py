@@ -266,10 +266,16 @@ class Outbox:
             # An exchange: a level of delay that somebody has deleted.
             self._declared.distrust()
         if isinstance(error, AccessRefused):
-            self.end_all(lambda: verdicts.fresh(error))
+            self._end_refused(error)
         self._closed_in_a_row += 1
         delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
         self._owned().loop.call_later(delay, self.on_open)
+
+    def _end_refused(self, error: AccessRefused) -> None:
+        """End those that the broker's words are about, of an exchange; all of them, where they are about none."""
+        meant = [each for _, each in self._pending if verdicts.names(str(error), each.message)]
+        for publication in meant or [each for _, each in self._pending]:
+            self._end(publication, verdicts.fresh(error))
 
     def _not_declared(self, target: str, what: str, error: BrokerError, code: int) -> None:
         """Something that messages for a target need could not be declared; none of them was sent."""

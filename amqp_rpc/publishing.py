@@ -14,6 +14,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, Conne
 from amqp_rpc.events import event_properties
 from amqp_rpc.exchanges import Exchange, other_exchange
 from amqp_rpc.outbox import Publication
+from amqp_rpc.settings import LONGEST_EXPIRES, positive
 
 #: What an event's body may be.
 ContentType = Literal["application/msgpack", "application/json", "text/plain"]
@@ -45,8 +46,8 @@ class EventPlan:
     def __post_init__(self) -> None:
         if self.content_type is not None and self.content_type not in _CONTENT_TYPES:
             raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {self.content_type!r}")
-        if self.expires is not None and not self.expires > 0:
-            raise ConfigurationError(f"expires is a number of seconds above 0, not {self.expires!r}")
+        if self.expires is not None:
+            positive("expires", self.expires, most=LONGEST_EXPIRES)
 
     def publication(self, topic: str, payload: Any, identity: str, *, timeout: float) -> EventPublication:
         """Return an event that is ready to be published.

@@ -8,14 +8,17 @@ from threading import Lock
 
 from amqp_rpc.envelope import Message, Properties, Request, copied, without_broker_headers
 
-#: Workers that may die with one task, before it is a dead letter.
-MOST_CRASHES = 5
+#: Workers that may die with one task, before it is a dead letter. One that ends workers costs as many, and one that was
+#: only beside such tasks has to be so as often: five were too few for 100 000 tasks and a worker that dies each second.
+MOST_CRASHES = 8
 #: Workers that died with a task from which on it is suspected to be what ends them.
 SUSPECTED = 2
 #: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 _DELIVERY_COUNT = "x-delivery-count"
 #: From RabbitMQ 4.0 on such a queue drops what it got back 20 times: so often it has come when that is near.
 _ABOUT_TO_BE_DROPPED = 15
+#: Workers that died with a task, after which its copies are spread over no more time: eight seconds.
+_WIDEST = 3
 #: Units of delay of a copy at least: the broker has the acknowledgement long before.
 _SOON = 5
 
@@ -89,8 +92,8 @@ def about_to_be_dropped(properties: Properties) -> bool:
 
 
 def apart(crashes: int) -> int:
-    """Return the units of delay after so many workers died with a task: by chance, and each time four times as wide.
+    """Return the units of delay after so many workers died with a task: by chance, 0.5 to 1, 2.5 and then 8.5 seconds.
 
-    Else those that were only beside one that ends workers would come back with it, and be counted with it, five times.
+    Else those that were only beside one that ends workers would come back with it, and be counted with it, each time.
     """
-    return _SOON + random.randint(0, _SOON * 4 ** (crashes - 1))  # noqa: S311 - no secret
+    return _SOON + random.randint(0, _SOON * 4 ** (min(crashes, _WIDEST) - 1))  # noqa: S311 - no secret

@@ -20,6 +20,7 @@ from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties, copied, lighter, without_broker_headers
 from amqp_rpc.errors import BrokerError
+from amqp_rpc.frames import address
 from amqp_rpc.owner import Owner
 from amqp_rpc.redelivery import about_to_be_dropped
 from amqp_rpc.settings import Addresses
@@ -96,6 +97,8 @@ class Replies:
         self._confirm_opening = False
         #: Those of the kept ones that were published, and are not confirmed yet.
         self._unconfirmed: set[int] = set()
+        #: Those among these that may have found no queue.
+        self._unrouted: set[int] = set()
 
     def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
         """Publish a reply, and settle the delivery that it answers.
@@ -144,6 +147,7 @@ class Replies:
         self._leaving.clear()
         self._confirm_opening = False
         self._unconfirmed.clear()
+        self._unrouted.clear()
         if not self.connection.was_open:
             self._on_failed(error)
 
@@ -215,9 +219,11 @@ class Replies:
             return
         self._confirm_opening = True
 
-        self.connection.open_channel(
-            lambda channel: channel.confirms(lambda: self._confirms(channel)), self._confirming_closed
-        )
+        def opened(channel: Channel) -> None:
+            channel.on_returned(self._not_routed)
+            channel.confirms(lambda: self._confirms(channel))
+
+        self.connection.open_channel(opened, self._confirming_closed)
 
     def _confirms(self, channel: Channel) -> None:
         self._confirming, self._confirm_opening = channel, False
@@ -235,6 +241,7 @@ class Replies:
             self._declared.distrust()
         self._confirming, self._confirm_opening = None, False
         self._unconfirmed.clear()
+        self._unrouted.clear()
         for key in list(self._kept):
             self._refused(key, str(error))
         self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
@@ -289,6 +296,7 @@ class Replies:
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
         self._unconfirmed.discard(key)
+        self._unrouted.discard(key)
         self._refusals.pop(key, None)
         if kept is not None:
             self._settled([kept[1]])
@@ -312,26 +320,39 @@ class Replies:
             # It may have been let go, and another delivery have its place by now.
             if self._kept.get(key) is not kept:
                 return
-            self._unconfirmed.discard(key)
-            if taken:
-                self._let_go(key)
-            else:
-                self._refused(key, "it refuses more, by a bound of the queue perhaps")
-                self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
+            self._confirmed(key, message, taken)
 
         if self._declared is not None and self._declared.has(message):
             declared()
         else:
             self._declare(message, declared)
 
+    def _confirmed(self, key: int, message: Message, taken: bool) -> None:
+        self._unconfirmed.discard(key)
+        unrouted = key in self._unrouted
+        if taken and not unrouted:
+            self._let_go(key)
+            return
+        if unrouted:
+            # The broker confirms what no queue took as well: it was deleted, or is on a node that is away.
+            self._unrouted.discard(key)
+            if self._declared is not None:
+                self._declared.forget(message)
+        self._refused(key, "its queue is not there" if unrouted else "it refuses more, by a bound of the queue perhaps")
+        self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
+
+    def _not_routed(self, routing_key: str, _properties: Properties) -> None:
+        """No queue took one of those with a routing key; which, is not known of messages without an id: all of them."""
+        self._unrouted |= {key for key in self._unconfirmed if address(self._kept[key][0])[1] == routing_key}
+
     def _write(self, key: int, channel: Channel, message: Message, confirmed: Callable[[bool], object]) -> None:
         """Publish a message, with fewer headers where AMQP can't carry them: rather that than not at all."""
         try:
-            channel.publish_confirmed(message, confirmed)
+            channel.publish_confirmed(message, confirmed, mandatory=True)
         except Exception as error:
             for lighter_one in lighter(message):
                 with contextlib.suppress(Exception):
-                    channel.publish_confirmed(lighter_one, confirmed)
+                    channel.publish_confirmed(lighter_one, confirmed, mandatory=True)
                     logger.warning("A message for %s goes without some of its headers: %s", message.queue, error)
                     return
             self._unwritable(key, error)

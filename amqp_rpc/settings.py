@@ -179,6 +179,10 @@ def count(name: str, value: int, *, most: float = float("inf")) -> None:
     positive(name, value, most=most)
 
 
+#: Thirty years, in seconds: what may be said to expire, so that its time is a number on the wire.
+LONGEST_EXPIRES = 1e9
+
+
 def positive(name: str, value: float, *, most: float = float("inf")) -> None:
     """Check a numeric setting.
 

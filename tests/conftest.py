@@ -14,6 +14,8 @@ from tests.stores import RedisServer, require_redis
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First those that wait for a broker to end and to come back, so that none of them is the last one alone.
+    items.sort(key=lambda item: item.get_closest_marker("node") is None)
     if nodes.URL:
         skip = pytest.mark.skip(reason="needs a RabbitMQ node of its own, and AMQP_RPC_TEST_URL gives only a URL")
         for item in items:

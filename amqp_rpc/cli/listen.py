@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import sys
+from typing import Any
 
 import click
 
@@ -32,8 +33,8 @@ the shell has a meaning of its own for '*'.
   amqp-rpc listen info warning error --exchange direct_logs --type direct
   amqp-rpc listen --exchange documents --type headers --header format=pdf
 \b
-Each event is a line: its topic, and its payload as text or JSON. What is published before "Listening" is said, or while
-the connection is lost, is not shown.
+Each event is a line: its topic, and its payload as text or JSON; line breaks and other characters that can't be printed
+are escaped. What is published before "Listening" is said, or while the connection is lost, is not shown.
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another kind.
 """
@@ -108,8 +109,8 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         # Anybody may publish anything: it is shown all the same.
         payload = text = str(delivery.body)
     if not as_json:
-        return f"{event.topic} {text}" if event.topic else text
-    said = {
+        return _printable(f"{event.topic} {text}" if event.topic else text)
+    said: dict[str, Any] = {
         "topic": event.topic,
         "payload": payload,
         "headers": {
@@ -119,4 +120,16 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         "id": event.id,
         "time": event.time,
     }
-    return shown(said)
+    try:
+        return _printable(shown(said))
+    except AmqpRpcError:
+        # What JSON has no words for.
+        headers = {name: str(value) for name, value in event.headers.items()}
+        return _printable(shown(said | {"payload": str(delivery.body), "headers": headers}))
+
+
+def _printable(line: str) -> str:
+    """Return a line as one line that does nothing to a terminal: what can't be printed is escaped."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pika
 import pytest
 
 from amqp_rpc import Client, Exchange
@@ -178,3 +179,27 @@ def test_a_bad_pattern_is_one_line_when_it_is_imported(
     done = run("serve", "bad_pattern", url=url)
     assert (done.returncode, done.stderr.count("\n")) == (Exit.CONFIGURATION, 1)
     assert "bad_pattern.py:3: f(): the pattern 'a.*x'" in done.stderr
+
+
+def test_what_can_t_be_printed_is_a_line_all_the_same_and_does_nothing_to_a_terminal(
+    url: str,
+    topic: str,
+    tmp_path: Path,
+    raw: Raw,  # noqa: F811 - the fixture
+) -> None:
+    def publish(body: bytes) -> None:
+        properties = pika.BasicProperties(content_type="application/json")
+        raw.channel.basic_publish("amqp_rpc.events", f"{topic}.x", body, properties)
+
+    for options, first, second in (
+        ([], "\\ud800", "one\\ntwo\\x1b[31m"),
+        (["--json"], '"payload":"b\'\\"', '"payload":"one\\ntwo\\u001b[31m"'),
+    ):
+        folder = tmp_path / f"{len(options)}"
+        folder.mkdir()
+        with listening(f"{topic}.*", *options, url=url, folder=folder) as it:
+            publish(b'"\\ud800"')
+            publish(b'"one\\ntwo\\u001b[31m"')
+            until(lambda it=it: len(it.lines()) == 2)  # type: ignore[misc] # bound now
+            for line, expected in zip(it.lines(), (first, second), strict=True):
+                assert expected in line

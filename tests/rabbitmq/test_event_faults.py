@@ -41,11 +41,11 @@ def test_an_event_that_kills_its_workers_ends_among_the_dead_letters(
     declare_dead(raw, "events.tevents.note_and_die")
     with serving("tests.served_events", "--processes", "2", url=url):
         identity = client.publish("tevents.die", str(path), mandatory=True)
-        properties = dead_letter(raw, "events.tevents.note_and_die", timeout=60)
+        properties = dead_letter(raw, "events.tevents.note_and_die", timeout=100)
         assert properties.message_id == identity
-        assert properties.headers["reason"].startswith("5 workers died, one after another")
+        assert properties.headers["reason"].startswith("8 workers died, one after another")
         assert properties.headers["amqp_rpc.topic"] == "tevents.die"
-        assert len(lines(path)) == 5
+        assert len(lines(path)) == 8
 
 
 def test_each_process_of_a_server_is_an_instance(url: str, client: Client, tmp_path: Path) -> None:

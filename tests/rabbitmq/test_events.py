@@ -16,6 +16,7 @@ import pika
 import pytest
 
 from amqp_rpc import (
+    AccessRefused,
     AsyncClient,
     Client,
     ConfigurationError,
@@ -31,6 +32,7 @@ from amqp_rpc import (
     Unroutable,
     context,
 )
+from amqp_rpc.broker.node import Node
 from amqp_rpc.topology import bindings_record
 from tests.rabbitmq.conftest import Raw
 from tests.rabbitmq.test_tasks import DEAD, dead_letter
@@ -485,6 +487,9 @@ def test_what_can_t_be_published_says_why(client: Client, topic: str) -> None:
         client.publish(topic, 1, headers={"attempt": 3})
     with pytest.raises(ConfigurationError, match="are the broker's"):
         client.publish(topic, 1, headers={"x-delay": 3})
+    for expires in (0, -1.0, float("inf"), float("nan"), "5"):
+        with pytest.raises(ConfigurationError, match="expires must be a number above 0"):
+            client.publish(topic, 1, expires=expires)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="content_type is one of"):
         client.publish(topic, 1, content_type="text/html")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="a topic and a payload"):
@@ -678,3 +683,40 @@ def test_a_record_that_nobody_can_read_undoes_nothing(
     serve(bound(service, f"{topic}.b")).stop()
     client.publish_many([(f"{topic}.a", 1), (f"{topic}.b", 1)], mandatory=True)
     assert raw.count(record) == 1
+
+
+@pytest.mark.node
+def test_who_may_not_write_to_one_exchange_is_told_so_and_what_else_is_under_way_arrives(
+    new_node: Callable[..., Node],
+) -> None:
+    node = new_node()
+    with Client(node.url, timeout=20) as client:
+        client.publish("a", exchange="closed_to_ann")
+    node.ctl("add_user", "ann", "secret")
+    node.ctl("set_permissions", "ann", ".*", "^(?!closed_to_ann).*", ".*")
+    service = Service()
+    done: set[int] = set()
+
+    @service.task(queue="topen")
+    def note(n: int) -> None:
+        done.add(n)
+
+    with Server(service, url=node.url), Client(node.url.replace("guest:guest", "ann:secret"), timeout=20) as ann:
+        ann.enqueue(note, 0)
+        refused: list[str] = []
+
+        def publish() -> None:
+            for _ in range(3):
+                try:
+                    ann.publish("a", exchange="closed_to_ann")
+                except AccessRefused as error:
+                    refused.append(str(error))
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        for start in range(0, 300, 50):
+            ann.enqueue_many(note, [(n,) for n in range(start, start + 50)])
+        until(lambda: len(done) == 300, timeout=60)
+        thread.join(30)
+    assert len(refused) == 3
+    assert all("exchange 'closed_to_ann'" in said for said in refused)

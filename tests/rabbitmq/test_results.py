@@ -203,8 +203,8 @@ def test_a_task_that_ends_its_workers_is_a_failure_that_says_so(
     with serving("tests.served", "--processes", "2", url=url) as server, Client(url) as client:
         assert sqlite_url in server.text()
         handle = client.enqueue("note_and_die", str(tmp_path / "ran"), queue="tserved_tasks")
-        with pytest.raises(MaybeExecuted, match="5 workers died"):
-            handle.result(timeout=60)
+        with pytest.raises(MaybeExecuted, match="8 workers died"):
+            handle.result(timeout=100)
         assert client.task(handle.id).state == "FAILURE"
         for child in server.children():
             assert sqlite_url not in Path(f"/proc/{child}/cmdline").read_text()

@@ -15,7 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from amqp_rpc import AlreadyQueued, Client, ConnectionLost, NotConnected, PublishRefused, Server, Service, context
+from amqp_rpc import (
+    AlreadyQueued,
+    Client,
+    ConnectionLost,
+    NotConnected,
+    PublishRefused,
+    Reject,
+    Server,
+    Service,
+    context,
+)
 from amqp_rpc.broker.node import Node
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.outbox import Publication
@@ -258,3 +268,27 @@ def test_a_handler_can_ask_whether_a_worker_has_died_with_its_task_before(
     # As a worker puts it back, when the broker does not count.
     raw.send(queue, b"2", headers={"crashes": 1})
     until(lambda: seen == [False, True])
+
+
+def test_a_dead_letter_whose_queue_was_deleted_is_put_into_a_new_one(
+    client: Client, serve: Callable[..., Server], service: Service, raw: Raw
+) -> None:
+    """The broker confirms what it could put nowhere as well."""
+    name = f"t{secrets.token_hex(6)}"
+
+    @service.task(queue=name)
+    def reject(n: int) -> None:
+        raise Reject(f"no {n}")
+
+    def letters() -> int:
+        state = client.queue_states([f"{name}.dead"])[f"{name}.dead"]
+        return 0 if state is None else state.messages
+
+    declare_dead(raw, name)
+    serve(service)
+    client.enqueue(reject, 1)
+    until(letters)
+    raw.channel.queue_delete(f"{name}.dead")
+    client.enqueue_many(reject, [(n,) for n in range(2, 12)])
+    until(lambda: letters() == 10, timeout=30)
+    assert {letter.reason for letter in client.dead_letters(name).list()} == {f"rejected: no {n}" for n in range(2, 12)}

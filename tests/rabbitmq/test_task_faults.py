@@ -44,11 +44,11 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
     raw.channel.queue_purge("tserved_tasks.dead")
     with serving("tests.served", "--processes", "2", url=url):
         killer = client.enqueue("note_and_die", str(path), queue="tserved_tasks")
-        properties = dead_letter(raw, "tserved_tasks", timeout=60)
+        properties = dead_letter(raw, "tserved_tasks", timeout=100)
         assert properties.message_id == killer.id
-        assert properties.headers["reason"].startswith("5 workers died, one after another")
-        assert properties.headers["crashes"] == 5
-        assert len(lines(path)) == 5
+        assert properties.headers["reason"].startswith("8 workers died, one after another")
+        assert properties.headers["crashes"] == 8
+        assert len(lines(path)) == 8
         assert client.enqueue("note", str(path), "after", queue="tserved_tasks").result(timeout=20) is None
 
 
@@ -291,5 +291,5 @@ def test_a_classic_queue_counts_the_workers_that_die_as_well(
     raw.channel.queue_declare("tserved_classic.dead", durable=True)
     with serving("tests.served", "--processes", "2", url=url):
         client.enqueue("die_classic", str(path), queue="tserved_classic")
-        until(lambda: raw.channel.basic_get("tserved_classic.dead")[0], timeout=60)
-        assert len(lines(path)) == 5
+        until(lambda: raw.channel.basic_get("tserved_classic.dead")[0], timeout=100)
+        assert len(lines(path)) == 8

@@ -104,10 +104,10 @@ def test_what_came_again_says_so_and_keeps_its_topic() -> None:
 
 
 def test_events_that_end_workers_end_among_the_dead_letters() -> None:
-    properties = marked(content_type=codec.JSON, headers={"crashes": 4, "x-delivery-count": 1})
+    properties = marked(content_type=codec.JSON, headers={"crashes": 7, "x-delivery-count": 1})
     answer = dispatcher(handle).accept(properties, b"{}", redelivered=True)
     assert isinstance(answer, Answer)
-    assert (answer.dead_letter or "").startswith("5 workers died")
+    assert (answer.dead_letter or "").startswith("8 workers died")
 
 
 def test_what_is_tried_again_comes_back_to_the_instance() -> None:

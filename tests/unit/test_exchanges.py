@@ -66,6 +66,8 @@ def test_the_same_pattern_twice_is_one_binding() -> None:
         (DEFAULT, ["a"], {"a": 1}, "headers= is for exchanges of kind headers"),
         (HEADERS, ["a"], {"a": 1}, "looks at headers alone"),
         (HEADERS, [], None, "needs headers="),
+        (HEADERS, [], {"n": 2**63}, "64 bits at most"),
+        (HEADERS, [], {"n": "\ud800"}, "header 'n' is text that AMQP can carry"),
         (HEADERS, [], {"x-match": "any"}, "needs headers="),
         (HEADERS, [], {"x-match": "some", "a": 1}, "x-match is all, any"),
         (HEADERS, [], {"a": 1.5}, "compares text, whole numbers and booleans"),
