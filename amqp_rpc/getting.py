@@ -15,7 +15,7 @@ from amqp_rpc import items
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.outbox import Publication
 from amqp_rpc.outcome import Outcome
-from amqp_rpc.putting import closed
+from amqp_rpc.putting import closed, to_answer
 from amqp_rpc.taking import Taking
 from amqp_rpc.topology import dead_letter_arguments
 from amqp_rpc.transport import Delivery
@@ -81,6 +81,8 @@ class Getting:
         self._local = threading.local()
         #: All that is taken one by one and not done, by any thread.
         self._taken: dict[Taken, None] = {}
+        #: Makes one step of finding one of them and removing it. A user's ``==`` runs in it, and may call again.
+        self._lock = threading.RLock()
         self.closed = False
 
     @property
@@ -110,10 +112,11 @@ class Getting:
         Raises:
             ValueError: There is no such item.
         """
-        taken = self._find(*item)
-        self._taken.pop(taken, None)
-        if taken.mine is not None:
-            taken.mine.pop(taken, None)
+        with self._lock:
+            taken = self._find(*item)
+            self._taken.pop(taken, None)
+            if taken.mine is not None:
+                taken.mine.pop(taken, None)
         self.settle([taken])
 
     def settle(self, some: list[Taken]) -> None:
@@ -162,6 +165,8 @@ class Getting:
             Empty: There is none.
             BrokerError: It is not known whether there is one.
         """
+        # Who does not wait for an item waits for the broker.
+        by = until if wait else time.monotonic() + to_answer(self._timeout)
         while True:
             if self.closed:
                 raise ConfigurationError(closed(self._queue))
@@ -171,7 +176,7 @@ class Getting:
             try:
                 return Taken(delivery, items.value(delivery.properties, delivery.body, limit=self._limit))
             except CodecError as error:
-                self._bury(delivery, error)
+                self._bury(delivery, error, by)
 
     def _follow(self) -> Connection:
         connection = self._connection
@@ -203,7 +208,7 @@ class Getting:
 
     def _look(self, count: int) -> Delivery:
         """Return what is there, or is on its way."""
-        until = time.monotonic() + self._timeout
+        until = time.monotonic() + to_answer(self._timeout)
         found = float("inf")
         while True:
             outcome = Outcome[int | AmqpRpcError]()
@@ -267,24 +272,39 @@ class Getting:
                     return taken
         raise ValueError("task_done() of an item that was not taken, or is done")
 
-    def _bury(self, delivery: Delivery, error: CodecError) -> None:
-        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time."""
+    def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
+        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time.
+
+        It goes on without this thread, where that has no more time.
+        """
         letter = items.dead(
             delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._caller.identity(),
             now=time.time(),
         )  # fmt: skip
+        expires_at = time.monotonic() + self._timeout
         publication = Publication(
             letter,
             dead_letter_arguments(self._arguments),
             guessed=True,
             timeout=self._timeout,
-            expires_at=time.monotonic() + self._timeout,
+            expires_at=expires_at,
             replied=False,
         )
+
+        def ended() -> None:
+            self._buried(delivery, error, publication.value)
+
         try:
             self._caller.publish(publication)
-            self._caller.confirmed(publication)
         except AmqpRpcError as failure:
+            self._buried(delivery, error, failure)
+            return
+        publication.on_done(ended)
+        self._caller.wait(publication, min(until, expires_at))
+
+    def _buried(self, delivery: Delivery, error: CodecError, failure: AmqpRpcError | None) -> None:
+        """Take note of what became of a dead letter; any thread."""
+        if failure is not None:
             logger.warning(
                 "An item of queue %s can't be read (%s), nor be made a dead letter: %s", self._queue, error, failure
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import Full
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import codec, items
 from amqp_rpc.codec import MSGPACK
+from amqp_rpc.context import time_left
 from amqp_rpc.envelope import Message
 from amqp_rpc.errors import (
     AccessRefused,
@@ -38,6 +39,8 @@ _UNCONFIRMED = 1000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 #: Seconds that the broker has at least to answer to the last of them: without, it would not be known what it did.
 _ANSWER = 1.0
+#: Seconds that it has where none are left: what then is said, is said of it.
+_SHORTEST = 0.001
 
 
 class Putting:
@@ -91,8 +94,9 @@ class Putting:
             BrokerError: It may not be there.
         """
         body = codec.encode(value, MSGPACK, limit=self._limit)
-        number, message = self._message(body, self._left(until))
-        self._accept(number, message, self._publish(message, until), wait=wait, until=until)
+        by = self._by(until)
+        number, message = self._message(body, by)
+        self._accept(number, message, self._publish(message, by), wait=wait, until=until)
 
     def put_many(self, values: Iterable[Any], *, until: float) -> None:
         """Put many values, without waiting for each one's confirm before the next.
@@ -100,57 +104,42 @@ class Putting:
         Raises:
             NotAllAccepted: Some are not there, or may not be.
         """
-        errors: dict[int, AmqpRpcError] = {}
-        waiting: deque[tuple[int, int, Message, Publication]] = deque()
+        many = _Many(self._queue, self._accept)
         # No more ahead than may be there: what the broker refuses is sent again.
         most = min(_UNCONFIRMED, self._maxsize) if self._maxsize else _UNCONFIRMED
-        count = 0
-
-        def confirm(left: int) -> None:
-            while len(waiting) > left:
-                place, number, message, publication = waiting.popleft()
-                try:
-                    self._accept(number, message, publication, wait=True, until=until)
-                except Full:
-                    errors[place] = PublishRefused(f"queue {self._queue!r} was full until the time was over")
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    errors[place] = error
-
         try:
-            for count, value in enumerate(values, 1):
+            for value in values:
                 body = codec.encode(value, MSGPACK, limit=self._limit)
-                number, message = self._message(body, self._left(until))
-                waiting.append((count - 1, number, message, self._publish(message, until)))
+                by = self._by(until)
+                number, message = self._message(body, by)
+                many.sent += 1
+                many.waiting.append((many.sent - 1, number, message, self._publish(message, by)))
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
-                if len(waiting) >= most:
-                    confirm(most // 2)
+                if len(many.waiting) >= most:
+                    many.confirm(most // 2, until)
+            many.confirm(0, until)
         except BaseException as error:
-            confirm(0)
-            put = plural(max(0, count - 1) - len(errors), "item was", "items were")
-            error.add_note(f"{put} put into queue {self._queue!r} before")
+            many.end(error, until)
             raise
-        confirm(0)
-        if errors:
-            first, why = next(iter(sorted(errors.items())))
+        if many.errors:
+            first, why = next(iter(sorted(many.errors.items())))
             raise NotAllAccepted(
-                f"{len(errors)} of {count} items were not put into queue {self._queue!r}; the others were. The first "
-                f"of them, number {first}: {why}",
-                errors=errors,
+                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. "
+                f"The first of them, number {first}: {why}",
+                errors=many.errors,
             )
 
-    def _left(self, until: float) -> float:
-        """Return the seconds that the broker has for its next answer."""
-        return self._timeout if until == NEVER else max(0.001, until - time.monotonic())
+    def _by(self, until: float) -> float:
+        """Return when the broker has to have answered to all that a put needs."""
+        return time.monotonic() + to_answer(self._timeout) if until == NEVER else until
 
-    def _message(self, body: bytes, seconds: float) -> tuple[int, Message]:
+    def _message(self, body: bytes, by: float) -> tuple[int, Message]:
         if self.closed:
             raise ConfigurationError(closed(self._queue))
         if not self._declared:
-            self._declare(seconds)
+            self._declare(_left(by))
         while True:
-            reply_to = self._receipts.address(seconds)
+            reply_to = self._receipts.address(_left(by))
             number = self.unfinished.add()
             # Were it gone by now, this number would be waited for, and nobody would hear of it.
             if self._receipts.here == reply_to:
@@ -173,8 +162,8 @@ class Putting:
                 raise
         self._declared = True
 
-    def _publish(self, message: Message, until: float) -> Publication:
-        seconds = self._left(until)
+    def _publish(self, message: Message, by: float) -> Publication:
+        seconds = _left(by)
         publication = Publication(
             message, self._arguments, timeout=seconds, expires_at=time.monotonic() + seconds, replied=False
         )
@@ -198,7 +187,7 @@ class Putting:
                     if not wait or left <= pause or self.closed:
                         raise Full from error
                     pause = min(_LONGEST_PAUSE, 2 * pause)
-                    publication = self._publish(message, max(until, time.monotonic() + _ANSWER))
+                    publication = self._publish(message, self._by(max(until, time.monotonic() + _ANSWER)))
         finally:
             if not accepted:
                 self.unfinished.done(number)
@@ -221,6 +210,72 @@ class Putting:
         if isinstance(error, NotConnected):
             return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")
         return fresh(error) if isinstance(error, BrokerError) else error
+
+
+class _Many:
+    """What one `put_many` has sent, and what became of it.
+
+    Args:
+        queue: Its name.
+        accept: Waits for the confirm of one: `Putting`'s.
+    """
+
+    def __init__(self, queue: str, accept: Callable[..., None]) -> None:
+        self._queue = queue
+        self._accept = accept
+        #: What is not confirmed yet, oldest first: its place among all, its number, and its message.
+        self.waiting: deque[tuple[int, int, Message, Publication]] = deque()
+        #: Why those are not there that are not, or may not be, by their places.
+        self.errors: dict[int, AmqpRpcError] = {}
+        self.sent = 0
+        self._put = 0
+        self._ending = False
+
+    def confirm(self, left: int, until: float) -> None:
+        """Wait until no more than so many are not confirmed; for room in a full queue until that time."""
+        while len(self.waiting) > left:
+            place, number, message, publication = self.waiting.popleft()
+            try:
+                self._accept(number, message, publication, wait=True, until=until)
+                self._put += 1
+            except Full:
+                self.errors[place] = PublishRefused(f"queue {self._queue!r} was full until the time was over")
+            except AmqpRpcError as error:
+                self.errors[place] = error
+                if isinstance(error, ConfigurationError) and not self._ending:
+                    raise
+
+    def end(self, error: BaseException, until: float) -> None:
+        """Wait for what was sent before an error, and have the error say what became of it."""
+        self._ending, soon = True, min(until, time.monotonic() + _ANSWER)
+        if not isinstance(error, Exception):
+            # Ctrl-C: it waits for a broker that does not answer as little as for room.
+            for *_, publication in self.waiting:
+                publication.expires_at = min(publication.expires_at, soon)
+        self.confirm(0, soon)
+        refused = sum(not isinstance(each, ConnectionLost) for each in self.errors.values())
+        note = f"{plural(self._put, 'item was', 'items were')} put into queue {self._queue!r} before"
+        if refused:
+            note += f", {plural(refused, 'was', 'were')} not"
+        # Without an answer, or with Ctrl-C in the middle of it.
+        if unknown := self.sent - self._put - refused:
+            note += f"; of {unknown} it is not known"
+        error.add_note(note)
+
+
+def to_answer(timeout: float) -> float:
+    """Return the seconds that the broker has to answer: no more than are left to the call that is being handled here.
+
+    Args:
+        timeout: Those of the client.
+    """
+    left = time_left()
+    return timeout if left is None else min(timeout, max(_SHORTEST, left))
+
+
+def _left(by: float) -> float:
+    """Return the seconds until then, as they are told to people."""
+    return max(_SHORTEST, round(by - time.monotonic(), 3))
 
 
 def closed(queue: str) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.forms import Default
 from amqp_rpc.policy import QueueType
 from amqp_rpc.queues import Queue
 from amqp_rpc.receipts import Receipts
@@ -20,11 +18,12 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT = 2.0
 
 
-class Queueing(ABC):
+class Queueing:
     """``queue`` of a client."""
 
     _caller: Caller
     _limit: int
+    _timeout: float
     _receipts: Receipts | None = None
     _queues: weakref.WeakSet[Queue[Any]] | None = None
 
@@ -57,7 +56,7 @@ class Queueing(ABC):
             name,
             item_arguments(queue_type, maxsize=maxsize),
             maxsize=maxsize,
-            timeout=self._seconds(Default.TIMEOUT),
+            timeout=self._timeout,
             limit=self._limit,
         )
         self._queues.add(made)
@@ -69,10 +68,6 @@ class Queueing(ABC):
             queue.close()
         if self._receipts is not None:
             self._receipts.close(_CLOSE_TIMEOUT)
-
-    @abstractmethod
-    def _seconds(self, timeout: float | Default) -> float:
-        """Return the seconds that something gets."""
 
 
 def _check(name: str, maxsize: int, queue_type: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from amqp_rpc.deadline import LONGEST
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.getting import Getting
-from amqp_rpc.putting import NEVER, Putting, closed
+from amqp_rpc.putting import NEVER, Putting, closed, to_answer
 from amqp_rpc.settings import count
 from amqp_rpc.wording import plural
 
@@ -64,7 +64,8 @@ class Queue(Generic[T]):
         name: The queue's.
         arguments: Those with which it is declared.
         maxsize: Items that may wait in it; 0 for no bound.
-        timeout: Seconds for the broker to answer, where no other time is given.
+        timeout: Seconds for the broker to answer, where no other time is given; what is left to a call, where one
+            is being handled and that is less.
         limit: Bytes of an item at most.
 
     Example:
@@ -111,8 +112,9 @@ class Queue(Generic[T]):
                 waits for room without a bound, and gives the broker the client's timeout (30.0) to answer.
 
         Raises:
-            queue.Full: There was no room.
-            PublishRefused, NotConnected: The broker did not take it. It is not there.
+            queue.Full: There was no room. With a ``maxsize``, the broker says the same where an error of its own kept
+                it from taking the item, when its queue's leader was lost perhaps: then it may be there.
+            PublishRefused, NotConnected, AccessRefused: The broker did not take it. It is not there.
             ConnectionLost: It was sent, and not confirmed in time. It may be there.
             ConfigurationError: The queue is there, and was declared in another way.
             Unencodable, MessageTooLarge: It can't be sent.
@@ -135,7 +137,9 @@ class Queue(Generic[T]):
         Raises:
             NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.
             ConfigurationError: The queue is there, and was declared in another way.
-            Unencodable, MessageTooLarge: An item can't be sent; those before it are there.
+            Unencodable, MessageTooLarge: An item can't be sent; those before it are there. Of a full queue, only those
+                for which there was room within a second: a note of the error says how many, as it does where the
+                iterable raises, or Ctrl-C is pressed.
         """
         self._putting.put_many(items, until=_until(_checked(timeout)))
 
@@ -301,7 +305,7 @@ class Queue(Generic[T]):
     def _ready(self) -> int:
         if self._closed:
             raise ConfigurationError(closed(self.name))
-        with self._caller.converse(self._timeout) as conversation:
+        with self._caller.converse(to_answer(self._timeout)) as conversation:
             state = conversation.inspect(self.name)
         return 0 if state is None else state.messages
 

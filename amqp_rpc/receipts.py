@@ -96,7 +96,7 @@ class Receipts:
             if outcome.done() and outcome.value is not None:
                 raise outcome.value
             if not outcome.done() and time.monotonic() >= until:
-                raise NotConnected(f"no connection to the broker within {seconds:g} s; nothing was put")
+                raise NotConnected(f"no connection to the broker within {seconds:.3g} s; nothing was put")
         return address
 
     def told_here(self, reply_to: str, identity: str) -> bool:

@@ -59,10 +59,10 @@ class Settling:
             self._hurried = True
             connection.loop.leave(self.flush)
 
-    @property
-    def gathered(self) -> int:
-        """How many are done, and nobody has been told."""
-        return len(self._done)
+    def gathered(self) -> list[Delivery]:
+        """Return what is done, of which nobody has been told."""
+        # Copied in one step: any thread may add to it meanwhile.
+        return [delivery for delivery, _ in self._done.copy()]
 
     @property
     def over(self) -> bool:

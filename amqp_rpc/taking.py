@@ -17,6 +17,7 @@ from amqp_rpc.ahead import Ahead, Window
 from amqp_rpc.arrivals import Arrivals
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.outcome import Outcome
+from amqp_rpc.retry import backoff
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery, QueueState
 
@@ -29,10 +30,12 @@ logger = logging.getLogger(__name__)
 
 #: A queue was declared in another way; and one that another connection has for itself is as different.
 _LOCKED, _PRECONDITION_FAILED = 405, 406
-#: Seconds until a channel that the broker closed is opened again.
-_AGAIN = 0.5
+#: Seconds until a channel that the broker closed is opened again, doubled each time, and the most.
+_AGAIN, _LONGEST_PAUSE = 0.5, 5.0
 #: Seconds between two looks at whether items wait here in vain.
 _LOOK = 1.0
+#: Items of one consumer at most: AMQP says how many in 16 bits. What is wanted beyond that comes by another one.
+_MOST_PREFETCH = 65_535
 
 
 class Taking:
@@ -69,6 +72,8 @@ class Taking:
         self._channel: Channel | None = None
         self._opening = False
         self._declaring = False
+        #: How often the broker has closed the channel since it last agreed to a consumer.
+        self._closings = 0
         #: The channel whose consumers' end by the broker is heard of.
         self._watched: Channel | None = None
         self._window: Window | None = None
@@ -185,8 +190,14 @@ class Taking:
             self._trouble(error)
         else:
             # Its node is away, or an item was held for longer than the broker allows (consumer_timeout).
-            logger.warning("Queue %s: %s; opening another channel. What was taken is others' now", self._queue, error)
-            self._owned().loop.call_later(_AGAIN, self.on_open)
+            self._closings += 1
+            if self._closings == 1:
+                logger.warning(
+                    "Queue %s: %s; opening another channel, until it is consumed again. What was taken is others' now",
+                    self._queue, error,
+                )  # fmt: skip
+            pause = backoff(self._closings, first=_AGAIN, most=_LONGEST_PAUSE)
+            self._owned().loop.call_later(pause, self.on_open)
 
     def _forget(self) -> None:
         self._channel = self._window = None
@@ -209,10 +220,13 @@ class Taking:
         if channel is None or self._closing is not None:
             return
         self._pause()
-        window = self._window = Window(max(self._ahead.count, count))
+        window = self._window = Window(min(max(self._ahead.count, count), _MOST_PREFETCH))
 
         def ready() -> None:
             window.ready = True
+            if self._closings:
+                self._closings = 0
+                logger.warning("Queue %s is consumed again", self._queue)
             self._ask()
 
         def cancelled() -> None:
@@ -260,7 +274,12 @@ class Taking:
 
     def _held(self, window: Window) -> bool:
         """Return whether nothing can come before a taker is done with something."""
-        return window.open - window.settling - self._settling.gathered >= window.count
+        more = window.open - window.settling - window.count
+        # What is done of other windows makes no room in this one.
+        return more >= 0 and more >= sum(self._window_of(each) is window for each in self._settling.gathered())
+
+    def _window_of(self, delivery: Delivery) -> Window | None:
+        return self._windows.get(delivery.tag) if delivery.channel is self._channel else None
 
     def _look(self) -> None:
         """Give back what waits here in vain, where it is more than was taken in the last second."""
@@ -274,11 +293,11 @@ class Taking:
             self._ahead.wasted(lately)
             self._returning = True
             # When this is answered, the broker has heard of all that is done.
-            channel.inspect(self._queue, lambda _state: self._return(channel))
+            channel.inspect(self._queue, lambda state: self._return(channel, state.consumers))
         self._looking = True
         self._owned().loop.call_later(_LOOK, self._look)
 
-    def _return(self, channel: Channel) -> None:
+    def _return(self, channel: Channel, consumers: int) -> None:
         """Give back all that has come, in its order where nothing else is taken and not done."""
         if channel is not self._channel or self._closing is not None:
             return
@@ -287,17 +306,20 @@ class Taking:
             self._channel = self._window = None
             self._windows.clear()
             self._opening = True
-            channel.close_in_order(self._returned)
+            channel.close_in_order(lambda: self._returned(consumers))
             return
         self._pause()
         for delivery in back:
             self._reject(delivery)
         channel.inspect(self._queue, lambda _state: self._returned())
 
-    def _returned(self) -> None:
+    def _returned(self, consumers: int = 0) -> None:
         self._returning = False
         if self._channel is None:
             self._opening = False
+            if self._closing is not None and not self._ending:
+                self._ended(self._closing, consumers)
+                return
         self._want_again()
 
     def _want_again(self) -> None:
@@ -339,6 +361,9 @@ class Taking:
     def _end_if_settled(self) -> None:
         ended = self._closing
         if ended is None or self._ending or not self._settling.over:
+            return
+        if self._channel is None and self._returning:
+            # All of it is on its way back: `_returned` sees to the end.
             return
         self._ending = True
         channel, self._channel = self._channel, None

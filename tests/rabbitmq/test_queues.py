@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -26,10 +26,15 @@ from amqp_rpc import (
     NotDone,
     PublishRefused,
     Queue,
+    Service,
     Unencodable,
     ahead,
+    declared,
+    getting,
 )
+from amqp_rpc import taking as taking_side
 from amqp_rpc.broker.node import Node
+from amqp_rpc.putting import to_answer
 from amqp_rpc.topology import item_arguments
 from tests.programs import ROOT
 from tests.rabbitmq.conftest import Raw
@@ -240,6 +245,32 @@ def test_task_done_of_another_thread_s_item_names_it(client: Client, name: str) 
         items.task_done(first)
 
 
+def test_threads_that_are_done_with_equal_items_are_done_with_one_each(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put_many([7, 7])
+    assert [items.get(timeout=20) for _ in range(2)] == [7, 7]
+    together = threading.Barrier(2)
+
+    class Seven:
+        """Equal to 7; it is compared by both at the same time, where that can be."""
+
+        __hash__ = None
+
+        def __eq__(self, other: object) -> bool:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(0.5)
+            return other == 7
+
+    threads = [threading.Thread(target=items.task_done, args=(Seven(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    items.join(timeout=20)
+    with pytest.raises(ValueError, match="too many times"):
+        items.task_done()
+
+
 def test_join_waits_until_all_that_this_object_put_is_done_wherever_it_was_taken(
     client: Client, other: Client, name: str
 ) -> None:
@@ -299,6 +330,36 @@ def test_many_items_are_taken_together_and_done_together(client: Client, other: 
     items.join(timeout=20)
     with pytest.raises(queue.Empty), taking.get_many(5, timeout=0.1):
         pytest.fail("there is nothing left")
+
+
+def test_any_number_of_items_may_be_asked_for(client: Client, other: Client, name: str) -> None:
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(50))
+    found: list[object] = []
+    while len(found) < 50:
+        # AMQP's prefetch ends at 65 535.
+        with taking.get_many(70_000, timeout=20) as some:
+            found += some
+    assert found == list(range(50))
+    items.join(timeout=20)
+
+
+def test_more_items_than_a_prefetch_has_room_for_are_taken_together(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_side, "_MOST_PREFETCH", 4)
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(50))
+    until(lambda: items.qsize() == 50, what="the queue to count all")
+    found: list[object] = []
+    most = 0
+    while len(found) < 50:
+        with taking.get_many(1000, timeout=20) as some:
+            most = max(most, len(some))
+            found += some
+    assert found == list(range(50))
+    assert most > 4
+    items.join(timeout=20)
 
 
 def test_a_block_that_raises_gives_its_items_back(client: Client, other: Client, name: str) -> None:
@@ -373,6 +434,21 @@ def test_iteration_takes_until_the_object_is_closed(client: Client, name: str) -
     assert found == list(range(5))
 
 
+def test_a_queue_that_a_handler_makes_keeps_the_time_of_its_client_and_each_use_has_what_is_left_to_the_call(
+    client: Client, other: Client, serve: Callable[..., object], service: Service, name: str
+) -> None:
+    made: list[Queue[object]] = []
+
+    @service.rpc
+    def make() -> float:
+        made.append(other.queue(name))
+        return to_answer(20.0)
+
+    serve(service)
+    assert 0 < client.call(make, timeout=9) < 9
+    assert made[0]._timeout == made[0]._putting._timeout == made[0]._getting._timeout == to_answer(20.0) == 20.0
+
+
 def test_who_waits_hears_that_the_client_is_closed(url: str, name: str) -> None:
     client = Client(url, timeout=20)
     items, raised = client.queue(name), []
@@ -421,6 +497,23 @@ def test_more_threads_than_the_prefetch_hold_an_item_each(client: Client, other:
     items.join(timeout=20)
 
 
+def test_who_is_done_with_an_item_of_an_earlier_window_gets_the_next_one_at_once(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only room for more lets it come: neither haste, nor another look after some seconds.
+    monkeypatch.setattr(ahead, "_KEPT_UP", 0.0)
+    monkeypatch.setattr(getting, "_LOOK", 60.0)
+    items, taking = client.queue(name), other.queue(name)
+    items.put_many(range(5))
+    # The first in a window of one, and three that fill another.
+    assert [taking.get(timeout=20) for _ in range(4)] == [0, 1, 2, 3]
+    taking.task_done()
+    assert taking.get(timeout=20) == 4
+    for _ in range(4):
+        taking.task_done()
+    items.join(timeout=20)
+
+
 def test_a_taker_that_is_busy_holds_nothing_that_another_could_take(client: Client, other: Client, name: str) -> None:
     items, busy, idle = client.queue(name), client.queue(name), other.queue(name)
     items.put_many(range(200))
@@ -452,6 +545,52 @@ def test_what_can_not_be_put_is_said(client: Client, name: str) -> None:
     assert items.get(timeout=20) == 1
     items.task_done()
     items.join(timeout=20)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_who_ends_while_a_full_queue_has_no_room_does_not_wait_for_it(
+    client: Client, name: str, error: type[BaseException]
+) -> None:
+    items = client.queue(name, maxsize=3, queue_type="classic")
+    raised: list[BaseException] = []
+
+    def fill() -> None:
+        while True:
+            items.put_nowait("before")
+
+    with pytest.raises(queue.Full):
+        fill()
+
+    def some() -> Iterator[int]:
+        yield from range(2)
+        raise error
+
+    def work() -> None:
+        try:
+            items.put_many(some())
+        except BaseException as caught:
+            raised.append(caught)
+
+    putting = threading.Thread(target=work, daemon=True)
+    putting.start()
+    putting.join(20)
+    assert [type(each) for each in raised] == [error]
+    assert raised[0].__notes__ == [f"0 items were put into queue {name!r} before, 2 were not"]
+    assert drained(items) == ["before"] * 3
+    items.join(timeout=20)
+
+
+def test_what_a_generator_has_put_before_it_raises_is_said(client: Client, name: str) -> None:
+    items = client.queue(name)
+
+    def some() -> Iterator[int]:
+        yield from range(3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        items.put_many(some())
+    assert raised.value.__notes__ == [f"3 items were put into queue {name!r} before"]
+    assert drained(items) == [0, 1, 2]
 
 
 def test_many_items_for_a_full_queue_are_put_as_there_is_room_or_said_not_to_be(
@@ -507,6 +646,25 @@ def test_what_can_not_be_read_is_a_dead_letter_and_the_next_item_is_returned(
     assert {letter.queue for letter in letters} == {name}
     assert any("image/png" in letter.reason for letter in letters)
     assert "Dead-lettered an item" in caplog.text
+
+
+def test_a_get_is_over_in_time_where_a_dead_letter_takes_longer(
+    client: Client, raw: Raw, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = client.queue(name)
+    with pytest.raises(queue.Empty):
+        items.get_nowait()
+    # That long a new queue waits, as that of the dead letters is.
+    monkeypatch.setattr(declared, "LASTING_AFTER", 5.0)
+    raw.send(name, b"x", content_type="image/png")
+    with pytest.raises(queue.Empty):
+        items.get(timeout=0.5)
+    assert "Dead-lettered" not in caplog.text
+    until(lambda: "Dead-lettered an item" in caplog.text, timeout=30, what="the dead letter")
+    items.close()
+    assert raw.count(name) == 0
+    [letter] = client.dead_letters(name).list()
+    assert "image/png" in letter.reason
 
 
 @pytest.mark.parametrize("theirs", [{}, {"x-queue-type": "quorum"}, {"x-max-length": 3}])

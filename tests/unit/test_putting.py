@@ -1,0 +1,95 @@
+"""All that one put needs of the broker has to be there by one time: said of a broker that takes a second for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqp_rpc import putting
+from amqp_rpc.outbox import Publication
+from amqp_rpc.putting import NEVER, Putting
+from amqp_rpc.unfinished import Unfinished
+
+
+class Broker:
+    """Is the caller and its receipts, and their clock: each answer takes a second."""
+
+    here: str | None = None
+    blocked = None
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        #: Seconds that were given for each answer.
+        self.given: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def identity(self) -> str:
+        return "me"
+
+    def unfinished(self, _putter: str) -> Unfinished:
+        return Unfinished()
+
+    @contextmanager
+    def converse(self, seconds: float) -> Iterator[Any]:
+        self._answer(seconds)
+        yield SimpleNamespace(ask=lambda _step: None)
+
+    def address(self, seconds: float) -> str:
+        if self.here is None:
+            self._answer(seconds)
+        self.here = "amqp_rpc.receipts.me"
+        return self.here
+
+    def publish(self, publication: Publication) -> None:
+        assert publication.expires_at == self.now + publication.timeout
+        self._answer(publication.timeout)
+
+    def confirmed(self, _publication: Publication) -> None:
+        """It is."""
+
+    def _answer(self, seconds: float) -> None:
+        self.given.append(seconds)
+        self.now += 1
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    monkeypatch.setattr(putting, "time", broker)
+    return broker
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda putting, until: putting.put(1, wait=True, until=until),
+        lambda putting, until: putting.put_many([1], until=until),
+    ],
+)
+@pytest.mark.parametrize(
+    ("timeout", "given"), [(5.0, [5.0, 4.0, 3.0]), (2.0, [2.0, 1.0, 0.001]), (None, [30.0, 29.0, 28.0])]
+)
+def test_the_first_put_has_one_deadline_for_all_that_it_needs(
+    broker: Broker, put: Callable[[Putting, float], None], timeout: float | None, given: list[float]
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    put(one, NEVER if timeout is None else broker.now + timeout)
+    assert broker.given == given
+
+
+def test_each_later_put_has_its_own_time(broker: Broker) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    one.put(1, wait=True, until=NEVER)
+    one.put_many([2, 3], until=NEVER)
+    assert broker.given == [30.0, 29.0, 28.0, 30.0, 30.0]

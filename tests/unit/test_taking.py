@@ -1,0 +1,125 @@
+"""What one taker does with a channel that the broker closes, and with one that is closing: said of a noted one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from amqp_rpc.conversation import Conversations
+from amqp_rpc.envelope import Properties
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.outcome import Outcome
+from amqp_rpc.taking import Taking
+from amqp_rpc.transport import Delivery, QueueState
+
+_NOT_FOUND = 404
+
+
+class Broker:
+    """Is the connection, its loop and its channel: agrees to all at once, but what the test is to answer."""
+
+    is_open = was_open = True
+
+    def __init__(self) -> None:
+        #: What was asked for, and is to be answered.
+        self.opened: list[tuple[Callable[[Any], object], Callable[..., object]]] = []
+        self.asked: list[Callable[[QueueState], object]] = []
+        self.closed: list[Callable[[], object]] = []
+        #: Seconds of each timer, and what is due then.
+        self.later: list[tuple[float, Callable[[], object]]] = []
+        self.deliver: Callable[[Delivery], object] = lambda _delivery: None
+
+    @property
+    def loop(self) -> Broker:
+        return self
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
+        self.later.append((seconds, callback))
+
+    def pass_time(self) -> list[float]:
+        """Let all that is for later happen; return after how many seconds each."""
+        later, self.later = self.later, []
+        for _, callback in later:
+            callback()
+        return [seconds for seconds, _ in later]
+
+    def open_channel(self, opened: Callable[[Any], object], closed: Callable[..., object]) -> None:
+        self.opened.append((opened, closed))
+
+    def confirms(self, then: Callable[[], object]) -> None:
+        then()
+
+    def declare(self, queue: str, then: Callable[[QueueState], object], **_options: Any) -> None:
+        then(QueueState(queue, 0, 0))
+
+    def prefetch(self, _count: int) -> None:
+        """Be asked for nothing."""
+
+    def consume(self, _queue: str, deliver: Callable[[Delivery], object], **options: Any) -> str:
+        self.deliver = deliver
+        options["then"]()
+        return "tag"
+
+    def inspect(self, _queue: str, then: Callable[[QueueState], object]) -> None:
+        self.asked.append(then)
+
+    def close_in_order(self, then: Callable[[], object]) -> None:
+        self.closed.append(then)
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def taking(broker: Broker) -> Taking:
+    taking = Taking("numbers", {}, Conversations(), lambda _reply_to, _identity: False)
+    connection: Any = broker
+    taking.begin(connection)
+    taking.on_open()
+    return taking
+
+
+def test_a_queue_that_is_away_is_said_to_be_once_and_looked_for_more_and_more_rarely(
+    broker: Broker, taking: Taking, caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses: list[float] = []
+    for _ in range(8):
+        _, closed = broker.opened.pop()
+        closed(broker, BrokerError("its node is down"), _NOT_FOUND)
+        pauses += broker.pass_time()
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert max(pauses) <= 6
+    assert caplog.text.count("its node is down") == 1
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    assert len(caplog.messages) == 1
+    taking.want(1)
+    assert caplog.messages[-1] == "Queue numbers is consumed again"
+    # From now on it is news again.
+    taking._closed(broker, BrokerError("its node is down"), _NOT_FOUND)  # type: ignore[arg-type] # it is noted
+    assert caplog.text.count("its node is down") == 2
+    [pause] = broker.pass_time()
+    assert pause < pauses[1]
+
+
+def test_closing_waits_for_what_is_on_its_way_back(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    taking.want(1)
+    channel: Any = broker
+    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    # Nobody takes it within the second.
+    broker.pass_time()
+    broker.asked.pop()(QueueState("numbers", 0, 3))
+    [returned] = broker.closed
+    ended = Outcome[int]()
+    taking.close(ended)
+    assert not ended.done()
+    returned()
+    assert ended.done()
+    # Its own consumer was one of them: who waits until there are less waits until the item is there.
+    assert ended.value == 3
