@@ -46,10 +46,17 @@ def queue(raw: Raw) -> str:
     return name
 
 
+def freeze(node: Node) -> None:
+    """Stop a broker's process; return when each of its threads has stopped, and answers nothing any more."""
+    os.kill(node.pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{node.pid}/task")
+    until(lambda: all("\nState:\tT" in (each / "status").read_text() for each in threads.iterdir()))
+
+
 @contextmanager
 def frozen(node: Node) -> Iterator[None]:
     """A broker that neither reads nor answers; its connections stay."""
-    os.kill(node.pid, signal.SIGSTOP)
+    freeze(node)
     try:
         yield
     finally:
@@ -108,7 +115,7 @@ def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
         def then_frozen(publication: Publication) -> None:
             confirmed(publication)
             # That was the key's.
-            os.kill(node.pid, signal.SIGSTOP)
+            freeze(node)
 
         monkeypatch.setattr(client._caller, "confirmed", then_frozen)
         try:
