@@ -169,6 +169,7 @@ class Deliveries:
     def dismiss(self, channel: int, tag: str) -> None:
         """Forget a consumer that has ended: nothing more comes for it."""
         self._consumers.pop((channel, tag.encode()), None)
+        self._addressed.pop((channel, tag.encode()), None)
 
     def confirm(self, channel: int, confirmed: Confirmed) -> None:
         """Have the confirms of what a channel publishes taken here."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc import results
 from amqp_rpc.enqueuing import Plan, claim, default_key, encoded, plan
-from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotAllAccepted, PublishRefused
+from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, PublishRefused
 from amqp_rpc.forms import Default
 from amqp_rpc.outbox import Publication
+from amqp_rpc.pipelining import not_all, publish_all
 from amqp_rpc.task_forms import TaskForms
 from amqp_rpc.tasks import TaskHandle, task_by_id
 from amqp_rpc.wording import plural
@@ -20,9 +20,6 @@ from amqp_rpc.wording import plural
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
     from amqp_rpc.records import Store
-
-#: Tasks of one `Producer.enqueue_many` that wait for the broker's confirm at the same time.
-_UNCONFIRMED = 1000
 
 
 class Producer(TaskForms):
@@ -141,49 +138,23 @@ class Producer(TaskForms):
         """
         how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
         seconds = self._seconds(timeout)
-        handles: list[TaskHandle[Any] | None] = []
-        errors: dict[int, AmqpRpcError] = {}
-        waiting: deque[tuple[int, Publication]] = deque()
+        handles: dict[int, TaskHandle[Any]] = {}
 
-        def confirm(left: int) -> None:
-            while len(waiting) > left:
-                number, publication = waiting.popleft()
-                try:
-                    self._caller.confirmed(publication)
-                except AmqpRpcError as error:
-                    handles[number], errors[number] = None, error
+        def publish(number: int, each: Any) -> Publication:
+            publication, handles[number] = self._published(how, self._body(each), seconds)
+            return publication
 
-        try:
-            for number, each in enumerate(arguments):
-                handles.append(None)
-                try:
-                    publication, handle = self._published(how, self._body(each), seconds)
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    errors[number] = error
-                    continue
-                handles[number] = handle
-                waiting.append((number, publication))
-                # Half of them at once: else each confirm that comes would wake this thread for one task.
-                if len(waiting) >= _UNCONFIRMED:
-                    confirm(_UNCONFIRMED // 2)
-        except BaseException as error:
-            confirm(0)
-            enqueued = plural(len(handles) - handles.count(None), "task was", "tasks were")
-            error.add_note(f"{enqueued} enqueued before, for {how.function}(), and will run")
-            raise
-        confirm(0)
+        count, errors = publish_all(
+            self._caller,
+            arguments,
+            publish,
+            note=lambda n: f"{plural(n, 'task was', 'tasks were')} enqueued before, for {how.function}(), and will run",
+        )
         if errors:
-            first, why = next(iter(sorted(errors.items())))
-            raise NotAllAccepted(
-                f"{len(errors)} of {plural(len(handles), 'task', 'tasks')} of {how.function}() "
-                f"{'was' if len(errors) == 1 else 'were'} not accepted; the others will run. "
-                f"The first of them, number {first}: {why}",
-                handles,
-                errors,
-            )
-        return [handle for handle in handles if handle is not None]
+            of = f"{plural(count, 'task', 'tasks')} of {how.function}()"
+            accepted = [None if number in errors else handles[number] for number in range(count)]
+            raise not_all(errors, of=of, others="will run", handles=accepted)
+        return list(handles.values())
 
     def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle[Any]:  # noqa: A002 - as users write it
         """Return the handle of a task by its id, in any process; nothing is asked until the handle is.

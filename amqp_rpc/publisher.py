@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotAllAccepted
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.events import check_headers
 from amqp_rpc.exchanges import Exchange, as_exchange, check_topic
 from amqp_rpc.forms import Default
+from amqp_rpc.pipelining import not_all, publish_all
 from amqp_rpc.publishing import ContentType, EventPlan, EventPublication
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.caller import Caller
-
-#: Events of one `Publisher.publish_many` that wait for the broker's confirm at the same time.
-_UNCONFIRMED = 1000
 
 
 class Publisher(ABC):
@@ -116,47 +113,17 @@ class Publisher(ABC):
         plan = self._plan(exchange, headers, content_type, expires, mandatory=mandatory)
         seconds = self._seconds(timeout)
         identities: list[str] = []
-        errors: dict[int, AmqpRpcError] = {}
-        waiting: deque[tuple[int, EventPublication]] = deque()
 
-        def confirm(left: int) -> None:
-            while len(waiting) > left:
-                number, publication = waiting.popleft()
-                try:
-                    self._caller.confirmed(publication)
-                except AmqpRpcError as error:
-                    errors[number] = error
+        def publish(_number: int, each: Any) -> EventPublication:
+            publication = self._begun(plan, *_parts(each), seconds)
+            identities.append(publication.identity)
+            return publication
 
-        try:
-            for number, each in enumerate(events):
-                identities.append("")
-                topic, payload = _parts(each)
-                try:
-                    publication = self._begun(plan, topic, payload, seconds)
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    errors[number] = error
-                    continue
-                identities[number] = publication.identity
-                waiting.append((number, publication))
-                # Half of them at once: else each confirm that comes would wake this thread for one event.
-                if len(waiting) >= _UNCONFIRMED:
-                    confirm(_UNCONFIRMED // 2)
-        except BaseException as error:
-            confirm(0)
-            published = plural(len(identities) - 1 - len(errors), "event was", "events were")
-            error.add_note(f"{published} published before")
-            raise
-        confirm(0)
+        count, errors = publish_all(
+            self._caller, events, publish, note=lambda n: f"{plural(n, 'event was', 'events were')} published before"
+        )
         if errors:
-            first, why = next(iter(sorted(errors.items())))
-            raise NotAllAccepted(
-                f"{len(errors)} of {plural(len(identities), 'event', 'events')} "
-                f"{'was' if len(errors) == 1 else 'were'} not accepted; the others were published. "
-                f"The first of them, number {first}: {why}",
-                errors=errors,
-            )
+            raise not_all(errors, of=plural(count, "event", "events"), others="were published")
         return identities
 
     def _plan(

@@ -95,10 +95,8 @@ class Replies:
         #: How often the broker did not take each of them.
         self._refusals: Counter[int] = Counter()
         self._confirm_opening = False
-        #: Those of the kept ones that were published, and are not confirmed yet.
-        self._unconfirmed: set[int] = set()
-        #: Those among these that may have found no queue.
-        self._unrouted: set[int] = set()
+        #: Those of the kept ones that wait for their confirm, and whether each may have found no queue.
+        self._unconfirmed: dict[int, bool] = {}
 
     def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
         """Publish a reply, and settle the delivery that it answers.
@@ -147,7 +145,6 @@ class Replies:
         self._leaving.clear()
         self._confirm_opening = False
         self._unconfirmed.clear()
-        self._unrouted.clear()
         if not self.connection.was_open:
             self._on_failed(error)
 
@@ -241,7 +238,6 @@ class Replies:
             self._declared.distrust()
         self._confirming, self._confirm_opening = None, False
         self._unconfirmed.clear()
-        self._unrouted.clear()
         for key in list(self._kept):
             self._refused(key, str(error))
         self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
@@ -295,8 +291,7 @@ class Replies:
 
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
-        self._unconfirmed.discard(key)
-        self._unrouted.discard(key)
+        self._unconfirmed.pop(key, None)
         self._refusals.pop(key, None)
         if kept is not None:
             self._settled([kept[1]])
@@ -313,7 +308,7 @@ class Replies:
             if _is_another_s(kept[1]):
                 self._let_go(key)
                 return
-            self._unconfirmed.add(key)
+            self._unconfirmed[key] = False
             self._write(key, channel, message, confirmed)
 
         def confirmed(taken: bool) -> None:
@@ -328,22 +323,20 @@ class Replies:
             self._declare(message, declared)
 
     def _confirmed(self, key: int, message: Message, taken: bool) -> None:
-        self._unconfirmed.discard(key)
-        unrouted = key in self._unrouted
+        unrouted = self._unconfirmed.pop(key, False)
         if taken and not unrouted:
             self._let_go(key)
             return
-        if unrouted:
+        if unrouted and self._declared is not None:
             # The broker confirms what no queue took as well: it was deleted, or is on a node that is away.
-            self._unrouted.discard(key)
-            if self._declared is not None:
-                self._declared.forget(message)
+            self._declared.forget(message)
         self._refused(key, "its queue is not there" if unrouted else "it refuses more, by a bound of the queue perhaps")
         self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
 
     def _not_routed(self, routing_key: str, _properties: Properties) -> None:
         """No queue took one of those with a routing key; which, is not known of messages without an id: all of them."""
-        self._unrouted |= {key for key in self._unconfirmed if address(self._kept[key][0])[1] == routing_key}
+        for key in self._unconfirmed:
+            self._unconfirmed[key] |= address(self._kept[key][0])[1] == routing_key
 
     def _write(self, key: int, channel: Channel, message: Message, confirmed: Callable[[bool], object]) -> None:
         """Publish a message, with fewer headers where AMQP can't carry them: rather that than not at all."""
@@ -370,7 +363,7 @@ class Replies:
                 exc_info=error,
             )  # fmt: skip
             del self._kept[key]
-            self._unconfirmed.discard(key)
+            self._unconfirmed.pop(key, None)
 
     def _declare(self, message: Message, then: Callable[[], object]) -> None:
         assert self._declared is not None

@@ -36,7 +36,7 @@ class TaskAnswers(Protocol):
         *,
         gone: bool = False,
     ) -> Answer:
-        """Return what becomes of a task whose handler raised; nothing, where the broker has given it to another."""
+        """Return what becomes of a task whose handler raised, and say so, unless another worker has it by now."""
 
 
 class TaskJob:

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -127,12 +127,16 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, rep
             entries += play(wanted, field, options, entries)
     if found is not None:
         found.later.update(idle.megabytes(field.servers))
-    for group in task_cases.GROUPS:
-        entries += play_tasks([case for case in group if case in options.cases], group, task_field, options)
-    for group in event_cases.GROUPS:
-        entries += play_events([case for case in group if case in options.cases], group, event_field, options)
+    for its_field, these, warm in ((task_field, task_cases, "jk"), (event_field, event_cases, "no")):
+        for group in these.GROUPS:
+            entries += play_group(
+                [case for case in group if case in options.cases], its_field, options,
+                entries_of=these.entries, rounds=these.ROUNDS[group], warm=group == warm,
+            )  # fmt: skip
     for case in (each for each in cases.WITH_QUEUES if each in options.cases):
-        entries += play_queues(case, queue_field, options)
+        entries += play_group(
+            [case], queue_field, options, entries_of=queue_cases.entries, rounds=options.rounds, warm=case != "r"
+        )
     return Results(entries, found), facts
 
 
@@ -165,40 +169,33 @@ def play(wanted: Sequence[str], field: Field, options: argparse.Namespace, befor
     return entries
 
 
-def play_tasks(wanted: Sequence[str], group: str, field: TaskField, options: argparse.Namespace) -> list[Entry]:
-    """Measure cases with tasks that share their rounds."""
-    entries = [
-        entry
-        for case in wanted
-        for entry in task_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
-    ]
-    if entries:
-        say(f"({', '.join(wanted)}) {'; '.join(cases.TITLES[case] for case in wanted)} …")
-        # Workers are new each time, and are measured from their first task.
-        field.play(entries, min(options.rounds, task_cases.ROUNDS[group]), warm=group == "jk")
-    return entries
-
-
-def play_events(
-    wanted: Sequence[str], group: str, field: event_cases.EventField, options: argparse.Namespace
+def play_group(
+    wanted: Sequence[str],
+    field: TaskField,
+    options: argparse.Namespace,
+    *,
+    entries_of: Callable[..., list[Entry]],
+    rounds: int,
+    warm: bool,
 ) -> list[Entry]:
-    """Measure cases with events that share their rounds."""
+    """Measure cases with tasks, events or queues that share their rounds.
+
+    Args:
+        wanted: The cases.
+        field: Who is measured.
+        options: The command's.
+        entries_of: Returns what is measured in a case.
+        rounds: At most; each may start processes.
+        warm: Whether each is tried once before. Workers are new each time, and are measured from their first message.
+    """
     entries = [
         entry
         for case in wanted
-        for entry in event_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
+        for entry in entries_of(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
     ]
     if entries:
         say(f"({', '.join(wanted)}) {'; '.join(cases.TITLES[case] for case in wanted)} …")
-        field.play(entries, min(options.rounds, event_cases.ROUNDS[group]), warm=group == "no")
-    return entries
-
-
-def play_queues(case: str, field: queue_cases.QueueField, options: argparse.Namespace) -> list[Entry]:
-    """Measure a case with queues between processes."""
-    say(f"({case}) {cases.TITLES[case]} …")
-    entries = queue_cases.entries(case, list(field.contenders), seconds=options.seconds, quick=options.quick)
-    field.play(entries, options.rounds, warm=case != "r")
+        field.play(entries, min(options.rounds, rounds), warm=warm)
     return entries
 
 

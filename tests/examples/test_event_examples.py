@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import pika
 import pytest
 
 from amqp_rpc import Client
-from tests.interop.programs import run, running, serving
+from tests.interop.programs import delete_queues, run, running, serving
 from tests.waiting import until
 
 WAITING = "Waiting for logs"
@@ -20,11 +19,8 @@ WAITING = "Waiting for logs"
 @pytest.fixture(autouse=True)
 def nothing_is_left_of_others(url: str) -> None:
     """Delete what other tests, or the tutorials' own programs, may have left."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        for queue in ("hello", "events.stock.reserve", "events.shipping.ship", "events.mail.write"):
-            for each in (queue, f"{queue}.dead", f"amqp_rpc.bindings.{queue}"):
-                channel.queue_delete(each)
+    for queue in ("hello", "events.stock.reserve", "events.shipping.ship", "events.mail.write"):
+        delete_queues(url, queue, f"{queue}.dead", f"amqp_rpc.bindings.{queue}")
 
 
 def example(name: str, *words: str, url: str) -> str:

@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pika
 import pytest
 
 from amqp_rpc import Client
 from amqp_rpc.broker.node import Node
-from tests.interop.programs import run, serving
+from tests.interop.programs import delete_queues, run, serving
 from tests.waiting import until
 
 #: Seconds a dot of a worker that gets done in no time, and of one that never does.
@@ -24,9 +23,7 @@ ONE_AT_A_TIME = ("--threads", "1")
 @pytest.fixture
 def tutorial(url: str) -> str:
     """The URL of a broker that has no "task_queue" yet: other tests may have left one."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        for queue in ("task_queue", "task_queue.dead"):
-            connection.channel().queue_delete(queue)
+    delete_queues(url, "task_queue", "task_queue.dead")
     return url
 
 

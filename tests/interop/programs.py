@@ -13,10 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import pika
+
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for one program to start, to end, or to do all that it does; a machine may be busy with other tests.
 PATIENCE = 40.0
+
+
+def delete_queues(url: str, *queues: str) -> None:
+    """Delete queues that other tests, or the tutorials' own programs, may have left."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        for name in queues:
+            connection.channel().queue_delete(name)
 
 
 def environment(url: str, **variables: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from tests.interop.programs import run, running, serving
+from tests.interop.programs import delete_queues, run, running, serving
 from tests.waiting import until
 
 HERE = Path(__file__).parent
@@ -28,8 +28,7 @@ def no_exchange_of_another_kind(url: str) -> None:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         for exchange in ("logs", "direct_logs", "topic_logs"):
             connection.channel().exchange_delete(exchange)
-        for queue in ("hello", "hello.dead", "amqp_rpc.bindings.hello"):
-            connection.channel().queue_delete(queue)
+    delete_queues(url, "hello", "hello.dead", "amqp_rpc.bindings.hello")
 
 
 def theirs(program: str) -> list[str]:

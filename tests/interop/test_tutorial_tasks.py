@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from amqp_rpc.cli.exits import Exit
-from tests.interop.programs import environment, run, serving
+from tests.interop.programs import delete_queues, environment, run, serving
 from tests.waiting import until
 
 NEW_TASK, WORKER = Path(__file__).with_name("new_task.py"), Path(__file__).with_name("worker.py")
@@ -26,9 +26,7 @@ AS_DECLARED = {
 @pytest.fixture
 def tutorial(url: str) -> str:
     """The URL of a broker that has no "task_queue" yet: other tests may have left one."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        for queue in ("task_queue", "task_queue.dead"):
-            connection.channel().queue_delete(queue)
+    delete_queues(url, "task_queue", "task_queue.dead")
     return url
 
 

@@ -67,6 +67,7 @@ LAYERS = {
         "begun",
         "enqueuing",
         "producer",
+        "pipelining",
         "publishing",
         "publisher",
         "async_publisher",
