@@ -14,7 +14,7 @@ GROUPS = ["jk", "l", "m"]
 #: Rounds at most, where each takes long.
 ROUNDS = {"jk": 4, "l": 3, "m": 4}
 #: Tasks that wait for a worker, and tasks that wait for an hour; and the same in a quick run.
-DRAINED, QUICK_DRAINED = 5000, 300
+DRAINED, QUICK_DRAINED = 15_000, 300
 DELAYED, QUICK_DELAYED = 100_000, 2000
 HOUR = 3600.0
 #: How ours are enqueued: the variant's name, the queue's type, and whether their results are told.
