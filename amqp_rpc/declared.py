@@ -59,7 +59,8 @@ class Declared:
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
         if message.exchange is not None:
-            return message.exchange in self._exchanges
+            # The default one is always there, and can't be declared.
+            return not message.exchange.name or message.exchange in self._exchanges
         if message.queue not in self._queues:
             return False
         return not message.delay or (self._levels and message.queue in self._delayed)

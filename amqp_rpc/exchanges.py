@@ -38,7 +38,8 @@ class Exchange:
     """Where events are published, and where subscriptions take them from; it is declared when it is needed.
 
     Args:
-        name: Its name. ``"amq.topic"`` and the like are there on every broker.
+        name: Its name. ``"amq.topic"`` and the like are there on every broker. ``""``, of kind direct, is AMQP's
+            default exchange: a topic is a queue's name there, for programs that know no other exchange.
         kind: ``"topic"``: patterns of words, with ``*`` for one and ``#`` for any number. ``"direct"``: the very topic.
             ``"fanout"``: everything. ``"headers"``: by the event's headers.
         durable: Whether it is there after a restart of the broker (True). RabbitMQ's tutorials declare theirs without.
@@ -58,15 +59,16 @@ class Exchange:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ConfigurationError(f"an exchange is of kind {', '.join(get_args(Kind))}, not {self.kind!r}")
-        if not self.name:
+        if not self.name and self.kind != "direct":
             raise ConfigurationError(
-                "an exchange needs a name; the one without, AMQP's default exchange, is for queues: client.enqueue"
+                f"the exchange without a name, AMQP's default exchange, is of kind direct, not {self.kind}: a topic is "
+                "a queue's name there"
             )
         _check_size(self.name, "an exchange's name")
 
     def __str__(self) -> str:
         """Return what errors call it."""
-        return f"{self.kind} exchange {self.name!r}"
+        return f"{self.kind} exchange {self.name!r}" if self.name else "default exchange"
 
 
 #: Where events go unless another one is named.
@@ -74,7 +76,7 @@ DEFAULT = Exchange(EVENTS)
 
 
 def as_exchange(exchange: str | Exchange | None) -> Exchange:
-    """Return the exchange that is meant: by name it is a durable topic exchange.
+    """Return the exchange that is meant: by name it is a durable topic exchange, and ``""`` the default exchange.
 
     Raises:
         ConfigurationError: It is neither, or no such name can be.
@@ -82,7 +84,7 @@ def as_exchange(exchange: str | Exchange | None) -> Exchange:
     if exchange is None:
         return DEFAULT
     if isinstance(exchange, str):
-        return Exchange(exchange)
+        return Exchange(exchange, "topic" if exchange else "direct")
     if not isinstance(exchange, Exchange):
         raise ConfigurationError(
             f"exchange= is the name of a topic exchange, or Exchange('logs', 'fanout'), not {exchange!r}"
@@ -116,6 +118,11 @@ def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, 
     Raises:
         ConfigurationError: One can never match, or says what this kind of exchange does not look at.
     """
+    if not exchange.name:
+        raise ConfigurationError(
+            "AMQP's default exchange has every queue bound by its name, and no other bindings: what is published to it "
+            "for a queue comes to the subscription with that queue=; its topics are those of another exchange"
+        )
     if exchange.kind == "headers":
         if patterns:
             raise ConfigurationError(f"a {exchange} looks at headers alone: give headers={{…}}, and no topic")

@@ -17,6 +17,7 @@ from typing import Any
 from amqp_rpc import codec
 from amqp_rpc.envelope import Message, Properties, Request, copied, without_broker_headers
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
+from amqp_rpc.events import TOPIC
 
 #: Deaths that a letter remembers, and the characters of each one's reason: headers have to fit into one frame.
 MOST_DEATHS, LONGEST_REASON = 10, 300
@@ -46,8 +47,9 @@ class DeadLetter:
     """A message that could not be done, as `DeadLetters.list` returns it.
 
     Args:
-        id: The task's id, or the call's; None where a foreign program gave none.
-        function: The function that it was for; None where it names none.
+        id: The task's id, the event's, or the call's; None where a foreign program gave none.
+        function: The function that it was for; None where it names none, as events don't.
+        topic: The event's; None where it is no event.
         queue: Where it was, and where a replay puts it.
         reason: Why it is here.
         attempt: At which try it died, from 1.
@@ -62,6 +64,7 @@ class DeadLetter:
 
     id: str | None
     function: str | None
+    topic: str | None
     queue: str
     reason: str
     attempt: int
@@ -85,10 +88,11 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
     """
     headers = properties.headers or {}
     request = Request.read(properties, body, redelivered=False)
-    traceback = headers.get("traceback")
+    traceback, topic = headers.get("traceback"), headers.get(TOPIC)
     return DeadLetter(
         id=request.message_id,
         function=request.function,
+        topic=topic if isinstance(topic, str) else None,
         queue=home(properties, queue),
         reason=_reason(headers),
         attempt=request.attempt,

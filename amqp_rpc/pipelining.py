@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Messages that wait for the broker's confirm at the same time.
 _UNCONFIRMED = 1000
+#: Seconds that the broker has to answer for what was published before Ctrl-C.
+_ANSWER = 1.0
 
 
 def publish_all(
@@ -34,12 +37,12 @@ def publish_all(
     Raises:
         ConfigurationError: Something among them makes no sense; what came before it was published.
     """
-    count = accepted = 0
+    count = sent = accepted = refused = 0
     errors: dict[int, AmqpRpcError] = {}
     waiting: deque[tuple[int, Publication]] = deque()
 
     def confirm(left: int) -> None:
-        nonlocal accepted
+        nonlocal accepted, refused
         while len(waiting) > left:
             number, publication = waiting.popleft()
             try:
@@ -47,12 +50,14 @@ def publish_all(
                 accepted += 1
             except AmqpRpcError as error:
                 errors[number] = error
+                refused += not error.may_have_run
 
     try:
         for number, each in enumerate(things):
             count += 1
             try:
                 waiting.append((number, publish(number, each)))
+                sent += 1
             except ConfigurationError:
                 raise
             except AmqpRpcError as error:
@@ -61,11 +66,20 @@ def publish_all(
             if len(waiting) >= _UNCONFIRMED:
                 confirm(_UNCONFIRMED // 2)
     except BaseException as error:
+        if not isinstance(error, Exception):
+            _hurry(publication for _, publication in waiting)
         confirm(0)
-        error.add_note(note(accepted))
+        unknown = sent - accepted - refused
+        error.add_note(note(accepted) + (f"; of {unknown} more it is not known" if unknown else ""))
         raise
     confirm(0)
     return count, errors
+
+
+def _hurry(publications: Iterable[Publication]) -> None:
+    """Have the broker's answer awaited for a moment only: Ctrl-C was pressed."""
+    for publication in publications:
+        publication.expires_at = min(publication.expires_at, time.monotonic() + _ANSWER)
 
 
 def not_all(

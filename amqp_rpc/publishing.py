@@ -127,6 +127,8 @@ class EventPublication(Publication):
         self._plan.counters["unrouted"] += 1
         if not self._plan.mandatory:
             return None
+        if not self._plan.exchange.name:
+            return Unroutable(f"there is no queue {self.message.queue!r} for this event: nobody gets it")
         return Unroutable(
             f"no queue is bound to the {self._plan.exchange} for event {self.message.queue!r}: nobody subscribes "
             "to it, or its server was never started on this broker"

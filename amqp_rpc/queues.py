@@ -100,6 +100,13 @@ class Queue(Generic[T]):
         self._finalizer = weakref.finalize(self, self._getting.taking.abandon)
         self._finalizer.atexit = False
 
+    def __reduce__(self) -> str:
+        """Refuse to be sent to another process, as `multiprocessing` does with what a process is given."""
+        raise TypeError(
+            f"queue {self.name!r} can't be given to another process: each process makes its own client, and "
+            f"client.queue({self.name!r}) there is the same queue"
+        )
+
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT002 - as the stdlib has it
         """Put an item, and return once the broker has confirmed that it is safe.
 

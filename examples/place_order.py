@@ -1,4 +1,4 @@
-"""Place orders: ``python -m examples.place_order``, while the services of ``examples/orders.py`` run, or before."""
+"""Place orders: ``python -m examples.place_order``, while the services of ``examples/orders.py`` run, or after."""
 
 from amqp_rpc import Client
 from examples.orders import Order

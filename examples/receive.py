@@ -8,7 +8,7 @@ from amqp_rpc import Service
 service = Service()
 
 
-# queue="hello": the tutorial's own send.py, which knows no exchange, puts its messages there.
+# queue="hello": senders that know no exchange put their messages there, the tutorial's own send.py too.
 @service.subscribe("hello", queue="hello")
 def receive(message: str) -> None:
     """Print it."""

@@ -27,4 +27,6 @@ def main(*severities: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("usage: python -m examples.receive_logs_direct [info] [warning] [error]")
     main(*sys.argv[1:])

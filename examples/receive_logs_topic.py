@@ -26,4 +26,6 @@ def main(*patterns: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("usage: python -m examples.receive_logs_topic [pattern]...")
     main(*sys.argv[1:])

@@ -23,7 +23,8 @@ from amqp_rpc.topology import dead_letter_queue
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EPILOG = f"""\b
-QUEUE is the tasks' queue (thumbnails), or a service's calls' (rpc_queue); with or without ".dead".
+QUEUE is the tasks' queue (thumbnails), a subscription's (events.mail.write), a queue between processes, or a service's
+calls' (rpc_queue); with or without ".dead".
   amqp-rpc dlq list thumbnails --after 1h
   amqp-rpc dlq show thumbnails 9f3c
   amqp-rpc dlq replay thumbnails --function resize
@@ -43,7 +44,7 @@ refused, {Exit.NO_SERVER:d} no such queue,
 def dlq() -> None:
     """Look at dead letters, replay them, drop them.
 
-    A dead letter is a task that failed on its last try, expired, killed its workers, or could not be read.
+    A dead letter is a task or an event that failed on its last try, expired, killed its workers, or could not be read.
     """
 
 
@@ -195,9 +196,13 @@ def _resolved(dead: DeadLetters, parts: tuple[str, ...]) -> list[str]:
 
 
 def _table(letters: list[DeadLetter]) -> str:
-    titles = ["ID", "FUNCTION", "DIED", "TRY", "REASON"]
+    # Events name no function, and tasks have no topic: seldom is there need of both columns.
+    what = {"FUNCTION": [each.function for each in letters], "TOPIC": [each.topic for each in letters]}
+    shown = {title: cells for title, cells in what.items() if any(cells)} or {"FUNCTION": what["FUNCTION"]}
+    titles = ["ID", *shown, "DIED", "TRY", "REASON"]
     rows = [
-        [each.id or "-", each.function or "-", local(each.died), each.attempt, each.reason or "-"] for each in letters
+        [each.id or "-", *(cell or "-" for cell in cells), local(each.died), each.attempt, each.reason or "-"]
+        for each, *cells in zip(letters, *shown.values(), strict=True)
     ]
     return columns(titles, rows, width=terminal_width())
 
@@ -205,7 +210,7 @@ def _table(letters: list[DeadLetter]) -> str:
 def _description(letter: DeadLetter) -> str:
     lines = {
         "id": letter.id or "-",
-        "function": letter.function or "-",
+        **({"topic": letter.topic} if letter.topic and not letter.function else {"function": letter.function or "-"}),
         "queue": letter.queue,
         "arguments": letter.arguments or "none",
         "size": f"{letter.size} bytes",

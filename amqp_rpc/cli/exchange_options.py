@@ -11,7 +11,7 @@ from amqp_rpc import codec
 from amqp_rpc.cli.call import value
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import fail
-from amqp_rpc.exchanges import DEFAULT, Exchange, Kind
+from amqp_rpc.exchanges import DEFAULT, Exchange, Kind, as_exchange
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +36,7 @@ def header_option(help_text: str) -> Callable[[F], F]:
 
 def exchange_of(name: str, kind: str, *, transient: bool) -> Exchange:
     """Return the exchange that the options name."""
-    return Exchange(name, cast(Kind, kind), durable=not transient)
+    return Exchange(name, cast(Kind, kind), durable=not transient) if name else as_exchange(name)
 
 
 def headers_of(words: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``amqp-rpc listen``: events on the terminal as they come, until Ctrl-C; nothing of it stays in the broker."""
+"""``amqp-rpc listen``: events on the terminal as they come, until Ctrl-C; no queue of it stays in the broker."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ the shell has a meaning of its own for '*'.
   amqp-rpc listen 'kern.*' '*.critical'
   amqp-rpc listen '#' --json
   amqp-rpc listen --exchange logs --type fanout --transient
-  amqp-rpc listen info warning error --exchange direct_logs --type direct
+  amqp-rpc listen info warning error --exchange direct_logs --type direct --transient
   amqp-rpc listen --exchange documents --type headers --header format=pdf
 \b
 Each event is a line: its topic, and its payload as text or JSON; line breaks and other characters that can't be printed
-are escaped. What is published before "Listening" is said, or while the connection is lost, is not shown.
+are escaped. What is published before "Listening" is said, or while the connection is lost, is not shown. The queue ends
+with it; an exchange that it declared stays.
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another kind.
 """

@@ -15,11 +15,14 @@ from amqp_rpc.client import Client
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 
 _EPILOG = f"""\b
-PAYLOAD is JSON where it parses and text where it doesn't; several words are one text. Text goes as text/plain, which
-every program reads.
+PAYLOAD is JSON where it parses and text where it doesn't; several words are one text. JSON goes as application/json,
+and text as text/plain, which every program reads. 42 is a number, and '"42"' a text.
   amqp-rpc publish orders.eu.paid '{{"order": 7}}'
-  amqp-rpc publish kern.critical A critical kernel error --exchange topic_logs
-  amqp-rpc publish "" Hello --exchange logs --type fanout
+  amqp-rpc publish kern.critical A critical kernel error --exchange topic_logs --transient
+  amqp-rpc publish "" Hello --exchange logs --type fanout --transient
+  amqp-rpc publish hello Hello World! --exchange ""         (straight to the queue hello)
+\b
+--transient is for exchanges that are not durable, as those of RabbitMQ's tutorials.
 \b
 Exit codes: {Exit.OK:d} published (its id is printed), {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} --mandatory, and nobody subscribes,
@@ -51,10 +54,13 @@ def publish(
     timeout: float,
 ) -> None:
     """Publish an event under TOPIC, and print its id once the broker has it safe."""
+    payload = _payload(arguments)
     with one_line_errors(), Client(url) as client:
         identity = client.publish(
             topic,
-            _payload(arguments),
+            payload,
+            # What was read as JSON here is JSON for whoever gets it, in any language.
+            content_type=None if isinstance(payload, str) else "application/json",
             exchange=exchange_of(exchange, kind, transient=transient),
             headers=headers_of(headers),
             expires=expires,

@@ -13,16 +13,18 @@ from amqp_rpc.cli.failing import fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.client import Client
 from amqp_rpc.loading import ModuleMissing, load
+from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 from amqp_rpc.transport import QueueState
 
 _EPILOG = f"""\b
-A QUEUE is named, or a module with a service is, whose queues are shown. Without any: task_queue and rpc_queue.
+A QUEUE is named, or a module with a service is, whose queues are shown: of its calls, its tasks, and its shared
+subscriptions. Without any: task_queue and rpc_queue.
   amqp-rpc queues
   amqp-rpc queues thumbnails services.fib
   amqp-rpc queues thumbnails --json
 \b
-READY tasks or calls wait for a worker. UNACKED ones are with a worker: AMQP does not tell how many, so "-" stands
+READY messages wait for a worker. UNACKED ones are with a worker: AMQP does not tell how many, so "-" stands
 there. DEAD ones are for `amqp-rpc dlq`. DELAYED ones wait for their time, or their next try, in queues of the broker
 that all task queues share. Not counted are those whose time has come and whose queue takes none, since it is full or
 was deleted: they wait in amqp_rpc.arrivals.QUEUE, and AMQP does not tell how many
@@ -84,7 +86,13 @@ def _served(name: str) -> list[str]:
     for service in services:
         queues |= dict.fromkeys([service.queue] if service.functions else [])
         queues |= dict.fromkeys(task.queue for task in service.tasks)
+        # A broadcast one has a queue in each process that runs, by a name of its own.
+        queues |= dict.fromkeys(each.queue for each in service.subscriptions if _is_shared(each))
     return list(queues)
+
+
+def _is_shared(function: Function) -> bool:
+    return function.subscription is not None and function.subscription.mode == "shared"
 
 
 def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from queue import Empty
 from typing import Any
 
 import click
 import pika
 import pytest
 
-from amqp_rpc import Client
+from amqp_rpc import Client, Event, Server, Service
 from amqp_rpc.cli.columns import Time, columns
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.topology import dead_letter_arguments, task_arguments
@@ -61,6 +62,11 @@ class Letters:
 
 
 @pytest.fixture
+def topic() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
 def letters(url: str) -> Iterator[Letters]:
     made = Letters(url)
     yield made
@@ -82,6 +88,49 @@ def test_dead_letters_are_a_table_and_json_lines(letters: Letters) -> None:
     assert datetime.fromisoformat(lines[0]["died"]) < datetime.now(UTC) - HOUR
     # With .dead, it is the same.
     assert run("dlq", "list", f"{letters.queue}.dead", url=letters.url).stdout == done.stdout
+
+
+def test_a_dead_event_has_its_topic_and_comes_again_under_it(url: str, topic: str) -> None:
+    service, got = Service(f"s{topic}"), []
+
+    @service.subscribe(f"{topic}.#", retries=0)
+    def take(word: str, event: Event) -> None:
+        got.append((event.topic, word))
+        if len(got) < 3:
+            raise ValueError(word)
+
+    queue = f"events.{service.name}.take"
+    with Client(url) as client, Server(service, url=url):
+        for word in ("a", "b"):
+            client.publish(f"{topic}.{word}", word, mandatory=True)
+        until(lambda: len(client.dead_letters(queue).list()) == 2)
+        letters = client.dead_letters(queue).list()
+        assert sorted((letter.topic, letter.function) for letter in letters) == [(f"{topic}.{w}", None) for w in "ab"]
+        title, *rows = run("dlq", "list", queue, url=url).stdout.splitlines()
+        assert title.split() == ["ID", "TOPIC", "DIED", "TRY", "REASON"]
+        assert sorted(row.split()[1] for row in rows) == [f"{topic}.a", f"{topic}.b"]
+        identity = next(letter.id for letter in letters if letter.topic == f"{topic}.a")
+        assert identity is not None
+        assert f"\ntopic      {topic}.a\n" in run("dlq", "show", queue, identity, url=url).stdout
+        assert run("dlq", "replay", queue, identity, url=url).stdout == f"{identity}\n"
+        until(lambda: len(got) == 3)
+        assert got[-1] == (f"{topic}.a", "a")
+
+
+def test_an_item_that_could_not_be_read_is_a_dead_letter_and_can_be_put_back(url: str, topic: str) -> None:
+    with Client(url) as client, client.queue(topic) as items:
+        # AMQP's default exchange hands it to the queue of that name; nobody can read it.
+        with pytest.raises(Empty):
+            items.get_nowait()
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            properties = pika.BasicProperties(content_type="image/png", message_id="theirs")
+            connection.channel().basic_publish("", topic, b"x", properties)
+        with pytest.raises(Empty):
+            items.get(timeout=2)
+        assert run("dlq", "replay", topic, "theirs", url=url).stdout == "theirs\n"
+        with pytest.raises(Empty):
+            items.get(timeout=2)
+        assert [len(letter.history) for letter in client.dead_letters(topic).list()] == [1]
 
 
 def test_filters_and_a_limit_choose(letters: Letters) -> None:

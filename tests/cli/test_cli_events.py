@@ -76,6 +76,41 @@ def test_events_are_printed_as_they_come_text_or_json(url: str, tmp_path: Path, 
         until(lambda: found.lines() == [f"{topic}.{line}" for line in lines])
 
 
+def test_what_is_json_on_the_command_line_is_json_for_any_program(url: str, topic: str, raw: Raw) -> None:  # noqa: F811
+    raw.channel.queue_declare(topic, exclusive=True)
+    for words, content_type, body in (
+        (['{"order": 7}'], "application/json", b'{"order":7}'),
+        (["42"], "application/json", b"42"),
+        (['"42"'], "text/plain", b"42"),
+        (["4", "2"], "text/plain", b"4 2"),
+    ):
+        # The default exchange, for a queue of another program.
+        done = run("publish", topic, *words, "--exchange", "", "--mandatory", url=url)
+        assert (done.returncode, done.stderr) == (Exit.OK, "")
+        properties, came = raw.get(topic)
+        assert (properties.content_type, came) == (content_type, body)
+    done = run("publish", f"{topic}.x", "a", "--exchange", "", "--mandatory", url=url)
+    assert (done.returncode, done.stderr) == (
+        Exit.NO_SERVER, f"amqp-rpc: there is no queue '{topic}.x' for this event: nobody gets it\n",
+    )  # fmt: skip
+
+
+def test_who_has_seen_enough_ends_it_without_a_word(url: str, topic: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "amqp_rpc", "listen", f"{topic}.#"],
+        env={**os.environ, "AMQP_URL": url}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process, Client(url) as client:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            assert "Listening" in process.stderr.readline()
+            process.stdout.close()
+            until(lambda: client.publish(f"{topic}.a", "b") and process.poll() is not None, timeout=30)
+            assert (process.returncode, process.stderr.read()) == (Exit.OK, "")
+        finally:
+            process.kill()
+
+
 def test_with_json_all_that_is_known_is_printed(url: str, tmp_path: Path, topic: str) -> None:
     with listening(f"{topic}.#", "--json", url=url, folder=tmp_path) as found:
         identity = run("publish", topic, "5", "--header", "tenant=acme", "--header", "n=3", url=url).stdout.strip()

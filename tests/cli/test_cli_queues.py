@@ -51,6 +51,12 @@ def test_a_module_stands_for_its_queues(served: str) -> None:
     assert there == ["rpc_queue.tserved", "tserved_tasks", "tserved_classic", "tserved_limited", "tserved_sums"]
 
 
+def test_a_module_with_subscriptions_stands_for_the_shared_ones(url: str) -> None:
+    with serving("tests.served_events", url=url):
+        lines = run("queues", "tests.served_events", url=url).stdout.splitlines()[1:-1]
+    assert [line.split()[0] for line in lines] == [f"events.tevents.note_and_{verb}" for verb in ("stay", "die")]
+
+
 def test_a_queue_that_is_not_there_is_said(served: str) -> None:
     done = run("queues", "no_such_queue", "tserved_sums", url=served)
     assert done.returncode == Exit.NO_SERVER

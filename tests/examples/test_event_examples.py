@@ -73,6 +73,13 @@ def test_lines_by_their_severity_one_or_several_at_once(url: str, tmp_path: Path
             until(lambda prints=prints, expected=expected: received(prints) == expected)
 
 
+@pytest.mark.parametrize("name", ["receive_logs_direct", "receive_logs_topic"])
+def test_a_receiver_that_is_told_nothing_says_how_it_is_used(name: str, url: str) -> None:
+    said = run(sys.executable, "-m", f"examples.{name}", url=url, ends_with=1)
+    assert said.startswith(f"usage: python -m examples.{name} [")
+    assert said.count("\n") == 1
+
+
 def test_lines_by_their_topics(url: str, tmp_path: Path) -> None:
     asked = [["#"], ["kern.*"], ["*.critical"], ["kern.*", "*.critical"]]
     topics = ["kern.critical", "kern.info", "cron.critical", "cron.info", "anonymous"]

@@ -73,12 +73,14 @@ def test_the_tutorials_hello_world_comes_to_our_receiver(url: str, tmp_path: Pat
 
 def test_our_hello_world_comes_to_the_tutorials_receiver(url: str, tmp_path: Path) -> None:
     prints = tmp_path / "printed"
-    # It knows no exchange: the queue is bound since our receiver was served once.
-    with serving("examples.receive", url=url):
-        pass
     with running(*theirs("receive"), url=url, prints=prints, ready="Waiting"):
         assert run(*ours("send"), url=url) == " [x] Sent 'Hello World!'\n"
         until(lambda: " [x] Received b'Hello World!'\n" in prints.read_text())
+
+
+def test_our_hello_world_says_so_where_there_is_nobody_at_all(url: str) -> None:
+    said = run(*ours("send"), url=url, ends_with=1)
+    assert said == "there is no queue 'hello' for this event: nobody gets it\n"
 
 
 def test_the_command_line_hears_the_tutorials_emitter_and_is_heard(url: str, tmp_path: Path) -> None:

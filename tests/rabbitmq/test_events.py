@@ -84,6 +84,26 @@ def test_an_event_comes_to_who_subscribes_to_its_pattern_and_to_nobody_else(
     assert set(every) == {f"{topic}.eu.paid", f"{topic}.eu.shipped", f"{topic}.eu.de.paid", topic}
 
 
+def test_the_default_exchange_hands_an_event_to_the_queue_of_that_name(
+    client: Client, serve: Serve, service: Service, raw: Raw, topic: str
+) -> None:
+    with pytest.raises(Unroutable, match=f"there is no queue '{topic}' for this event: nobody gets it"):
+        client.publish(topic, "a", exchange="", mandatory=True)
+    raw.channel.queue_declare(topic, exclusive=True)
+    client.publish(topic, "b", exchange="", mandatory=True)
+    properties, body = raw.get(topic)
+    assert (properties.content_type, body) == ("text/plain", b"b")
+    got: list[tuple[str, str]] = []
+
+    @service.subscribe("elsewhere", queue=f"{topic}.ours")
+    def take(word: str, event: Event) -> None:
+        got.append((event.topic, word))
+
+    serve(service)
+    client.publish(f"{topic}.ours", "c", exchange="", mandatory=True)
+    until(lambda: got == [(f"{topic}.ours", "c")])
+
+
 def test_an_event_that_fits_two_patterns_of_one_subscription_comes_once(
     client: Client, serve: Serve, service: Service, topic: str
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -533,6 +536,39 @@ def test_an_item_that_nobody_waits_for_any_more_goes_back(client: Client, other:
     assert first.get(timeout=20) == 1
     first.task_done()
     assert second.get(timeout=20) == 2
+
+
+def test_an_object_that_is_given_to_another_process_says_what_to_do(client: Client, name: str) -> None:
+    with pytest.raises(TypeError, match="each process makes its own client"):
+        pickle.dumps(client.queue(name))
+
+
+def test_from_asyncio_items_are_taken_in_threads_and_done_by_their_names(client: Client, name: str) -> None:
+    items = client.queue(name)
+
+    async def work() -> list[object]:
+        await asyncio.to_thread(items.put_many, range(5))
+        found = [await asyncio.to_thread(items.get, timeout=20.0) for _ in range(5)]
+        for item in found:
+            items.task_done(item)
+        await asyncio.to_thread(items.join, timeout=20.0)
+        return found
+
+    assert asyncio.run(work()) == [*range(5)]
+
+
+def test_ctrl_c_ends_a_get_that_waits(url: str, name: str) -> None:
+    with taker(url, name) as process:
+        until(lambda: consumes(url, name), timeout=30)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        assert process.returncode in (130, -signal.SIGINT)
+
+
+def consumes(url: str, name: str) -> bool:
+    with Client(url) as client:
+        state = client.queue_states([name])[name]
+        return state is not None and state.consumers == 1
 
 
 def test_what_can_not_be_put_is_said(client: Client, name: str) -> None:

@@ -77,6 +77,42 @@ def test_without_a_broker_enqueue_says_so_at_once() -> None:
 
 
 @pytest.mark.node
+@pytest.mark.parametrize("many", ["enqueue_many", "publish_many"])
+def test_ctrl_c_in_the_middle_of_many_does_not_wait_for_a_broker_that_does_not_answer(
+    new_node: NewNode, many: str
+) -> None:
+    node = new_node()
+    raised: list[BaseException] = []
+
+    def three() -> Iterator[tuple[str, str]]:
+        freeze(node)
+        yield from [("a", "b")] * 3
+        raise KeyboardInterrupt
+
+    def work(client: Client) -> None:
+        try:
+            if many == "enqueue_many":
+                client.enqueue_many("work", three(), queue="tmany")
+            else:
+                client.publish_many(three())
+        except BaseException as error:
+            raised.append(error)
+
+    with Client(node.url, timeout=600) as client:
+        client.enqueue("work", "a", "b", queue="tmany")
+        client.publish("a", "b")
+        thread = threading.Thread(target=work, args=(client,), daemon=True)
+        thread.start()
+        try:
+            thread.join(60)
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+    assert [type(error) for error in raised] == [KeyboardInterrupt]
+    assert "0 " in raised[0].__notes__[0]
+    assert raised[0].__notes__[0].endswith("; of 3 more it is not known")
+
+
+@pytest.mark.node
 def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(new_node: NewNode) -> None:
     node = new_node()
     service = Service()

@@ -96,7 +96,8 @@ def test_each_kind_has_its_bindings() -> None:
     ("make", "said"),
     [
         (lambda: Exchange("logs", "fan-out"), "an exchange is of kind topic, fanout, direct, headers, not 'fan-out'"),  # type: ignore[arg-type]
-        (lambda: Exchange(""), "default exchange, is for queues"),
+        (lambda: Exchange(""), "default exchange, is of kind direct, not topic: a topic is a queue's name there"),
+        (lambda: bindings(Exchange("", "direct"), ["a"], None), "has every queue bound by its name"),
         (lambda: Exchange("x" * 256), "at most 255 bytes"),
         (lambda: as_exchange(5), "exchange= is the name of a topic exchange"),  # type: ignore[arg-type]
     ],
@@ -111,3 +112,8 @@ def test_a_name_is_that_of_a_durable_topic_exchange() -> None:
     assert as_exchange("logs") == Exchange("logs", "topic", durable=True)
     assert as_exchange(None) is DEFAULT
     assert as_exchange(FANOUT) is FANOUT
+
+
+def test_no_name_is_that_of_the_default_exchange() -> None:
+    assert as_exchange("") == Exchange("", "direct")
+    assert str(as_exchange("")) == "default exchange"
