@@ -1,7 +1,7 @@
 """Small programs that show one thing each; run them from this folder's parent: ``python -m examples.calling``.
 
-Run so, one that finds no broker ends with one line that says what to do. In a program of your own that is three lines:
-``try:``, ``except BrokerError as error:``, ``sys.exit(str(error))``.
+Run so, one that finds no broker, or nobody who listens, ends with one line that says so. In a program of your own that
+is three lines: ``try:``, ``except (BrokerError, Unroutable) as error:``, ``sys.exit(str(error))``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from amqp_rpc import BrokerError
+from amqp_rpc import BrokerError, Unroutable
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(error, BrokerError):
+    if isinstance(error, BrokerError | Unroutable):
         print(error, file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
