@@ -859,6 +859,37 @@ def test_after_a_lost_connection_what_was_taken_is_anothers_and_join_goes_on(
         items.join(timeout=30)
 
 
+def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is_anothers(
+    client: Client, other: Client, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pika's object is dropped then, and tells nobody that its channels are closed."""
+    items, taking = other.queue(name), client.queue(name)
+    items.put_many(["a", "b"])
+    assert taking.get(timeout=20) == "a"
+    [held] = taking._getting._taken
+
+    def cut() -> None:
+        # As a signal handler that raises would: signals come to the main thread.
+        if threading.current_thread() is threading.main_thread():
+            raise ZeroDivisionError
+
+    connection = client._caller._connection
+    assert connection is not None
+    with pytest.raises(ZeroDivisionError):
+        until(lambda: connection.loop.do(cut), what="this thread to be at work")  # type: ignore[func-returns-value]
+    assert not held.delivery.channel.is_open
+    with caplog.at_level(logging.WARNING, logger="amqp_rpc"):
+        # By the next connection; the receipt of the first would never be confirmed.
+        assert sorted(str(taking.get(timeout=20)) for _ in range(2)) == ["a", "b"]
+        taking.task_done()
+        assert "they are taken, and done, again" in caplog.text
+        assert taking._getting.taking._settling.over
+        taking.task_done()
+        taking.close()
+    assert "before the broker had heard" not in caplog.text
+    assert len(drained(items)) == 1
+
+
 @pytest.mark.node
 def test_what_is_done_while_its_putter_is_away_is_known_when_it_is_back(new_node: NewNode) -> None:
     node = new_node()
