@@ -96,7 +96,7 @@ class Putting:
         body = codec.encode(value, MSGPACK, limit=self._limit)
         by = self._by(until)
         number, message = self._message(body, by)
-        self._accept(number, message, self._publish(message, by), wait=wait, until=until)
+        self._accept(number, message, self._first(number, message, by), wait=wait, until=until)
 
     def put_many(self, values: Iterable[Any], *, until: float) -> None:
         """Put many values, without waiting for each one's confirm before the next.
@@ -112,8 +112,8 @@ class Putting:
                 body = codec.encode(value, MSGPACK, limit=self._limit)
                 by = self._by(until)
                 number, message = self._message(body, by)
+                many.waiting.append((many.sent, number, message, self._first(number, message, by)))
                 many.sent += 1
-                many.waiting.append((many.sent - 1, number, message, self._publish(message, by)))
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
                 if len(many.waiting) >= most:
                     many.confirm(most // 2, until)
@@ -161,6 +161,14 @@ class Putting:
                     raise ConfigurationError(other_arguments(self._queue, error)) from error
                 raise
         self._declared = True
+
+    def _first(self, number: int, message: Message, by: float) -> Publication:
+        """Publish an item that was counted; where that raises, nobody is to wait for it."""
+        try:
+            return self._publish(message, by)
+        except BaseException:
+            self.unfinished.done(number)
+            raise
 
     def _publish(self, message: Message, by: float) -> Publication:
         seconds = _left(by)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import putting
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.outbox import Publication
 from amqp_rpc.putting import NEVER, Putting
 from amqp_rpc.unfinished import Unfinished
@@ -93,3 +94,26 @@ def test_each_later_put_has_its_own_time(broker: Broker) -> None:
     one.put(1, wait=True, until=NEVER)
     one.put_many([2, 3], until=NEVER)
     assert broker.given == [30.0, 29.0, 28.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigurationError])
+def test_what_could_not_be_published_is_not_waited_for(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    published: list[Publication] = []
+
+    def publish(publication: Publication) -> None:
+        if published:
+            raise error
+        published.append(publication)
+
+    monkeypatch.setattr(broker, "publish", publish)
+    with pytest.raises(error) as raised:
+        one.put_many([1, 2, 3], until=NEVER)
+    assert raised.value.__notes__ == ["1 item was put into queue 'numbers' before"]
+    assert len(one.unfinished) == 1
+    with pytest.raises(error):
+        one.put(4, wait=True, until=NEVER)
+    assert len(one.unfinished) == 1
