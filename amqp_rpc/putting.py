@@ -109,6 +109,9 @@ class Putting:
         most = min(_UNCONFIRMED, self._maxsize) if self._maxsize else _UNCONFIRMED
         try:
             for value in values:
+                if time.monotonic() >= until:
+                    many.stop(values)
+                    break
                 body = codec.encode(value, MSGPACK, limit=self._limit)
                 by = self._by(until)
                 number, message = self._message(body, by)
@@ -122,11 +125,12 @@ class Putting:
             many.end(error, until)
             raise
         if many.errors:
-            first, why = next(iter(sorted(many.errors.items())))
+            errors = dict(sorted(many.errors.items()))
+            first, why = next(iter(errors.items()))
             raise NotAllAccepted(
-                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. "
-                f"The first of them, number {first}: {why}",
-                errors=many.errors,
+                f"{len(errors)} of {many.sent + many.unsent} items were not put into queue {self._queue!r}, or may not "
+                f"have been; the others were. The first of them, number {first}: {why}{many.unread}",
+                errors=errors,
             )
 
     def _by(self, until: float) -> float:
@@ -236,6 +240,9 @@ class _Many:
         #: Why those are not there that are not, or may not be, by their places.
         self.errors: dict[int, AmqpRpcError] = {}
         self.sent = 0
+        #: For how many there was no time, and what is said of those beyond, of which it isn't known how many they are.
+        self.unsent = 0
+        self.unread = ""
         self._put = 0
         self._ending = False
 
@@ -252,6 +259,16 @@ class _Many:
                 self.errors[place] = error
                 if isinstance(error, ConfigurationError) and not self._ending:
                     raise
+
+    def stop(self, values: Iterable[Any]) -> None:
+        """Take note that the time is over, one value of them was read after it, and no more is sent."""
+        late = PublishRefused("it was not sent: the time was over")
+        try:
+            self.unsent = max(1, len(values) - self.sent)  # type: ignore[arg-type] # it may have no length
+        except TypeError:
+            self.unsent = 1
+            self.unread = f". What comes after number {self.sent} was not read"
+        self.errors |= dict.fromkeys(range(self.sent, self.sent + self.unsent), late)
 
     def end(self, error: BaseException, until: float) -> None:
         """Wait for what was sent before an error, and have the error say what became of it."""

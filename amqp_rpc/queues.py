@@ -139,7 +139,8 @@ class Queue(Generic[T]):
 
         Args:
             items: In their order; any iterable, which is read as the broker keeps up.
-            timeout: Seconds for all of them. None as for `put`.
+            timeout: Seconds for all of them: then nothing more is sent, nor read of an iterable that has no length.
+                None as for `put`.
 
         Raises:
             NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import putting
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import ConfigurationError, NotAllAccepted, PublishRefused
 from amqp_rpc.outbox import Publication
 from amqp_rpc.putting import NEVER, Putting
 from amqp_rpc.unfinished import Unfinished
@@ -117,3 +118,20 @@ def test_what_could_not_be_published_is_not_waited_for(
     with pytest.raises(error):
         one.put(4, wait=True, until=NEVER)
     assert len(one.unfinished) == 1
+
+
+@pytest.mark.parametrize(("values", "errors"), [(range(10), range(3, 10)), (itertools.count(), [3])])
+def test_when_the_time_is_over_nothing_more_is_sent(
+    broker: Broker, values: Iterable[int], errors: Iterable[int]
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    with pytest.raises(NotAllAccepted, match="number 3: it was not sent: the time was over") as raised:
+        one.put_many(values, until=broker.now + 5)
+    # Two seconds went to the first item's needs.
+    assert broker.given == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert list(raised.value.errors) == list(errors)
+    assert {type(error) for error in raised.value.errors.values()} == {PublishRefused}
+    assert not raised.value.may_have_run
+    assert ("after number 3 was not read" in str(raised.value)) == (values != range(10))
+    assert len(one.unfinished) == 3
