@@ -247,16 +247,19 @@ class Queue(Generic[T]):
                 self._caller.wait(outcome, min(until, time.monotonic() + _LOOK))
         finally:
             unfinished.forget(outcome)
+        left = len(unfinished)
+        if left and self._closed:
+            raise ConfigurationError(closed(self.name))
+        # Others may have been put since all were done.
+        if left and not outcome.done():
+            raise NotDone(
+                f"of queue {self.name!r} {plural(left, 'item was', 'items were')} not done within {timeout:g} s"
+            )
         if lost := unfinished.lost():
             raise ConnectionLost(
                 f"it is not known of {plural(lost, 'item', 'items')} of queue {self.name!r} whether they are done: the "
                 "broker has lost the queue where takers say so. They are not lost themselves"
             )
-        if len(unfinished) and self._closed:
-            raise ConfigurationError(closed(self.name))
-        if not outcome.done():
-            left = plural(len(unfinished), "item was", "items were")
-            raise NotDone(f"of queue {self.name!r} {left} not done within {timeout:g} s")
 
     def qsize(self) -> int:
         """Return how many items wait: those that the broker has ready, and those that have come to this object ahead.

@@ -830,6 +830,21 @@ def test_join_says_so_where_the_queue_of_receipts_is_gone(client: Client, other:
     items.join(timeout=20)
 
 
+def test_join_keeps_what_it_does_not_know_until_all_others_are_done(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put("before")
+    items._putting.unfinished.lose()
+    items.put("after")
+    with pytest.raises(NotDone, match="1 item was not done"):
+        items.join(timeout=0.1)
+    for _ in range(2):
+        items.get(timeout=20)
+        items.task_done()
+    with pytest.raises(ConnectionLost, match="not known of 1 item "):
+        items.join(timeout=20)
+    items.join(timeout=20)
+
+
 def test_a_client_that_is_closed_leaves_no_queue_of_receipts(url: str, raw: Raw, name: str) -> None:
     with Client(url, timeout=20) as client:
         client.queue(name).put(1)
