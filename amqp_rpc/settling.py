@@ -102,6 +102,9 @@ class Settling:
         channel: Channel = deliveries[0].channel
 
         def confirmed(taken: bool) -> None:
+            if not channel.is_open:
+                # All that came by it was forgotten, and another one may have deliveries of the same tags.
+                return
             if taken:
                 self._unconfirmed -= len(deliveries)
                 self._acknowledge(deliveries)

@@ -147,3 +147,14 @@ def test_after_a_flush_what_is_done_is_gathered_anew(case: Case) -> None:
     assert len(case.channel.published) == 1
     case.loop.pass_time()
     assert [told(message) for message in case.channel.published] == [[1], [2]]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_confirm_that_comes_when_its_channel_is_closed_says_nothing_any_more(case: Case, taken: bool) -> None:
+    case.add(1)
+    case.loop.pass_time()
+    case.channel.is_open = False
+    case.settling.forget()
+    case.channel.confirms[0](taken)
+    assert case.settling.over
+    assert case.settled == case.loop.later == []
