@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ class Queueing:
     _caller: Caller
     _limit: int
     _timeout: float
+    #: Held by who makes one, or lists them: a weak set can't be read while it grows. A signal handler may do either.
+    _making_queues: threading.RLock
     _receipts: Receipts | None = None
     _queues: weakref.WeakSet[Queue[Any]] | None = None
 
@@ -48,23 +51,26 @@ class Queueing:
         _check(name, maxsize, queue_type)
         # As in the standard library.
         maxsize = max(0, maxsize)
-        if self._receipts is None or self._queues is None:
-            self._receipts, self._queues = Receipts(self._caller), weakref.WeakSet()
-        made: Queue[Any] = Queue(
-            self._caller,
-            self._receipts,
-            name,
-            item_arguments(queue_type, maxsize=maxsize),
-            maxsize=maxsize,
-            timeout=self._timeout,
-            limit=self._limit,
-        )
-        self._queues.add(made)
+        with self._making_queues:
+            if self._receipts is None or self._queues is None:
+                self._receipts, self._queues = Receipts(self._caller), weakref.WeakSet()
+            made: Queue[Any] = Queue(
+                self._caller,
+                self._receipts,
+                name,
+                item_arguments(queue_type, maxsize=maxsize),
+                maxsize=maxsize,
+                timeout=self._timeout,
+                limit=self._limit,
+            )
+            self._queues.add(made)
         return made
 
     def _close_queues(self) -> None:
         """Close all of them."""
-        for queue in list(self._queues or ()):
+        with self._making_queues:
+            made = list(self._queues or ())
+        for queue in made:
             queue.close()
         if self._receipts is not None:
             self._receipts.close(_CLOSE_TIMEOUT)
