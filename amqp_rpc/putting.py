@@ -23,8 +23,7 @@ from amqp_rpc.errors import (
     PublishRefused,
 )
 from amqp_rpc.outbox import Publication
-from amqp_rpc.taking import other_arguments
-from amqp_rpc.verdicts import fresh
+from amqp_rpc.verdicts import closed, fresh, other_arguments
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
@@ -301,8 +300,3 @@ def to_answer(timeout: float) -> float:
 def _left(by: float) -> float:
     """Return the seconds until then, as they are told to people."""
     return max(_SHORTEST, round(by - time.monotonic(), 3))
-
-
-def closed(queue: str) -> str:
-    """Return what is said of an object that was closed."""
-    return f"this object for queue {queue!r} is closed, or its client is; client.queue() makes another"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from amqp_rpc.deadline import LONGEST
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.getting import Getting
-from amqp_rpc.putting import NEVER, Putting, closed, to_answer
+from amqp_rpc.putting import NEVER, Putting, to_answer
 from amqp_rpc.settings import count
+from amqp_rpc.verdicts import closed
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.ahead import Ahead, Window
 from amqp_rpc.arrivals import Arrivals
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.retry import backoff
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery, QueueState
+from amqp_rpc.verdicts import closed, other_arguments
 
 if TYPE_CHECKING:
     from amqp_rpc.channel import Channel
@@ -112,7 +113,11 @@ class Taking:
     def on_open(self) -> None:
         """Open the channel, where the connection is open and there is none."""
         connection = self._owned()
-        if connection.is_open and self._channel is None and not self._opening and self._closing is None:
+        if self._closing is not None:
+            if self._closing.done():
+                # Somebody who did not know that yet has it told of the connection again.
+                self._leave()
+        elif connection.is_open and self._channel is None and not self._opening:
             self._opening = True
             connection.open_channel(self._opened, self._closed)
 
@@ -130,6 +135,9 @@ class Taking:
     def want(self, count: int) -> None:
         """Have the broker deliver, for a thread that has nothing left and waits for so many."""
         self._wanted = count
+        if self._closing is not None:
+            self._trouble(ConnectionLost(closed(self._queue)))
+            return
         if self._channel is None:
             self.on_open()
             return
@@ -156,6 +164,8 @@ class Taking:
 
         It tells how many consumers the queue had with this object's; 0 where it is not known, or had none of them.
         """
+        if self._closing is not None:
+            return
         self._closing = ended
         self._settling.flush()
         self._end_if_settled()
@@ -379,15 +389,12 @@ class Taking:
         channel.inspect(self._queue, heard)
 
     def _ended(self, ended: Outcome[int], consumers: int = 0) -> None:
-        self._conversations.leave(self)
-        self.following = False
+        self._leave()
         self.arrivals.clear()
+        # Those who began to wait before this was known.
+        self._trouble(ConnectionLost(closed(self._queue)))
         ended.tell(consumers)
 
-
-def other_arguments(queue: str, error: BaseException) -> str:
-    """Return what is said of a queue that is there and was declared in another way."""
-    return (
-        f"queue {queue!r} exists with other arguments than this object's: {error}. Nothing was put or taken; give "
-        "client.queue() the same queue_type= and maxsize=, delete the queue, or take another name"
-    )
+    def _leave(self) -> None:
+        self._conversations.leave(self)
+        self.following = False

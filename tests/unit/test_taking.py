@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from amqp_rpc.conversation import Conversations
 from amqp_rpc.envelope import Properties
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.taking import Taking
 from amqp_rpc.transport import Delivery, QueueState
@@ -123,3 +123,37 @@ def test_closing_waits_for_what_is_on_its_way_back(broker: Broker, taking: Takin
     assert ended.done()
     # Its own consumer was one of them: who waits until there are less waits until the item is there.
     assert ended.value == 3
+
+
+def test_who_begins_to_wait_while_it_is_closed_is_told_at_once(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    taking.want(1)
+    before = taking.arrivals.waiter()
+    ended, again = Outcome[int](), Outcome[int]()
+    taking.close(ended)
+    taking.close(again)
+    late, asked = taking.arrivals.waiter(), Outcome[int | AmqpRpcError]()
+    taking.probe(asked, 1)
+    assert before.done()
+    assert late.done()
+    assert isinstance(asked.value, ConnectionLost)
+    # Nobody has asked for anything since this one began to wait.
+    last = taking.arrivals.waiter()
+    broker.asked.pop()(QueueState("numbers", 0, 1))
+    broker.closed.pop()()
+    assert ended.value == 1
+    assert last.done()
+
+
+def test_one_that_is_closed_is_told_of_no_connection_any_more(broker: Broker) -> None:
+    conversations, connection = Conversations(), cast(Any, broker)
+    taking = Taking("numbers", {}, conversations, lambda _reply_to, _identity: False)
+    taking.begin(connection)
+    conversations.enter(taking)
+    taking.close(Outcome[int]())
+    # By a thread that saw it open.
+    taking.begin(connection)
+    conversations.enter(taking)
+    assert not taking.following
+    assert not conversations._all
