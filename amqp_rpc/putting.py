@@ -195,7 +195,9 @@ class Putting:
                     left = until - time.monotonic()
                     if wait and left > 0:
                         time.sleep(min(pause, left))
-                    if not wait or left <= pause or self.closed:
+                    if wait and self.closed:
+                        raise ConfigurationError(closed(self._queue)) from error
+                    if not wait or left <= pause:
                         raise Full from error
                     pause = min(_LONGEST_PAUSE, 2 * pause)
                     publication = self._publish(message, self._by(max(until, time.monotonic() + _ANSWER)))
@@ -210,13 +212,15 @@ class Putting:
         if isinstance(error, ConfigurationError):
             return ConfigurationError(other_arguments(queue, error))
         if isinstance(error, ConnectionLost):
-            return ConnectionLost(
-                f"the broker did not confirm an item of queue {queue!r} {seconds}; it may be there. Put it again only "
-                "if it may be there twice"
-            )
+            what = f"the broker did not confirm an item of queue {queue!r} {seconds}"
+            if publication.refused:
+                what = f"the broker refused an item of queue {queue!r} that was sent before and not confirmed"
+            return ConnectionLost(f"{what}; it may be there. Put it again only if it may be there twice")
         if isinstance(error, PublishRefused):
             blocked = self._receipts.blocked
-            why = f"the broker takes no messages ({blocked})" if blocked else "the queue is new, and was being declared"
+            why = "there was no time to send it, or the queue is new, and was being declared"
+            if blocked:
+                why = f"the broker takes no messages ({blocked})"
             return PublishRefused(f"an item was not put into queue {queue!r} {seconds}: {why}")
         if isinstance(error, NotConnected):
             return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds for the broker to forget what the client's queues needed.
 _CLOSE_TIMEOUT = 2.0
+#: A number in a table of AMQP 0-9-1 has 64 bits and a sign (section 4.2.1 of its specification).
+_LARGEST = 2**63 - 1
 
 
 class Queueing:
@@ -79,11 +81,17 @@ class Queueing:
 def _check(name: str, maxsize: int, queue_type: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a queue has a name, not {name!r}")
-    if len(dead_letter_queue(name).encode(errors="replace")) > LONGEST_NAME:
+    try:
+        size = len(dead_letter_queue(name).encode())
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"a queue's name in AMQP is text in UTF-8, which {name!r} is not") from error
+    if size > LONGEST_NAME:
         raise ConfigurationError(
             f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes, with '.dead' behind"
         )
     if isinstance(maxsize, bool) or not isinstance(maxsize, int):
         raise ConfigurationError(f"maxsize is a whole number, not {maxsize!r}")
+    if maxsize > _LARGEST:
+        raise ConfigurationError(f"maxsize in AMQP is at most {_LARGEST}, not {maxsize}; 0 is no bound")
     if queue_type not in ("quorum", "classic"):
         raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')

@@ -124,7 +124,7 @@ class Queue(Generic[T]):
                 it from taking the item, when its queue's leader was lost perhaps: then it may be there.
             PublishRefused, NotConnected, AccessRefused: The broker did not take it. It is not there.
             ConnectionLost: It was sent, and not confirmed in time. It may be there.
-            ConfigurationError: The queue is there, and was declared in another way.
+            ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
             Unencodable, MessageTooLarge: It can't be sent.
         """
         seconds = _checked(timeout)
@@ -145,7 +145,7 @@ class Queue(Generic[T]):
 
         Raises:
             NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.
-            ConfigurationError: The queue is there, and was declared in another way.
+            ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
             Unencodable, MessageTooLarge: An item can't be sent; those before it are there. Of a full queue, only those
                 for which there was room within a second: a note of the error says how many, as it does where the
                 iterable raises, or Ctrl-C is pressed.

@@ -194,6 +194,8 @@ class Taking:
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         declaring = self._declaring
         self._forget()
+        if self._closing is not None:
+            return
         if declaring and code in (_LOCKED, _PRECONDITION_FAILED):
             self._trouble(ConfigurationError(other_arguments(self._queue, error)))
         elif isinstance(error, AccessRefused):

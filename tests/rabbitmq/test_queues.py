@@ -737,7 +737,9 @@ def test_both_types_of_queue_do(client: Client, raw: Raw, name: str, kind: str) 
     [
         (("",), "has a name"),
         (("x" * 251,), "at most 255 bytes"),
+        (("\ud800",), "UTF-8"),
         (("x", 1.5), "whole number"),
+        (("x", 2**63), "at most"),
         (("x", 0, "stream"), "quorum"),
     ],
 )

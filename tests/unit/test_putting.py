@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import putting
-from amqp_rpc.errors import ConfigurationError, NotAllAccepted, PublishRefused
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
 from amqp_rpc.outbox import Publication
 from amqp_rpc.putting import NEVER, Putting
 from amqp_rpc.unfinished import Unfinished
@@ -57,6 +57,9 @@ class Broker:
 
     def confirmed(self, _publication: Publication) -> None:
         """It is."""
+
+    def ended(self) -> None:
+        """Wake nobody."""
 
     def _answer(self, seconds: float) -> None:
         self.given.append(seconds)
@@ -135,3 +138,31 @@ def test_when_the_time_is_over_nothing_more_is_sent(
     assert not raised.value.may_have_run
     assert ("after number 3 was not read" in str(raised.value)) == (values != range(10))
     assert len(one.unfinished) == 3
+
+
+def refused_with(monkeypatch: pytest.MonkeyPatch, broker: Broker, error: AmqpRpcError) -> None:
+    def confirmed(publication: Publication) -> None:
+        publication.refused = True
+        raise error
+
+    monkeypatch.setattr(broker, "confirmed", confirmed)
+
+
+def test_who_waits_for_room_hears_that_the_object_is_closed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
+    refused_with(monkeypatch, broker, PublishRefused("it is full"))
+    monkeypatch.setattr(broker, "sleep", lambda _seconds: setattr(one, "closed", True), raising=False)
+    with pytest.raises(ConfigurationError, match="is closed"):
+        one.put(1, wait=True, until=NEVER)
+    assert len(one.unfinished) == 0
+
+
+def test_a_refused_item_that_may_be_there_from_before_is_said_to_be(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
+    refused_with(monkeypatch, broker, ConnectionLost("test"))
+    with pytest.raises(ConnectionLost, match="refused an item of queue 'numbers' that was sent before.* may be there"):
+        one.put(1, wait=True, until=NEVER)

@@ -157,3 +157,17 @@ def test_one_that_is_closed_is_told_of_no_connection_any_more(broker: Broker) ->
     conversations.enter(taking)
     assert not taking.following
     assert not conversations._all
+
+
+def test_a_channel_that_ends_while_it_is_closed_is_not_said_to_be_opened_again(
+    broker: Broker, taking: Taking, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened, closed = broker.opened.pop()
+    opened(broker)
+    ended = Outcome[int]()
+    taking.close(ended)
+    # Its queue was deleted.
+    closed(broker, BrokerError("no queue"), _NOT_FOUND)
+    assert ended.done()
+    assert not caplog.messages
+    assert not broker.later
