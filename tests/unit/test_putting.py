@@ -164,5 +164,5 @@ def test_a_refused_item_that_may_be_there_from_before_is_said_to_be(
     first: Any = broker
     one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
     refused_with(monkeypatch, broker, ConnectionLost("test"))
-    with pytest.raises(ConnectionLost, match="refused an item of queue 'numbers' that was sent before.* may be there"):
+    with pytest.raises(ConnectionLost, match=r"refused an item of queue 'numbers' that was sent before.* may be there"):
         one.put(1, wait=True, until=NEVER)
