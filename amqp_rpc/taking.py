@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.ahead import Ahead, Window
+from amqp_rpc.ahead import Ahead, Window, Windows
 from amqp_rpc.arrivals import Arrivals
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost
 from amqp_rpc.outcome import Outcome
@@ -64,7 +64,8 @@ class Taking:
         self._connection: Connection | None = None
         #: What has come, for any thread.
         self.arrivals = Arrivals()
-        self._settling = Settling(here, self._settles, self._settled)
+        self._windows = Windows()
+        self._settling = Settling(here, lambda delivery: self._windows.settles(delivery.tag), self._settled)
         #: Whether it is told of the connection.
         self.following = False
         #: Whether there is a connection, and the queue on it.
@@ -78,8 +79,6 @@ class Taking:
         #: The channel whose consumers' end by the broker is heard of.
         self._watched: Channel | None = None
         self._window: Window | None = None
-        #: The window by which each item came that is not acknowledged, by its delivery's tag.
-        self._windows: dict[int, Window] = {}
         self._ahead = Ahead(time.monotonic())
         #: How many somebody waits for; 0 for nobody.
         self._wanted = 0
@@ -265,8 +264,7 @@ class Taking:
         self._window = None
 
     def _deliver(self, delivery: Delivery, window: Window) -> None:
-        window.open += 1
-        self._windows[delivery.tag] = window
+        self._windows.came(delivery.tag, window)
         self._wanted = 0
         if not self._looking:
             self._looking, self._seen = True, self.arrivals.taken
@@ -353,21 +351,14 @@ class Taking:
         # What was on its way when the first is answered is here when the second is.
         channel.inspect(self._queue, lambda _state: channel.inspect(self._queue, tell))
 
-    def _settles(self, delivery: Delivery) -> None:
-        if (window := self._windows.get(delivery.tag)) is not None:
-            window.settling += 1
-
     def _settled(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            if (window := self._windows.pop(delivery.tag, None)) is not None:
-                window.open -= 1
-                window.settling -= 1
+            self._windows.settled(delivery.tag)
         self._end_if_settled()
 
     def _reject(self, delivery: Delivery) -> None:
         if delivery.channel is self._channel:
-            if (window := self._windows.pop(delivery.tag, None)) is not None:
-                window.open -= 1
+            self._windows.gone(delivery.tag)
             delivery.channel.reject(delivery.tag, requeue=True)
 
     def _end_if_settled(self) -> None:
