@@ -206,10 +206,11 @@ class Getting:
                 return delivery
             self._check(waiter.value if waiter.done() else None)
             if time.monotonic() >= until:
-                if self.taking.connected:
+                if self.taking.consuming:
                     raise Empty
                 raise NotConnected(
-                    f"it is not known whether queue {self._queue!r} is empty: there is no connection to the broker"
+                    f"it is not known whether queue {self._queue!r} is empty: there was no connection to the broker, "
+                    "or no answer yet. Wait longer, with timeout="
                 )
 
     def _look(self, count: int) -> Delivery:
@@ -229,7 +230,8 @@ class Getting:
             there, now = outcome.value, time.monotonic()
             self._check(there)
             found = min(found, now)
-            if not there or now > found + _ON_ITS_WAY:
+            # What is done keeps what follows it from coming, until its putters are told.
+            if not there or (now > found + _ON_ITS_WAY and self.taking.settled):
                 raise Empty
             waiter = self.taking.arrivals.waiter()
             self._caller.wait(waiter, now + _BETWEEN_LOOKS)

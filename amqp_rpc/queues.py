@@ -53,8 +53,8 @@ class Queue(Generic[T]):
     - **Counts are of a moment**, and approximate: `qsize` does not count what other processes have fetched ahead. A
       quorum queue may go over ``maxsize`` by some items, as the broker checks the bound a moment after.
     - **A timeout is over when it is over**: a `put` that could not be confirmed by then raises a `BrokerError` that
-      says whether the item may be there, and a `get` without a connection raises `NotConnected`, for then it isn't
-      known whether the queue is empty.
+      says whether the item may be there, and a `get` without a connection, or an answer of the broker, raises
+      `NotConnected`, for then it isn't known whether the queue is empty.
     - **Items are data**: numbers, text, bytes, lists, maps, dates and so on (a tuple arrives as a list), never pickled
       objects. What another program puts is read by its content type: msgpack, JSON or text. What can't be read
       becomes a dead letter, with a line in the log, and the next item is returned.
@@ -164,7 +164,8 @@ class Queue(Generic[T]):
 
         Raises:
             queue.Empty: There was none.
-            NotConnected, AccessRefused: There is no connection, so it is not known whether there is one.
+            NotConnected, AccessRefused: There is no connection, or the broker has not answered yet (the first time,
+                and when what came has gone back, it is asked a few things), so it is not known whether there is one.
             ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
         """
         seconds = _checked(timeout)

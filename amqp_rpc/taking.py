@@ -68,8 +68,8 @@ class Taking:
         self._settling = Settling(here, lambda delivery: self._windows.settles(delivery.tag), self._settled)
         #: Whether it is told of the connection.
         self.following = False
-        #: Whether there is a connection, and the queue on it.
-        self.connected = False
+        #: Whether the broker has agreed to a consumer, and not all was given back since: what is there comes.
+        self.consuming = False
         # From here on: the owner's alone.
         self._channel: Channel | None = None
         self._opening = False
@@ -174,6 +174,11 @@ class Taking:
         if self._connection is not None:
             self._connection.post(self.close, Outcome[int]())
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that is done is acknowledged; any thread."""
+        return self._settling.over
+
     def _owned(self) -> Connection:
         assert self._connection is not None
         return self._connection
@@ -185,7 +190,7 @@ class Taking:
         self._opening, self._declaring, self._channel = False, True, channel
 
         def declared(_state: QueueState) -> None:
-            self._declaring, self.connected = False, True
+            self._declaring = False
             self._want_again()
 
         channel.confirms(lambda: channel.declare(self._queue, declared, arguments=self._arguments))
@@ -212,7 +217,7 @@ class Taking:
 
     def _forget(self) -> None:
         self._channel = self._window = None
-        self._opening = self._declaring = self._returning = self.connected = False
+        self._opening = self._declaring = self._returning = self.consuming = False
         self._windows.clear()
         self.arrivals.clear()
         self._settling.forget()
@@ -234,7 +239,7 @@ class Taking:
         window = self._window = Window(min(max(self._ahead.count, count), _MOST_PREFETCH))
 
         def ready() -> None:
-            window.ready = True
+            window.ready = self.consuming = True
             if self._closings:
                 self._closings = 0
                 logger.warning("Queue %s is consumed again", self._queue)
@@ -311,6 +316,7 @@ class Taking:
         """Give back all that has come, in its order where nothing else is taken and not done."""
         if channel is not self._channel or self._closing is not None:
             return
+        self.consuming = False
         back = self.arrivals.clear()
         if len(back) == len(self._windows):
             self._channel = self._window = None

@@ -149,6 +149,41 @@ def test_what_was_confirmed_is_there_for_get_nowait(client: Client, other: Clien
         taking.get_nowait()
 
 
+def test_a_queue_is_not_called_empty_before_the_broker_has_answered(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put(1)
+    with pytest.raises(NotConnected, match="no answer yet"):
+        client.queue(name).get(timeout=1e-6)
+
+
+def test_what_is_done_and_not_acknowledged_yet_makes_no_queue_empty(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getting, "_ON_ITS_WAY", 0.0)
+    client.queue(name).put_many(range(2))
+    taking, asked, held = other.queue(name), [], []
+    assert taking.get(timeout=20) == 0
+    [taken] = taking._getting._taken
+    channel, side = taken.delivery.channel, taking._getting.taking
+    publish, probe, connection = channel.publish_confirmed, side.probe, other._caller._connection
+    assert connection is not None
+    # It was slow so far: no more is to come ahead.
+    side._ahead._since -= 60
+    monkeypatch.setattr(channel, "publish_confirmed", lambda *args: held.append(args))
+    monkeypatch.setattr(side, "probe", lambda *args: (asked.append(args), probe(*args)))
+    taking.task_done()
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(taking.get_nowait()))
+    waiting.start()
+    # The broker has said more than once that there is one, and has no room to deliver it.
+    until(lambda: len(asked) > 2 and held)
+    [arguments] = held
+    monkeypatch.setattr(channel, "publish_confirmed", publish)
+    connection.post(publish, *arguments)
+    waiting.join(20)
+    assert found == [1]
+
+
 def test_a_get_waits_for_a_put(client: Client, other: Client, name: str) -> None:
     taking, found = other.queue(name), []
     waiting = threading.Thread(target=lambda: found.append(taking.get()))
@@ -464,7 +499,7 @@ def test_who_waits_hears_that_the_client_is_closed(url: str, name: str) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    until(lambda: items._getting.taking.connected)
+    until(lambda: items._getting.taking.consuming)
     client.close()
     waiting.join(20)
     assert "closed" in raised[0]

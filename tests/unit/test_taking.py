@@ -30,6 +30,9 @@ class Broker:
         #: Seconds of each timer, and what is due then.
         self.later: list[tuple[float, Callable[[], object]]] = []
         self.deliver: Callable[[Delivery], object] = lambda _delivery: None
+        #: How many consumers there were, and what went back.
+        self.consumers = 0
+        self.rejected: list[int] = []
 
     @property
     def loop(self) -> Broker:
@@ -59,11 +62,19 @@ class Broker:
 
     def consume(self, _queue: str, deliver: Callable[[Delivery], object], **options: Any) -> str:
         self.deliver = deliver
+        self.consumers += 1
         options["then"]()
         return "tag"
 
     def inspect(self, _queue: str, then: Callable[[QueueState], object]) -> None:
         self.asked.append(then)
+
+    def cancel(self, _tag: str, _then: Callable[[], object]) -> None:
+        """Agree, unnoted."""
+
+    def reject(self, tag: int, *, requeue: bool) -> None:
+        assert requeue
+        self.rejected.append(tag)
 
     def close_in_order(self, then: Callable[[], object]) -> None:
         self.closed.append(then)
@@ -171,3 +182,17 @@ def test_a_channel_that_ends_while_it_is_closed_is_not_said_to_be_opened_again(
     assert ended.done()
     assert not caplog.messages
     assert not broker.later
+
+
+def test_it_is_known_whether_there_is_something_while_the_broker_has_a_consumer(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    assert not taking.consuming
+    taking.want(1)
+    assert taking.consuming
+    channel: Any = broker
+    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    # Nobody takes it within the second: it goes back, and nothing comes any more.
+    broker.pass_time()
+    broker.asked.pop()(QueueState("numbers", 0, 1))
+    assert not taking.consuming
