@@ -200,7 +200,7 @@ class Getting:
                     self._caller.wait(waiter, min(until, time.monotonic() + _LOOK))
                 delivery = self.taking.arrivals.take()
             finally:
-                if self.taking.arrivals.leave(waiter) and delivery is None:
+                if self.taking.arrivals.leave(waiter):
                     self._caller.ended()
             if delivery is not None:
                 return delivery
@@ -235,7 +235,8 @@ class Getting:
                 raise Empty
             waiter = self.taking.arrivals.waiter()
             self._caller.wait(waiter, now + _BETWEEN_LOOKS)
-            self.taking.arrivals.leave(waiter)
+            if self.taking.arrivals.leave(waiter):
+                self._caller.ended()
             if (delivery := self.taking.arrivals.take()) is not None:
                 return delivery
 

@@ -65,7 +65,7 @@ class Taking:
         #: What has come, for any thread.
         self.arrivals = Arrivals()
         self._windows = Windows()
-        self._settling = Settling(here, lambda delivery: self._windows.settles(delivery.tag), self._settled)
+        self._settling = Settling(here, self._windows, self._want_again, self._end_if_settled)
         #: Whether it is told of the connection.
         self.following = False
         #: Whether the broker has agreed to a consumer, and not all was given back since: what is there comes.
@@ -140,7 +140,9 @@ class Taking:
         if self._channel is None:
             self.on_open()
             return
-        if self._declaring or self._returning or self.arrivals:
+        if self._declaring or self._returning:
+            return
+        if self.arrivals and not (self.arrivals.awaited or self._probes):
             return
         window = self._window
         if window is None:
@@ -356,11 +358,6 @@ class Taking:
 
         # What was on its way when the first is answered is here when the second is.
         channel.inspect(self._queue, lambda _state: channel.inspect(self._queue, tell))
-
-    def _settled(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            self._windows.settled(delivery.tag)
-        self._end_if_settled()
 
     def _reject(self, delivery: Delivery) -> None:
         if delivery.channel is self._channel:

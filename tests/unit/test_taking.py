@@ -196,3 +196,41 @@ def test_it_is_known_whether_there_is_something_while_the_broker_has_a_consumer(
     broker.pass_time()
     broker.asked.pop()(QueueState("numbers", 0, 1))
     assert not taking.consuming
+
+
+def test_what_comes_while_the_rest_goes_back_keeps_nobody_else_waiting(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    taking.want(1)
+    channel: Any = broker
+    for tag in (1, 2):
+        broker.deliver(Delivery(channel, tag, False, Properties(), b""))
+    taking.arrivals.take()
+    # Of what came in the last second, one was taken; of what came in this one, none.
+    broker.pass_time()
+    broker.pass_time()
+    broker.asked.pop()(QueueState("numbers", 0, 1))
+    assert broker.rejected == [2]
+    waiting = [taking.arrivals.waiter() for _ in range(2)]
+    for _ in waiting:
+        taking.want(1)
+    # It was on its way.
+    broker.deliver(Delivery(channel, 3, False, Properties(), b""))
+    assert [each.done() for each in waiting] == [True, False]
+    assert broker.consumers == 1
+    broker.asked.pop()(QueueState("numbers", 0, 0))
+    assert broker.consumers == 2
+
+
+def test_who_asks_is_answered_though_something_has_come_that_nobody_took(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    taking.want(1)
+    channel: Any = broker
+    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    taking._pause()
+    asked = Outcome[int | AmqpRpcError]()
+    taking.probe(asked, 1)
+    for _ in range(2):
+        broker.asked.pop()(QueueState("numbers", 4, 1))
+    assert asked.value == 4
