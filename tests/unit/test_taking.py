@@ -234,3 +234,18 @@ def test_who_asks_is_answered_though_something_has_come_that_nobody_took(broker:
     for _ in range(2):
         broker.asked.pop()(QueueState("numbers", 4, 1))
     assert asked.value == 4
+
+
+def test_who_closes_it_is_told_though_another_one_has_it_closed_too(broker: Broker, taking: Taking) -> None:
+    opened, _ = broker.opened.pop()
+    opened(broker)
+    ended = Outcome[int]()
+    # The broker has not heard of all that is done.
+    taking._settling._unconfirmed = 1
+    taking.close(ended)
+    taking.close(Outcome[int]())
+    taking._settling.forget()
+    taking._end_if_settled()
+    broker.asked.pop()(QueueState("numbers", 0, 1))
+    broker.closed.pop()()
+    assert ended.done()
