@@ -40,6 +40,45 @@ class Window:
         return self.open >= self.count
 
 
+class Windows:
+    """The window by which each item came that is not acknowledged, by its delivery's tag."""
+
+    def __init__(self) -> None:
+        self._by_tag: dict[int, Window] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_tag)
+
+    def get(self, tag: int) -> Window | None:
+        """Return the window of an item; None where it is not known."""
+        return self._by_tag.get(tag)
+
+    def came(self, tag: int, window: Window) -> None:
+        """Enter an item."""
+        window.open += 1
+        self._by_tag[tag] = window
+
+    def settles(self, tag: int, *, soon: bool = True) -> None:
+        """Take note that an item is done and will be acknowledged soon; or not so soon, after all."""
+        if (window := self._by_tag.get(tag)) is not None:
+            window.settling += 1 if soon else -1
+
+    def settled(self, tag: int) -> None:
+        """Take out one that is acknowledged."""
+        if (window := self._by_tag.pop(tag, None)) is not None:
+            window.open -= 1
+            window.settling -= 1
+
+    def gone(self, tag: int) -> None:
+        """Take out one that goes back."""
+        if (window := self._by_tag.pop(tag, None)) is not None:
+            window.open -= 1
+
+    def clear(self) -> None:
+        """Forget all: their channel is closed."""
+        self._by_tag.clear()
+
+
 class Ahead:
     """How many, by how fast they were taken.
 

@@ -49,13 +49,11 @@ class Arrivals:
         return outcome
 
     def leave(self, outcome: Outcome[AmqpRpcError | None]) -> bool:
-        """Do not wait any more, without an item; return whether another one was woken in its place."""
+        """Do not wait any more, and return whether another one was woken in its place."""
         try:
             self._waiters.remove(outcome)
         except ValueError:
-            if self._arrived:
-                self._wake(1)
-                return True
+            return bool(self._arrived) and self._wake(1)
         return False
 
     def came(self, delivery: Delivery) -> None:
@@ -78,9 +76,11 @@ class Arrivals:
                 self._came -= len(found)
                 return found
 
-    def _wake(self, count: int, error: AmqpRpcError | None = None) -> None:
+    def _wake(self, count: int, error: AmqpRpcError | None = None) -> bool:
+        """Tell so many; return whether there were as many."""
         for _ in range(count):
             try:
                 self._waiters.popleft().tell(error)
             except IndexError:
-                return
+                return False
+        return True

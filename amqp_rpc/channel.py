@@ -317,6 +317,11 @@ class Channel:
             if self._raw.is_open:
                 self._raw.close()
 
+    def drop(self) -> None:
+        """Take note that pika's object is not used any more, and will say nothing of it: see `Connection`."""
+        self.is_open = False
+        self._unconfirmed.clear()
+
     def close_in_order(self, then: Callable[[], object]) -> None:
         """Close it, and call back when the broker has, or the connection is lost.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
 import weakref
 from collections import Counter, deque
@@ -98,6 +99,7 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
+        self._making_queues = threading.RLock()
         # A client that nobody holds any more takes its connection and its thread with it.
         weakref.finalize(self, self._caller.abandon).atexit = False
 

@@ -13,6 +13,7 @@ import random
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,8 @@ class Connection:
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
         self._services: _Services | None = None
+        #: Those that were opened, and may be so still.
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._reconnect: Timer | None = None
         self._attempts = 0
         self._failures = 0
@@ -151,7 +154,9 @@ class Connection:
         assert stream is not None
 
         def opened(raw: Any) -> None:
-            then(Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max))
+            channel = Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max)
+            self._channels.add(channel)
+            then(channel)
 
         self._pika.channel(on_open_callback=opened)
 
@@ -205,6 +210,8 @@ class Connection:
         self._services.dropped = True
         if self._stream is not None:
             self._stream.discard()
+        for channel in self._channels:
+            channel.drop()
         self.loop.share(False)
         self.post(self._gone, ConnectionLost(f"the connection to {self.address} was dropped: {error}"))
 

@@ -15,10 +15,11 @@ from amqp_rpc import items
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.outbox import Publication
 from amqp_rpc.outcome import Outcome
-from amqp_rpc.putting import closed, to_answer
+from amqp_rpc.putting import to_answer
 from amqp_rpc.taking import Taking
 from amqp_rpc.topology import dead_letter_arguments
 from amqp_rpc.transport import Delivery
+from amqp_rpc.verdicts import closed
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
@@ -182,6 +183,9 @@ class Getting:
         connection = self._connection
         if connection is None or not self.taking.following or not connection.alive:
             connection = self._connection = self._caller.follow(self.taking, self.taking.begin)
+            if self.closed:
+                # Who closed it may have seen no connection.
+                connection.loop.leave(self.taking.close, Outcome[int]())
         return connection
 
     def _wait(self, count: int, until: float) -> Delivery:
@@ -189,21 +193,24 @@ class Getting:
             waiter = self.taking.arrivals.waiter()
             delivery = None
             try:
+                # Who closed it has told those who waited then.
+                self._check(None)
                 if not waiter.done():
                     self._follow().loop.leave(self.taking.want, count)
                     self._caller.wait(waiter, min(until, time.monotonic() + _LOOK))
                 delivery = self.taking.arrivals.take()
             finally:
-                if self.taking.arrivals.leave(waiter) and delivery is None:
+                if self.taking.arrivals.leave(waiter):
                     self._caller.ended()
             if delivery is not None:
                 return delivery
             self._check(waiter.value if waiter.done() else None)
             if time.monotonic() >= until:
-                if self.taking.connected:
+                if self.taking.consuming:
                     raise Empty
                 raise NotConnected(
-                    f"it is not known whether queue {self._queue!r} is empty: there is no connection to the broker"
+                    f"it is not known whether queue {self._queue!r} is empty: there was no connection to the broker, "
+                    "or no answer yet. Wait longer, with timeout="
                 )
 
     def _look(self, count: int) -> Delivery:
@@ -211,6 +218,7 @@ class Getting:
         until = time.monotonic() + to_answer(self._timeout)
         found = float("inf")
         while True:
+            self._check(None)
             outcome = Outcome[int | AmqpRpcError]()
             self._follow().loop.leave(self.taking.probe, outcome, count)
             self._caller.wait(outcome, until)
@@ -222,11 +230,13 @@ class Getting:
             there, now = outcome.value, time.monotonic()
             self._check(there)
             found = min(found, now)
-            if not there or now > found + _ON_ITS_WAY:
+            # What is done keeps what follows it from coming, until its putters are told.
+            if not there or (now > found + _ON_ITS_WAY and self.taking.settled):
                 raise Empty
             waiter = self.taking.arrivals.waiter()
             self._caller.wait(waiter, now + _BETWEEN_LOOKS)
-            self.taking.arrivals.leave(waiter)
+            if self.taking.arrivals.leave(waiter):
+                self._caller.ended()
             if (delivery := self.taking.arrivals.take()) is not None:
                 return delivery
 

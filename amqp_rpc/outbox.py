@@ -170,8 +170,9 @@ class Outbox:
 
     def expire(self, publication: Publication) -> None:
         """End a publication whose time is over, unless it has ended; any thread."""
-        if not publication.done():
-            self._end(publication, self.too_late(publication))
+        # In this order: whoever writes it meanwhile says so first, and looks whether it is there still after that.
+        if self._pending.take(publication.identity) is not None:
+            publication.tell(self.too_late(publication))
 
     def send(self, publication: Publication) -> None:
         """Publish as soon as there is a connection that takes it."""
@@ -305,6 +306,9 @@ class Outbox:
         if publication.done() or publication.written:
             return
         publication.written, publication.returned = True, False
+        if self._pending.get(publication.identity) is None:
+            # Its time is over, and another thread says what became of it: see `expire`.
+            return
         if publication.replied:
             # Only now is it known; every connection has a reply queue of its own.
             properties = publication.message.properties

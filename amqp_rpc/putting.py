@@ -23,8 +23,7 @@ from amqp_rpc.errors import (
     PublishRefused,
 )
 from amqp_rpc.outbox import Publication
-from amqp_rpc.taking import other_arguments
-from amqp_rpc.verdicts import fresh
+from amqp_rpc.verdicts import closed, fresh, other_arguments
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Putting:
         body = codec.encode(value, MSGPACK, limit=self._limit)
         by = self._by(until)
         number, message = self._message(body, by)
-        self._accept(number, message, self._publish(message, by), wait=wait, until=until)
+        self._accept(number, message, self._first(number, message, by), wait=wait, until=until)
 
     def put_many(self, values: Iterable[Any], *, until: float) -> None:
         """Put many values, without waiting for each one's confirm before the next.
@@ -109,11 +108,14 @@ class Putting:
         most = min(_UNCONFIRMED, self._maxsize) if self._maxsize else _UNCONFIRMED
         try:
             for value in values:
+                if time.monotonic() >= until:
+                    many.stop(values)
+                    break
                 body = codec.encode(value, MSGPACK, limit=self._limit)
                 by = self._by(until)
                 number, message = self._message(body, by)
+                many.waiting.append((many.sent, number, message, self._first(number, message, by)))
                 many.sent += 1
-                many.waiting.append((many.sent - 1, number, message, self._publish(message, by)))
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
                 if len(many.waiting) >= most:
                     many.confirm(most // 2, until)
@@ -122,11 +124,12 @@ class Putting:
             many.end(error, until)
             raise
         if many.errors:
-            first, why = next(iter(sorted(many.errors.items())))
+            errors = dict(sorted(many.errors.items()))
+            first, why = next(iter(errors.items()))
             raise NotAllAccepted(
-                f"{len(many.errors)} of {many.sent} items were not put into queue {self._queue!r}; the others were. "
-                f"The first of them, number {first}: {why}",
-                errors=many.errors,
+                f"{len(errors)} of {many.sent + many.unsent} items were not put into queue {self._queue!r}, or may not "
+                f"have been; the others were. The first of them, number {first}: {why}{many.unread}",
+                errors=errors,
             )
 
     def _by(self, until: float) -> float:
@@ -162,6 +165,14 @@ class Putting:
                 raise
         self._declared = True
 
+    def _first(self, number: int, message: Message, by: float) -> Publication:
+        """Publish an item that was counted; where that raises, nobody is to wait for it."""
+        try:
+            return self._publish(message, by)
+        except BaseException:
+            self.unfinished.done(number)
+            raise
+
     def _publish(self, message: Message, by: float) -> Publication:
         seconds = _left(by)
         publication = Publication(
@@ -184,7 +195,9 @@ class Putting:
                     left = until - time.monotonic()
                     if wait and left > 0:
                         time.sleep(min(pause, left))
-                    if not wait or left <= pause or self.closed:
+                    if wait and self.closed:
+                        raise ConfigurationError(closed(self._queue)) from error
+                    if not wait or left <= pause:
                         raise Full from error
                     pause = min(_LONGEST_PAUSE, 2 * pause)
                     publication = self._publish(message, self._by(max(until, time.monotonic() + _ANSWER)))
@@ -199,13 +212,15 @@ class Putting:
         if isinstance(error, ConfigurationError):
             return ConfigurationError(other_arguments(queue, error))
         if isinstance(error, ConnectionLost):
-            return ConnectionLost(
-                f"the broker did not confirm an item of queue {queue!r} {seconds}; it may be there. Put it again only "
-                "if it may be there twice"
-            )
+            what = f"the broker did not confirm an item of queue {queue!r} {seconds}"
+            if publication.refused:
+                what = f"the broker refused an item of queue {queue!r} that was sent before and not confirmed"
+            return ConnectionLost(f"{what}; it may be there. Put it again only if it may be there twice")
         if isinstance(error, PublishRefused):
             blocked = self._receipts.blocked
-            why = f"the broker takes no messages ({blocked})" if blocked else "the queue is new, and was being declared"
+            why = "there was no time to send it, or the queue is new, and was being declared"
+            if blocked:
+                why = f"the broker takes no messages ({blocked})"
             return PublishRefused(f"an item was not put into queue {queue!r} {seconds}: {why}")
         if isinstance(error, NotConnected):
             return NotConnected(f"an item was not put into queue {queue!r} {seconds}: there is no connection")
@@ -228,6 +243,9 @@ class _Many:
         #: Why those are not there that are not, or may not be, by their places.
         self.errors: dict[int, AmqpRpcError] = {}
         self.sent = 0
+        #: For how many there was no time, and what is said of those beyond, of which it isn't known how many they are.
+        self.unsent = 0
+        self.unread = ""
         self._put = 0
         self._ending = False
 
@@ -244,6 +262,16 @@ class _Many:
                 self.errors[place] = error
                 if isinstance(error, ConfigurationError) and not self._ending:
                     raise
+
+    def stop(self, values: Iterable[Any]) -> None:
+        """Take note that the time is over, one value of them was read after it, and no more is sent."""
+        late = PublishRefused("it was not sent: the time was over")
+        try:
+            self.unsent = max(1, len(values) - self.sent)  # type: ignore[arg-type] # it may have no length
+        except TypeError:
+            self.unsent = 1
+            self.unread = f". What comes after number {self.sent} was not read"
+        self.errors |= dict.fromkeys(range(self.sent, self.sent + self.unsent), late)
 
     def end(self, error: BaseException, until: float) -> None:
         """Wait for what was sent before an error, and have the error say what became of it."""
@@ -276,8 +304,3 @@ def to_answer(timeout: float) -> float:
 def _left(by: float) -> float:
     """Return the seconds until then, as they are told to people."""
     return max(_SHORTEST, round(by - time.monotonic(), 3))
-
-
-def closed(queue: str) -> str:
-    """Return what is said of an object that was closed."""
-    return f"this object for queue {queue!r} is closed, or its client is; client.queue() makes another"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from amqp_rpc.deadline import LONGEST
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.getting import Getting
-from amqp_rpc.putting import NEVER, Putting, closed, to_answer
+from amqp_rpc.putting import NEVER, Putting, to_answer
 from amqp_rpc.settings import count
+from amqp_rpc.verdicts import closed
 from amqp_rpc.wording import plural
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Queue(Generic[T]):
     - **Counts are of a moment**, and approximate: `qsize` does not count what other processes have fetched ahead. A
       quorum queue may go over ``maxsize`` by some items, as the broker checks the bound a moment after.
     - **A timeout is over when it is over**: a `put` that could not be confirmed by then raises a `BrokerError` that
-      says whether the item may be there, and a `get` without a connection raises `NotConnected`, for then it isn't
-      known whether the queue is empty.
+      says whether the item may be there, and a `get` without a connection, or an answer of the broker, raises
+      `NotConnected`, for then it isn't known whether the queue is empty.
     - **Items are data**: numbers, text, bytes, lists, maps, dates and so on (a tuple arrives as a list), never pickled
       objects. What another program puts is read by its content type: msgpack, JSON or text. What can't be read
       becomes a dead letter, with a line in the log, and the next item is returned.
@@ -123,7 +124,7 @@ class Queue(Generic[T]):
                 it from taking the item, when its queue's leader was lost perhaps: then it may be there.
             PublishRefused, NotConnected, AccessRefused: The broker did not take it. It is not there.
             ConnectionLost: It was sent, and not confirmed in time. It may be there.
-            ConfigurationError: The queue is there, and was declared in another way.
+            ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
             Unencodable, MessageTooLarge: It can't be sent.
         """
         seconds = _checked(timeout)
@@ -139,11 +140,12 @@ class Queue(Generic[T]):
 
         Args:
             items: In their order; any iterable, which is read as the broker keeps up.
-            timeout: Seconds for all of them. None as for `put`.
+            timeout: Seconds for all of them: then nothing more is sent, nor read of an iterable that has no length.
+                None as for `put`.
 
         Raises:
             NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.
-            ConfigurationError: The queue is there, and was declared in another way.
+            ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
             Unencodable, MessageTooLarge: An item can't be sent; those before it are there. Of a full queue, only those
                 for which there was room within a second: a note of the error says how many, as it does where the
                 iterable raises, or Ctrl-C is pressed.
@@ -162,7 +164,8 @@ class Queue(Generic[T]):
 
         Raises:
             queue.Empty: There was none.
-            NotConnected, AccessRefused: There is no connection, so it is not known whether there is one.
+            NotConnected, AccessRefused: There is no connection, or the broker has not answered yet (the first time,
+                and when what came has gone back, it is asked a few things), so it is not known whether there is one.
             ConfigurationError: The queue is there, and was declared in another way; or this object is closed.
         """
         seconds = _checked(timeout)
@@ -246,16 +249,19 @@ class Queue(Generic[T]):
                 self._caller.wait(outcome, min(until, time.monotonic() + _LOOK))
         finally:
             unfinished.forget(outcome)
+        left = len(unfinished)
+        if left and self._closed:
+            raise ConfigurationError(closed(self.name))
+        # Others may have been put since all were done.
+        if left and not outcome.done():
+            raise NotDone(
+                f"of queue {self.name!r} {plural(left, 'item was', 'items were')} not done within {timeout:g} s"
+            )
         if lost := unfinished.lost():
             raise ConnectionLost(
                 f"it is not known of {plural(lost, 'item', 'items')} of queue {self.name!r} whether they are done: the "
                 "broker has lost the queue where takers say so. They are not lost themselves"
             )
-        if len(unfinished) and self._closed:
-            raise ConfigurationError(closed(self.name))
-        if not outcome.done():
-            left = plural(len(unfinished), "item was", "items were")
-            raise NotDone(f"of queue {self.name!r} {left} not done within {timeout:g} s")
 
     def qsize(self) -> int:
         """Return how many items wait: those that the broker has ready, and those that have come to this object ahead.

@@ -128,13 +128,17 @@ class Receipts:
 
     def close(self, seconds: float) -> None:
         """Delete the queue, and end what is counted; nobody will put any more."""
-        for unfinished in list(self._all.values()):
+        for unfinished in self._counted():
             unfinished.end()
         connection = self._connection
         if connection is not None and connection.alive and not self._caller.elsewhere:
             ended = Outcome[None]()
             connection.loop.leave(self._close, ended)
             self._caller.wait(ended, time.monotonic() + seconds)
+
+    def _counted(self) -> list[Unfinished]:
+        # Another thread may make one meanwhile: only a list of references is made in one step.
+        return [each for reference in self._all.valuerefs() if (each := reference()) is not None]
 
     def _begin(self, connection: Connection) -> None:
         if self._connection is not connection:
@@ -189,7 +193,7 @@ class Receipts:
     def _lose(self, cause: str) -> None:
         lost = 0
         self._channel, self._opening, self.here, self._declared = None, False, None, False
-        for unfinished in list(self._all.values()):
+        for unfinished in self._counted():
             lost += len(unfinished)
             unfinished.lose()
         logger.log(

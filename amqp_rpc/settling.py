@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amqp_rpc import items
+from amqp_rpc.ahead import Windows
 from amqp_rpc.transport import Delivery
 
 if TYPE_CHECKING:
@@ -30,18 +31,21 @@ class Settling:
 
     Args:
         here: Tells a putter of this very client, where a receipt is to go to it; returns whether it was.
-        settles: Called with each item that will be acknowledged soon.
-        settled: Called with items that are.
+        windows: Those by which they came: in them they make room soon.
+        delayed: Called when some won't for a while, as the broker has not taken their receipts.
+        settled: Called when some are acknowledged.
     """
 
     def __init__(
         self,
         here: Callable[[str, str], bool],
-        settles: Callable[[Delivery], object],
-        settled: Callable[[list[Delivery]], object],
+        windows: Windows,
+        delayed: Callable[[], object],
+        settled: Callable[[], object],
     ) -> None:
         self._here = here
-        self._settles = settles
+        self._windows = windows
+        self._delayed = delayed
         self._settled = settled
         self._done: deque[tuple[Delivery, Connection]] = deque()
         #: Whether they are being gathered, and whether there are enough of them.
@@ -83,7 +87,7 @@ class Settling:
             delivery, connection = self._done.popleft()
             if not delivery.channel.is_open:
                 continue
-            self._settles(delivery)
+            self._windows.settles(delivery.tag)
             reply_to = items.receipt_to(delivery.properties)
             if reply_to is None or self._here(reply_to, str(delivery.properties.message_id)):
                 silent.append(delivery)
@@ -102,16 +106,30 @@ class Settling:
         channel: Channel = deliveries[0].channel
 
         def confirmed(taken: bool) -> None:
+            if not channel.is_open:
+                # All that came by it was forgotten, and another one may have deliveries of the same tags.
+                return
             if taken:
                 self._unconfirmed -= len(deliveries)
                 self._acknowledge(deliveries)
             else:
-                connection.loop.call_later(_AGAIN, lambda: self._tell(reply_to, deliveries, connection))
+                for each in deliveries:
+                    self._windows.settles(each.tag, soon=False)
+                self._delayed()
+                connection.loop.call_later(_AGAIN, lambda: self._tell_again(reply_to, deliveries, connection))
 
         # Where it is closed by now, all that came by it was forgotten.
         message = items.receipt(reply_to, [str(each.properties.message_id) for each in deliveries])
         channel.publish_confirmed(message, confirmed)
 
+    def _tell_again(self, reply_to: str, deliveries: list[Delivery], connection: Connection) -> None:
+        if deliveries[0].channel.is_open:
+            for delivery in deliveries:
+                self._windows.settles(delivery.tag)
+            self._tell(reply_to, deliveries, connection)
+
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
         deliveries[0].channel.ack([each.tag for each in deliveries])
-        self._settled(deliveries)
+        for each in deliveries:
+            self._windows.settled(each.tag)
+        self._settled()

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.ahead import Ahead, Window
+from amqp_rpc.ahead import Ahead, Window, Windows
 from amqp_rpc.arrivals import Arrivals
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost
 from amqp_rpc.outcome import Outcome
 from amqp_rpc.retry import backoff
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery, QueueState
+from amqp_rpc.verdicts import closed, other_arguments
 
 if TYPE_CHECKING:
     from amqp_rpc.channel import Channel
@@ -63,11 +64,12 @@ class Taking:
         self._connection: Connection | None = None
         #: What has come, for any thread.
         self.arrivals = Arrivals()
-        self._settling = Settling(here, self._settles, self._settled)
+        self._windows = Windows()
+        self._settling = Settling(here, self._windows, self._want_again, self._end_if_settled)
         #: Whether it is told of the connection.
         self.following = False
-        #: Whether there is a connection, and the queue on it.
-        self.connected = False
+        #: Whether the broker has agreed to a consumer, and not all was given back since: what is there comes.
+        self.consuming = False
         # From here on: the owner's alone.
         self._channel: Channel | None = None
         self._opening = False
@@ -77,8 +79,6 @@ class Taking:
         #: The channel whose consumers' end by the broker is heard of.
         self._watched: Channel | None = None
         self._window: Window | None = None
-        #: The window by which each item came that is not acknowledged, by its delivery's tag.
-        self._windows: dict[int, Window] = {}
         self._ahead = Ahead(time.monotonic())
         #: How many somebody waits for; 0 for nobody.
         self._wanted = 0
@@ -112,7 +112,11 @@ class Taking:
     def on_open(self) -> None:
         """Open the channel, where the connection is open and there is none."""
         connection = self._owned()
-        if connection.is_open and self._channel is None and not self._opening and self._closing is None:
+        if self._closing is not None:
+            if self._closing.done():
+                # Somebody who did not know that yet has it told of the connection again.
+                self._leave()
+        elif connection.is_open and self._channel is None and not self._opening:
             self._opening = True
             connection.open_channel(self._opened, self._closed)
 
@@ -130,10 +134,15 @@ class Taking:
     def want(self, count: int) -> None:
         """Have the broker deliver, for a thread that has nothing left and waits for so many."""
         self._wanted = count
+        if self._closing is not None:
+            self._trouble(ConnectionLost(closed(self._queue)))
+            return
         if self._channel is None:
             self.on_open()
             return
-        if self._declaring or self._returning or self.arrivals:
+        if self._declaring or self._returning:
+            return
+        if self.arrivals and not (self.arrivals.awaited or self._probes):
             return
         window = self._window
         if window is None:
@@ -156,6 +165,8 @@ class Taking:
 
         It tells how many consumers the queue had with this object's; 0 where it is not known, or had none of them.
         """
+        if self._closing is not None:
+            return
         self._closing = ended
         self._settling.flush()
         self._end_if_settled()
@@ -164,6 +175,11 @@ class Taking:
         """Close it without waiting: nobody holds the object any more. Any thread."""
         if self._connection is not None:
             self._connection.post(self.close, Outcome[int]())
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is done is acknowledged; any thread."""
+        return self._settling.over
 
     def _owned(self) -> Connection:
         assert self._connection is not None
@@ -176,7 +192,7 @@ class Taking:
         self._opening, self._declaring, self._channel = False, True, channel
 
         def declared(_state: QueueState) -> None:
-            self._declaring, self.connected = False, True
+            self._declaring = False
             self._want_again()
 
         channel.confirms(lambda: channel.declare(self._queue, declared, arguments=self._arguments))
@@ -184,6 +200,8 @@ class Taking:
     def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
         declaring = self._declaring
         self._forget()
+        if self._closing is not None:
+            return
         if declaring and code in (_LOCKED, _PRECONDITION_FAILED):
             self._trouble(ConfigurationError(other_arguments(self._queue, error)))
         elif isinstance(error, AccessRefused):
@@ -201,7 +219,7 @@ class Taking:
 
     def _forget(self) -> None:
         self._channel = self._window = None
-        self._opening = self._declaring = self._returning = self.connected = False
+        self._opening = self._declaring = self._returning = self.consuming = False
         self._windows.clear()
         self.arrivals.clear()
         self._settling.forget()
@@ -223,7 +241,7 @@ class Taking:
         window = self._window = Window(min(max(self._ahead.count, count), _MOST_PREFETCH))
 
         def ready() -> None:
-            window.ready = True
+            window.ready = self.consuming = True
             if self._closings:
                 self._closings = 0
                 logger.warning("Queue %s is consumed again", self._queue)
@@ -253,8 +271,7 @@ class Taking:
         self._window = None
 
     def _deliver(self, delivery: Delivery, window: Window) -> None:
-        window.open += 1
-        self._windows[delivery.tag] = window
+        self._windows.came(delivery.tag, window)
         self._wanted = 0
         if not self._looking:
             self._looking, self._seen = True, self.arrivals.taken
@@ -301,6 +318,7 @@ class Taking:
         """Give back all that has come, in its order where nothing else is taken and not done."""
         if channel is not self._channel or self._closing is not None:
             return
+        self.consuming = False
         back = self.arrivals.clear()
         if len(back) == len(self._windows):
             self._channel = self._window = None
@@ -341,21 +359,9 @@ class Taking:
         # What was on its way when the first is answered is here when the second is.
         channel.inspect(self._queue, lambda _state: channel.inspect(self._queue, tell))
 
-    def _settles(self, delivery: Delivery) -> None:
-        if (window := self._windows.get(delivery.tag)) is not None:
-            window.settling += 1
-
-    def _settled(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            if (window := self._windows.pop(delivery.tag, None)) is not None:
-                window.open -= 1
-                window.settling -= 1
-        self._end_if_settled()
-
     def _reject(self, delivery: Delivery) -> None:
         if delivery.channel is self._channel:
-            if (window := self._windows.pop(delivery.tag, None)) is not None:
-                window.open -= 1
+            self._windows.gone(delivery.tag)
             delivery.channel.reject(delivery.tag, requeue=True)
 
     def _end_if_settled(self) -> None:
@@ -379,15 +385,12 @@ class Taking:
         channel.inspect(self._queue, heard)
 
     def _ended(self, ended: Outcome[int], consumers: int = 0) -> None:
-        self._conversations.leave(self)
-        self.following = False
+        self._leave()
         self.arrivals.clear()
+        # Those who began to wait before this was known.
+        self._trouble(ConnectionLost(closed(self._queue)))
         ended.tell(consumers)
 
-
-def other_arguments(queue: str, error: BaseException) -> str:
-    """Return what is said of a queue that is there and was declared in another way."""
-    return (
-        f"queue {queue!r} exists with other arguments than this object's: {error}. Nothing was put or taken; give "
-        "client.queue() the same queue_type= and maxsize=, delete the queue, or take another name"
-    )
+    def _leave(self) -> None:
+        self._conversations.leave(self)
+        self.following = False

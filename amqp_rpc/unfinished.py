@@ -1,11 +1,13 @@
-"""Which of the items that one object has put are not done yet: pure, and as small as items are done in their order.
+"""Which of the items that one object has put are not done yet: pure, and as small as few of them are left behind.
 
-Items are numbered as they are put. All below some number are done, and of those beyond it the ones that are done are
-remembered: a million items that nobody has taken yet need no more room than one.
+Items are numbered as they are put. What is remembered are the runs of numbers that are done, and there are no more of
+them than items that are not done: a million items that nobody has taken yet need no more room than one, and so does one
+that is never done, whatever is done after it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from threading import Lock
 
 from amqp_rpc.outcome import Outcome
@@ -17,9 +19,10 @@ class Unfinished:
     def __init__(self) -> None:
         self._lock = Lock()
         self._next = 0
-        #: All below are done, or were lost sight of; and those beyond that are done.
-        self._done_to = 0
-        self._beyond: set[int] = set()
+        #: The runs of numbers that are done, or were lost sight of: where each begins, and the number after its end.
+        #: The first one begins at 0, and may be empty; between two of them something is not done.
+        self._starts, self._ends = [0], [0]
+        self._count = 0
         self._lost = 0
         self._waiting: list[Outcome[None]] = []
 
@@ -27,26 +30,23 @@ class Unfinished:
         """Count one item more; return its number."""
         with self._lock:
             self._next += 1
+            self._count += 1
             return self._next - 1
 
     def done(self, number: int) -> None:
         """Take note that an item is done, or was not put after all; saying it twice changes nothing."""
         with self._lock:
-            if not self._done_to <= number < self._next:
+            if not 0 <= number < self._next or not self._enter(number):
                 return
-            self._beyond.add(number)
-            while self._done_to in self._beyond:
-                self._beyond.remove(self._done_to)
-                self._done_to += 1
+            self._count -= 1
             told = self._all_told()
         _tell(told)
 
     def lose(self) -> None:
         """Take note that nobody will say of those that are not done yet when they are."""
         with self._lock:
-            self._lost += self._count()
-            self._done_to = self._next
-            self._beyond.clear()
+            self._lost += self._count
+            self._starts, self._ends, self._count = [0], [self._next], 0
             told = self._all_told()
         _tell(told)
 
@@ -78,14 +78,31 @@ class Unfinished:
                 self._waiting.remove(outcome)
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._count()
+        return self._count
 
-    def _count(self) -> int:
-        return self._next - self._done_to - len(self._beyond)
+    def _enter(self, number: int) -> bool:
+        """Enter a number into the runs; return whether it was in none."""
+        starts, ends = self._starts, self._ends
+        after = bisect_right(starts, number)
+        before = after - 1
+        if number < ends[before]:
+            return False
+        joins_before = ends[before] == number
+        joins_after = after < len(starts) and starts[after] == number + 1
+        if joins_before and joins_after:
+            ends[before] = ends[after]
+            del starts[after], ends[after]
+        elif joins_before:
+            ends[before] = number + 1
+        elif joins_after:
+            starts[after] = number
+        else:
+            starts.insert(after, number)
+            ends.insert(after, number + 1)
+        return True
 
     def _all_told(self) -> list[Outcome[None]]:
-        if self._count():
+        if self._count:
             return []
         told, self._waiting = self._waiting, []
         return told

@@ -1,4 +1,4 @@
-"""What callers are told of calls without an answer: what happened, whether it ran, what to do. Pure."""
+"""What users are told of calls without an answer, and of queues: what happened, whether it ran, what to do. Pure."""
 
 from __future__ import annotations
 
@@ -92,3 +92,16 @@ def too_late(call: PendingCall, *, blocked: str | None, unconnected: str | None)
     else:
         cause = "the broker did not say in time whether it has a server"
     return NotSent(f"{call.function}() was not sent within {call.timeout:g} s: {cause}")
+
+
+def other_arguments(queue: str, error: BaseException) -> str:
+    """Return what is said of a queue that is there and was declared in another way."""
+    return (
+        f"queue {queue!r} exists with other arguments than this object's: {error}. Nothing was put or taken; give "
+        "client.queue() the same queue_type= and maxsize=, delete the queue, or take another name"
+    )
+
+
+def closed(queue: str) -> str:
+    """Return what is said of an object that was closed."""
+    return f"this object for queue {queue!r} is closed, or its client is; client.queue() makes another"

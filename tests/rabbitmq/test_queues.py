@@ -149,6 +149,41 @@ def test_what_was_confirmed_is_there_for_get_nowait(client: Client, other: Clien
         taking.get_nowait()
 
 
+def test_a_queue_is_not_called_empty_before_the_broker_has_answered(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put(1)
+    with pytest.raises(NotConnected, match="no answer yet"):
+        client.queue(name).get(timeout=1e-6)
+
+
+def test_what_is_done_and_not_acknowledged_yet_makes_no_queue_empty(
+    client: Client, other: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getting, "_ON_ITS_WAY", 0.0)
+    client.queue(name).put_many(range(2))
+    taking, asked, held = other.queue(name), [], []
+    assert taking.get(timeout=20) == 0
+    [taken] = taking._getting._taken
+    channel, side = taken.delivery.channel, taking._getting.taking
+    publish, probe, connection = channel.publish_confirmed, side.probe, other._caller._connection
+    assert connection is not None
+    # It was slow so far: no more is to come ahead.
+    side._ahead._since -= 60
+    monkeypatch.setattr(channel, "publish_confirmed", lambda *args: held.append(args))
+    monkeypatch.setattr(side, "probe", lambda *args: (asked.append(args), probe(*args)))
+    taking.task_done()
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(taking.get_nowait()))
+    waiting.start()
+    # The broker has said more than once that there is one, and has no room to deliver it.
+    until(lambda: len(asked) > 2 and held)
+    [arguments] = held
+    monkeypatch.setattr(channel, "publish_confirmed", publish)
+    connection.post(publish, *arguments)
+    waiting.join(20)
+    assert found == [1]
+
+
 def test_a_get_waits_for_a_put(client: Client, other: Client, name: str) -> None:
     taking, found = other.queue(name), []
     waiting = threading.Thread(target=lambda: found.append(taking.get()))
@@ -464,7 +499,7 @@ def test_who_waits_hears_that_the_client_is_closed(url: str, name: str) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    until(lambda: items._getting.taking.connected)
+    until(lambda: items._getting.taking.consuming)
     client.close()
     waiting.join(20)
     assert "closed" in raised[0]
@@ -737,7 +772,9 @@ def test_both_types_of_queue_do(client: Client, raw: Raw, name: str, kind: str) 
     [
         (("",), "has a name"),
         (("x" * 251,), "at most 255 bytes"),
+        (("\ud800",), "UTF-8"),
         (("x", 1.5), "whole number"),
+        (("x", 2**63), "at most"),
         (("x", 0, "stream"), "quorum"),
     ],
 )
@@ -830,6 +867,21 @@ def test_join_says_so_where_the_queue_of_receipts_is_gone(client: Client, other:
     items.join(timeout=20)
 
 
+def test_join_keeps_what_it_does_not_know_until_all_others_are_done(client: Client, name: str) -> None:
+    items = client.queue(name)
+    items.put("before")
+    items._putting.unfinished.lose()
+    items.put("after")
+    with pytest.raises(NotDone, match="1 item was not done"):
+        items.join(timeout=0.1)
+    for _ in range(2):
+        items.get(timeout=20)
+        items.task_done()
+    with pytest.raises(ConnectionLost, match="not known of 1 item "):
+        items.join(timeout=20)
+    items.join(timeout=20)
+
+
 def test_a_client_that_is_closed_leaves_no_queue_of_receipts(url: str, raw: Raw, name: str) -> None:
     with Client(url, timeout=20) as client:
         client.queue(name).put(1)
@@ -857,6 +909,37 @@ def test_after_a_lost_connection_what_was_taken_is_anothers_and_join_goes_on(
         assert "they are taken, and done, again" in caplog.text
         assert sorted(drained(taking, wait=5)) == [0, 1, 2]
         items.join(timeout=30)
+
+
+def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is_anothers(
+    client: Client, other: Client, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pika's object is dropped then, and tells nobody that its channels are closed."""
+    items, taking = other.queue(name), client.queue(name)
+    items.put_many(["a", "b"])
+    assert taking.get(timeout=20) == "a"
+    [held] = taking._getting._taken
+
+    def cut() -> None:
+        # As a signal handler that raises would: signals come to the main thread.
+        if threading.current_thread() is threading.main_thread():
+            raise ZeroDivisionError
+
+    connection = client._caller._connection
+    assert connection is not None
+    with pytest.raises(ZeroDivisionError):
+        until(lambda: connection.loop.do(cut), what="this thread to be at work")  # type: ignore[func-returns-value]
+    assert not held.delivery.channel.is_open
+    with caplog.at_level(logging.WARNING, logger="amqp_rpc"):
+        # By the next connection; the receipt of the first would never be confirmed.
+        assert sorted(str(taking.get(timeout=20)) for _ in range(2)) == ["a", "b"]
+        taking.task_done()
+        assert "they are taken, and done, again" in caplog.text
+        assert taking._getting.taking._settling.over
+        taking.task_done()
+        taking.close()
+    assert "before the broker had heard" not in caplog.text
+    assert len(drained(items)) == 1
 
 
 @pytest.mark.node

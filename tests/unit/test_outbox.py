@@ -63,7 +63,7 @@ class NotedConnection:
     """Is its own loop: what is for later is called when the test says so."""
 
     is_open = was_open = True
-    blocked = None
+    blocked: str | None = None
 
     def __init__(self, *others: dict[str, Any]) -> None:
         #: Arguments that are not those of the queues that are there.
@@ -175,3 +175,43 @@ def _another(outbox: Outbox, connection: NotedConnection, guess: dict[str, Any])
     outbox.send(publication)
     assert connection.confirms
     return outbox, publication
+
+
+def held_back(connection: NotedConnection) -> tuple[Outbox, Publication]:
+    """A publication that nothing keeps from being written any more; its queue was declared before."""
+    outbox, _ = sent(connection, {})
+    connection.confirms.pop()(True)
+    connection.blocked = "memory"
+    message = Message("q", Properties(message_id="2", type="resize"), b"")
+    publication = Publication(message, {}, timeout=30.0, expires_at=time.monotonic() + 30.0)
+    outbox.add(publication)
+    outbox.send(publication)
+    connection.blocked = None
+    assert not connection.confirms
+    return outbox, publication
+
+
+def test_what_is_said_not_to_be_there_is_not_written_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = NotedConnection()
+    outbox, publication = held_back(connection)
+    verdict = outbox.too_late
+
+    def too_late(publication: Publication) -> BrokerError:
+        said = verdict(publication)
+        # By the owner, in the middle of it.
+        outbox.send_unsent()
+        return said
+
+    monkeypatch.setattr(outbox, "too_late", too_late)
+    outbox.expire(publication)
+    assert isinstance(error(publication), PublishRefused)
+    assert not connection.confirms
+
+
+def test_what_was_written_when_its_time_is_over_may_be_there() -> None:
+    connection = NotedConnection()
+    outbox, publication = held_back(connection)
+    outbox.send_unsent()
+    outbox.expire(publication)
+    assert len(connection.confirms) == 1
+    assert isinstance(error(publication), ConnectionLost)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import putting
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
 from amqp_rpc.outbox import Publication
 from amqp_rpc.putting import NEVER, Putting
 from amqp_rpc.unfinished import Unfinished
@@ -56,6 +58,9 @@ class Broker:
     def confirmed(self, _publication: Publication) -> None:
         """It is."""
 
+    def ended(self) -> None:
+        """Wake nobody."""
+
     def _answer(self, seconds: float) -> None:
         self.given.append(seconds)
         self.now += 1
@@ -93,3 +98,71 @@ def test_each_later_put_has_its_own_time(broker: Broker) -> None:
     one.put(1, wait=True, until=NEVER)
     one.put_many([2, 3], until=NEVER)
     assert broker.given == [30.0, 29.0, 28.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigurationError])
+def test_what_could_not_be_published_is_not_waited_for(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    published: list[Publication] = []
+
+    def publish(publication: Publication) -> None:
+        if published:
+            raise error
+        published.append(publication)
+
+    monkeypatch.setattr(broker, "publish", publish)
+    with pytest.raises(error) as raised:
+        one.put_many([1, 2, 3], until=NEVER)
+    assert raised.value.__notes__ == ["1 item was put into queue 'numbers' before"]
+    assert len(one.unfinished) == 1
+    with pytest.raises(error):
+        one.put(4, wait=True, until=NEVER)
+    assert len(one.unfinished) == 1
+
+
+@pytest.mark.parametrize(("values", "errors"), [(range(10), range(3, 10)), (itertools.count(), [3])])
+def test_when_the_time_is_over_nothing_more_is_sent(
+    broker: Broker, values: Iterable[int], errors: Iterable[int]
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    with pytest.raises(NotAllAccepted, match="number 3: it was not sent: the time was over") as raised:
+        one.put_many(values, until=broker.now + 5)
+    # Two seconds went to the first item's needs.
+    assert broker.given == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert list(raised.value.errors) == list(errors)
+    assert {type(error) for error in raised.value.errors.values()} == {PublishRefused}
+    assert not raised.value.may_have_run
+    assert ("after number 3 was not read" in str(raised.value)) == (values != range(10))
+    assert len(one.unfinished) == 3
+
+
+def refused_with(monkeypatch: pytest.MonkeyPatch, broker: Broker, error: AmqpRpcError) -> None:
+    def confirmed(publication: Publication) -> None:
+        publication.refused = True
+        raise error
+
+    monkeypatch.setattr(broker, "confirmed", confirmed)
+
+
+def test_who_waits_for_room_hears_that_the_object_is_closed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
+    refused_with(monkeypatch, broker, PublishRefused("it is full"))
+    monkeypatch.setattr(broker, "sleep", lambda _seconds: setattr(one, "closed", True), raising=False)
+    with pytest.raises(ConfigurationError, match="is closed"):
+        one.put(1, wait=True, until=NEVER)
+    assert len(one.unfinished) == 0
+
+
+def test_a_refused_item_that_may_be_there_from_before_is_said_to_be(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: Any = broker
+    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
+    refused_with(monkeypatch, broker, ConnectionLost("test"))
+    with pytest.raises(ConnectionLost, match=r"refused an item of queue 'numbers' that was sent before.* may be there"):
+        one.put(1, wait=True, until=NEVER)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import items
+from amqp_rpc.ahead import Window, Windows
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery
@@ -57,10 +58,16 @@ class Case:
     def __init__(self) -> None:
         self.loop, self.channel = Loop(), Channel()
         self.here: list[str] = []
+        self.came: list[int] = []
         self.settled: list[int] = []
-        self.settling = Settling(
-            self._here, lambda _delivery: None, lambda some: self.settled.extend(each.tag for each in some)
-        )
+        self.window, self.windows, self.delays = Window(10), Windows(), 0
+        self.settling = Settling(self._here, self.windows, self._delayed, self._settled)
+
+    def _delayed(self) -> None:
+        self.delays += 1
+
+    def _settled(self) -> None:
+        self.settled = [tag for tag in self.came if self.windows.get(tag) is None]
 
     def _here(self, reply_to: str, identity: str) -> bool:
         if reply_to == HERE:
@@ -71,6 +78,8 @@ class Case:
         kind = None if reply_to is None else items.ITEM
         properties = Properties(type=kind, message_id=f"me-{tag:x}", reply_to=reply_to)
         delivery = Delivery(self.channel, tag, False, properties, b"")  # type: ignore[arg-type] # as far as it is used
+        self.came.append(tag)
+        self.windows.came(tag, self.window)
         self.settling.add(delivery, self)  # type: ignore[arg-type] # it has a loop
 
 
@@ -124,12 +133,17 @@ def test_what_nobody_waits_for_or_who_is_here_needs_no_receipt(case: Case) -> No
 def test_a_receipt_that_the_broker_did_not_take_is_sent_again(case: Case) -> None:
     case.add(1)
     case.loop.pass_time()
+    assert case.window.settling == 1
     case.channel.confirms[0](False)
     assert case.channel.acked == []
+    # It makes no room now: who waits for it is to have another window.
+    assert (case.window.settling, case.delays) == (0, 1)
     case.loop.pass_time()
     assert len(case.channel.published) == 2
+    assert case.window.settling == 1
     case.channel.confirms[1](True)
     assert case.channel.acked == [1]
+    assert (case.window.open, case.window.settling) == (0, 0)
 
 
 def test_what_came_by_a_channel_that_is_closed_is_others_now(case: Case) -> None:
@@ -147,3 +161,14 @@ def test_after_a_flush_what_is_done_is_gathered_anew(case: Case) -> None:
     assert len(case.channel.published) == 1
     case.loop.pass_time()
     assert [told(message) for message in case.channel.published] == [[1], [2]]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_confirm_that_comes_when_its_channel_is_closed_says_nothing_any_more(case: Case, taken: bool) -> None:
+    case.add(1)
+    case.loop.pass_time()
+    case.channel.is_open = False
+    case.settling.forget()
+    case.channel.confirms[0](taken)
+    assert case.settling.over
+    assert case.settled == case.loop.later == []

@@ -36,7 +36,7 @@ def test_any_order_will_do_and_twice_is_once(order: list[int], so_far: int) -> N
         unfinished.done(number)
     assert len(unfinished) == 30 - so_far
     assert unfinished.outcome().done() == (so_far == 30)
-    assert len(unfinished._beyond) <= so_far
+    assert len(unfinished._starts) == len(unfinished._ends) <= 1 + min(so_far, 30 - so_far)
 
 
 def test_what_was_never_put_is_not_done() -> None:
@@ -52,7 +52,19 @@ def test_a_million_that_nobody_has_taken_take_no_room() -> None:
     for _ in range(1_000_000):
         unfinished.add()
     assert len(unfinished) == 1_000_000
-    assert not unfinished._beyond
+    assert len(unfinished._starts) == 1
+
+
+def test_one_that_is_never_done_has_no_later_one_remembered() -> None:
+    unfinished = Unfinished()
+    forgotten = unfinished.add()
+    for _ in range(10_000):
+        unfinished.done(unfinished.add())
+    assert len(unfinished) == 1
+    assert len(unfinished._starts) == 2
+    unfinished.done(forgotten)
+    assert unfinished.outcome().done()
+    assert len(unfinished._starts) == 1
 
 
 def test_what_is_lost_sight_of_is_not_waited_for_and_is_said_once() -> None:
@@ -113,4 +125,4 @@ def test_threads_may_put_while_another_is_done() -> None:
     for thread in threads:
         thread.join(30)
     assert len(unfinished) == 0
-    assert not unfinished._beyond
+    assert len(unfinished._starts) == 1
