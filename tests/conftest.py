@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from amqp_rpc.broker.node import Node
 from tests import nodes
 from tests.stores import RedisServer, require_redis
+
+# Where the run itself was begun in the background of a script, programs that it starts would not hear of Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
