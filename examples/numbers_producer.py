@@ -11,5 +11,7 @@ with Client() as client:
         queues[number % 2].put(number)  # it returns once the broker has it safe
     for queue in queues:
         queue.put(None)  # no more
+    print("all are put; waiting until they are done", flush=True)
+    for queue in queues:
         queue.join()
     print("all are done")

@@ -173,7 +173,7 @@ def test_a_producer_with_a_consumer_of_even_and_one_of_odd_numbers(url):
         ("numbers_producer",), ("numbers_consumer", "even"), ("numbers_consumer", "odd"), url=url
     )
 
-    assert produced == "all are done\n"
+    assert produced == "all are put; waiting until they are done\nall are done\n"
     assert even.splitlines() == [f"even {number}" for number in range(0, 10, 2)]
     assert odd.splitlines() == [f"odd {number}" for number in range(1, 10, 2)]
 
