@@ -48,6 +48,16 @@ class Broker:
             callback()
         return [seconds for seconds, _ in later]
 
+    def open(self) -> None:
+        """Open the channel that was asked for."""
+        opened, _ = self.opened.pop()
+        opened(self)
+
+    def item(self, tag: int) -> None:
+        """Deliver an item."""
+        channel: Any = self
+        self.deliver(Delivery(channel, tag, False, Properties(), b""))
+
     def open_channel(self, opened: Callable[[Any], object], closed: Callable[..., object]) -> None:
         self.opened.append((opened, closed))
 
@@ -105,8 +115,7 @@ def test_a_queue_that_is_away_is_said_to_be_once_and_looked_for_more_and_more_ra
     assert pauses[0] < pauses[1] < pauses[2]
     assert max(pauses) <= 6
     assert caplog.text.count("its node is down") == 1
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     assert len(caplog.messages) == 1
     taking.want(1)
     assert caplog.messages[-1] == "Queue numbers is consumed again"
@@ -118,11 +127,9 @@ def test_a_queue_that_is_away_is_said_to_be_once_and_looked_for_more_and_more_ra
 
 
 def test_closing_waits_for_what_is_on_its_way_back(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     taking.want(1)
-    channel: Any = broker
-    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    broker.item(1)
     # Nobody takes it within the second.
     broker.pass_time()
     broker.asked.pop()(QueueState("numbers", 0, 3))
@@ -137,8 +144,7 @@ def test_closing_waits_for_what_is_on_its_way_back(broker: Broker, taking: Takin
 
 
 def test_who_begins_to_wait_while_it_is_closed_is_told_at_once(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     taking.want(1)
     before = taking.arrivals.waiter()
     ended, again = Outcome[int](), Outcome[int]()
@@ -185,13 +191,11 @@ def test_a_channel_that_ends_while_it_is_closed_is_not_said_to_be_opened_again(
 
 
 def test_it_is_known_whether_there_is_something_while_the_broker_has_a_consumer(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     assert not taking.consuming
     taking.want(1)
     assert taking.consuming
-    channel: Any = broker
-    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    broker.item(1)
     # Nobody takes it within the second: it goes back, and nothing comes any more.
     broker.pass_time()
     broker.asked.pop()(QueueState("numbers", 0, 1))
@@ -199,12 +203,10 @@ def test_it_is_known_whether_there_is_something_while_the_broker_has_a_consumer(
 
 
 def test_what_comes_while_the_rest_goes_back_keeps_nobody_else_waiting(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     taking.want(1)
-    channel: Any = broker
     for tag in (1, 2):
-        broker.deliver(Delivery(channel, tag, False, Properties(), b""))
+        broker.item(tag)
     taking.arrivals.take()
     # Of what came in the last second, one was taken; of what came in this one, none.
     broker.pass_time()
@@ -215,7 +217,7 @@ def test_what_comes_while_the_rest_goes_back_keeps_nobody_else_waiting(broker: B
     for _ in waiting:
         taking.want(1)
     # It was on its way.
-    broker.deliver(Delivery(channel, 3, False, Properties(), b""))
+    broker.item(3)
     assert [each.done() for each in waiting] == [True, False]
     assert broker.consumers == 1
     broker.asked.pop()(QueueState("numbers", 0, 0))
@@ -223,11 +225,9 @@ def test_what_comes_while_the_rest_goes_back_keeps_nobody_else_waiting(broker: B
 
 
 def test_who_asks_is_answered_though_something_has_come_that_nobody_took(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     taking.want(1)
-    channel: Any = broker
-    broker.deliver(Delivery(channel, 1, False, Properties(), b""))
+    broker.item(1)
     taking._pause()
     asked = Outcome[int | AmqpRpcError]()
     taking.probe(asked, 1)
@@ -237,8 +237,7 @@ def test_who_asks_is_answered_though_something_has_come_that_nobody_took(broker:
 
 
 def test_who_closes_it_is_told_though_another_one_has_it_closed_too(broker: Broker, taking: Taking) -> None:
-    opened, _ = broker.opened.pop()
-    opened(broker)
+    broker.open()
     ended = Outcome[int]()
     # The broker has not heard of all that is done.
     taking._settling._unconfirmed = 1
