@@ -82,8 +82,4 @@ def event_dispatchers(
 
 def shared(functions: dict[str, dict[str, Function]]) -> dict[str, dict[str, Function]]:
     """Return those of the subscriptions that have a queue which stays, by queue and name."""
-    return {
-        queue: each
-        for queue, each in functions.items()
-        if all(f.subscription is not None and f.subscription.mode == "shared" for f in each.values())
-    }
+    return {queue: each for queue, each in functions.items() if all(function.shared for function in each.values())}

@@ -39,6 +39,11 @@ class Function:
         """The queue that holds its calls, its tasks, or its events."""
         return call_queue(self.service) if self.task is None else self.task.queue
 
+    @property
+    def shared(self) -> bool:
+        """Whether it takes events from a queue that stays, which all replicas of its service share."""
+        return self.subscription is not None and self.subscription.mode == "shared"
+
 
 def named(
     function: Callable[..., Any],

@@ -13,7 +13,6 @@ from amqp_rpc.cli.failing import fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
 from amqp_rpc.client import Client
 from amqp_rpc.loading import ModuleMissing, load
-from amqp_rpc.registration import Function
 from amqp_rpc.settings import DEFAULT_TIMEOUT
 from amqp_rpc.transport import QueueState
 
@@ -87,12 +86,8 @@ def _served(name: str) -> list[str]:
         queues |= dict.fromkeys([service.queue] if service.functions else [])
         queues |= dict.fromkeys(task.queue for task in service.tasks)
         # A broadcast one has a queue in each process that runs, by a name of its own.
-        queues |= dict.fromkeys(each.queue for each in service.subscriptions if _is_shared(each))
+        queues |= dict.fromkeys(each.queue for each in service.subscriptions if each.shared)
     return list(queues)
-
-
-def _is_shared(function: Function) -> bool:
-    return function.subscription is not None and function.subscription.mode == "shared"
 
 
 def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[str, Any]:
