@@ -93,9 +93,7 @@ class Putting:
             BrokerError: It may not be there.
         """
         body = codec.encode(value, MSGPACK, limit=self._limit)
-        by = self._by(until)
-        number, message = self._message(body, by)
-        self._accept(number, message, self._first(number, message, by), wait=wait, until=until)
+        self._accept(*self._begun(body, self._by(until)), wait=wait, until=until)
 
     def put_many(self, values: Iterable[Any], *, until: float) -> None:
         """Put many values, without waiting for each one's confirm before the next.
@@ -112,9 +110,7 @@ class Putting:
                     many.stop(values)
                     break
                 body = codec.encode(value, MSGPACK, limit=self._limit)
-                by = self._by(until)
-                number, message = self._message(body, by)
-                many.waiting.append((many.sent, number, message, self._first(number, message, by)))
+                many.waiting.append((many.sent, *self._begun(body, self._by(until))))
                 many.sent += 1
                 # Half of them at once: else each confirm that comes would wake this thread for one item.
                 if len(many.waiting) >= most:
@@ -165,10 +161,11 @@ class Putting:
                 raise
         self._declared = True
 
-    def _first(self, number: int, message: Message, by: float) -> Publication:
-        """Publish an item that was counted; where that raises, nobody is to wait for it."""
+    def _begun(self, body: bytes, by: float) -> tuple[int, Message, Publication]:
+        """Count an item and publish it; where that raises, nobody is to wait for it."""
+        number, message = self._message(body, by)
         try:
-            return self._publish(message, by)
+            return number, message, self._publish(message, by)
         except BaseException:
             self.unfinished.done(number)
             raise
