@@ -7,13 +7,14 @@ nothing: https://www.rabbitmq.com/docs/queues#declaration
 RabbitMQ forgets what was declared in the last second when its node is killed, and what it had confirmed in a queue is
 gone with the queue (seen with 3.10, 4.0 and 4.3; docs/decisions/0007-tasks.md). So nothing is published to a queue that
 is new: it has to be some seconds old. An exchange that serves nothing else, a sign, is declared after that time, and
-tells everybody else that it is.
+tells everybody else that it is. Those seconds pass for all new ones together: what others need is declared meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,16 @@ from amqp_rpc.steps import Step, Steps, declare_exchange, run
 #: Seconds until RabbitMQ remembers what is new even if it is killed: twice what was needed.
 LASTING_AFTER = 2.0
 _NOT_FOUND = 404
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """What a message needs; the signs are what is left to declare of it, once the rest is old enough."""
+
+    message: Message
+    arguments: dict[str, Any] | None
+    then: Callable[[], object]
+    signs: Sequence[str] = ()
 
 
 class Declared:
@@ -49,10 +60,14 @@ class Declared:
         self._trusting = True
         self._queues: set[str] = set()
         self._exchanges: set[Exchange] = set()
-        #: Whether all levels of delay are there, and for which queues the way from there.
-        self._levels = False
+        #: Whether all levels of delay are there, or are new; and for which queues the way from there is.
+        self._levels = self._new_levels = False
         self._delayed: set[str] = set()
-        self._waiting: deque[tuple[Message, dict[str, Any] | None, Callable[[], object]]] = deque()
+        #: The first of them is being declared.
+        self._waiting: deque[_Wanted] = deque()
+        #: Those that wait until what was declared is no longer new, by target.
+        self._new: dict[str, list[_Wanted]] = {}
+        self._lost = False
         #: The queue that is being declared: what the broker means when it closes the channel.
         self._under_way: str | None = None
 
@@ -73,7 +88,7 @@ class Declared:
 
     def distrust(self) -> None:
         """Look for all exchanges and levels of delay again: somebody has deleted one."""
-        self._levels = self._trusting = False
+        self._levels = self._new_levels = self._trusting = False
         self._delayed.clear()
         self._exchanges.clear()
 
@@ -86,40 +101,76 @@ class Declared:
             then: Called once all is there, and will be after the end of the broker; never, where that is refused or
                 the connection is lost.
         """
-        self._waiting.append((message, arguments, then))
+        wanted = _Wanted(message, arguments, then)
+        if (new := self._new.get(message.target)) is not None:
+            new.append(wanted)
+            return
+        self._waiting.append(wanted)
         # One after another: what two messages need is asked for once.
         if len(self._waiting) == 1:
             self._next()
+
+    def lose(self) -> None:
+        """Do nothing more: the connection is lost, and the next one has another of these."""
+        self._lost = True
 
     def _next(self) -> None:
         channel = self._channel
         if channel is None:
             self._open()
             return
-        message, arguments, then = self._waiting[0]
+        wanted, signs = self._waiting[0], list[str]()
 
         def done() -> None:
-            if message.exchange is not None:
-                self._exchanges.add(message.exchange)
-            elif not topology.fleeting(message.queue):
-                self._queues.add(message.queue)
-            if message.delay:
-                self._levels = True
-                self._delayed.add(message.queue)
-            self._waiting.popleft()
-            then()
-            # One after another here too: as many as there are would be too deep for calls in calls.
-            while self._waiting and self.has(self._waiting[0][0]):
-                self._waiting.popleft()[2]()
-            if self._waiting:
+            if signs:
+                self._let_grow_old(signs)
+            else:
+                self._ready()
+
+        if wanted.signs:
+            steps: Steps = (partial(channel.declare_exchange, sign) for sign in wanted.signs)
+        elif wanted.message.exchange is None:
+            steps = self._steps(channel, wanted.message, wanted.arguments, signs)
+        else:
+            steps = declare_exchange(channel, wanted.message.exchange)
+        # A channel, or a connection, that is closed meanwhile ends it between two steps.
+        run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
+
+    def _let_grow_old(self, signs: list[str]) -> None:
+        """Have all that wait for the first one's target wait for some seconds more, and go on with the others."""
+        target = self._waiting[0].message.target
+        new = self._new[target] = [each for each in self._waiting if each.message.target == target]
+        self._waiting = deque(each for each in self._waiting if each.message.target != target)
+        new[0].signs = signs
+
+        def old() -> None:
+            if self._lost:
+                return
+            idle = not self._waiting
+            self._waiting.extend(self._new.pop(target))
+            if idle:
                 self._next()
 
-        # A channel, or a connection, that is closed meanwhile ends it between two steps.
-        if message.exchange is None:
-            steps = self._steps(channel, message, arguments)
-        else:
-            steps = declare_exchange(channel, message.exchange)
-        run(steps, done, going=lambda: channel.is_open and self._connection.is_open)
+        self._connection.loop.call_later(LASTING_AFTER, old)
+        if self._waiting:
+            self._next()
+
+    def _ready(self) -> None:
+        """Call back for the first one, and for those behind it that need no more than it did."""
+        message = self._waiting[0].message
+        if message.exchange is not None:
+            self._exchanges.add(message.exchange)
+        elif not topology.fleeting(message.queue):
+            self._queues.add(message.queue)
+        if message.delay:
+            self._levels = True
+            self._delayed.add(message.queue)
+        self._waiting.popleft().then()
+        # One after another here too: as many as there are would be too deep for calls in calls.
+        while self._waiting and self.has(self._waiting[0].message):
+            self._waiting.popleft().then()
+        if self._waiting:
+            self._next()
 
     def _open(self) -> None:
         def opened(channel: Channel) -> None:
@@ -138,17 +189,18 @@ class Declared:
             self.distrust()
         if not self._waiting:
             return
-        target = self._waiting[0][0].target
+        target = self._waiting[0].message.target
         what, self._under_way = self._under_way or target, None
-        self._waiting = deque(each for each in self._waiting if each[0].target != target)
+        self._waiting = deque(each for each in self._waiting if each.message.target != target)
         self._refused(target, what, error, code)
         if self._waiting:
             self._next()
 
-    def _steps(self, channel: Channel, message: Message, arguments: dict[str, Any] | None) -> Steps:
+    def _steps(
+        self, channel: Channel, message: Message, arguments: dict[str, Any] | None, signs: list[str]
+    ) -> Steps:
+        """Declare what a message needs, and note the signs that are to be declared once it is old enough."""
         queue = message.queue
-        #: What is declared last, and says that the rest will last.
-        signs: list[str] = []
         if topology.fleeting(queue) and arguments is not None:
             yield partial(self._declare_queue, channel, queue, arguments)
         elif arguments is not None and queue not in self._queues and not topology.of_instance(queue):
@@ -156,7 +208,10 @@ class Declared:
         if message.delay and not self._levels:
             sign = topology.lasting("delay")
             if not (self._trusting and (yield self._asked(sign))):
-                yield from declare_levels(channel)
+                # Those that were declared for another queue a moment ago are as new as what is declared here.
+                if not self._new_levels:
+                    yield from declare_levels(channel)
+                    self._new_levels = True
                 signs.append(sign)
         if message.delay and queue not in self._delayed and not topology.of_instance(queue):
             sign = topology.lasting(topology.arrivals_queue(queue))
@@ -166,10 +221,6 @@ class Declared:
             self._under_way = topology.arrivals_queue(queue)
             yield from declare_arrival(channel, queue)
             self._under_way = None
-        if signs:
-            yield lambda then: self._connection.loop.call_later(LASTING_AFTER, then)
-        for sign in signs:
-            yield partial(channel.declare_exchange, sign)
 
     def _queue_steps(self, channel: Channel, queue: str, arguments: dict[str, Any], signs: list[str]) -> Steps:
         sign = topology.lasting(queue)

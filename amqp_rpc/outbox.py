@@ -204,6 +204,8 @@ class Outbox:
     def on_lost(self, error: BrokerError) -> None:
         """Keep what is not confirmed for the next connection; end all where there will be none."""
         self._last_error = error
+        if self._declared is not None:
+            self._declared.lose()
         self._declared = None
         self._others.clear()
         self._forget_channel()

@@ -138,6 +138,8 @@ class Replies:
 
     def on_lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
+        if self._declared is not None:
+            self._declared.lose()
         self._channel = self._confirming = self._declared = None
         unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
         self._unsent.extendleft(reversed(unsent))
