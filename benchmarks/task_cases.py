@@ -62,7 +62,7 @@ def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> 
                 each
                 for delayed in (0, QUICK_DELAYED if quick else DELAYED)
                 for each in (
-                    _result(beside(RESULT, delayed), max(2 * seconds, 1.0), delayed),
+                    _result(beside(RESULT, delayed), max(5 * seconds, 1.0), delayed),
                     _drain(case, QUORUM, beside(DRAIN, delayed), drained, delayed=delayed),
                 )
             ]
