@@ -196,9 +196,7 @@ class Declared:
         if self._waiting:
             self._next()
 
-    def _steps(
-        self, channel: Channel, message: Message, arguments: dict[str, Any] | None, signs: list[str]
-    ) -> Steps:
+    def _steps(self, channel: Channel, message: Message, arguments: dict[str, Any] | None, signs: list[str]) -> Steps:
         """Declare what a message needs, and note the signs that are to be declared once it is old enough."""
         queue = message.queue
         if topology.fleeting(queue) and arguments is not None:
