@@ -11,14 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from amqp_rpc.channel import Channel
 from amqp_rpc.codec import text_of
 from amqp_rpc.conversation import Conversation
 from amqp_rpc.envelope import Message
 from amqp_rpc.letters import renewed
 from amqp_rpc.transport import Delivery, QueueState
+
+if TYPE_CHECKING:
+    from amqp_rpc.channel import Channel
 
 #: How often a message is given back before it is put in anew.
 MOST_RETURNS = 5

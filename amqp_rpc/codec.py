@@ -41,6 +41,9 @@ MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 
+#: What a content encoding may say without changing a byte.
+PLAIN: Final = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
+
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
 
 #: Sets inside of sets that a body may have.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amqp_rpc import codec
-from amqp_rpc.codec import JSON, MSGPACK, TEXT, text_of
+from amqp_rpc.codec import JSON, MSGPACK, PLAIN, TEXT, text_of
 from amqp_rpc.envelope import APPLICATION, ERROR, PROBE, RESULT, RESULTS, Message, Properties, Request, again_properties
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -37,9 +37,6 @@ LONGEST_TRACEBACK = 20_000
 
 #: Servers that an idempotent call may take with it.
 MOST_CRASHES = 3
-
-#: What a content encoding may say without changing a byte.
-PLAIN = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
 
 
 class Dispatcher:

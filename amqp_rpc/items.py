@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from amqp_rpc import codec, topology
-from amqp_rpc.codec import MSGPACK, base_type
-from amqp_rpc.dispatch import PLAIN
+from amqp_rpc.codec import MSGPACK, PLAIN, base_type
 from amqp_rpc.envelope import Message, Properties, copied, without_broker_headers
 from amqp_rpc.errors import CodecError, Undecodable
 from amqp_rpc.settings import DEFAULT_MAX_MESSAGE_SIZE

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from amqp_rpc.codec import text_of
+from amqp_rpc.codec import PLAIN, text_of
 from amqp_rpc.delays import LONGEST_DELAY, units
-from amqp_rpc.dispatch import PLAIN, Dispatcher, ran, traceback_of
+from amqp_rpc.dispatch import Dispatcher, ran, traceback_of
 from amqp_rpc.envelope import (
     APPLICATION,
     RESULT,
