@@ -38,7 +38,7 @@ types: $(READY)  ## check the types (mypy --strict)
 
 check: lint types test  ## lint, types and test
 
-bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 35 minutes)
+bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 26 minutes)
 	@$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
 	@$(BIN)/python -m benchmarks $(ARGS)
 
