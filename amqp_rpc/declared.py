@@ -105,14 +105,24 @@ class Declared:
         if (new := self._new.get(message.target)) is not None:
             new.append(wanted)
             return
-        self._waiting.append(wanted)
-        # One after another: what two messages need is asked for once.
-        if len(self._waiting) == 1:
-            self._next()
+        self._line_up([wanted])
 
     def lose(self) -> None:
         """Do nothing more: the connection is lost, and the next one has another of these."""
         self._lost = True
+
+    def _line_up(self, some: list[_Wanted]) -> None:
+        # One after another: what two messages need is asked for once.
+        idle = not self._waiting
+        self._waiting.extend(some)
+        if idle:
+            self._next()
+
+    def _take(self, target: str) -> list[_Wanted]:
+        """Take all out of the line that wait for a target."""
+        taken = [each for each in self._waiting if each.message.target == target]
+        self._waiting = deque(each for each in self._waiting if each.message.target != target)
+        return taken
 
     def _next(self) -> None:
         channel = self._channel
@@ -139,17 +149,12 @@ class Declared:
     def _let_grow_old(self, signs: list[str]) -> None:
         """Have all that wait for the first one's target wait for some seconds more, and go on with the others."""
         target = self._waiting[0].message.target
-        new = self._new[target] = [each for each in self._waiting if each.message.target == target]
-        self._waiting = deque(each for each in self._waiting if each.message.target != target)
+        new = self._new[target] = self._take(target)
         new[0].signs = signs
 
         def old() -> None:
-            if self._lost:
-                return
-            idle = not self._waiting
-            self._waiting.extend(self._new.pop(target))
-            if idle:
-                self._next()
+            if not self._lost:
+                self._line_up(self._new.pop(target))
 
         self._connection.loop.call_later(LASTING_AFTER, old)
         if self._waiting:
@@ -191,7 +196,7 @@ class Declared:
             return
         target = self._waiting[0].message.target
         what, self._under_way = self._under_way or target, None
-        self._waiting = deque(each for each in self._waiting if each.message.target != target)
+        self._take(target)
         self._refused(target, what, error, code)
         if self._waiting:
             self._next()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shlex
 import signal
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError
 from benchmarks.targets import Results, judge
 from benchmarks.task_field import TaskField
+from tests.nodes import COMMAND
 
 #: Seconds of the open loop: long enough to see who falls behind.
 _OPEN_SECONDS = 2.0
@@ -68,8 +68,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{(__doc__ or '').split(chr(10))[0]} AMQP_RPC_TEST_RABBITMQ is a command put before RabbitMQ's "
-        "programs, to run on another version.",
+        description=(__doc__ or "").split("\n")[0]
+        + " AMQP_RPC_TEST_RABBITMQ is a command put before RabbitMQ's programs, to run on another version.",
         epilog="cases: " + "; ".join(f"{letter} {title}" for letter, title in cases.TITLES.items()),
     )
     parser.add_argument("--rounds", type=int, help="how often each is measured (5)")
@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
 def measure(options: argparse.Namespace, stack: ExitStack) -> tuple[Results, report.Facts]:
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amqp_rpc-bench-")))
     say("starting a private RabbitMQ …")
-    node = stack.enter_context(Node(command=shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", ""))))
+    node = stack.enter_context(Node(command=COMMAND))
     facts: report.Facts = {
         "amqp_rpc": amqp_rpc.__version__,
         "pika": pika.__version__,

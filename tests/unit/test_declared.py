@@ -12,23 +12,9 @@ from amqp_rpc.connection import Connection
 from amqp_rpc.declared import Declared
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import BrokerError
+from tests.timers import Timers
 
 NOT_FOUND = 404
-
-
-class NotedLoop:
-    """Keeps what is to be done later until the test says so."""
-
-    def __init__(self) -> None:
-        self.later: list[Callable[[], object]] = []
-
-    def call_later(self, _delay: float, callback: Callable[[], object]) -> None:
-        self.later.append(callback)
-
-    def pass_time(self) -> None:
-        due, self.later = self.later, []
-        for callback in due:
-            callback()
 
 
 class NotedChannel:
@@ -88,7 +74,7 @@ class NotedConnection:
 
     def __init__(self, *there: str) -> None:
         self.is_open = True
-        self.loop = NotedLoop()
+        self.loop = Timers()
         self.there = set(there)
         self.channels: list[NotedChannel] = []
 

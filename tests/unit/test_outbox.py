@@ -13,6 +13,7 @@ from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost, PublishRefused
 from amqp_rpc.outbox import Outbox, Publication
 from amqp_rpc.settings import broker_addresses
+from tests.timers import Timers
 
 _PRECONDITION_FAILED = 406
 
@@ -60,7 +61,7 @@ class NotedChannel:
 
 
 class NotedConnection:
-    """Is its own loop: what is for later is called when the test says so."""
+    """Opens channels, with a loop whose time passes when the test says so."""
 
     is_open = was_open = True
     blocked: str | None = None
@@ -69,20 +70,8 @@ class NotedConnection:
         #: Arguments that are not those of the queues that are there.
         self.others = others
         self.confirms: list[Callable[[bool], object]] = []
-        self._later: list[Callable[[], object]] = []
+        self.loop = Timers()
         self._on_closed: dict[int, Callable[..., object]] = {}
-
-    @property
-    def loop(self) -> NotedConnection:
-        return self
-
-    def call_later(self, _delay: float, callback: Callable[[], object]) -> None:
-        self._later.append(callback)
-
-    def after_a_while(self) -> None:
-        later, self._later = self._later, []
-        for callback in later:
-            callback()
 
     def open_channel(self, then: Callable[[NotedChannel], object], on_closed: Callable[..., object]) -> None:
         channel = NotedChannel(self)
@@ -104,7 +93,7 @@ def sent(
     outbox.send(publication)
     for _ in range(20):
         if not connection.confirms:
-            connection.after_a_while()
+            connection.loop.pass_time()
     return outbox, publication
 
 
@@ -120,7 +109,7 @@ def test_what_a_queue_without_a_bound_does_not_take_is_sent_again() -> None:
 
     connection.confirms.pop()(False)
     assert not publication.done()
-    connection.after_a_while()
+    connection.loop.pass_time()
     connection.confirms.pop()(True)
 
     assert publication.done()
@@ -145,7 +134,7 @@ def test_what_a_full_queue_refuses_may_run_where_it_was_sent_before_and_not_conf
     outbox.on_open()
     for _ in range(20):
         if not connection.confirms:
-            connection.after_a_while()
+            connection.loop.pass_time()
 
     connection.confirms.pop()(False)
 

@@ -13,26 +13,16 @@ from amqp_rpc.ahead import Window, Windows
 from amqp_rpc.envelope import Message, Properties
 from amqp_rpc.settling import Settling
 from amqp_rpc.transport import Delivery
+from tests.timers import Timers
 
 THERE, ELSEWHERE, HERE = "amqp_rpc.receipts.there", "amqp_rpc.receipts.elsewhere", "amqp_rpc.receipts.here"
 
 
-@dataclass
-class Loop:
+class Loop(Timers):
     """Does at once what is left to it, and later what is said to be later."""
-
-    later: list[Callable[[], object]] = field(default_factory=list)
 
     def leave(self, callback: Callable[..., object], *args: Any) -> None:
         callback(*args)
-
-    def call_later(self, _delay: float, callback: Callable[[], object]) -> None:
-        self.later.append(callback)
-
-    def pass_time(self) -> None:
-        later, self.later = self.later, []
-        for callback in later:
-            callback()
 
 
 @dataclass
