@@ -10,9 +10,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.client import Client
-from amqp_rpc.context import Context, context
-from amqp_rpc.dead_letters import DeadLetters
+from amqp_rpc.client.client import Client
+from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.errors import (
     AccessRefused,
     AlreadyQueued,
@@ -45,19 +44,20 @@ from amqp_rpc.errors import (
     Unencodable,
     Unroutable,
 )
-from amqp_rpc.events import Event
-from amqp_rpc.exchanges import Exchange
-from amqp_rpc.failures import register_error
-from amqp_rpc.letters import DeadLetter, Death
-from amqp_rpc.queues import Queue
-from amqp_rpc.service import Service
-from amqp_rpc.tasks import TaskHandle
+from amqp_rpc.message.dead_letter import DeadLetter, Death
+from amqp_rpc.message.events import Event
+from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.failures import register_error
+from amqp_rpc.ops.dead_letters import DeadLetters
+from amqp_rpc.queues.queue import Queue
+from amqp_rpc.service.context import Context, context
+from amqp_rpc.service.service import Service
 
 if TYPE_CHECKING:
-    from amqp_rpc.aio import AsyncClient
-    from amqp_rpc.async_operating import AsyncDeadLetters
-    from amqp_rpc.async_producer import AsyncTaskHandle
-    from amqp_rpc.server import Server
+    from amqp_rpc.client.aio import AsyncClient
+    from amqp_rpc.client.async_operating import AsyncDeadLetters
+    from amqp_rpc.client.async_producer import AsyncTaskHandle
+    from amqp_rpc.server.server import Server
 
 __version__ = "0.1.0"
 
@@ -117,10 +117,10 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 #: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
 _LATER = {
-    "AsyncClient": "amqp_rpc.aio",
-    "AsyncDeadLetters": "amqp_rpc.async_operating",
-    "AsyncTaskHandle": "amqp_rpc.async_producer",
-    "Server": "amqp_rpc.server",
+    "AsyncClient": "amqp_rpc.client.aio",
+    "AsyncDeadLetters": "amqp_rpc.client.async_operating",
+    "AsyncTaskHandle": "amqp_rpc.client.async_producer",
+    "Server": "amqp_rpc.server.server",
 }
 
 

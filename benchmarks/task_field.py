@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pika
 
-from amqp_rpc import delays, topology
+from amqp_rpc.message import delays, topology
 from benchmarks import task_cases
 from benchmarks.contenders import OURS, Contender
 from benchmarks.contenders.tasks import OUR_QUEUES, Worker, worker

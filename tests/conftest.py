@@ -13,6 +13,8 @@ from amqp_rpc.broker.node import Node
 from tests import nodes
 from tests.stores import RedisServer, require_redis
 
+pytest_plugins = ["tests.served_by"]
+
 # Where the run itself was begun in the background of a script, programs that it starts would not hear of Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

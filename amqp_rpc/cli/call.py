@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from amqp_rpc import codec
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.client import Client
+from amqp_rpc.client.client import Client
 from amqp_rpc.errors import RemoteError
-from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.signature import CALL_OPTIONS, Options
+from amqp_rpc.message import codec
+from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.service.signature import CALL_OPTIONS, Options
 
 _EPILOG = f"""\b
 Arguments are JSON where they parse and text where they don't; name=value gives a named one.

@@ -14,11 +14,11 @@ from amqp_rpc.cli.columns import Time, as_json, columns, local, terminal_width
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.client import Client
-from amqp_rpc.dead_letters import DEFAULT_LIMIT, DeadLetters
-from amqp_rpc.letters import DeadLetter
-from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.topology import dead_letter_queue
+from amqp_rpc.client.client import Client
+from amqp_rpc.message.dead_letter import DeadLetter
+from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.ops.dead_letters import DEFAULT_LIMIT, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])
 

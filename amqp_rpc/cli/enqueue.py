@@ -11,11 +11,11 @@ from amqp_rpc.cli.columns import Time
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.client import Client
-from amqp_rpc.deadline import Deadline
+from amqp_rpc.client.client import Client
 from amqp_rpc.errors import BrokerError, RemoteError
-from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.signature import TASK_OPTIONS
+from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.service.signature import TASK_OPTIONS
 
 _EPILOG = f"""\b
 FUNCTION is a task's name (resize), or images.resize for one of service images. Arguments are JSON where they parse and

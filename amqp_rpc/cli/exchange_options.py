@@ -7,11 +7,11 @@ from typing import Any, TypeVar, cast, get_args
 
 import click
 
-from amqp_rpc import codec
 from amqp_rpc.cli.call import value
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import fail
-from amqp_rpc.exchanges import DEFAULT, Exchange, Kind, as_exchange
+from amqp_rpc.message import codec
+from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ import click
 
 from amqp_rpc import errors
 from amqp_rpc.cli.exits import Exit
-from amqp_rpc.loading import ImportFailed, ModuleMissing, ServiceMissing
+from amqp_rpc.service.loading import ImportFailed, ModuleMissing, ServiceMissing
 
 #: The first class that fits gives the code.
 _CODES: list[tuple[type[BaseException], Exit]] = [

@@ -11,18 +11,18 @@ from typing import Any
 
 import click
 
-from amqp_rpc import codec
+from amqp_rpc.amqp.transport import AddressedDelivery
 from amqp_rpc.cli.exchange_options import exchange_of, exchange_options, header_option, headers_of, shown
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.envelope import Request
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.events import mark, read
-from amqp_rpc.exchanges import bindings
-from amqp_rpc.listening import Listening, Source
-from amqp_rpc.settings import DEFAULT_HEARTBEAT, broker_addresses
-from amqp_rpc.transport import AddressedDelivery
+from amqp_rpc.message import codec
+from amqp_rpc.message.envelope import Request
+from amqp_rpc.message.events import mark, read
+from amqp_rpc.message.exchanges import bindings
+from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, broker_addresses
+from amqp_rpc.ops.listen import Listening, Source
 
 _EPILOG = f"""\b
 TOPIC is a pattern: '*' stands for one word and '#' for any number of them. Without one everything is shown. Quote it:

@@ -11,8 +11,8 @@ from amqp_rpc.cli.exchange_options import exchange_of, exchange_options, header_
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.client import Client
-from amqp_rpc.settings import DEFAULT_TIMEOUT
+from amqp_rpc.client.client import Client
+from amqp_rpc.message.settings import DEFAULT_TIMEOUT
 
 _EPILOG = f"""\b
 PAYLOAD is JSON where it parses and text where it doesn't; several words are one text. JSON goes as application/json,

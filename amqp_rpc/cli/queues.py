@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from amqp_rpc import delays, topology
+from amqp_rpc.amqp.transport import QueueState
 from amqp_rpc.cli.columns import as_json, columns
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import fail, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.client import Client
-from amqp_rpc.loading import ModuleMissing, load
-from amqp_rpc.settings import DEFAULT_TIMEOUT
-from amqp_rpc.transport import QueueState
+from amqp_rpc.client.client import Client
+from amqp_rpc.message import delays, topology
+from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.service.loading import ModuleMissing, load
 
 _EPILOG = f"""\b
 A QUEUE is named, or a module with a service is, whose queues are shown: of its calls, its tasks, and its shared

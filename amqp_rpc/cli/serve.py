@@ -16,11 +16,9 @@ from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.failing import one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.exchanges import DEFAULT
-from amqp_rpc.loading import load
-from amqp_rpc.registration import Function
-from amqp_rpc.server import Server
-from amqp_rpc.settings import (
+from amqp_rpc.cli.supervisor import PIPES, Supervisor, follow_parent
+from amqp_rpc.message.exchanges import DEFAULT
+from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
     DEFAULT_HEARTBEAT,
@@ -28,8 +26,10 @@ from amqp_rpc.settings import (
     DEFAULT_RESULT_EXPIRES,
     DEFAULT_THREADS,
 )
-from amqp_rpc.supervisor import PIPES, Supervisor, follow_parent
-from amqp_rpc.wording import plural
+from amqp_rpc.message.wording import plural
+from amqp_rpc.server.server import Server
+from amqp_rpc.service.loading import load
+from amqp_rpc.service.registration import Function
 
 _EPILOG = f"""\b
 TARGET is a module with a service (services.fib), or package.module:attribute.

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from amqp_rpc import codec
 from amqp_rpc.broker.errors import ControlFailed
-from amqp_rpc.topology import bindings_record, dead_letter_queue
+from amqp_rpc.message import codec
+from amqp_rpc.message.topology import bindings_record, dead_letter_queue
 from chaos.stage import CLIENTS, SERVERS, Server, Stage, until
 from chaos.tasks.history import TaskHistory
 from chaos.tasks.ledger import Ledger

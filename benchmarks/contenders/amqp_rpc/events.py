@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amqp_rpc import Service
-from amqp_rpc.policy import QueueType
+from amqp_rpc.service.policy import QueueType
 from benchmarks.contenders import OURS
 from benchmarks.contenders.events import FAN_OUT
 from benchmarks.tally import TALLY

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amqp_rpc import Service
-from amqp_rpc.policy import QueueType
+from amqp_rpc.service.policy import QueueType
 from benchmarks.tally import TALLY
 
 

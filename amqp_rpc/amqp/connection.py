@@ -1,0 +1,441 @@
+"""One AMQP connection, and its reconnects; the only importer of pika. What runs here runs on its owner's thread.
+
+It is longer than others: whatever needs pika's own classes, the words for its errors too, has to be in this file.
+
+Other threads hand over work with `Connection.post`. The owner answers heartbeats, however long handlers take, and
+comes back by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import SelectConnection
+from pika.adapters.utils import nbio_interface
+
+from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.dialing import Dialing, open_stream, open_tcp, resolve
+from amqp_rpc.amqp.loop import Loop, Timer, where_signals_raise
+from amqp_rpc.amqp.owner import Owner
+from amqp_rpc.amqp.stream import NOT_AMQP, Stream
+from amqp_rpc.amqp.transport import Listener
+from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
+from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.envelope import Properties
+from amqp_rpc.message.retry import backoff
+from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before the first attempt to reconnect, and the most between two attempts.
+FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
+#: The least seconds until the next attempt after the broker refused access to a client that had it before.
+RECONNECT_REFUSED = 15.0
+
+_FRAME_HEADER = 2
+
+
+class Connection:
+    """A connection to a broker, and its reconnects.
+
+    If the first attempt fails at every address, the listener hears of it and that was it: a wrong URL is an error at
+    once. After a connection that worked, it tries again for ever, with back-off, until `close`.
+
+    Args:
+        addresses: Where the broker is; they are tried in an order of chance, so that clients spread over a cluster.
+        listener: Hears of every opening and every loss.
+        name: What the broker's own tools show for this connection.
+        heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
+        owner: The thread that owns it; one of its own, unless given.
+        persistent: Whether it is tried again for ever from the beginning.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        listener: Listener,
+        *,
+        name: str,
+        heartbeat: float,
+        owner: Owner | None = None,
+        persistent: bool = False,
+    ) -> None:
+        self._addresses = random.sample(addresses, len(addresses))
+        #: The address that is connected to, or tried.
+        self.address = self._addresses[0]
+        self._owner = owner or Owner(f"amqp_rpc {name}")
+        #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
+        self.blocked: str | None = None
+        self._listener = listener
+        self._name = name
+        self._heartbeat = max(1, round(heartbeat))
+        self._pika: SelectConnection | None = None
+        self._stream: Stream | None = None
+        self._services: _Services | None = None
+        #: Those that were opened, and may be so still.
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._reconnect: Timer | None = None
+        self._attempts = 0
+        self._failures = 0
+        #: Whether it ever was open; until then, a failure to connect is final.
+        self.was_open = persistent
+        self._closing = False
+        self._given_up = False
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Have the owner connect."""
+        self._owner.begin(self._begin)
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have the owner call ``callback(*args)``; any thread may call this. Before `start` there is no owner."""
+        self._owner.post(callback, *args)
+
+    def do(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback(*args)`` as the owner would, now if it can be; any thread, once it is started."""
+        self._owner.loop.do(callback, *args)
+
+    @property
+    def loop(self) -> Loop:
+        """The owner's loop, once it is started."""
+        return self._owner.loop
+
+    def close(self, timeout: float) -> bool:
+        """Close the connection, and wait for the thread's end where it owned no other; any thread but the owner's.
+
+        Args:
+            timeout: Seconds to wait for the broker's good-bye, and for the thread.
+
+        Returns:
+            Whether it ended in time.
+        """
+        if not self._owner.alive or self._ended.is_set():
+            return self._owner.join(timeout)
+        deadline = Deadline.after(timeout)
+        self.post(self._begin_close)
+        return self._ended.wait(deadline.remaining()) and self._owner.join(deadline.remaining())
+
+    def begin_close(self) -> None:
+        """Have the connection closed, without waiting for it; any thread."""
+        self.post(self._begin_close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is connected or trying to be: what is posted to it will be done."""
+        return self._owner.alive and not (self._given_up or self._ended.is_set())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be opened and used now; the owner's."""
+        return self._pika is not None and bool(self._pika.is_open)
+
+    def open_channel(
+        self, then: Callable[[Channel], object], on_closed: Callable[[Channel, BrokerError, int], object]
+    ) -> None:
+        """Open a channel; the owner's. Where the connection is not open any more this does nothing.
+
+        Args:
+            then: Called with the channel once it is open.
+            on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
+                called when the whole connection is lost: the listener hears of that.
+        """
+        if self._pika is None or not self._pika.is_open:
+            return
+        stream, frame_max = self._stream, self._pika.params.frame_max
+        assert stream is not None
+
+        def opened(raw: Any) -> None:
+            channel = Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max)
+            self._channels.add(channel)
+            then(channel)
+
+        self._pika.channel(on_open_callback=opened)
+
+    def when_sent(self, callback: Callable[[], object]) -> None:
+        """Call back once the kernel has taken all that was published so far; the owner's."""
+        assert self._stream is not None
+        self._stream.when_sent(callback)
+
+    def _begin(self) -> None:
+        self.loop.on_interrupt(self._interrupted)
+        self._connect()
+
+    def _end(self) -> None:
+        if not self._ended.is_set():
+            self.loop.off_interrupt(self._interrupted)
+            self._ended.set()
+            self._owner.end()
+
+    def _connect(self) -> None:
+        if self._closing:
+            self._end()
+            return
+        self.address = address = self._addresses[self._attempts % len(self._addresses)]
+        self._attempts += 1
+        context = ssl.create_default_context() if address.tls else None
+        parameters = pika.ConnectionParameters(
+            host=address.host,
+            port=address.port,
+            virtual_host=address.vhost,
+            credentials=pika.PlainCredentials(address.user, address.password),
+            heartbeat=self._heartbeat,
+            ssl_options=pika.SSLOptions(context, address.host) if context else None,
+            socket_timeout=CONNECT_TIMEOUT,
+            stack_timeout=CONNECT_TIMEOUT,
+            connection_attempts=1,
+            client_properties={"connection_name": self._name, "product": "amqp_rpc"},
+        )
+        self._services = _Services(self)
+        self._pika = _PikaConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._not_opened,
+            on_close_callback=self._lost,
+            custom_ioloop=self._services,
+        )
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Drop what may be half done, pika's object and all: only the owner makes it anew."""
+        if self._pika is None or self._services is None:
+            return
+        self._services.dropped = True
+        if self._stream is not None:
+            self._stream.discard()
+        for channel in self._channels:
+            channel.drop()
+        self.loop.share(False)
+        self.post(self._gone, ConnectionLost(f"the connection to {self.address} was dropped: {error}"))
+
+    def _opened(self, connection: Any) -> None:
+        if self._closing:
+            connection.close()
+            return
+        if self.was_open and self._failures:
+            logger.warning("Connected to %s again, at attempt %d", self.address, self._failures)
+        self._failures, self.was_open, self.blocked = 0, True, None
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._listener.on_open()
+
+    def _not_opened(self, _connection: Any, reason: BaseException) -> None:
+        self._gone(_not_connected(reason, self.address))
+
+    def _lost(self, _connection: Any, reason: BaseException) -> None:
+        self._gone(ConnectionLost(f"the connection to {self.address} was lost: {_say(reason)}"))
+
+    def _gone(self, error: BrokerError) -> None:
+        self._pika = self._stream = None
+        self._failures += 1
+        if not (self.was_open or self._closing) and self._failures < len(self._addresses):
+            logger.info("%s; trying another address", error)
+            self._connect()
+            return
+        # Before the listener hears of it: whom it tells may call again at once, and needs another connection then.
+        self._given_up = self._closing or not self.was_open
+        if not self._closing:
+            self._listener.on_lost(error)
+        if self._given_up:
+            self._end()
+            return
+        delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
+        if isinstance(error, AccessRefused):
+            # It worked before: somebody may be changing the password. Asking often would only fill the broker's log.
+            delay = max(delay, RECONNECT_REFUSED)
+        # An outage is one warning at its beginning and one at its end, however often is tried in between.
+        level = logging.WARNING if self._failures == 1 or isinstance(error, AccessRefused) else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s", error, delay)
+        if self._reconnect is not None:
+            self._reconnect.cancel()
+        self._reconnect = self.loop.call_later(delay, self._connect)
+
+    def _begin_close(self) -> None:
+        self._closing = True
+        if self._pika is None:
+            self._end()
+        elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
+            # In the middle of the handshake there is nobody to say good-bye to yet.
+            self._stream.abort(ConnectionAbortedError("closed while it was being opened"))
+        elif not (self._pika.is_closing or self._pika.is_closed):
+            self._pika.close()
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = str(frame.method.reason)
+        logger.warning("The broker takes no messages at the moment (%s)", self.blocked)
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = None
+        logger.warning("The broker takes messages again")
+        self._listener.on_unblocked()
+
+    def attach(self, stream: Stream) -> None:
+        """Take note of the stream that carries the connection; the owner's."""
+        self._stream = stream
+        stream.on_bytes = self._heard
+
+    def _heard(self, count: int) -> None:
+        # By this number pika knows that the peer is alive: without it, it ends a connection that only delivers.
+        if self._pika is not None:
+            self._pika.bytes_received += count
+
+
+class _PikaConnection(SelectConnection):
+    """pika's connection, made to survive a message whose properties pika can't read.
+
+    A header with, say, a timestamp of the year 60 000 raises in pika; the connection would end, the broker would
+    deliver the message again, and so for ever. Such a message is handed on without properties, to be dead-lettered.
+    """
+
+    _frame_buffer: bytes
+
+    def _read_frame(self) -> Any:
+        try:
+            return super()._read_frame()
+        except Exception:
+            if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
+                raise
+            logger.warning("A message has properties that can't be read; it goes on without them", exc_info=True)
+            # Channel, class, weight and body size stay; the flags say that no property follows.
+            kept = self._frame_buffer[1:3] + (14).to_bytes(4, "big") + self._frame_buffer[7:19]
+            self._frame_buffer = bytes([_FRAME_HEADER]) + kept + b"\0\0" + self._frame_buffer[-1:]
+            return super()._read_frame()
+
+
+class _Services(nbio_interface.AbstractIOServices):
+    """pika's seam for I/O, put on our loop: see `pika.adapters.utils.nbio_interface`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = connection.loop
+        #: Whether pika's object, whose services these are, is not used any more: its timers and answers are nobody's.
+        self.dropped = False
+
+    def _unless_dropped(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            if not self.dropped:
+                callback(*args)
+
+        return call
+
+    def get_native_ioloop(self) -> Loop:
+        return self._loop
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def run(self) -> None:
+        self._loop.run()
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    def add_callback_threadsafe(self, callback: Callable[..., None]) -> None:
+        self._loop.post(self._unless_dropped(callback))
+
+    def call_later(self, delay: float, callback: Callable[..., None]) -> Any:
+        return self._loop.call_later(delay, self._unless_dropped(callback))
+
+    def getaddrinfo(
+        self,
+        host: str,
+        port: int,
+        on_done: Callable[..., None],
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        return resolve(self._loop, self._unless_dropped(on_done), host, port, family, socktype, proto, flags)
+
+    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Callable[..., None]) -> Any:
+        return open_tcp(self._loop, sock, resolved_addr, self._unless_dropped(on_done))
+
+    def create_streaming_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket.socket,
+        on_done: Callable[..., None],
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> Dialing:
+        def made(result: BaseException | tuple[Stream, Any]) -> None:
+            if not isinstance(result, BaseException):
+                self._connection.attach(result[0])
+            on_done(result)
+
+        return open_stream(self._loop, sock, protocol_factory, self._unless_dropped(made), ssl_context, server_hostname)
+
+
+for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
+    _seam.register(Dialing)
+nbio_interface.AbstractStreamTransport.register(Stream)
+
+
+def _to_pika(properties: Properties) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers=properties.headers,
+        delivery_mode=properties.delivery_mode,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+        app_id=properties.app_id,
+    )
+
+
+def _not_connected(reason: BaseException, address: Address) -> BrokerError:
+    """Return what a failed attempt to connect means, in words that say what to do."""
+    cause = _innermost(reason)
+    if isinstance(cause, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
+        return AccessRefused(f"the broker at {address} refused user {address.user!r}: wrong user name or password")
+    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):
+        return AccessRefused(
+            f"the broker at {address} refused virtual host {address.vhost!r}: "
+            f"it does not exist, or user {address.user!r} may not use it"
+        )
+    return NotConnected(
+        f"no connection to a broker at {address}: {_say(cause)}. "
+        "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
+    )
+
+
+def _innermost(reason: BaseException) -> BaseException:
+    """Return the cause that pika has wrapped, once for each phase of connecting."""
+    while True:
+        if isinstance(inner := getattr(reason, "exception", None), BaseException):
+            reason = inner
+        elif several := getattr(reason, "exceptions", None):
+            reason = several[-1]
+        elif reason.args and isinstance(reason.args[0], BaseException):
+            reason = reason.args[0]
+        else:
+            return reason
+
+
+def _say(reason: BaseException) -> str:
+    """Return a cause in a few words."""
+    if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
+        return f"{reason.reply_code} {reason.reply_text}"
+    if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
+        # pika keeps the cause as text alone; the words are those of `stream`.
+        return NOT_AMQP if NOT_AMQP in str(reason) else "the connection was closed during the AMQP handshake"
+    if isinstance(reason, socket.gaierror):
+        return f"the host's name is not known ({reason.strerror})"
+    if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror.lower()
+    return str(reason) or type(reason).__name__

@@ -1,0 +1,298 @@
+"""What the threads of a client do with calls: send, wait, give up. The connection's side of it is `requester`.
+
+A call is ended by whoever takes it out of the table of pending calls: a reply, its deadline, its cancellation, the
+broker's return, or the loss of the connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, Protocol
+
+from amqp_rpc.amqp.conversation import Conversation, Conversations, Follower
+from amqp_rpc.amqp.outbox import Outbox, Publication
+from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.transport import Listeners
+from amqp_rpc.client import verdicts
+from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.capacity import Capacity
+from amqp_rpc.client.requester import Requester
+from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
+from amqp_rpc.message import forks
+from amqp_rpc.message.settings import Addresses
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.connection import Connection
+
+#: Seconds for who has taken a message out of the table to say what became of it; it takes microseconds.
+_VERDICT = 10.0
+#: Calls under way up to which each is sent on its own; with more, they are sent together.
+_FEW = 8
+
+
+class Awaited(Protocol):
+    """What a thread waits for: a call, a publication, or a question."""
+
+    def done(self) -> bool:
+        """Return whether it has ended."""
+
+    def wait(self, until: float) -> object:
+        """Wait for its end, until that time on the monotonic clock, while another thread sees to it."""
+
+
+class Caller:
+    """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
+
+    Args:
+        addresses: Where the broker is.
+        name: What the broker's tools show for the connection.
+        heartbeat: Seconds.
+        capacity: Bounds the calls under way.
+    """
+
+    def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.pending: PendingCalls[PendingCall] = PendingCalls(on_taken=self._taken)
+        #: What happened, by name: ``late_replies`` are replies of calls that had ended; ``retries``, ``timeouts``.
+        self.counters: Counter[str] = Counter()
+        self._addresses = addresses
+        self._name = name
+        self._heartbeat = heartbeat
+        self._prefix = os.urandom(16).hex()
+        self._numbers = itertools.count(1)
+        #: Guards opening and closing.
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+        self._generation = forks.generation()
+        #: The calls that were sent without waiting for them, by identity, and the threads that wait for a call.
+        self._loose: set[str] = set()
+        self._waiting: set[int] = set()
+        self._requester = Requester(self.pending, self.counters, addresses)
+        self._outbox = Outbox(addresses, reply_queue=self._requester.reply_queue)
+        self._requester.on_ready = self._outbox.send_unsent
+        #: Who has a channel of its own.
+        self.conversations = Conversations()
+        self.tasks = self._requester.tasks
+
+    def identity(self) -> str:
+        """Return a new id, for one request and all its retries."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def submit(self, call: PendingCall) -> None:
+        """Send a call as soon as there is a connection and a server for it; wait where too many are under way.
+
+        Raises:
+            Overloaded: None of them ended until the call's deadline.
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        if not self.capacity.take(len(call.body), call.expires_at):
+            raise Overloaded(verdicts.too_many(call, len(self.pending)))
+        # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
+        if not call.awaited:
+            self._loose.add(call.identity)
+        self.pending.add(call.identity, call)
+        connection = self._ready_connection(lambda: self.give_up(call))
+        try:
+            if len(self.pending) <= _FEW:
+                # One by one, each is sent at once by its own thread: waking another one takes longer.
+                connection.loop.do(self._requester.send, call)
+                if not call.awaited:
+                    # Nobody waits for its reply at the sockets.
+                    connection.loop.recall()
+            elif call.awaited:
+                connection.loop.leave(self._requester.send, call)
+            else:
+                connection.post(self._requester.send, call)
+        except BaseException:
+            # Ctrl-C: nobody will have the future.
+            self.give_up(call)
+            raise
+        if not connection.alive:
+            # It ended between the look and the post: nobody may ever read what was posted.
+            gone = NotSent(verdicts.unsent(call, "the client's connection has just ended"))
+            last = self._requester.last_error
+            self._requester.end(call, verdicts.fresh(last) if last else gone)
+
+    def publish(self, publication: Publication) -> None:
+        """Publish a message that must not be lost; `confirmed` waits for it. Any thread.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        self._outbox.add(publication)
+        self._ready_connection(lambda: self._outbox.drop(publication)).loop.leave(self._outbox.send, publication)
+
+    def confirmed(self, publication: Publication) -> None:
+        """Return once a message is confirmed, or raise what became of it; any thread."""
+        if not publication.done():
+            self.wait(publication, publication.expires_at)
+            self._outbox.expire(publication)
+            # Where it was taken already, whoever took it is about to say what became of it.
+            if not publication.wait(time.monotonic() + _VERDICT):
+                publication.tell(self._outbox.too_late(publication))
+        if publication.value is not None:
+            raise publication.value
+
+    def give_back(self, publication: Publication) -> None:
+        """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
+        if self._connection is not None:
+            self._connection.post(self._outbox.give_back, publication.message.queue)
+
+    def converse(self, timeout: float) -> Conversation:
+        """Return a channel of its own for this thread, for so many seconds. Any thread.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        connection = self._ready_connection(lambda: None)
+        until = time.monotonic() + timeout
+        return Conversation(self.conversations, connection, self.wait, expires_at=until, timeout=timeout)
+
+    def follow(self, follower: Follower, begin: Callable[[Connection], object]) -> Connection:
+        """Have somebody told of the connection's openings and losses, until they leave `conversations`. Any thread.
+
+        Args:
+            follower: Who is told.
+            begin: Called before that, by the owner, with the connection.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        self._check_process()
+        connection = self._ready_connection(lambda: None)
+
+        def enter() -> None:
+            begin(connection)
+            self.conversations.enter(follower)
+
+        connection.loop.leave(enter)
+        return connection
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is another process than that of the client: the connection is the parent's."""
+        return self._generation != forks.generation()
+
+    def _check_process(self) -> None:
+        if self._generation != forks.generation():
+            raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
+
+    def _ready_connection(self, give_up: Callable[[], object]) -> Connection:
+        connection = self._connection
+        if connection is not None and connection.alive:
+            if not connection.loop.works_here():
+                return connection
+            give_up()
+            raise ConfigurationError(
+                "this call was made in the middle of the client's own work, by a signal handler or a logging handler "
+                "that interrupted it; have another thread make the call. It did not run"
+            )
+        try:
+            return self._open()
+        except BaseException as error:
+            give_up()
+            if isinstance(error, OSError):
+                raise NotConnected(f"this process can open no connection: {error}") from error
+            raise
+
+    def wait(self, call: Awaited, until: float) -> None:
+        """Wait for a call's end, or a message's confirm; any thread.
+
+        At the connection's sockets, where nobody else waits: there the reply is read by the thread that wants it, and
+        no other has to be woken, for it or by it.
+        """
+        connection = self._connection
+        if connection is None or self._generation != forks.generation():
+            call.wait(until)
+            return
+        loop, me = connection.loop, get_ident()
+        self._waiting.add(me)
+        try:
+            # With more than one, those whose reply has come would have to wake who reads next.
+            if len(self._waiting) > 1 or self._loose or not loop.attend(call.done, until):
+                loop.recall()
+            # The loop may have ended as well, with the connection that it was for.
+            if not call.done():
+                call.wait(until)
+        finally:
+            self._waiting.discard(me)
+            if self._waiting or self._loose:
+                loop.recall()
+
+    def ended(self) -> None:
+        """Take note that a call was ended by a thread that is not at the connection's work; any thread."""
+        connection = self._connection
+        if self._waiting and connection is not None:
+            # Who waits for it at the sockets looks only when something happens there.
+            connection.post(int)
+
+    def give_up(self, call: PendingCall) -> bool:
+        """Take a call out of the table of pending ones; return whether it was there. Any thread."""
+        return self.pending.take(call.identity) is not None
+
+    def expire(self, call: PendingCall) -> None:
+        """End a call whose time is over, unless it has ended; any thread."""
+        if self.give_up(call):
+            call.set_exception(self._requester.too_late(call))
+
+    def abandon(self) -> None:
+        """Close without waiting: nobody holds the client any more."""
+        if self._generation == forks.generation() and self._connection is not None:
+            self._closed = True
+            self._connection.begin_close()
+
+    def close(self, timeout: float) -> None:
+        """End every call that is under way, and the connection."""
+        if self._generation != forks.generation():
+            return  # the connection is the parent's, and so is its end
+        with self._lock:
+            self._closed = True
+            connection = self._connection
+        self.capacity.close()
+        if connection is not None:
+            connection.close(timeout)
+        for _, call in self.pending:
+            cause = "the client was closed"
+            self._requester.end(
+                call,
+                MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
+            )
+        self._outbox.end_all(lambda: ConnectionLost("the client was closed before the broker confirmed it"))
+        self.conversations.end_all(ConnectionLost("the client was closed"))
+        self.ended()
+
+    def _open(self) -> Connection:
+        # pika imports asyncio and more, as much as all the rest: a module that is only imported goes without.
+        from amqp_rpc.amqp.connection import Connection  # noqa: PLC0415
+
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError("this client is closed; make a new one")
+            if self._connection is None or not self._connection.alive:
+                listeners = Listeners(self._requester, self._outbox, self.conversations)
+                connection = Connection(self._addresses, listeners, name=self._name, heartbeat=self._heartbeat)
+                try:
+                    self._requester.begin(connection)
+                    self._outbox.begin(connection)
+                    connection.start()
+                    self._connection = connection
+                except BaseException:
+                    # Ctrl-C, or no thread to be had: a connection that nobody knows of must not speak to the requester.
+                    connection.begin_close()
+                    raise
+            return self._connection
+
+    def _taken(self, call: PendingCall) -> None:
+        self.capacity.give(len(call.body))
+        if not call.awaited:
+            self._loose.discard(call.identity)

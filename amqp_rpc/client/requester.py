@@ -1,0 +1,321 @@
+"""The client's half that lives on its connection: it writes requests and ends calls. No user's code runs here.
+
+Bodies are decoded later, in the thread that asks for the result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.client import verdicts
+from amqp_rpc.client.calls import PendingCall, Reply
+from amqp_rpc.client.presence import Presence
+from amqp_rpc.client.silence import Silence
+from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, MaybeExecuted
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
+from amqp_rpc.message.retry import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff, retry_delay
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.channel import Channel
+    from amqp_rpc.amqp.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+
+class Requester:
+    """Writes calls' requests, and ends the calls: by replies, their deadlines, returns, or the connection's loss.
+
+    Any thread may call `end` and `too_late`; the rest belongs to the connection's owner.
+
+    Args:
+        pending: The calls under way.
+        counters: Where ``late_replies``, ``retries`` and ``timeouts`` are counted.
+        addresses: Where the broker is.
+    """
+
+    def __init__(self, pending: PendingCalls[PendingCall], counters: Counter[str], addresses: Addresses) -> None:
+        self._pending = pending
+        self._counters = counters
+        self._addresses = addresses
+        #: Tasks whose results somebody may ask for, by id.
+        self.tasks: WeakValueDictionary[str, TaskHandle[Any]] = WeakValueDictionary()
+        #: Called when there is a reply queue.
+        self.on_ready: Callable[[], object] = lambda: None
+        #: Why the connection was lost, or a channel closed, the last time.
+        self.last_error: BrokerError | None = None
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._reply_queue: str | None = None
+        self._unsent: deque[PendingCall] = deque()
+        self._presence: Presence | None = None
+        self._timer_due = float("inf")
+        self._closed_in_a_row = 0
+        self._budget = RetryBudget()
+        self._listening = False
+        self._silence = Silence(pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
+
+    def reply_queue(self) -> str | None:
+        """Return where replies go at this moment."""
+        return self._reply_queue
+
+    def begin(self, connection: Connection) -> None:
+        """Take note of the connection, which is about to be started."""
+        self._connection = connection
+        self._timer_due = float("inf")
+        self._listening = False
+
+    def on_open(self) -> None:
+        """Declare a new reply queue; the old one's name is the broker's until it has noticed the loss."""
+        connection = self._owned()
+        self._presence = Presence(
+            connection, self._addresses, send=self.send, end=self.end, state=self._silence.inspected
+        )
+        connection.open_channel(self._declare, self._channel_closed)
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
+        waiting = self._presence.give_back() if self._presence is not None else []
+        self._channel = self._reply_queue = self._presence = None
+        self._owned().loop.share(False)
+        self.last_error = error
+        if not self._owned().was_open:
+            # In this order: who hears of the end may call again at once, over a new connection with a new owner.
+            self._end_all(error)
+            return
+        self._unsent.extend(waiting)
+        self._lose_written(str(error))
+
+    def on_unblocked(self) -> None:
+        """Write what was held back while the broker took no messages."""
+        self._send_unsent()
+
+    def _owned(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _declare(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.on_returned(self._returned)
+
+        def declared(queue: QueueState) -> None:
+            channel.consume(
+                queue.name,
+                self._on_reply,
+                acknowledge=False,
+                then=lambda: self._ready(queue.name),
+                on_cancelled=lambda: self._reply_queue_gone(channel),
+            )
+
+        channel.declare("", declared, exclusive=True)
+
+    def _ready(self, reply_queue: str) -> None:
+        self._reply_queue = reply_queue
+        self._owned().loop.share(True)
+        self.on_ready()
+        self._closed_in_a_row = 0
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, deque()
+        for call in unsent:
+            self.send(call)
+
+    def _reply_queue_gone(self, channel: Channel) -> None:
+        logger.warning("The broker ended the consumer of the reply queue; declaring a new one")
+        self._forget_replies("the reply queue was deleted")
+        channel.close()
+        self._owned().open_channel(self._declare, self._channel_closed)
+
+    def _channel_closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
+        self._forget_replies(str(error))
+        self.last_error = error
+        self._closed_in_a_row += 1
+        if isinstance(error, AccessRefused):
+            # No permission for a reply queue: nothing can be called, and waiting for the deadline would not help.
+            self._end_all(error)
+        delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
+        logger.warning("%s; opening another in %.1f s", error, delay)
+        self._owned().loop.call_later(delay, self._reopen)
+
+    def _reopen(self) -> None:
+        if self._channel is None and self._owned().is_open:
+            self._owned().open_channel(self._declare, self._channel_closed)
+
+    def _forget_replies(self, cause: str) -> None:
+        self._channel = self._reply_queue = None
+        self._owned().loop.share(False)
+        self._lose_written(cause)
+
+    def _lose_written(self, cause: str) -> None:
+        """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
+        for _, call in self._pending:
+            if call.written and not self._again(call, cause):
+                self.end(call, MaybeExecuted(verdicts.lost(call, cause)))
+
+    def _again(self, call: PendingCall, cause: str) -> bool:
+        """Send a written call again after a while; return whether it may be."""
+        if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
+            return False
+        delay = retry_delay(call.attempt)
+        call.written, call.attempt = False, call.attempt + 1
+        self._counters["retries"] += 1
+        logger.info(
+            "Sending %s() again in %.1f s, attempt %d of %d: %s",
+            call.function, delay, call.attempt, MOST_ATTEMPTS, cause,
+        )  # fmt: skip
+        self._owned().loop.call_later(delay, partial(self.send, call))
+        return True
+
+    def _ask(self, queue: str) -> None:
+        if self._presence is not None:
+            self._presence.inspect(queue)
+
+    def _lost(self, call: PendingCall) -> None:
+        # Where it may not be sent once more, its answer may come all the same: it has until its deadline.
+        self._again(call, "neither its queue nor a server seems to have it")
+
+    def _orphaned(self, call: PendingCall) -> None:
+        cause = f"the server that had it is gone, and nobody consumes queue {call.queue!r} now"
+        self.end(call, MaybeExecuted(verdicts.lost(call, cause)))
+
+    def _listen(self) -> None:
+        self._listening = len(self._pending) > 0
+        if self._listening:
+            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
+            # While the broker takes no messages, servers' signs and replies may be held up as well.
+            if self._reply_queue is not None and self._owned().blocked is None:
+                self._silence.look()
+
+    def send(self, call: PendingCall) -> None:
+        """Write a call's request, as soon as there is a connection that takes it and a server for it."""
+        if call.written or call.done():
+            return
+        self._watch(call)
+        # While the broker takes no messages, what is not written is known not to run.
+        if self._reply_queue is None or self._presence is None or self._owned().blocked is not None:
+            self._unsent.append(call)
+        elif self._presence.served(call.queue):
+            self._write(call)
+        else:
+            self._presence.wait(call)
+
+    def _write(self, call: PendingCall) -> None:
+        assert self._channel is not None
+        assert self._reply_queue is not None
+        remaining = call.expires_at - time.monotonic()
+        if remaining <= 0:
+            if self._pending.take(call.identity) is not None:
+                call.set_exception(self.too_late(call))
+            return
+        properties = request_properties(
+            function=call.function,
+            content_type=call.content_type,
+            identity=call.identity,
+            reply_to=self._reply_queue,
+            remaining=remaining,
+            attempt=call.attempt,
+            idempotent=call.idempotent,
+            chunk=call.chunk,
+        )
+        # In this order: whoever takes it out of the table now finds it written, or it is not written at all.
+        call.written = True
+        if self._pending.get(call.identity) is not call:
+            return
+        self._silence.written(call)
+        if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+            call.written = False
+            self._unsent.append(call)
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        call = self._pending.take(delivery.properties.correlation_id)
+        if call is None:
+            if delivery.properties.type == ALIVE:
+                self._heard(delivery)
+                return
+            if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
+                task.answered(Reply(delivery.properties, delivery.body))
+                return
+            self._counters["late_replies"] += 1
+            logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)
+            return
+        if self._presence is not None:
+            self._presence.saw_server(call.queue)
+        self._silence.answered(call, tells=delivery.properties.app_id == APPLICATION)
+        self._budget.earn()
+        call.set_result(Reply(delivery.properties, delivery.body))
+
+    def _heard(self, delivery: Delivery) -> None:
+        try:
+            identities = codec.decode(delivery.body, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+        except CodecError as error:
+            logger.debug("Dropped a sign of life that can't be read: %s", error)
+            return
+        if isinstance(identities, list):
+            self._silence.heard(identities)
+
+    def _returned(self, queue: str, properties: Properties) -> None:
+        call = self._pending.get(properties.correlation_id)
+        if call is None:
+            return
+        if self._presence is not None:
+            self._presence.missed_server(queue)
+        # It did not run, so it may be sent again; whether there is a server, and a queue, will be asked for now.
+        call.written = False
+        self.send(call)
+
+    def _watch(self, call: PendingCall) -> None:
+        self._pending.watch(call)
+        if call.expires_at < self._timer_due:
+            self._set_timer(call.expires_at)
+        if not self._listening:
+            self._listening = True
+            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_due = due
+        self._owned().loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for call in self._pending.expired(now):
+            call.set_exception(self.too_late(call))
+        self._timer_due = float("inf")
+        if self._pending.earliest < self._timer_due:
+            self._set_timer(self._pending.earliest)
+
+    def too_late(self, call: PendingCall) -> AmqpRpcError:
+        """Return what a call ends with whose time is over; any thread."""
+        self._counters["timeouts"] += call.written
+        connection = self._connection
+        return verdicts.too_late(
+            call,
+            blocked=connection.blocked if connection is not None else None,
+            unconnected=None
+            if self._reply_queue
+            else str(self.last_error or f"no connection to {self._addresses} yet"),
+        )
+
+    def _end_all(self, error: BrokerError) -> None:
+        self._unsent.clear()
+        for _, call in self._pending:
+            self.end(call, verdicts.fresh(error))
+
+    def end(self, call: PendingCall, error: AmqpRpcError) -> None:
+        """End a call with an error, unless it has ended; any thread."""
+        if call.attempt > 1 and not error.may_have_run:
+            # This attempt did not run, but an earlier one was sent.
+            error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
+        if self._pending.take(call.identity) is not None:
+            call.set_exception(error)

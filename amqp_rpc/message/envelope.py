@@ -1,0 +1,273 @@
+"""What stands around a body: AMQP properties of requests and replies, written and read; pure values.
+
+The names and their meaning are the wire format of the README's "Wire format" page; other languages rely on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from amqp_rpc.message.codec import MSGPACK, base_type, text_of
+from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+
+#: What ``type`` says of a reply.
+RESULT: Final = "result"
+#: The reply to a chunk of calls: a list of ``[true, result]`` and ``[false, error]``.
+RESULTS: Final = "results"
+ERROR: Final = "error"
+#: What a server says of itself in every reply: that it tells which calls it has in hand.
+APPLICATION: Final = "amqp_rpc"
+#: Not a reply but a sign of life: a list of the correlation ids of calls that a server has in hand.
+ALIVE: Final = "alive"
+#: A message by which a server tries its queue; whoever gets another's lets it go.
+PROBE: Final = "amqp_rpc.probe"
+
+#: The token that is the clock of a service's schedules.
+CLOCK: Final = "amqp_rpc.clock"
+
+#: Headers that tell more of a message, by which nothing is decided.
+_TELLING = ("traceback", "error", "history")
+#: Those of ours without which a message would be another one, and the characters that each keeps of a text.
+_OURS = (
+    "attempt", "crashes", "deadline", "idempotent", "chunk", "schedule", "tick", "queue", "reason", "died",
+    "amqp_rpc.topic",
+)  # fmt: skip
+_LONGEST_TEXT = 300
+
+
+@dataclass(slots=True)
+class Properties:
+    """The properties of an AMQP message, under the names that AMQP 0-9-1 gives them."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    app_id: str | None = None
+
+
+@dataclass(slots=True)
+class Message:
+    """One message for a queue, at once through the default exchange or later through the levels of delay; or an event.
+
+    Args:
+        queue: Its name; an event's topic.
+        properties: Its properties.
+        body: Its body.
+        delay: Units of `delays` until it comes to the queue.
+        exchange: To which an event is published; None for what is for a queue.
+    """
+
+    queue: str
+    properties: Properties
+    body: bytes
+    delay: int = 0
+    exchange: Exchange | None = None
+
+    @property
+    def target(self) -> str:
+        """What has to be there: the queue's name, or the exchange with all that is said of it."""
+        return self.queue if self.exchange is None else repr(self.exchange)
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the server reads it, whoever wrote it: nothing in it is trusted to have the right type."""
+
+    function: str | None
+    content_type: str
+    content_encoding: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    message_id: str | None
+    attempt: int
+    crashes: int
+    deadline: float | None
+    idempotent: bool
+    chunked: bool
+    redelivered: bool
+    body: bytes = field(repr=False)
+    #: When a schedule's task was due, Unix milliseconds.
+    tick: int | None = None
+
+    @classmethod
+    def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
+        """Return the request in a delivery."""
+        headers = properties.headers or {}
+        deadline = headers.get("deadline")
+        # type() of the usual, before isinstance() of the rest: this runs for every call.
+        numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
+        return cls(
+            function=_text(properties.type) or None,
+            content_type=base_type(_text(properties.content_type)),
+            content_encoding=_text(properties.content_encoding),
+            # An address that is no text is none.
+            reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
+            correlation_id=properties.correlation_id,
+            message_id=_text(properties.message_id),
+            attempt=_count(headers.get("attempt"), 1),
+            crashes=_count(headers.get("crashes"), 0),
+            # AMQP has no larger number, but a message need not have come through AMQP.
+            deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
+            idempotent=headers.get("idempotent") is True,
+            chunked=headers.get("chunk") is True,
+            redelivered=redelivered,
+            body=body,
+            tick=_count(headers.get("tick"), 0) or None,
+        )
+
+    def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
+        """Return whether nobody waits for the answer any more.
+
+        Args:
+            now: Unix time in seconds.
+            clock_skew: Seconds by which the clocks may differ.
+        """
+        return self.deadline is not None and now > self.deadline + clock_skew
+
+
+def request_properties(
+    *,
+    function: str,
+    content_type: str,
+    identity: str,
+    reply_to: str,
+    remaining: float,
+    attempt: int = 1,
+    idempotent: bool = False,
+    chunk: bool = False,
+) -> Properties:
+    """Return the properties of a request that is about to be written.
+
+    Args:
+        function: Its name on the server.
+        content_type: The body's.
+        identity: The request's id: the same on every retry of it.
+        reply_to: The reply queue of the connection that will carry it.
+        remaining: Seconds until nobody waits for it any more.
+        attempt: 1 for the first time that it is sent.
+        idempotent: Whether it may run more than once.
+        chunk: Whether the body is a list of calls.
+    """
+    now = time.time()
+    headers: dict[str, Any] = {"deadline": int((now + remaining) * 1000), "attempt": attempt, "alive": True}
+    if idempotent:
+        headers["idempotent"] = True
+    if chunk:
+        headers["chunk"] = True
+    return Properties(
+        content_type=content_type,
+        headers=headers,
+        correlation_id=identity,
+        reply_to=reply_to,
+        # The broker drops it by itself when the caller is gone: https://www.rabbitmq.com/docs/ttl
+        expiration=str(max(1, int(remaining * 1000))),
+        message_id=identity,
+        timestamp=int(now),
+        type=function,
+    )
+
+
+def again_properties(request: Request, properties: Properties, *, now: float) -> Properties:
+    """Return the properties of a request that its server died with, for another one: it is counted, and keeps its time.
+
+    Args:
+        request: As it was read.
+        properties: As they came.
+        now: Unix time in seconds.
+    """
+    left = None if request.deadline is None else max(1, int((request.deadline - now) * 1000))
+    return copied(
+        properties,
+        headers={**without_broker_headers(properties.headers), "crashes": request.crashes + 1},
+        expiration=properties.expiration if left is None else str(left),
+    )
+
+
+def copied(properties: Properties, **changes: Any) -> Properties:
+    """Return a copy with some properties changed; the original may be pika's, which has the same names."""
+    return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
+
+
+def task_properties(
+    *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
+) -> Properties:
+    """Return the properties of a task; where its result goes is added when it is written.
+
+    Args:
+        function: Its function's name.
+        identity: The task's id: the same on every try.
+        expires: Unix time in seconds after which it is not started any more.
+        now: Unix time in seconds.
+        priority: From 0 to 9; None for none.
+    """
+    headers: dict[str, Any] = {"attempt": 1}
+    if expires is not None:
+        headers["deadline"] = int(expires * 1000)
+    return Properties(
+        content_type=MSGPACK,
+        headers=headers,
+        delivery_mode=2,
+        priority=priority,
+        message_id=identity,
+        timestamp=int(now),
+        type=function,
+    )
+
+
+def retry_properties(request: Request, properties: Properties, *, error: str) -> Properties:
+    """Return the properties of a task that failed, for its next try.
+
+    Args:
+        request: As it was read.
+        properties: As they came.
+        error: What was raised, in a few words.
+    """
+    headers = {**without_broker_headers(properties.headers), "attempt": request.attempt + 1, "error": error[:1000]}
+    # Each try has its own count of workers that died with it.
+    headers.pop("crashes", None)
+    return copied(properties, headers=headers, delivery_mode=2, expiration=None)
+
+
+def without_broker_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the headers without those that the broker wrote.
+
+    With an x-death among them the broker would take what is published again for a message that goes in circles.
+    """
+    return {name: value for name, value in (headers or {}).items() if not str(name).startswith("x-")}
+
+
+def lighter(message: Message) -> Iterator[Message]:
+    """Yield a message with fewer headers, and then fewer still: for one whose headers AMQP can't carry.
+
+    First without those that only tell more of it, then with those of ours alone that something depends on.
+    """
+    headers = message.properties.headers or {}
+    needed = {name: headers[name] for name in _OURS if isinstance(headers.get(name), str | int | float)}
+    for kept in (
+        {name: value for name, value in headers.items() if name not in _TELLING},
+        {n: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for n, value in needed.items()},
+    ):
+        yield replace(message, properties=copied(message.properties, headers=kept))
+
+
+def _count(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+
+
+def _text(value: object) -> str | None:
+    """Return a property's text; bytes that are not UTF-8 are shown escaped, never raised about."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,207 @@
+"""Exchanges, which hand events to the queues that are bound to them, and what a binding may say. Pure.
+
+Four kinds, as AMQP 0-9-1 has them: https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.topology import EVENTS, LONGEST_NAME
+
+Kind = Literal["topic", "fanout", "direct", "headers"]
+
+_WILDCARDS = "*#"
+_MATCH = "x-match"
+#: https://www.rabbitmq.com/docs/exchanges#headers
+_MATCHES = ("all", "any", "all-with-x", "any-with-x")
+
+
+def _check_text(text: str, what: str) -> int:
+    try:
+        return len(text.encode())
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"{what} is text that AMQP can carry, not {text!r}: {error}") from error
+
+
+def _check_size(text: str, what: str) -> None:
+    size = _check_text(text, what)
+    if size > LONGEST_NAME:
+        raise ConfigurationError(f"{text[:40]!r}…: {what} has at most {LONGEST_NAME} bytes in AMQP, not {size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Where events are published, and where subscriptions take them from; it is declared when it is needed.
+
+    Args:
+        name: Its name. ``"amq.topic"`` and the like are there on every broker. ``""``, of kind direct, is AMQP's
+            default exchange: a topic is a queue's name there, for programs that know no other exchange.
+        kind: ``"topic"``: patterns of words, with ``*`` for one and ``#`` for any number. ``"direct"``: the very topic.
+            ``"fanout"``: everything. ``"headers"``: by the event's headers.
+        durable: Whether it is there after a restart of the broker (True). RabbitMQ's tutorials declare theirs without.
+
+    Raises:
+        ConfigurationError: It has no name, a name of more than 255 bytes, or is of no such kind.
+
+    Example:
+        >>> Exchange("logs", "fanout")
+        Exchange(name='logs', kind='fanout', durable=True)
+    """
+
+    name: str
+    kind: Kind = "topic"
+    durable: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigurationError(f"an exchange is of kind {', '.join(get_args(Kind))}, not {self.kind!r}")
+        if not self.name and self.kind != "direct":
+            raise ConfigurationError(
+                f"the exchange without a name, AMQP's default exchange, is of kind direct, not {self.kind}: a topic is "
+                "a queue's name there"
+            )
+        _check_size(self.name, "an exchange's name")
+
+    def __str__(self) -> str:
+        """Return what errors call it."""
+        return f"{self.kind} exchange {self.name!r}" if self.name else "default exchange"
+
+
+#: Where events go unless another one is named.
+DEFAULT = Exchange(EVENTS)
+
+
+def as_exchange(exchange: str | Exchange | None) -> Exchange:
+    """Return the exchange that is meant: by name it is a durable topic exchange, and ``""`` the default exchange.
+
+    Raises:
+        ConfigurationError: It is neither, or no such name can be.
+    """
+    if exchange is None:
+        return DEFAULT
+    if isinstance(exchange, str):
+        return Exchange(exchange, "topic" if exchange else "direct")
+    if not isinstance(exchange, Exchange):
+        raise ConfigurationError(
+            f"exchange= is the name of a topic exchange, or Exchange('logs', 'fanout'), not {exchange!r}"
+        )
+    return exchange
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Binding:
+    """Which events of an exchange go to a queue.
+
+    Args:
+        exchange: Its name.
+        key: The pattern, or the very topic; empty for fanout and headers.
+        arguments: What a headers exchange compares, sorted.
+    """
+
+    exchange: str
+    key: str
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+
+def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, Any] | None) -> tuple[Binding, ...]:
+    """Return the bindings of a subscription.
+
+    Args:
+        exchange: Where the events come from.
+        patterns: Their topics.
+        headers: What their headers must have, for a headers exchange.
+
+    Raises:
+        ConfigurationError: One can never match, or says what this kind of exchange does not look at.
+    """
+    if not exchange.name:
+        raise ConfigurationError(
+            "AMQP's default exchange has every queue bound by its name, and no other bindings: what is published to it "
+            "for a queue comes to the subscription with that queue=; its topics are those of another exchange"
+        )
+    if exchange.kind == "headers":
+        if patterns:
+            raise ConfigurationError(f"a {exchange} looks at headers alone: give headers={{…}}, and no topic")
+        return (Binding(exchange.name, "", _matched(exchange, headers)),)
+    if headers is not None:
+        raise ConfigurationError(f"headers= is for exchanges of kind headers, and this is a {exchange}")
+    if exchange.kind == "fanout":
+        if patterns:
+            raise ConfigurationError(f"a {exchange} gives everything to everybody: leave the topic away")
+        return (Binding(exchange.name, ""),)
+    if not patterns:
+        every = ", '#' for every event" if exchange.kind == "topic" else ""
+        raise ConfigurationError(f"a subscription to a {exchange} needs a topic at least{every}")
+    for pattern in patterns:
+        check_topic(pattern, "a topic to subscribe to")
+        (_check_pattern if exchange.kind == "topic" else _check_plain)(pattern)
+    return tuple(Binding(exchange.name, pattern) for pattern in dict.fromkeys(patterns))
+
+
+def check_topic(topic: str, what: str = "a topic") -> None:
+    """Check that AMQP can carry a topic, which is a routing key there.
+
+    Raises:
+        ConfigurationError: It is no text, or has more than 255 bytes.
+    """
+    if not isinstance(topic, str):
+        raise ConfigurationError(f"{what} is text, such as 'orders.eu.paid', not {topic!r}")
+    _check_size(topic, what)
+
+
+def other_exchange(exchange: str, error: object) -> str:
+    """Return the words for an exchange that exists and is another one; ``exchange`` is its text, as here."""
+    return (
+        f"there is an exchange of that name, and it is no {exchange}: {error}. Say what it is, with "
+        "exchange=Exchange(name, kind, durable=…), take another name, or delete it"
+    )
+
+
+def _check_pattern(pattern: str) -> None:
+    """Check the words of a pattern: https://www.rabbitmq.com/docs/exchanges#topic ."""
+    for word in pattern.split("."):
+        if not word:
+            where = "has an empty word" if pattern else "is empty"
+            raise ConfigurationError(
+                f"the pattern {pattern!r} {where}: it is words with dots between them, as 'orders.*.paid'; '*' stands "
+                "for any one word, and '#' for any number of them"
+            )
+        if len(word) > 1 and any(wildcard in word for wildcard in _WILDCARDS):
+            raise ConfigurationError(
+                f"the pattern {pattern!r} never matches what {word!r} seems to mean: '*' and '#' stand for whole "
+                "words, and are ordinary characters inside of one; there is no wildcard for a part of a word"
+            )
+
+
+def _check_plain(topic: str) -> None:
+    if set(topic.split(".")) & set(_WILDCARDS):
+        raise ConfigurationError(
+            f"a direct exchange compares topics whole, and no event has {topic!r}: exchanges of kind topic have "
+            "wildcards"
+        )
+
+
+def _matched(exchange: Exchange, headers: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    compared = dict(headers or {})
+    how = compared.pop(_MATCH, _MATCHES[0])
+    if how not in _MATCHES:
+        raise ConfigurationError(f"{_MATCH} is {', '.join(_MATCHES)}, not {how!r}")
+    if not compared:
+        raise ConfigurationError(f"a subscription to a {exchange} needs headers={{'format': 'pdf'}} or the like")
+    for name, value in compared.items():
+        if not isinstance(name, str) or not isinstance(value, str | int | None):
+            raise ConfigurationError(f"headers= compares text, whole numbers and booleans, not {name!r}: {value!r}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigurationError(f"header {name!r} is {value!r}: AMQP has whole numbers of 64 bits at most")
+        if isinstance(value, str):
+            _check_text(value, f"header {name!r}")
+        _check_size(name, "a header's name")
+        if name.startswith("x-") and not how.endswith("-with-x"):
+            raise ConfigurationError(
+                f"header {name!r} is not looked at, since its name begins with 'x-': add '{_MATCH}': '{how}-with-x'"
+            )
+    return tuple(sorted({_MATCH: how, **compared}.items()))

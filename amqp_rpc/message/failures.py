@@ -1,0 +1,205 @@
+"""Exceptions to data and back: what a server says of a failure, and what a client raises for it.
+
+On the wire an error is a map: ``type``, ``message``, ``data`` and, where the server allows it, ``traceback``. It is
+never pickled. The client rebuilds an exception only of a class that it knows already: a builtin of the list below, a
+library error, or a class that was given to `register_error`. Anything else becomes a plain `RemoteError`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
+
+from amqp_rpc import errors
+from amqp_rpc.errors import AmqpRpcError, CallError, ConfigurationError, RemoteError
+from amqp_rpc.message.codec import text_of
+
+E = TypeVar("E", bound=type[Exception])
+
+#: What the server itself says of a call, by its name on the wire: rebuilt as that class alone, since no handler raised.
+VERDICTS: dict[str, type[AmqpRpcError]] = {
+    error.__name__: error
+    for error in (
+        errors.FunctionNotFound,
+        errors.InvalidArguments,
+        errors.Expired,
+        errors.MaybeExecuted,
+        errors.Undecodable,
+        errors.Unencodable,
+        errors.MessageTooLarge,
+    )
+}
+
+#: Attributes of a custom exception travel up to this many characters of their text, so that an error stays an error.
+_LARGEST_ATTRIBUTES = 10_000
+
+_SCALARS = (bool, int, float, bytes, type(None))
+
+# Exception, not BaseException: a remote SystemExit or KeyboardInterrupt must not end the caller's process. And not the
+# ends of iteration: Python turns them into RuntimeError wherever they leave a generator or a coroutine.
+_registry: dict[str, type[Exception]] = {
+    name: value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, Exception) and value.__name__ == name
+    if not issubclass(value, StopIteration | StopAsyncIteration)
+}
+# What a handler's own calls raise, when it lets it through.
+_registry |= {
+    f"{errors.__name__}.{name}": value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, AmqpRpcError)
+}
+#: The other way round, for the classes that were registered.
+_names: dict[type[BaseException], str] = {}
+_raised_classes: dict[type[Exception], type[RemoteError]] = {}
+_lock = threading.Lock()
+
+
+@overload
+def register_error(cls: E, /) -> E: ...
+@overload
+def register_error(*, name: str) -> Callable[[E], E]: ...
+def register_error(cls: E | None = None, /, *, name: str | None = None) -> E | Callable[[E], E]:
+    """Let an exception class cross: use it as a decorator, on both sides.
+
+    A handler that raises it makes the caller raise an instance of the class too, with its ``args`` and its attributes;
+    its ``__init__`` is not called again.
+
+    Args:
+        cls: A subclass of `Exception`.
+        name: What it is called on the wire; its module and qualified name unless given. Give one where the two sides
+            import the class under different module names, or don't share the module.
+
+    Raises:
+        ConfigurationError: It is not an exception class, or another class has its name.
+
+    Example:
+        >>> @register_error
+        ... class CardDeclined(Exception):
+        ...     pass
+        >>> @register_error(name="shop.OutOfStock")
+        ... class OutOfStock(Exception):
+        ...     pass
+    """
+
+    def register(cls: E) -> E:
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise ConfigurationError(f"register_error takes an exception class, not {cls!r}")
+        wire_name = name or _wire_name(cls)
+        if _registry.setdefault(wire_name, cls) is not cls or wire_name in VERDICTS:
+            raise ConfigurationError(f"two exception classes are named {wire_name!r}; give one of them name=")
+        _names[cls] = wire_name
+        return cls
+
+    return register if cls is None and name is not None else register(cast(E, cls))
+
+
+def describe_verdict(error: AmqpRpcError) -> dict[str, Any]:
+    """Return the map for what the server itself says of a call (an unknown function, wrong arguments, …)."""
+    return {"type": type(error).__name__, "message": str(error), "data": {}}
+
+
+def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str, Any]:
+    """Return the map for what a handler raised.
+
+    Args:
+        error: The exception.
+        traceback: Its traceback as text; None leaves it out.
+    """
+    data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
+    attributes = {key: _plain(value) for key, value in vars(error).items() if _may_travel(key)}
+    if attributes and len(text_of(attributes)) <= _LARGEST_ATTRIBUTES:
+        data["attributes"] = attributes
+    # One that came from another server keeps the name that it had there.
+    name = error.type if isinstance(error, RemoteError) else _wire_name(type(error))
+    described = {"type": name, "message": text_of(error), "data": data}
+    if traceback is not None:
+        described["traceback"] = traceback
+    return described
+
+
+def rebuild(described: Any) -> AmqpRpcError:
+    """Return the exception that a client raises for an error's map.
+
+    Args:
+        described: The decoded body of an error reply, in whatever shape it came.
+    """
+    if not isinstance(described, dict):
+        return _complete(RemoteError(), "RemoteError", text_of(described), None)
+    name, message = text_of(described.get("type", "RemoteError")), text_of(described.get("message", ""))
+    data = _mapping(described.get("data"))
+    if name in VERDICTS:
+        verdict = VERDICTS[name](message)
+        if not isinstance(verdict, CallError):
+            # A result that can't be encoded, or is too large, was computed: the function ran.
+            verdict.may_have_run = data.get("ran") is True
+        return verdict
+    arguments = data.get("args")
+    args = tuple(arguments) if isinstance(arguments, list | tuple) else (message,)
+    rebuilt = _instance(_registry.get(name, RemoteError), args)
+    for key, value in _mapping(data.get("attributes")).items():
+        if _may_travel(key):
+            vars(rebuilt)[key] = value
+    return _complete(rebuilt, name, message, described.get("traceback"))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _may_travel(key: Any) -> bool:
+    """Return whether an attribute is an exception's own: not private, and not one that every error of ours has."""
+    return isinstance(key, str) and key.isidentifier() and not key.startswith("_") and not hasattr(RemoteError, key)
+
+
+def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError:
+    """Return an instance of the class, without running its ``__init__``; a plain one where it can't be made so."""
+    raised = _raised_class(known)
+    for make in (raised.__new__, BaseException.__new__):
+        try:
+            rebuilt = make(raised, *args)
+            # It keeps errno and strerror in places of its own, which only this fills.
+            if isinstance(rebuilt, OSError):
+                OSError.__init__(rebuilt, *args)
+            rebuilt.args = args
+        # A class's own __new__ may raise anything, and some builtins refuse one of the two ways.
+        except Exception:  # noqa: S112 - the next way is tried, and the last one is plain
+            continue
+        else:
+            return rebuilt
+    return RemoteError(*args)
+
+
+def _complete(error: RemoteError, name: str, message: str, traceback: Any) -> RemoteError:
+    error.type, error.message = name, message
+    if isinstance(traceback, str):
+        error.traceback = traceback
+        error.add_note(f"\nOn the server:\n{traceback.rstrip()}")
+    return error
+
+
+def _raised_class(known: type[Exception]) -> type[RemoteError]:
+    """Return the class that is both a RemoteError and the class that the handler raised."""
+    if issubclass(known, RemoteError):
+        return known
+    with _lock:
+        if known not in _raised_classes:
+            # RemoteError comes first: its text and its may_have_run hold, whatever the handler raised.
+            members = {"__module__": known.__module__, "__doc__": known.__doc__}
+            _raised_classes[known] = type(known.__name__, (RemoteError, known), members)
+        return _raised_classes[known]
+
+
+def _wire_name(cls: type[BaseException]) -> str:
+    if cls in _names:
+        return _names[cls]
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """Return an exception's argument where it is a plain value, else its text: a failure must always be encodable."""
+    if isinstance(value, list | tuple):
+        return [item if isinstance(item, _SCALARS) else text_of(item) for item in value]
+    return value if isinstance(value, _SCALARS) else text_of(value)

@@ -1,0 +1,217 @@
+"""Dead letters in a client's hands: listed, replayed, dropped. What each is, `letters` says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
+from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.client.caller import Caller
+from amqp_rpc.errors import ConfigurationError, PublishRefused
+from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
+from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.ops.browse import WINDOW, Browsing
+
+#: Named here, since the class has a method `list`.
+Letters = list[DeadLetter]
+Ids = list[str]
+
+#: Dead letters that are listed unless more are asked for.
+DEFAULT_LIMIT = 100
+
+
+class DeadLetters:
+    """The dead letters of one queue; `Client.dead_letters` returns it. It may be used by several threads.
+
+    A letter that is looked at is taken from the broker without acknowledging it, and given back when the method
+    returns, or when the connection ends. So whoever looks holds all that they have gone through, for a fraction of a
+    second where there are a hundred, and somebody else who looks at the same time does not see it. A letter that was
+    given back often goes to the queue's end, as a copy: see `browsing`.
+
+    Args:
+        caller: The client's.
+        queue: Where the letters come from.
+        timeout: Seconds that each method may take.
+    """
+
+    def __init__(self, caller: Caller, queue: str, *, timeout: float) -> None:
+        if not isinstance(queue, str) or not queue:
+            raise ConfigurationError(f"dead letters are of a queue, by its name, not of {queue!r}")
+        #: The queue whose dead letters they are, and the one that holds them.
+        self.queue = queue
+        self.dead_letter_queue = dead_letter_queue(queue)
+        self._caller = caller
+        self._timeout = timeout
+
+    def list(
+        self,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        ids: str | Iterable[str] | None = None,
+        function: str | None = None,
+        before: datetime | None = None,
+        after: datetime | None = None,
+    ) -> Letters:
+        """Return dead letters, oldest death first; an empty list where there are none, or no queue.
+
+        Args:
+            limit: How many at most (100); None for all. Where there are more, the queue's order says which: about the
+                oldest.
+            ids: Only those with one of these ids.
+            function: Only those for the function of this name.
+            before: Only those that died before this time, which has a zone.
+            after: Only those that died then or later.
+
+        Raises:
+            BrokerError: No connection, no permission, or not done in time.
+            ConfigurationError: A time has no zone.
+
+        Example:
+            >>> hour_ago = datetime.now(UTC) - timedelta(hours=1)  # doctest: +SKIP
+            >>> client.dead_letters("thumbnails").list(function="resize", after=hour_ago)  # doctest: +SKIP
+        """
+        choice = Choice.made(ids=ids, function=function, before=before, after=after)
+        found = (read(each.properties, each.body, queue=self.queue) for each in self._found(choice, limit=limit))
+        return sorted(found, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
+
+    def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - as users write it
+        """Return the dead letter with an id, its arguments nearly in full; None where there is none.
+
+        Raises:
+            BrokerError: No connection, no permission, or not done in time.
+        """
+        found = [*self._found(Choice.made(ids=id), limit=1)]
+        return read(found[0].properties, found[0].body, queue=self.queue, whole=True) if found else None
+
+    def replay(
+        self,
+        *,
+        ids: str | Iterable[str] | None = None,
+        function: str | None = None,
+        before: datetime | None = None,
+        after: datetime | None = None,
+        all: bool = False,  # noqa: A002 - as users write it
+    ) -> Ids:
+        """Put dead letters back into their queue, under the same id; return the ids.
+
+        Each begins again at its first try, and remembers how it died (`DeadLetter.history`). Where it was enqueued with
+        ``expires``, and that time is over, it has no such time any more. Its result goes nowhere: who waited for it was
+        told of its death. A letter is taken away once the broker has confirmed the new message: a crash in between
+        leaves both, and loses none.
+
+        Args:
+            ids: Those with one of these ids.
+            function: Those for the function of this name.
+            before: Those that died before this time, which has a zone.
+            after: Those that died then or later.
+            all: All of them. Needed where no other is given.
+
+        Raises:
+            PublishRefused: The broker did not take some: their queue is gone, or full. They are dead letters still;
+                the others were replayed.
+            BrokerError: No connection, no permission, or not done in time; some may have been replayed.
+            ConfigurationError: Nothing says which, or a time has no zone.
+
+        Example:
+            >>> client.dead_letters("thumbnails").replay(function="resize")  # doctest: +SKIP
+        """
+        choice = _which("replay", all, ids=ids, function=function, before=before, after=after)
+        moved: Ids = []
+        with self._browse() as browsing:
+            if browsing is None:
+                return moved
+            for delivery in browsing:
+                if choice.takes(delivery.properties):
+                    message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
+                    moved.append(str(message.properties.message_id))
+                    browsing.move(delivery, message)
+                else:
+                    browsing.keep(delivery)
+        refused = [(message, why) for message, why in browsing.refused if message.queue != self.dead_letter_queue]
+        if refused:
+            done = len(moved) - len(refused)
+            raise PublishRefused(
+                f"{done} of {len(moved)} dead letters were replayed; the broker did not take the others, which stay: "
+                f"{refused[0][1]}. Workers declare the queue when they are started"
+            )
+        return moved
+
+    def drop(
+        self,
+        *,
+        ids: str | Iterable[str] | None = None,
+        function: str | None = None,
+        before: datetime | None = None,
+        after: datetime | None = None,
+        all: bool = False,  # noqa: A002 - as users write it
+    ) -> Ids:
+        """Delete dead letters for good; return their ids, an empty one for a letter that has none.
+
+        Args:
+            ids: Those with one of these ids.
+            function: Those for the function of this name.
+            before: Those that died before this time, which has a zone.
+            after: Those that died then or later.
+            all: All of them. Needed where no other is given.
+
+        Raises:
+            BrokerError: No connection, no permission, or not done in time; some may have been dropped.
+            ConfigurationError: Nothing says which, or a time has no zone.
+        """
+        choice = _which("drop", all, ids=ids, function=function, before=before, after=after)
+        dropped: Ids = []
+        with self._browse() as browsing:
+            for delivery in browsing or ():
+                assert browsing is not None
+                if choice.takes(delivery.properties):
+                    browsing.drop(delivery)
+                    dropped.append(delivery.properties.message_id or "")
+                else:
+                    browsing.keep(delivery)
+        return dropped
+
+    @contextlib.contextmanager
+    def _browse(self, *, window: int = WINDOW) -> Iterator[Browsing | None]:
+        """Go through the letters; None where there is no queue of them."""
+        with self._caller.converse(self._timeout) as conversation:
+            if conversation.inspect(self.dead_letter_queue) is None:
+                yield None
+            else:
+                with Browsing(conversation, self.dead_letter_queue, window=window) as browsing:
+                    yield browsing
+
+    def _found(self, choice: Choice, *, limit: int | None) -> Iterator[Delivery]:
+        # No more is held than has to be.
+        with self._browse(window=min(limit or WINDOW, WINDOW) if choice.everything else WINDOW) as browsing:
+            if browsing is not None:
+                yield from islice(self._kept(browsing, choice), limit)
+
+    @staticmethod
+    def _kept(browsing: Browsing, choice: Choice) -> Iterator[Delivery]:
+        for delivery in browsing:
+            browsing.keep(delivery)
+            if choice.takes(delivery.properties):
+                yield delivery
+
+    def __repr__(self) -> str:
+        return f"<DeadLetters of {self.queue}>"
+
+
+def _which(
+    verb: str,
+    everything: bool,
+    *,
+    ids: str | Iterable[str] | None,
+    function: str | None,
+    before: datetime | None,
+    after: datetime | None,
+) -> Choice:
+    choice = Choice.made(ids=ids, function=function, before=before, after=after)
+    if choice.everything and not everything:
+        raise ConfigurationError(f"{verb} which? Give ids=, function=, before= or after=, or all=True")
+    if everything and not choice.everything:
+        raise ConfigurationError(f"{verb} all=True takes no other filter, which would leave some out")
+    return choice

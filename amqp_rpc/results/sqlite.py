@@ -1,0 +1,223 @@
+"""Results in a file of this machine, by SQLite: any number of its processes may share it. Never on a network's drive.
+
+It is written ahead (WAL: https://www.sqlite.org/wal.html), so that who reads never waits for who writes, with
+``synchronous=NORMAL``: the file is whole after any crash, and what was written in the last moments before a loss of
+power may be missing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.message import forks
+from amqp_rpc.results.record import Record
+
+#: Seconds to wait for another process that writes; each takes microseconds, unless somebody holds the file.
+_BUSY_TIMEOUT: Final = 5.0
+#: Seconds between two looks for what has expired, and how many records one look removes.
+_SWEEP_INTERVAL: Final = 10.0
+_SWEPT: Final = 1000
+#: The version of the table below.
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE tasks (
+    id TEXT NOT NULL PRIMARY KEY,
+    state TEXT NOT NULL,
+    function TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    updated REAL NOT NULL,
+    started REAL,
+    next_try REAL,
+    error TEXT,
+    kind TEXT,
+    content_type TEXT,
+    expires REAL NOT NULL,
+    body BLOB
+)
+"""
+_INDEX: Final = "CREATE INDEX tasks_expires ON tasks (expires)"
+_PUT: Final = """
+INSERT INTO tasks (
+    id, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body, expires
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET state = excluded.state, function = excluded.function, queue = excluded.queue,
+    attempt = excluded.attempt, updated = excluded.updated, started = excluded.started, next_try = excluded.next_try,
+    error = excluded.error, kind = excluded.kind, content_type = excluded.content_type, body = excluded.body,
+    expires = excluded.expires
+"""
+_GET: Final = """
+SELECT id, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body
+FROM tasks WHERE id = ? AND expires > ?
+"""
+_SWEEP: Final = "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks WHERE expires <= ? LIMIT ?)"
+
+
+class SqliteStore:
+    """Keeps records in a file, which is made when it is first needed.
+
+    Args:
+        path: The file's; relative to the working directory, unless it is absolute.
+
+    Raises:
+        ConfigurationError: Its folder does not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        #: Whole from now on: the process may change its working directory.
+        self.path = Path(path).absolute()
+        if not self.path.parent.is_dir():
+            raise ConfigurationError(
+                f"the store of results {str(self)!r} is in a folder that does not exist: {self.path.parent}. "
+                "Make it, or name another; sqlite:///… is relative to the working directory, sqlite:////… is absolute"
+            )
+        #: By generation of the process: a connection must not be used by a fork of its process, nor closed there.
+        #: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
+        self._opened: dict[int, _Opened] = {}
+
+    @classmethod
+    def of_url(cls, url: str) -> Self:
+        """Return the store that a URL names, written as SQLAlchemy writes it.
+
+        Raises:
+            ConfigurationError: It names no file, or one in a folder that does not exist.
+        """
+        path = url.removeprefix("sqlite:///")
+        if path == url or not path or path == ":memory:" or "?" in path:
+            raise ConfigurationError(
+                f"{url!r} names no file: sqlite:///results.db is one of the working directory, "
+                "sqlite:////var/lib/app/results.db has an absolute path; there are no options behind '?'"
+            )
+        return cls(path)
+
+    def put(self, record: Record, *, expires: float) -> None:
+        """Keep a record in the place of an earlier one of the same task, for that many seconds.
+
+        Raises:
+            StoreUnavailable: The file can't be written.
+        """
+        r, now = record, time.time()
+        row = (
+            r.id, r.state, r.function, r.queue, r.attempt, r.updated, r.started, r.next_try, r.error, r.kind,
+            r.content_type, r.body, now + expires,
+        )  # fmt: skip
+        opened = self._mine()
+        with opened.lock:
+            try:
+                connection = self._connected(opened)
+                connection.execute(_PUT, row)
+                if now >= opened.swept + _SWEEP_INTERVAL or now < opened.swept:
+                    removed = connection.execute(_SWEEP, (now, _SWEPT)).rowcount
+                    # Where there may be more, the next record's turn goes on with it.
+                    opened.swept = now if removed < _SWEPT else 0.0
+            except sqlite3.Error as error:
+                raise self._unavailable(opened, error) from error
+
+    def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
+        """Return what is known of a task; None where nothing is, or it has expired.
+
+        Raises:
+            StoreUnavailable: The file can't be read.
+        """
+        opened = self._mine()
+        with opened.lock:
+            try:
+                row = self._connected(opened).execute(_GET, (id, time.time())).fetchone()
+            except sqlite3.Error as error:
+                raise self._unavailable(opened, error) from error
+        return None if row is None else Record(*row)
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        opened = self._mine()
+        with opened.lock:
+            opened.close()
+
+    def __str__(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def _mine(self) -> _Opened:
+        # One operation, and the loser's is dropped: two threads that come first get the same one.
+        generation = forks.generation()
+        return self._opened.get(generation) or self._opened.setdefault(generation, _Opened())
+
+    def _connected(self, opened: _Opened) -> sqlite3.Connection:
+        if opened.connection is None:
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            try:
+                _prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            opened.connection = connection
+        return opened.connection
+
+    def _unavailable(self, opened: _Opened, error: sqlite3.Error) -> StoreUnavailable:
+        # The next one opens the file anew: it may have been replaced, or the disk mounted again.
+        opened.close()
+        return StoreUnavailable(f"the store of results {str(self)!r} can't be used: {error}")
+
+
+class _Opened:
+    """The connection of one process; its threads take turns."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+        #: When expired records were removed, in Unix seconds.
+        self.swept = time.time()
+
+    def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set a new connection up, and make the table where there is none."""
+    _to_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if _version(connection) == _VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Again, now that no other process can make it meanwhile.
+        version = _version(connection)
+        if version == 0:
+            connection.execute(_SCHEMA)
+            connection.execute(_INDEX)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise sqlite3.DatabaseError(  # noqa: TRY301 - told as SQLite's own errors are
+                f"its tables have version {version}, and this amqp_rpc knows {_VERSION}; give it a file of its own"
+            )
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _to_wal(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        # Where several do this to a new file in the same moment, SQLite does not always wait by itself.
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,140 @@
+"""What a service says of a task: its queue, and how often and when it is tried again. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message import topology
+from amqp_rpc.message.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
+from amqp_rpc.message.settings import count, positive
+
+#: How a queue is kept: on a majority of a cluster's nodes, or on one.
+QueueType = Literal["quorum", "classic"]
+
+DEFAULT_RETRIES = 5
+#: Seconds before the first retry, and the most between two.
+DEFAULT_BACKOFF = (1.0, 600.0)
+#: By how much a delay is changed by chance, so that what failed together is not tried together.
+_JITTER = 0.2
+#: Priorities of messages are from 0 to this one: https://www.rabbitmq.com/docs/priority
+HIGHEST_PRIORITY = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of the tasks of a function.
+
+    Args:
+        queue: Which holds them.
+        queue_type: How it is kept: ``"quorum"``, or ``"classic"`` on one node.
+        retries: How often a task that fails is tried again.
+        backoff: Seconds before the first retry, doubled each time, and the most that they become.
+        retry_for: The exceptions that are worth another try; after others it is a dead letter at once.
+        time_limit: Seconds that one try may take; None for no limit.
+        priority: Of its tasks, from 0 to 9, unless they have their own; None for none.
+        max_length: Tasks that may wait in the queue; None for no bound.
+        max_priority: The highest priority that a classic queue tells apart.
+        result: Whether anybody is told what becomes of a task.
+
+    Raises:
+        ConfigurationError: One of them is out of range.
+    """
+
+    queue: str
+    queue_type: QueueType = "quorum"
+    retries: int = DEFAULT_RETRIES
+    backoff: tuple[float, float] = DEFAULT_BACKOFF
+    retry_for: tuple[type[BaseException], ...] = (Exception,)
+    time_limit: float | None = None
+    priority: int | None = None
+    max_length: int | None = None
+    max_priority: int | None = None
+    result: bool = True
+
+    @property
+    def queue_arguments(self) -> dict[str, Any]:
+        """The arguments with which the queue is declared."""
+        return topology.task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
+
+    def __post_init__(self) -> None:
+        check_task_queue(self.queue)
+        if self.queue_type not in get_args(QueueType):
+            raise ConfigurationError(f"queue_type is 'quorum' or 'classic', not {self.queue_type!r}")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ConfigurationError(f"retries is a whole number from 0, not {self.retries!r}")
+        match self.backoff:
+            case (first, most):
+                positive("the first delay of backoff", first, most=LONGEST_DELAY)
+                positive("the longest delay of backoff", most, most=LONGEST_DELAY)
+                if first > most:
+                    raise ConfigurationError(f"backoff is (first, longest) in seconds, and {first!r} is longer")
+            case _:
+                raise ConfigurationError(f"backoff is (first, longest) in seconds, not {self.backoff!r}")
+        if not isinstance(self.retry_for, tuple):
+            raise ConfigurationError(f"retry_for is a tuple of exceptions' classes, (OSError,), not {self.retry_for!r}")
+        for kind in self.retry_for:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigurationError(f"retry_for has exceptions' classes, not {kind!r}")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        if self.time_limit is not None:
+            positive("time_limit", self.time_limit)
+        check_priority(self.priority)
+        if self.max_length is not None:
+            count("max_length", self.max_length)
+        if self.max_priority is not None:
+            count("max_priority", self.max_priority, most=HIGHEST_PRIORITY)
+            if self.queue_type != "classic":
+                raise ConfigurationError(
+                    "max_priority is for classic queues; a quorum queue tells two apart by itself, 0 to 4 and 5 to 9 "
+                    "(RabbitMQ 4.0 and newer)"
+                )
+
+    def delay(self, attempt: int, *, chance: float | None = None) -> float:
+        """Return the seconds until the next try: exponential, more or less a fifth.
+
+        Args:
+            attempt: Which try has failed, from 1.
+            chance: From 0 to 1, what makes the jitter; random unless given.
+        """
+        first, most = self.backoff
+        chance = random.random() if chance is None else chance  # noqa: S311 - no secret
+        # Past 60 doublings any first delay is past any longest one.
+        return float(min(most, first * 2.0 ** min(attempt - 1, 60)) * (1 - _JITTER + 2 * _JITTER * chance))
+
+
+def check_priority(priority: int | None) -> None:
+    """Check a priority.
+
+    Raises:
+        ConfigurationError: It is neither None nor a whole number from 0 to 9.
+    """
+    if priority is not None and (
+        isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY
+    ):
+        raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
+
+
+def check_task_queue(queue: str) -> None:
+    """Check the name of a task queue.
+
+    Raises:
+        ConfigurationError: It is empty, too long, no text that AMQP can carry, or means something else.
+    """
+    try:
+        size = len(queue.encode())
+    except (AttributeError, UnicodeEncodeError):
+        size = 0
+    taken = size and (
+        topology.holds_calls(queue) or queue.startswith(("amq.", "amqp_rpc.")) or topology.holds_dead_letters(queue)
+    )
+    if taken or not 0 < size <= LONGEST_DELAYED_NAME:
+        raise ConfigurationError(
+            f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
+            f"does not begin with {topology.CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
+            f"with {topology.dead_letter_queue('')!r}"
+        )

@@ -1,0 +1,326 @@
+"""What a function takes and returns: arguments are checked and converted by its type hints before it is called.
+
+msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.html. Text bodies are converted leniently
+(``"30"`` becomes 30 for an ``int``); msgpack and JSON values must already be of the right kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import msgspec
+
+from amqp_rpc.errors import ConfigurationError, InvalidArguments
+from amqp_rpc.message.codec import brief
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The keywords of a method of the client; a parameter of such a name could never be given.
+
+    Args:
+        method: Which method, as users write it.
+        names: The keywords.
+    """
+
+    method: str
+    names: frozenset[str]
+
+
+CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
+TASK_OPTIONS = Options(
+    "client.enqueue()",
+    frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "unique_key", "queue"}),
+)
+
+_BYTES = (bytes,)
+_EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
+_VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+_PATH = re.compile(r"`\$([^`]*)`")
+
+
+class Signature:
+    """The parameters of a function, ready to take what came over the wire.
+
+    Args:
+        function: An ordinary or an ``async def`` function.
+        name: What it is called in messages.
+        options: Names that its parameters can't have.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, options: Options = CALL_OPTIONS) -> None:
+        self.name = name
+        self._options = options
+        self.where = where(function)
+        self._function = function
+        try:
+            self._parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{self.where}: {name}() can't be registered: {error}") from error
+        self._compiled: _Compiled | None = None
+        self._check()
+
+    def __str__(self) -> str:
+        """Return it as a person writes it: ``fib(n: int) -> int``."""
+        signature = inspect.signature(self._function)
+        parameters = [p.replace(annotation=_verbatim(p.annotation)) for p in self._parameters]
+        result = _verbatim(signature.return_annotation)
+        return f"{self.name}{signature.replace(parameters=parameters, return_annotation=result)}"
+
+    def compile(self) -> _Compiled:
+        """Resolve the type hints.
+
+        Raises:
+            ConfigurationError: A hint names something that does not exist, or a type that can't travel.
+        """
+        if self._compiled is None:
+            try:
+                hints = typing.get_type_hints(self._function, include_extras=True)
+            except Exception as error:
+                raise ConfigurationError(f"{self.where}: {self.name}() has a type hint that fails: {error}") from error
+            hints = {name: Any if hint is object else hint for name, hint in hints.items()}
+            for parameter in self._parameters:
+                self._check_travels(parameter.name, hints.get(parameter.name, Any))
+            self._compiled = _Compiled(self.name, self._parameters, hints)
+        return self._compiled
+
+    @property
+    def required(self) -> list[str]:
+        """The parameters that have no default."""
+        return [p.name for p in self._parameters if p.default is p.empty and p.kind not in _VARIADIC]
+
+    def accept(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that the function can be called so; the types too, where all of their names are known by now.
+
+        Raises:
+            TypeError, InvalidArguments: It can't.
+        """
+        inspect.signature(self._function).bind(*args, **kwargs)
+        with contextlib.suppress(ConfigurationError):
+            self.compile().bind(list(args), dict(kwargs))
+
+    def _check(self) -> None:
+        for parameter in self._parameters:
+            if parameter.name in self._options.names and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                raise ConfigurationError(
+                    f"{self.where}: {self.name}() has a parameter named {parameter.name!r}, which is an option of "
+                    f"{self._options.method}; rename it (reserved: {', '.join(sorted(self._options.names))})"
+                )
+            if parameter.kind in _VARIADIC and parameter.annotation is inspect.Parameter.empty:
+                stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+                raise ConfigurationError(
+                    f"{self.where}: {self.name}() takes {stars}{parameter.name} without a type hint, so its callers "
+                    f"can't be told what to send; write {stars}{parameter.name}: int (or Any), or name the parameters"
+                )
+        try:
+            self.compile()
+        except ConfigurationError as error:
+            # A name that the module defines further down is known when the service is served.
+            if not isinstance(error.__cause__, NameError):
+                raise
+
+    def _check_travels(self, name: str, hint: Any) -> None:
+        try:
+            kinds = list(_kinds(msgspec.inspect.type_info(hint)))
+            # It is never used: making it is how msgspec says which unions it can't tell apart.
+            msgspec.msgpack.Decoder(hint)
+        except TypeError as error:
+            raise ConfigurationError(f"{self.where}: {self.name}({name}: {_type_name(hint)}): {error}") from error
+        for kind in kinds:
+            if isinstance(kind, msgspec.inspect.CustomType):
+                raise ConfigurationError(
+                    f"{self.where}: {self.name}({name}: {_type_name(hint)}): {_type_name(kind.cls)} can't be sent; "
+                    "take a number, text, bytes, list, map, date, Decimal, UUID, enum, dataclass or TypedDict"
+                )
+
+
+class _Compiled:
+    """The resolved form of a signature: what each parameter converts to."""
+
+    def __init__(self, name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> None:
+        self._name = name
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        fields = {p.name: _Field(p, hints.get(p.name, Any)) for p in parameters}
+        self._positional = [fields[p.name] for p in parameters if p.kind in positional]
+        self._named = {
+            p.name: fields[p.name]
+            for p in parameters
+            if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        }
+        self._required = [fields[p.name] for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+        self._rest = next((fields[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        self._other = next((fields[p.name] for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        #: Whether every argument must come by position: the common case, and the quick one.
+        self._simple = self._required == self._positional
+        self._result = _convertible(hints.get("return", Any))
+
+    def bind(
+        self, args: list[Any], kwargs: dict[str, Any], *, binary: bool = False
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments, each converted to its parameter's type.
+
+        Args:
+            args: By position.
+            kwargs: By name.
+            binary: Whether they came in a form that has bytes: text is then not taken for base64.
+
+        Raises:
+            InvalidArguments: One is missing, too many, given twice, unknown or of another type.
+        """
+        positional = self._positional
+        if len(args) > len(positional) and self._rest is None:
+            raise InvalidArguments(
+                f"{self._name}() takes {_count(len(positional))}{self._listed()}, and {len(args)} came by position"
+            )
+        if self._simple and len(args) == len(positional) and not kwargs:
+            return [self._convert(field, value, binary) for field, value in zip(positional, args, strict=True)], kwargs
+        bound = [
+            self._convert(positional[i] if i < len(positional) else self._rest, value, binary)  # type: ignore[arg-type]
+            for i, value in enumerate(args)
+        ]
+        given = {field.name for field in positional[: len(args)]}
+        named = {name: self._convert(self._field(name, given), value, binary) for name, value in kwargs.items()}
+        missing = [field.name for field in self._required if field.name not in given and field.name not in named]
+        if missing:
+            raise InvalidArguments(f"{self._name}() got no {_quoted(missing)}{self._listed()}")
+        return bound, named
+
+    def bind_text(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+        """Return the one argument that a text body gives, converted leniently.
+
+        Raises:
+            InvalidArguments: The function does not take exactly one argument, or the text does not fit it.
+        """
+        field = self._positional[0] if self._positional else self._rest
+        if field is None or any(required is not field for required in self._required):
+            raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
+        return [self._convert(field, text, binary=False, strict=False)], {}
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The types of the parameters that can be given by name."""
+        return {name: field.hint for name, field in self._named.items()}
+
+    def convert(self, name: str, value: Any, *, binary: bool, strict: bool = True) -> Any:
+        """Return a value as the type of the parameter of that name.
+
+        Raises:
+            InvalidArguments: It is of another type.
+        """
+        return self._convert(self._named[name], value, binary, strict=strict)
+
+    def convert_result(self, value: Any) -> Any:
+        """Return a result as the type that the function is annotated with.
+
+        Raises:
+            msgspec.ValidationError: It is of another type.
+        """
+        hint = self._result
+        if hint is Any or type(value) is hint:
+            return value
+        return msgspec.convert(value, hint)
+
+    def _field(self, name: str, given: set[str]) -> _Field:
+        field = self._named.get(name, self._other)
+        if field is None:
+            raise InvalidArguments(f"{self._name}() has no parameter {name!r}{self._listed()}")
+        if name in given:
+            raise InvalidArguments(f"{self._name}() got parameter {name!r} twice: by position and by name")
+        return field
+
+    def _convert(self, field: _Field, value: Any, binary: bool, *, strict: bool = True) -> Any:
+        if type(value) is field.exact or field.hint is Any:
+            return value
+        try:
+            return msgspec.convert(value, field.hint, strict=strict, builtin_types=_BYTES if binary else None)
+        except msgspec.ValidationError as error:
+            raise InvalidArguments(self._mismatch(field, value, str(error))) from None
+        # What a value makes a converter raise, such as half of a surrogate pair.
+        except Exception:
+            said = f"expected {_type_name(field.hint)}, got {type(value).__name__}"
+            raise InvalidArguments(self._mismatch(field, value, said)) from None
+
+    def _mismatch(self, field: _Field, value: Any, said: str) -> str:
+        """Return msgspec's finding with the parameter's name where it says ``$``, and what came."""
+        said = _PATH.sub(lambda match: f"{field.name}{match.group(1)}", said).replace("`", "")
+        if " got " not in said:
+            said = f"{said} ({field.name} is {_type_name(field.hint)})"
+        return f"{self._name}(): parameter {field.name!r}: {said[:1].lower()}{said[1:]}; it was {brief(value)}"
+
+    def _listed(self) -> str:
+        names = list(dict.fromkeys([*(f.name for f in self._positional), *self._named]))
+        return f" (parameters: {', '.join(names)})" if names else " (it has no parameters)"
+
+
+class _Field:
+    """One parameter: its name, its type hint, and the type that needs no conversion at all."""
+
+    __slots__ = ("exact", "hint", "name")
+
+    def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
+        self.name = parameter.name
+        # A default of None makes the parameter optional, as every reader takes it.
+        self.hint = Optional[hint] if parameter.default is None else hint  # noqa: UP045 - any hint, not only classes
+        self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
+
+
+class _Verbatim(str):
+    """An annotation that was written as text, shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _kinds(info: Any) -> Iterator[Any]:
+    """Yield a type's description and all that it contains."""
+    seen: list[Any] = []
+    waiting = [info]
+    while waiting:
+        kind = waiting.pop()
+        if any(kind is known for known in seen):
+            continue
+        seen.append(kind)
+        yield kind
+        for name in getattr(kind, "__struct_fields__", ()):
+            value = getattr(kind, name)
+            waiting.extend(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, _DESCRIBED))
+
+
+_DESCRIBED = (msgspec.inspect.Type, msgspec.inspect.Field)
+
+
+def where(function: Callable[..., Any]) -> str:
+    """Return the file and the line of a function, for errors that name it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _verbatim(annotation: Any) -> Any:
+    return _Verbatim(annotation) if isinstance(annotation, str) else annotation
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _convertible(hint: Any) -> Any:
+    """Return the hint, or Any where nothing can be converted to it: a result is then given as it came."""
+    try:
+        msgspec.msgpack.Decoder(hint)
+    except TypeError:
+        return Any
+    return hint
+
+
+def _count(number: int) -> str:
+    return "no arguments" if number == 0 else "1 argument" if number == 1 else f"{number} arguments"
+
+
+def _quoted(names: list[str]) -> str:
+    return " and ".join(", ".join(repr(name) for name in names).rsplit(", ", 1))

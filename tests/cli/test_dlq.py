@@ -1,0 +1,270 @@
+"""`amqp-rpc dlq` as a user meets it: a table, JSON, a question before what destroys, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from queue import Empty
+from typing import Any
+
+import click
+import pika
+import pytest
+
+from amqp_rpc import Client, DeadLetter, Event, Server, Service
+from amqp_rpc.cli.columns import Time, columns
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
+from tests.programs import ROOT, run
+from tests.waiting import until
+
+HOUR = timedelta(hours=1)
+
+
+class Letters:
+    """A queue with dead letters in it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.queue = f"t{secrets.token_hex(4)}"
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._channel = self._connection.channel()
+        self._channel.queue_declare(self.queue, durable=True, arguments={"x-queue-type": "quorum"})
+        dead = dead_letter_arguments(task_arguments("quorum"))
+        self._channel.queue_declare(f"{self.queue}.dead", durable=True, arguments=dead)
+        until(lambda: self.count(".dead") == 0)
+        self._channel.confirm_delivery()
+
+    def put(self, identity: str | None, *, function: str = "resize", ago: timedelta = HOUR, **headers: Any) -> None:
+        died = int((datetime.now(UTC) - ago).timestamp() * 1000)
+        properties = pika.BasicProperties(
+            type=function,
+            message_id=identity,
+            content_type="application/json",
+            headers={"reason": "ValueError: no", "queue": self.queue, "died": died, "attempt": 6, **headers},
+        )
+        self._channel.basic_publish("", f"{self.queue}.dead", b'[["a.png"], {"size": 3}]', properties)
+
+    def count(self, suffix: str = "") -> int:
+        return int(self._channel.queue_declare(self.queue + suffix, passive=True).method.message_count)
+
+    def dlq(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("dlq", command, self.queue, *arguments, url=self.url)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def letters(url: str) -> Iterator[Letters]:
+    made = Letters(url)
+    yield made
+    made.close()
+
+
+def test_dead_letters_are_a_table_and_json_lines(letters: Letters) -> None:
+    letters.put("aa-1", ago=2 * HOUR)
+    letters.put("bb-2", function="shrink", attempt=1, reason="rejected: a\nb", traceback="Traceback\n  here\n")
+    done = letters.dlq("list")
+    title, first, second = done.stdout.splitlines()
+    assert title.split() == ["ID", "FUNCTION", "DIED", "TRY", "REASON"]
+    assert (first.split()[:2], first.split()[-3:]) == (["aa-1", "resize"], ["6", "ValueError:", "no"])
+    assert second.endswith("rejected: a b")
+    assert (done.returncode, done.stderr) == (Exit.OK, f"2 dead letters of {letters.queue}\n")
+    lines = [json.loads(line) for line in letters.dlq("list", "--json").stdout.splitlines()]
+    assert [line["id"] for line in lines] == ["aa-1", "bb-2"]
+    assert (lines[1]["traceback"], lines[1]["arguments"]) == ("Traceback\n  here\n", "'a.png', size=3")
+    assert datetime.fromisoformat(lines[0]["died"]) < datetime.now(UTC) - HOUR
+    # With .dead, it is the same.
+    assert run("dlq", "list", f"{letters.queue}.dead", url=letters.url).stdout == done.stdout
+
+
+def test_a_dead_event_has_its_topic_and_comes_again_under_it(url: str, topic: str) -> None:
+    service, got = Service(f"s{topic}"), []
+
+    @service.subscribe(f"{topic}.#", retries=0)
+    def take(word: str, event: Event) -> None:
+        got.append((event.topic, word))
+        if len(got) < 3:
+            raise ValueError(word)
+
+    queue = f"events.{service.name}.take"
+    with Client(url) as client, Server(service, url=url):
+        for word in ("a", "b"):
+            client.publish(f"{topic}.{word}", word, mandatory=True)
+        until(lambda: len(client.dead_letters(queue).list()) == 2)
+        letters = client.dead_letters(queue).list()
+        assert sorted((letter.topic, letter.function) for letter in letters) == [(f"{topic}.{w}", None) for w in "ab"]
+        title, *rows = run("dlq", "list", queue, url=url).stdout.splitlines()
+        assert title.split() == ["ID", "TOPIC", "DIED", "TRY", "REASON"]
+        assert sorted(row.split()[1] for row in rows) == [f"{topic}.a", f"{topic}.b"]
+        identity = next(letter.id for letter in letters if letter.topic == f"{topic}.a")
+        assert identity is not None
+        assert f"\ntopic      {topic}.a\n" in run("dlq", "show", queue, identity, url=url).stdout
+        assert run("dlq", "replay", queue, identity, url=url).stdout == f"{identity}\n"
+        until(lambda: len(got) == 3)
+        assert got[-1] == (f"{topic}.a", "a")
+
+
+def test_an_item_that_could_not_be_read_is_a_dead_letter_and_can_be_put_back(url: str, topic: str) -> None:
+    with Client(url) as client, client.queue(topic) as items:
+        # AMQP's default exchange hands it to the queue of that name; nobody can read it.
+        with pytest.raises(Empty):
+            items.get_nowait()
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            properties = pika.BasicProperties(content_type="image/png", message_id="theirs")
+            connection.channel().basic_publish("", topic, b"x", properties)
+
+        def letters() -> list[DeadLetter]:
+            with pytest.raises(Empty):
+                items.get(timeout=0.5)
+            return client.dead_letters(topic).list()
+
+        (letter,) = until(letters)
+        assert letter.id is not None
+        done = run("dlq", "replay", topic, letter.id, url=url)
+        assert (done.stdout, done.stderr) == (f"{letter.id}\n", f"replayed 1 dead letter of {topic}\n")
+        until(lambda: [len(each.history) for each in letters()] == [1])
+
+
+def test_filters_and_a_limit_choose(letters: Letters) -> None:
+    for number in range(3):
+        letters.put(f"{number}-x", ago=number * HOUR, function=f"f{number}")
+
+    def listed(*arguments: str) -> list[str]:
+        return [json.loads(line)["id"] for line in letters.dlq("list", "--json", *arguments).stdout.splitlines()]
+
+    assert listed("--before", "90m") == ["2-x"]
+    assert listed("--after", "90m") == ["1-x", "0-x"]
+    assert listed("--after", (datetime.now(UTC) - HOUR / 2).isoformat()) == ["0-x"]
+    assert listed("--function", "f1") == ["1-x"]
+    assert len(listed("--limit", "2")) == 2
+    assert len(listed("--limit", "0")) == 3
+    assert "there may be more" in letters.dlq("list", "--limit", "2").stderr
+    done = letters.dlq("list", "--function", "nope")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        Exit.OK, "", f"{letters.queue} has no dead letter that fits\n"
+    )  # fmt: skip
+
+
+def test_one_letter_is_shown_whole_by_the_beginning_of_its_id(letters: Letters) -> None:
+    letters.put("aa-1", traceback="Traceback\n  here", history='[{"died": 5, "reason": "first", "attempt": 3}]')
+    letters.put("ab-2")
+    done = letters.dlq("show", "aa")
+    for words in ("aa-1", "'a.png', size=3", "ValueError: no", "24 bytes", "try 3: first", "Traceback\n  here"):
+        assert words in done.stdout
+    assert done.returncode == Exit.OK
+    assert json.loads(letters.dlq("show", "b-2", "--json").stdout)["id"] == "ab-2"
+    for part, message in (("a", "2 dead letters have ids like 'a'"), ("x", "no dead letter is 'x'")):
+        done = letters.dlq("show", part)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (Exit.NO_DEAD_LETTER, "", 1)
+        assert message in done.stderr
+
+
+def test_a_replay_prints_the_ids_and_puts_the_tasks_back(letters: Letters) -> None:
+    for number in range(4):
+        letters.put(f"{number}-x", function="shrink" if number == 3 else "resize")
+    done = letters.dlq("replay", "1", "2-x")
+    assert (done.returncode, done.stdout.split()) == (Exit.OK, ["1-x", "2-x"])
+    assert done.stderr == f"replayed 2 dead letters of {letters.queue}\n"
+    assert letters.dlq("replay", "--function", "shrink").stdout == "3-x\n"
+    assert letters.dlq("replay", "--all").stdout == "0-x\n"
+    assert until(lambda: letters.count() == 4)
+    assert letters.dlq("list").stderr == f"{letters.queue} has no dead letter\n"
+
+
+def test_nothing_is_dropped_without_a_yes(letters: Letters) -> None:
+    letters.put("aa-1")
+    letters.put("bb-2")
+    refused = letters.dlq("drop", "--all")
+    assert (refused.returncode, refused.stdout) == (Exit.NOT_CONFIRMED, "")
+    assert f"Drop 2 dead letters of {letters.queue} for good? There is no terminal to ask: give --yes" in refused.stderr
+    assert until(lambda: letters.count(".dead") == 2)
+    done = letters.dlq("drop", "--all", "--yes")
+    assert (done.returncode, done.stderr) == (Exit.OK, f"dropped 2 dead letters of {letters.queue}\n")
+    assert until(lambda: letters.count(".dead") == 0)
+    # Nothing to ask about.
+    assert letters.dlq("drop", "--all").returncode == Exit.OK
+
+
+def test_at_a_terminal_is_asked_for_what_is_dropped(letters: Letters) -> None:
+    letters.put("aa-1")
+    letters.put("bb-2")
+    assert answered(letters, "n", "drop", letters.queue, "--all") == Exit.NOT_CONFIRMED
+    assert until(lambda: letters.count(".dead") == 2)
+    assert answered(letters, "y", "drop", letters.queue, "aa") == Exit.OK
+    assert until(lambda: letters.count(".dead") == 1)
+
+
+def answered(letters: Letters, answer: str, *arguments: str) -> int:
+    """Run `amqp-rpc dlq` at a terminal, where somebody answers its question; return its exit code."""
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"no pseudo-terminal can be had here: {error}")
+    command = [sys.executable, "-m", "amqp_rpc", "dlq", *arguments]
+    environment = {**os.environ, "AMQP_URL": letters.url}
+    program = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
+    os.close(theirs)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(ours, 1000)
+    os.write(ours, f"{answer}\n".encode())
+    code = program.wait(30)
+    os.close(ours)
+    return code
+
+
+@pytest.mark.parametrize("command", ["replay", "drop"])
+def test_which_ones_has_to_be_said(letters: Letters, command: str) -> None:
+    for arguments in ((), ("--all", "x"), ("--all", "--after", "1h")):
+        done = letters.dlq(command, *arguments)
+        assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+        assert "say which: IDs, --function, --before or --after; or --all" in done.stderr
+
+
+def test_what_goes_wrong_is_one_line_with_its_own_code(letters: Letters, url: str) -> None:
+    done = run("dlq", "list", "no-such-queue", url=url)
+    assert (done.returncode, done.stdout) == (Exit.NO_SERVER, "")
+    assert done.stderr == "amqp-rpc: there is no queue 'no-such-queue', and no dead letter of it\n"
+    done = letters.dlq("list", "--after", "yesterday")
+    assert done.returncode == Exit.USAGE
+    assert "'yesterday' is no time in ISO 8601" in done.stderr
+    letters.put("aa-1")
+    with Client(url) as client:
+        assert client.queue_states([letters.queue])[letters.queue] is not None
+    letters._channel.queue_delete(letters.queue)
+    done = letters.dlq("replay", "--all")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (Exit.REFUSED, "", 1)
+    assert "0 of 1 dead letters were replayed" in done.stderr
+    assert letters.dlq("list").stderr == f"1 dead letter of {letters.queue}\n"
+
+
+def test_columns_are_as_wide_as_they_need_and_the_last_one_is_cut() -> None:
+    rows = [["a", 10, "x" * 50], ["bbbb", "-", "y\nz"]]
+    assert columns(["NAME", "N", "WHY"], rows, width=30).splitlines() == [
+        "NAME   N  WHY",
+        f"a     10  {'x' * 19}…",
+        "bbbb   -  y z",
+    ]
+    assert columns(["NAME"], []) == "NAME"
+
+
+def test_times_are_iso_8601_or_so_long_ago() -> None:
+    assert Time(ago=True).convert("2026-01-31T12:00+00:00", None, None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert Time(ago=False).convert("2026-01-31T12:00", None, None).tzinfo is not None
+    for text in ("90m", "1.5h", "5400s ago"):
+        assert abs(datetime.now(UTC) - 1.5 * HOUR - Time(ago=True).convert(text, None, None)) < timedelta(minutes=1)
+    with pytest.raises(click.BadParameter, match="no time"):
+        Time(ago=False).convert("90m", None, None)

@@ -1,0 +1,165 @@
+"""Which calls are lost, judged by what servers say that they have and by what the broker says of the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.silence import Silence
+
+QUEUE = "rpc_queue"
+
+
+class Watched:
+    """A `Silence` and what it has asked and said."""
+
+    def __init__(self) -> None:
+        self.pending: PendingCalls[PendingCall] = PendingCalls()
+        self.asked: list[str] = []
+        self.lost: list[str] = []
+        self.orphaned: list[str] = []
+        self.silence = Silence(
+            self.pending,
+            ask=self.asked.append,
+            lost=lambda call: self.lost.append(call.identity),
+            orphaned=lambda call: self.orphaned.append(call.identity),
+        )
+
+    def write(
+        self, identity: str, *, idempotent: bool = True, timeout: float = 10.0, queue: str = QUEUE
+    ) -> PendingCall:
+        call = PendingCall(
+            Nobody(), identity, queue, "f", "application/msgpack", b"", timeout=timeout, expires_at=0.0,
+            idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, read=lambda reply: reply,
+        )  # fmt: skip
+        self.pending.add(identity, call)
+        call.written = True
+        self.silence.written(call)
+        return call
+
+    def answer(self, identity: str, *, tells: bool = True) -> None:
+        call = self.pending.take(identity)
+        assert call is not None
+        self.silence.answered(call, tells=tells)
+
+    def look(self, times: int) -> None:
+        for _ in range(times):
+            self.silence.look()
+
+    def inspected(self, messages: int, consumers: int) -> None:
+        self.silence.inspected(QUEUE, messages, consumers)
+
+
+class Nobody:
+    """Who would end the calls, which no test here does."""
+
+    def give_up(self, call: PendingCall) -> bool:
+        raise AssertionError(call)
+
+    def expire(self, call: PendingCall) -> None:
+        raise AssertionError(call)
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Its queue's server is known to tell what it has in hand."""
+    watched = Watched()
+    watched.write("first")
+    watched.answer("first")
+    return watched
+
+
+@pytest.mark.parametrize(("timeout", "looks"), [(1.0, 3), (10.0, 3), (15.0, 3), (30.0, 6), (50.0, 10), (600.0, 10)])
+def test_the_queue_is_asked_for_after_a_tenth_of_the_timeout_within_bounds(watched, timeout, looks):
+    watched.write("a", timeout=timeout)
+    watched.look(looks - 1)
+    assert watched.asked == []
+    watched.look(1)
+    assert watched.asked == [QUEUE]
+
+
+def test_servers_that_tell_nothing_are_never_suspected():
+    watched = Watched()
+    watched.write("first")
+    watched.answer("first", tells=False)
+    watched.write("a")
+    watched.look(100)
+    assert watched.asked == []
+
+
+def test_a_call_that_is_not_in_its_queue_any_more_is_lost(watched):
+    watched.write("a")
+    watched.look(3)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.lost == ["a"]
+
+
+def test_a_call_that_may_wait_in_its_queue_is_not_lost(watched):
+    watched.write("a")
+    watched.look(3)
+    watched.inspected(messages=1, consumers=1)
+    assert watched.lost == []
+
+
+def test_a_sign_of_life_begins_the_silence_anew(watched):
+    watched.write("a")
+    watched.look(2)
+    watched.silence.heard(["a", "unknown", 7, None, ["a"], b"a"])
+    watched.look(2)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.asked == watched.lost == []
+    watched.look(1)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.lost == ["a"]
+
+
+def test_a_call_that_a_server_died_with_may_wait_in_its_queue_again(watched):
+    watched.write("a")
+    watched.silence.heard(["a"])
+    watched.look(10)
+    watched.inspected(messages=1, consumers=1)
+    assert watched.lost == []
+
+
+def test_while_nobody_serves_an_idempotent_call_waits_and_another_one_ends(watched):
+    watched.write("pure")
+    watched.write("once", idempotent=False)
+    watched.silence.heard(["pure", "once"])
+    watched.look(3)
+    watched.inspected(messages=2, consumers=0)
+    assert (watched.lost, watched.orphaned) == ([], ["once"])
+
+
+def test_a_call_that_must_not_run_twice_and_may_run_still_is_left_alone(watched):
+    watched.write("once", idempotent=False)
+    watched.silence.heard(["once"])
+    watched.look(3)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.orphaned == []
+
+
+def test_a_call_in_a_queue_without_servers_may_have_been_in_nobodys_hand(watched):
+    watched.write("once", idempotent=False)
+    watched.look(3)
+    watched.inspected(messages=1, consumers=0)
+    assert watched.orphaned == []
+
+
+def test_a_call_that_was_not_written_is_not_listened_for(watched):
+    watched.write("a").written = False
+    watched.look(100)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.asked == watched.lost == []
+
+
+def test_a_call_that_is_written_again_is_silent_from_then_on(watched):
+    call: Any = watched.write("a")
+    watched.silence.heard(["a"])
+    watched.look(3)
+    watched.silence.written(call)
+    watched.look(2)
+    watched.inspected(messages=0, consumers=1)
+    assert watched.lost == []

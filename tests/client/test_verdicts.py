@@ -1,0 +1,130 @@
+"""What callers are told: each sentence says what happened, whether the function may have run, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amqp_rpc import CallTimeout, NoServer, NotSent
+from amqp_rpc.client import verdicts
+from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.settings import broker_addresses
+
+
+class Nobody:
+    """Who would end the calls, which no test here does."""
+
+    def give_up(self, call: PendingCall) -> bool:
+        raise AssertionError(call)
+
+    def expire(self, call: PendingCall) -> None:
+        raise AssertionError(call)
+
+
+def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
+    made = PendingCall(
+        Nobody(), "id", "rpc_queue", "charge", "application/msgpack", b"", timeout=2.5, expires_at=0.0,
+        chunk=False, awaited=False, read=lambda reply: reply,
+        **{"idempotent": False, "wait_for_server": False, **options},
+    )  # fmt: skip
+    made.written, made.attempt = written, attempt
+    return made
+
+
+TOO_LATE = [
+    pytest.param(
+        call(written=True), {}, CallTimeout, True,
+        "no answer from charge() within 2.5 s; it may have run, or may run still. Is its server overloaded? "
+        "timeout= gives it longer",
+        id="sent and not answered",
+    ),
+    pytest.param(
+        call(written=True), {"blocked": "low on memory"}, CallTimeout, True,
+        "no answer from charge() within 2.5 s; it may have run, or may run still. The broker takes no messages at the "
+        "moment (low on memory)",
+        id="sent, and then the broker blocked",
+    ),
+    pytest.param(
+        call(attempt=2), {"unconnected": "the connection was lost"}, CallTimeout, True,
+        "no answer from charge() within 2.5 s: it was sent and lost, and could not be sent again in time. It may have "
+        "run",
+        id="sent, lost, and not sent again",
+    ),
+    pytest.param(
+        call(), {"unconnected": "no connection to a broker at x"}, NotSent, False,
+        "charge() was not sent within 2.5 s: no connection to a broker at x",
+        id="no connection",
+    ),
+    pytest.param(
+        call(), {"blocked": "low on disk"}, NotSent, False,
+        "charge() was not sent within 2.5 s: the broker takes no messages (low on disk)",
+        id="the broker blocked before",
+    ),
+    pytest.param(
+        call(wait_for_server=True), {}, NoServer, False,
+        "charge() was not sent: no server within 2.5 s",
+        id="waited for a server",
+    ),
+    pytest.param(
+        call(), {}, NotSent, False,
+        "charge() was not sent within 2.5 s: the broker did not say in time whether it has a server",
+        id="the broker did not answer",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("late", "known", "kind", "may_have_run", "said"), TOO_LATE)
+def test_a_call_that_is_too_late_says_why(late, known, kind, may_have_run, said):
+    error = verdicts.too_late(late, **{"blocked": None, "unconnected": None, **known})
+    assert (type(error), error.may_have_run, str(error)) == (kind, may_have_run, said)
+
+
+def test_a_lost_call_says_that_it_may_have_run_and_what_would_have_helped():
+    assert verdicts.lost(call(), "the connection was lost") == (
+        "charge() was sent, and then: the connection was lost. It may have run; if it may run twice, use "
+        "idempotent=True"
+    )
+    assert verdicts.lost(call(idempotent=True), "the connection was lost").endswith("It may have run")
+
+
+def test_a_call_without_a_server_says_how_to_start_one_and_how_to_wait():
+    nobody = verdicts.nobody_consumes("rpc_queue.billing")
+    no_queue = verdicts.no_queue("rpc_queue.billing", broker_addresses("amqp://user:secret@host/vhost"))
+    assert nobody.startswith("nobody consumes queue 'rpc_queue.billing': is its server running?")
+    assert no_queue.startswith("there is no queue 'rpc_queue.billing' on amqp://user:***@host:5672/vhost: no server")
+    for said in (nobody, no_queue):
+        assert said.endswith("`amqp-rpc serve` starts one, and wait_for_server=True waits for it")
+        assert "secret" not in said
+
+
+def test_a_call_for_which_there_is_no_room_names_the_bounds():
+    assert verdicts.too_many(call(), 10_000) == (
+        "charge() was not sent: 10000 calls are under way, and none ended within 2.5 s (max_pending, max_pending_bytes)"
+    )
+
+
+LOGS = "ACCESS_REFUSED - write access to exchange 'logs' in vhost '/' refused for user 'ann'"
+NAMELESS = "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused for user 'ann'"
+A_TOPIC = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'logs' in vhost '/' refused for user 'ann'"
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "expected"),
+    [
+        (LOGS, Message("a", Properties(), b"", exchange=Exchange("logs")), True),
+        (LOGS, Message("a", Properties(), b"", exchange=Exchange("log")), False),
+        (LOGS, Message("logs", Properties(), b""), False),
+        (NAMELESS, Message("logs", Properties(), b""), True),
+        (NAMELESS, Message("logs", Properties(), b"", delay=4), False),
+        (LOGS.replace("logs", "amqp_rpc.delay.02"), Message("logs", Properties(), b"", delay=4), True),
+        (A_TOPIC, Message("a.b", Properties(), b"", exchange=Exchange("logs")), True),
+        (A_TOPIC, Message("a.c", Properties(), b"", exchange=Exchange("logs")), False),
+    ],
+)
+def test_a_refusal_is_about_what_it_names_and_not_about_all_that_is_under_way(
+    said: str, message: Message, expected: bool
+) -> None:
+    assert verdicts.names(said, message) is expected

@@ -1,0 +1,137 @@
+"""Properties of requests, as they are written for servers in any language and read from clients in any language."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amqp_rpc.message.envelope import Message, Properties, Request, lighter, request_properties
+
+
+def read(**properties) -> Request:
+    return Request.read(Properties(**properties), b"", redelivered=False)
+
+
+def write(**options):
+    return request_properties(
+        **{
+            "function": "fib",
+            "content_type": "application/msgpack",
+            "identity": "id-1",
+            "reply_to": "amq.gen-1",
+            "remaining": 2.5,
+            **options,
+        }
+    )
+
+
+class TestWriting:
+    @pytest.fixture(autouse=True)
+    def _clock(self, monkeypatch):
+        monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
+
+    def test_a_request_has_the_properties_of_the_wire_format(self):
+        assert write() == Properties(
+            content_type="application/msgpack",
+            headers={"deadline": 1_700_000_002_750, "attempt": 1, "alive": True},
+            correlation_id="id-1",
+            reply_to="amq.gen-1",
+            expiration="2500",
+            message_id="id-1",
+            timestamp=1_700_000_000,
+            type="fib",
+        )
+
+    def test_an_idempotent_one_says_so(self):
+        assert write(idempotent=True).headers["idempotent"] is True
+
+    def test_a_chunk_says_so(self):
+        assert write(chunk=True).headers["chunk"] is True
+
+    def test_a_repeated_one_counts(self):
+        assert write(attempt=3).headers["attempt"] == 3
+
+    @pytest.mark.parametrize("remaining", [0.0, 0.0001, -5.0])
+    def test_one_with_no_time_left_expires_after_a_millisecond_and_not_never(self, remaining):
+        assert write(remaining=remaining).expiration == "1"
+
+
+class TestReading:
+    def test_a_request_is_read_as_it_was_written(self):
+        request = Request.read(write(idempotent=True, chunk=True), b"body", redelivered=True)
+        assert (request.function, request.content_type, request.reply_to, request.correlation_id, request.body) == (
+            "fib",
+            "application/msgpack",
+            "amq.gen-1",
+            "id-1",
+            b"body",
+        )
+        assert request.idempotent
+        assert request.chunked
+        assert request.redelivered
+
+    def test_one_without_any_property_is_text_for_the_default_function(self):
+        request = read()
+        assert (
+            request.function,
+            request.content_type,
+            request.reply_to,
+            request.correlation_id,
+            request.deadline,
+        ) == (None, "text/plain", None, None, None)
+        assert not request.idempotent
+        assert not request.chunked
+
+    def test_an_empty_reply_to_is_none(self):
+        assert read(reply_to="").reply_to is None
+
+    @pytest.mark.parametrize("value", ["yes", 1, "false", b"1", [True]])
+    def test_only_true_makes_it_idempotent_or_a_chunk(self, value):
+        request = read(headers={"idempotent": value, "chunk": value})
+        assert not request.idempotent
+        assert not request.chunked
+
+    @pytest.mark.parametrize("value", ["1700000000000", None, True, b"1", [1], {}])
+    def test_a_deadline_of_another_type_is_none(self, value):
+        assert read(headers={"deadline": value}).deadline is None
+
+    def test_a_deadline_is_over_once_the_clocks_cannot_explain_it(self):
+        request = read(headers={"deadline": 5_000})
+        assert not request.expired(6.0)
+        assert request.expired(6.01)
+        assert not request.expired(35.0, clock_skew=30.0)
+        assert request.expired(35.01, clock_skew=30.0)
+        assert request.expired(5.01, clock_skew=0)
+
+    def test_one_without_a_deadline_is_never_over(self):
+        assert not read().expired(1e18)
+
+    def test_a_function_name_of_bytes_that_are_no_text_is_shown_escaped(self):
+        assert read(type=b"f\xffb").function == "f\\xffb"
+
+    odd = st.none() | st.integers(-(2**63), 2**64) | st.floats() | st.binary() | st.text() | st.lists(st.booleans())
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.dictionaries(st.sampled_from(["deadline", "idempotent", "chunk", "attempt"]), odd), odd, odd)
+    def test_nothing_that_amqp_can_carry_makes_reading_fail(self, headers, name, content_type):
+        request = read(headers=headers, type=name, content_type=content_type)
+        assert isinstance(request.expired(0.0), bool)
+
+
+def test_a_message_becomes_lighter_by_what_only_tells_more_and_then_by_all_that_is_not_ours():
+    headers = {
+        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "traceback": "…", "error": "…", "history": "[]",
+        "theirs": "kept at first", "tick": None,
+    }  # fmt: skip
+    message = Message("q", Properties(headers=headers, message_id="1"), b"body", delay=3)
+    first, second = lighter(message)
+    assert first.properties.headers == {
+        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "theirs": "kept at first", "tick": None,
+    }  # fmt: skip
+    assert second.properties.headers == {"attempt": 2, "deadline": 1.5, "reason": "x" * 300}
+    for each in (first, second):
+        assert (each.queue, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
+    assert message.properties.headers == headers

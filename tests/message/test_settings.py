@@ -1,0 +1,144 @@
+"""Where the broker is: from the argument, the environment or the default, and never with the password in sight."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.settings import Address, broker_addresses, hide_password, positive
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.delenv("AMQP_RPC_URL", raising=False)
+
+
+class TestWhichOne:
+    def test_the_argument_comes_first(self, monkeypatch):
+        monkeypatch.setenv("AMQP_RPC_URL", "amqp://two")
+        assert broker_addresses("amqp://one")[0].host == "one"
+
+    def test_several_nodes_of_a_broker_are_a_list_or_have_commas_between_them(self):
+        assert [a.host for a in broker_addresses("amqp://one, amqp://two")] == ["one", "two"]
+        assert [a.host for a in broker_addresses(["amqp://one", "amqp://two"])] == ["one", "two"]
+        assert (
+            str(broker_addresses("amqp://u:secret@one,amqp://two"))
+            == "amqp://u:***@one:5672/, amqp://guest:***@two:5672/"
+        )
+
+    def test_then_the_variable_of_this_library(self, monkeypatch):
+        monkeypatch.setenv("AMQP_RPC_URL", "amqp://two")
+        monkeypatch.setenv("AMQP_URL", "amqp://three")
+        assert broker_addresses()[0].host == "two"
+
+    def test_then_the_variable_that_all_share(self, monkeypatch):
+        monkeypatch.setenv("AMQP_URL", "amqp://three")
+        assert broker_addresses()[0].host == "three"
+
+    def test_an_empty_variable_is_none(self, monkeypatch):
+        monkeypatch.setenv("AMQP_URL", "")
+        assert broker_addresses() == (Address("localhost", 5672, "guest", "guest", "/", tls=False),)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://host", Address("host", 5672, "guest", "guest", "/", tls=False)),
+        ("amqp://host/", Address("host", 5672, "guest", "guest", "/", tls=False)),
+        ("amqps://host", Address("host", 5671, "guest", "guest", "/", tls=True)),
+        ("amqp://u:p@host:1234/v", Address("host", 1234, "u", "p", "v", tls=False)),
+        ("amqp://u%40x:p%2F%3A@host/%2f", Address("host", 5672, "u@x", "p/:", "/", tls=False)),
+        ("amqp://host/a%2Fb", Address("host", 5672, "guest", "guest", "a/b", tls=False)),
+        ("amqp://[::1]:5673/", Address("::1", 5673, "guest", "guest", "/", tls=False)),
+        ("amqp://u:p@s@host", Address("host", 5672, "u", "p@s", "/", tls=False)),
+    ],
+)
+def test_a_url_is_read_as_rabbitmq_reads_it(url, expected):
+    assert expected == Address.parse(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost", r"starts with amqp:// or amqps://, as amqp://guest:guest@localhost:5672/ does"),
+        ("http://host", "starts with amqp://"),
+        ("", "starts with amqp://"),
+        ("amqp://", "names no host"),
+        ("amqp://:5672", "names no host"),
+        ("amqp://host:port", "is not an AMQP URL"),
+        ("amqp://host:99999", "is not an AMQP URL"),
+        ("amqp://[::1", "is not an AMQP URL"),
+        ("amqp://host?heartbeat=5", r"options behind '\?' or '#' are not read"),
+        ("amqp://host/#x", r"options behind '\?' or '#' are not read"),
+    ],
+)
+def test_what_is_no_amqp_url_is_refused_with_the_reason(url, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        Address.parse(url)
+
+
+class TestThePassword:
+    @pytest.mark.parametrize("show", [str, repr])
+    def test_an_address_hides_it(self, show):
+        assert "secret" not in show(Address.parse("amqp://user:secret@host/v"))
+
+    def test_the_text_of_an_address_is_a_url_with_everything_else(self):
+        assert str(Address.parse("amqps://user:secret@[::1]/v")) == "amqps://user:***@[::1]:5671/v"
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("amqp://user:secret@host", "amqp://user:***@host"),
+            ("amqp://user@host", "amqp://user@host"),
+            ("amqp://host:5672/v", "amqp://host:5672/v"),
+            ("user:secret@host", "user:***@host"),
+            ("amqp://user:sec:ret@host", "amqp://user:***@host"),
+            ("amqp://user:sec@ret@host", "amqp://user:***@host"),
+            ("amqp://user:sec/ret@host/v", "amqp://user:***@host/v"),
+        ],
+    )
+    def test_it_is_hidden_in_any_url(self, url, expected):
+        assert expected == hide_password(url)
+
+    @pytest.mark.parametrize(
+        "password",
+        [
+            "sec/ret",
+            "sec#ret",
+            "sec?ret",
+            "sec://ret",
+            "sec://ret@x",
+            "sec ret\u2100",
+            "sec[ret",
+            "12/34ret",
+            "sec%ret:x",
+        ],
+    )
+    def test_one_with_characters_that_should_have_been_escaped_is_never_shown(self, password):
+        for end in ("@host", "@host:5672/v", "@host:port", "@"):
+            said = what_is_said_of(f"amqp://user:{password}{end}")
+            assert "sec" not in said
+            assert "ret" not in said
+
+
+def what_is_said_of(url: str) -> str:
+    try:
+        return str(Address.parse(url))
+    except ConfigurationError as error:
+        return str(error)
+
+
+class TestPositive:
+    @pytest.mark.parametrize("right", [1, 0.5, 10**9])
+    def test_a_number_above_zero_passes(self, right):
+        positive("threads", right)
+
+    @pytest.mark.parametrize("wrong", [0, -1, True, "5", None, float("nan")])
+    def test_anything_else_is_refused_by_name(self, wrong):
+        with pytest.raises(ConfigurationError, match="threads must be a number above 0, not "):
+            positive("threads", wrong)
+
+    def test_one_above_the_bound_is_refused_with_the_bound(self):
+        with pytest.raises(ConfigurationError, match="heartbeat must be a number above 0 and at most 60000, not 60001"):
+            positive("heartbeat", 60_001, most=60_000)

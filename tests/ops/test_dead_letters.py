@@ -1,0 +1,387 @@
+"""Dead letters through a real broker: listed without being lost, replayed with their history, dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pika
+import pytest
+
+from amqp_rpc import (
+    AsyncClient,
+    Client,
+    ConfigurationError,
+    ConnectionLost,
+    DeadLetter,
+    DeadLetters,
+    PublishRefused,
+    Reject,
+    Server,
+    Service,
+)
+from amqp_rpc.message.envelope import without_broker_headers
+from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
+from amqp_rpc.ops.browse import MOST_RETURNS
+from tests.served_by import Raw
+from tests.waiting import until
+
+Serve = Callable[..., Server]
+DEAD = dead_letter_arguments(task_arguments("quorum"))
+
+
+@pytest.fixture
+def queue(raw: Raw) -> str:
+    """A task queue of the test's own, and the queue of its dead letters as workers declare it."""
+    raw.channel.confirm_delivery()
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum"})
+    declare_dead(raw, name, DEAD)
+    return name
+
+
+@pytest.fixture
+def dead(client: Client, queue: str) -> DeadLetters:
+    return client.dead_letters(queue)
+
+
+def declare_dead(raw: Raw, queue: str, arguments: dict[str, object]) -> None:
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=arguments)
+    # RabbitMQ 3.10: a new quorum queue answers a moment later.
+    until(lambda: raw.count(f"{queue}.dead") == 0)
+
+
+def put(raw: Raw, queue: str, *ids: str, body: bytes = b'[["a.png"], {"size": 3}]', **headers: Any) -> None:
+    """Put letters as a worker does."""
+    for number, each in enumerate(ids):
+        raw.send(
+            f"{queue}.dead",
+            body,
+            message_id=each,
+            type="resize",
+            content_type="application/json",
+            delivery_mode=2,
+            timestamp=1_700_000_000,
+            headers={
+                "reason": "ValueError: no",
+                "queue": queue,
+                "died": 1_700_000_060_000 + number,
+                "attempt": 6,
+                **headers,
+            },
+        )
+
+
+def ids(letters: list[DeadLetter]) -> list[str | None]:
+    return [letter.id for letter in letters]
+
+
+def listed(dead: DeadLetters, count: int) -> list[DeadLetter]:
+    """Wait until so many letters are there; return them."""
+    return until(lambda: found if len(found := dead.list()) == count else None, what=f"{count} dead letters")
+
+
+def test_a_task_that_died_is_listed_with_all_that_is_known(
+    client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
+) -> None:
+    @service.task(queue=queue, retries=1, backoff=(0.1, 0.1))
+    def resize(path: str, size: int) -> None:
+        raise ValueError("no such picture")
+
+    began = datetime.now(UTC)
+    serve(service)
+    handle = client.enqueue(resize, "a.png", size=3)
+    (letter,) = listed(dead, 1)
+    assert (letter.id, letter.function, letter.queue) == (handle.id, "resize", queue)
+    assert (letter.reason, letter.attempt, letter.crashes) == ("ValueError: no such picture", 2, 0)
+    assert letter.traceback is not None
+    assert 'raise ValueError("no such picture")' in letter.traceback
+    assert letter.arguments == "'a.png', size=3"
+    assert letter.died is not None
+    assert letter.enqueued is not None
+    assert began - timedelta(seconds=1) <= letter.enqueued <= letter.died <= datetime.now(UTC)
+    assert (letter.history, letter.size > 0) == ([], True)
+
+
+def test_a_call_that_nobody_could_answer_is_a_dead_letter_as_well(
+    client: Client, serve: Serve, service: Service, raw: Raw
+) -> None:
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service)
+    raw.send(service.queue, b"\xc1", message_id="call-1", type="double", content_type="application/msgpack")
+    dead = client.dead_letters(service.queue)
+    (letter,) = listed(dead, 1)
+    assert (letter.id, letter.function, letter.arguments) == ("call-1", "double", r"b'\xc1'")
+    assert "msgpack" in letter.reason
+    assert dead.replay(ids="call-1") == ["call-1"]
+    (letter,) = listed(dead, 1)
+    assert [death.attempt for death in letter.history] == [1]
+
+
+def test_where_there_are_none_or_no_queue_the_list_is_empty(client: Client, dead: DeadLetters) -> None:
+    nowhere = client.dead_letters("no-such-queue")
+    assert (dead.list(), dead.get("x"), dead.replay(all=True), dead.drop(all=True)) == ([], None, [], [])
+    assert (nowhere.list(), nowhere.get("x"), nowhere.replay(all=True), nowhere.drop(all=True)) == ([], None, [], [])
+
+
+@pytest.mark.parametrize("arguments", [DEAD, {"x-queue-type": "quorum"}, {}], ids=["ours", "quorum", "classic"])
+def test_a_letter_that_is_looked_at_25_times_is_still_there(
+    client: Client, raw: Raw, arguments: dict[str, object]
+) -> None:
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.confirm_delivery()
+    declare_dead(raw, name, arguments)
+    put(raw, name, "1", "2", "3")
+    dead = client.dead_letters(name)
+    for _ in range(25):
+        assert sorted(map(str, ids(dead.list()))) == ["1", "2", "3"]
+        assert dead.get("3") is not None
+    assert until(lambda: raw.count(f"{name}.dead") == 3)
+
+
+def test_a_copy_of_what_was_looked_at_often_keeps_all_but_what_the_broker_wrote(client: Client, raw: Raw) -> None:
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.confirm_delivery()
+    declare_dead(raw, name, {"x-queue-type": "quorum"})
+    put(raw, name, "1", body=b"\xff", mine="kept")
+    dead = client.dead_letters(name)
+    (before,) = dead.list()
+    for _ in range(2 * MOST_RETURNS):
+        assert dead.list() == [before]
+    properties, body = raw.get(f"{name}.dead")
+    assert (body, properties.headers["mine"], properties.message_id) == (b"\xff", "kept", "1")
+    assert properties.headers.get("x-delivery-count", 0) <= 2 * MOST_RETURNS
+
+
+def test_filters_choose_by_id_function_and_time_and_the_limit_ends_it(raw: Raw, queue: str, dead: DeadLetters) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    for hour in range(3):
+        put(raw, queue, str(hour), died=int((noon + timedelta(hours=hour)).timestamp() * 1000))
+    one = noon + timedelta(hours=1)
+    assert ids(dead.list()) == ["0", "1", "2"]
+    assert ids(dead.list(ids=["2", "0", "nope"])) == ["0", "2"]
+    assert ids(dead.list(before=one)) == ["0"]
+    assert ids(dead.list(after=one)) == ["1", "2"]
+    assert ids(dead.list(after=one, before=noon + timedelta(hours=2))) == ["1"]
+    assert len(dead.list(function="resize", limit=2)) == 2
+    assert dead.list(function="other") == []
+    letter = dead.get("1")
+    assert letter is not None
+    assert letter.died == one
+    with pytest.raises(ConfigurationError, match="before has no time zone"):
+        dead.list(before=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
+
+
+def test_a_replay_runs_the_same_task_again_and_a_next_death_remembers_the_first(
+    client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
+) -> None:
+    why = ["first", "second"]
+
+    @service.task(queue=queue, retries=3)
+    def fail() -> None:
+        raise Reject(why.pop(0))
+
+    serve(service)
+    handle = client.enqueue(fail)
+    (first,) = listed(dead, 1)
+    assert dead.replay(ids=[handle.id]) == [handle.id]
+    (second,) = until(lambda: [each for each in dead.list() if each.history], what="the second death")
+    assert (second.id, second.reason, second.attempt) == (handle.id, "rejected: second", 1)
+    assert [(death.died, death.reason, death.attempt) for death in second.history] == [
+        (first.died, "rejected: first", 1)
+    ]
+    assert (second.enqueued, second.size) == (first.enqueued, first.size)
+
+
+def test_a_replayed_message_is_the_old_one_without_what_its_death_wrote(
+    raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    put(raw, queue, "1", traceback="T", crashes=4, error="E", mine="kept", deadline=5)
+    assert dead.replay(all=True) == ["1"]
+    properties, body = raw.get(queue)
+    assert (properties.message_id, properties.type, properties.timestamp) == ("1", "resize", 1_700_000_000)
+    assert (properties.delivery_mode, properties.expiration, body) == (2, None, b'[["a.png"], {"size": 3}]')
+    history = json.loads(properties.headers.pop("history"))
+    assert history == [{"died": 1_700_000_060_000, "reason": "ValueError: no", "attempt": 6}]
+    assert without_broker_headers(properties.headers) == {"attempt": 1, "mine": "kept"}
+
+
+def test_a_task_whose_time_was_over_runs_when_it_is_replayed(
+    client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
+) -> None:
+    ran = []
+
+    @service.task(queue=queue)
+    def late() -> None:
+        ran.append(1)
+
+    client.enqueue(late, expires=0.001)
+    serve(service, clock_skew=0)
+    (letter,) = listed(dead, 1)
+    assert "Expired" in letter.reason
+    assert ran == []
+    dead.replay(all=True)
+    until(lambda: ran, what="the task")
+
+
+def test_a_letter_that_dies_again_at_once_is_replayed_once(
+    client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
+) -> None:
+    ran = []
+
+    @service.task(queue=queue)
+    def fail(n: int) -> None:
+        ran.append(n)
+        raise Reject("never")
+
+    serve(service)
+    handles = [client.enqueue(fail, n) for n in range(150)]
+    until(lambda: len(ran) == 150)
+    listed_all = until(lambda: found if len(found := dead.list(limit=None)) == 150 else None)
+    assert sorted(map(str, ids(listed_all))) == sorted(handle.id for handle in handles)
+    assert len(dead.replay(function="fail")) == 150
+    until(lambda: len(dead.list(limit=None)) == 150, what="their second deaths")
+    assert sorted(ran) == sorted([*range(150)] * 2)
+
+
+def test_only_what_was_chosen_is_replayed_or_dropped(raw: Raw, queue: str, dead: DeadLetters) -> None:
+    put(raw, queue, "1", "2", "3", "4")
+    assert dead.replay(ids=["2"]) == ["2"]
+    assert dead.drop(ids="3") == ["3"]
+    assert ids(dead.list()) == ["1", "4"]
+    assert dead.drop(after=datetime(2020, 1, 1, tzinfo=UTC)) == ["1", "4"]
+    assert dead.list() == []
+    assert raw.get(queue)[0].message_id == "2"
+    assert raw.count(queue) == 0
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_all_has_to_be_said(dead: DeadLetters, verb: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{verb} which"):
+        getattr(dead, verb)()
+    with pytest.raises(ConfigurationError, match="no other filter"):
+        getattr(dead, verb)(all=True, function="resize")
+
+
+def test_what_the_broker_does_not_take_stays_a_dead_letter(client: Client, raw: Raw) -> None:
+    name = f"t{secrets.token_hex(6)}"
+    raw.channel.confirm_delivery()
+    declare_dead(raw, name, DEAD)
+    put(raw, name, "1", "2")
+    dead = client.dead_letters(name)
+    with pytest.raises(PublishRefused, match=rf"0 of 2 dead letters were replayed.*there is no queue '{name}'"):
+        dead.replay(all=True)
+    assert ids(dead.list()) == ["1", "2"]
+    # A full queue takes what it has room for.
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    raw.channel.queue_declare(name, durable=True, arguments=full)
+    with pytest.raises(PublishRefused, match=r"1 of 2 dead letters were replayed.*takes no more"):
+        dead.replay(all=True)
+    assert len(dead.list()) == 1
+
+
+def test_messages_that_say_nothing_of_themselves_are_listed_replayed_and_dropped(
+    raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    raw.send(f"{queue}.dead", b"what is this")
+    raw.send(f"{queue}.dead", b"[", content_type="application/json", headers={"history": "{", "died": "x", "queue": 5})
+    first, second = listed(dead, 2)
+    assert (first.id, first.function, first.died, first.reason) == (None, None, None, "not known")
+    assert (first.arguments, second.arguments, second.history) == ("'what is this'", "b'['", [])
+    assert dead.list(before=datetime.now(UTC)) == []
+    assert len(dead.replay(all=True)) == 2
+    assert {raw.get(queue)[1], raw.get(queue)[1]} == {b"what is this", b"["}
+    raw.send(f"{queue}.dead", b"what is this")
+    listed(dead, 1)
+    assert dead.drop(all=True) == [""]
+
+
+def test_a_second_person_does_not_see_what_is_looked_at(
+    client: Client, url: str, raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    put(raw, queue, "1", "2", "3")
+    assert len(listed(dead, 3)) == 3
+    with dead._browse(window=2) as browsing, Client(url) as other:
+        assert browsing is not None
+        taken = iter(browsing)
+        next(taken), next(taken)
+        assert ids(other.dead_letters(queue).list()) == ["3"]
+    assert ids(dead.list()) == ["1", "2", "3"]
+
+
+def test_a_connection_that_is_lost_loses_no_letter(client: Client, raw: Raw, queue: str, dead: DeadLetters) -> None:
+    put(raw, queue, "1", "2")
+    listed(dead, 2)
+    connection = client._caller._connection
+    assert connection is not None
+    with pytest.raises(ConnectionLost), dead._browse() as browsing:  # noqa: PT012 - the loss comes in the middle
+        assert browsing is not None
+        next(iter(browsing))
+        connection.post(connection._pika.close)
+        for _ in browsing:
+            pass
+    assert sorted(map(str, ids(listed(dead, 2)))) == ["1", "2"]
+
+
+def test_a_worker_whose_queue_of_dead_letters_is_there_in_another_way_uses_it_as_it_is(
+    client: Client, serve: Serve, service: Service, raw: Raw
+) -> None:
+    name = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, name, {"x-queue-type": "quorum", "x-max-length": 1000})
+
+    @service.task(queue=name)
+    def fail() -> None:
+        raise Reject("no")
+
+    serve(service)
+    handle = client.enqueue(fail)
+    (letter,) = listed(client.dead_letters(name), 1)
+    assert letter.id == handle.id
+
+
+def test_states_of_queues_are_what_waits_and_who_consumes(
+    client: Client, serve: Serve, service: Service, raw: Raw, queue: str
+) -> None:
+    @service.task(queue=queue)
+    def nothing() -> None: ...
+
+    for _ in range(3):
+        raw.channel.basic_publish("", f"{queue}.dead", b"", pika.BasicProperties())
+    serve(service)
+    states = client.queue_states([queue, "no-such-queue", f"{queue}.dead"])
+    here, nowhere, dead = states.values()
+    assert nowhere is None
+    assert here is not None
+    assert dead is not None
+    assert (here.name, here.messages, here.consumers) == (queue, 0, 1)
+    assert until(lambda: client.queue_states([f"{queue}.dead"])[f"{queue}.dead"].messages == 3)  # type: ignore[union-attr]
+
+
+def test_dead_letters_and_queues_are_seen_to_from_asyncio(url: str, raw: Raw, queue: str) -> None:
+    put(raw, queue, "a", "b", "c")
+
+    async def see_to() -> None:
+        async with AsyncClient(url, timeout=20) as client:
+            dead = client.dead_letters(queue)
+            assert [letter.id for letter in await dead.list()] == ["a", "b", "c"]
+            assert [letter.id for letter in await dead.list(ids=["b"])] == ["b"]
+            found = await dead.get("c")
+            assert found is not None
+            assert found.reason == "ValueError: no"
+            with pytest.raises(ConfigurationError, match="drop which"):
+                await dead.drop()
+            assert await dead.replay(ids="a") == ["a"]
+            assert await dead.drop(function="resize") == ["b", "c"]
+            assert await dead.list() == []
+            states = await client.queue_states([queue, f"{queue}.nowhere"])
+            assert states[f"{queue}.nowhere"] is None
+
+    asyncio.run(see_to())
+    assert raw.get(queue)[0].message_id == "a"

@@ -1,0 +1,128 @@
+"""Counting what is not done: whatever is said, in any order and twice, what is left is right and takes little room."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqp_rpc.queues.unfinished import Unfinished
+
+
+def test_nothing_put_is_nothing_to_wait_for() -> None:
+    assert Unfinished().outcome().done()
+
+
+def test_it_is_told_once_the_last_is_done() -> None:
+    unfinished = Unfinished()
+    numbers = [unfinished.add() for _ in range(3)]
+    outcome = unfinished.outcome()
+    for number in (numbers[2], numbers[0], numbers[2]):
+        unfinished.done(number)
+        assert not outcome.done()
+    assert len(unfinished) == 1
+    unfinished.done(numbers[1])
+    assert outcome.done()
+    assert unfinished.lost() == 0
+
+
+@given(st.permutations(range(30)), st.integers(0, 30))
+def test_any_order_will_do_and_twice_is_once(order: list[int], so_far: int) -> None:
+    unfinished = Unfinished()
+    assert [unfinished.add() for _ in order] == list(range(30))
+    for number in order[:so_far]:
+        unfinished.done(number)
+        unfinished.done(number)
+    assert len(unfinished) == 30 - so_far
+    assert unfinished.outcome().done() == (so_far == 30)
+    assert len(unfinished._starts) == len(unfinished._ends) <= 1 + min(so_far, 30 - so_far)
+
+
+def test_what_was_never_put_is_not_done() -> None:
+    unfinished = Unfinished()
+    unfinished.add()
+    unfinished.done(1)
+    unfinished.done(-1)
+    assert len(unfinished) == 1
+
+
+def test_a_million_that_nobody_has_taken_take_no_room() -> None:
+    unfinished = Unfinished()
+    for _ in range(1_000_000):
+        unfinished.add()
+    assert len(unfinished) == 1_000_000
+    assert len(unfinished._starts) == 1
+
+
+def test_one_that_is_never_done_has_no_later_one_remembered() -> None:
+    unfinished = Unfinished()
+    forgotten = unfinished.add()
+    for _ in range(10_000):
+        unfinished.done(unfinished.add())
+    assert len(unfinished) == 1
+    assert len(unfinished._starts) == 2
+    unfinished.done(forgotten)
+    assert unfinished.outcome().done()
+    assert len(unfinished._starts) == 1
+
+
+def test_what_is_lost_sight_of_is_not_waited_for_and_is_said_once() -> None:
+    unfinished = Unfinished()
+    numbers = [unfinished.add() for _ in range(4)]
+    unfinished.done(numbers[1])
+    outcome = unfinished.outcome()
+    unfinished.lose()
+    assert outcome.done()
+    assert (unfinished.lost(), unfinished.lost()) == (3, 0)
+    # A receipt that comes after all changes nothing.
+    unfinished.done(numbers[0])
+    assert len(unfinished) == 0
+    later = unfinished.add()
+    assert len(unfinished) == 1
+    unfinished.done(later)
+    assert unfinished.outcome().done()
+
+
+def test_who_does_not_wait_any_more_is_forgotten() -> None:
+    unfinished = Unfinished()
+    unfinished.add()
+    outcome = unfinished.outcome()
+    unfinished.forget(outcome)
+    unfinished.forget(outcome)
+    unfinished.done(0)
+    assert not outcome.done()
+
+
+def test_the_end_is_told_to_all() -> None:
+    unfinished = Unfinished()
+    unfinished.add()
+    outcome = unfinished.outcome()
+    unfinished.end()
+    assert outcome.done()
+    assert len(unfinished) == 1
+
+
+def test_threads_may_put_while_another_is_done() -> None:
+    unfinished = Unfinished()
+    added: list[int] = []
+
+    def put() -> None:
+        for _ in range(5000):
+            number = unfinished.add()
+            added.append(number)
+
+    def finish() -> None:
+        count = 0
+        while count < 20_000:
+            if added:
+                unfinished.done(added.pop())
+                count += 1
+
+    threads = [threading.Thread(target=put) for _ in range(4)] + [threading.Thread(target=finish)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(unfinished) == 0
+    assert len(unfinished._starts) == 1

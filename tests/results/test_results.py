@@ -1,0 +1,586 @@
+"""Results and states of tasks: as they change, by id from anywhere, and while their store is away."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from amqp_rpc import (
+    AsyncClient,
+    Client,
+    ConfigurationError,
+    Expired,
+    FunctionNotFound,
+    InvalidArguments,
+    MaybeExecuted,
+    Reject,
+    RemoteError,
+    ResultLost,
+    Server,
+    Service,
+    StoreUnavailable,
+    Undecodable,
+)
+from amqp_rpc.results.record import Record
+from amqp_rpc.results.sqlite import SqliteStore
+from amqp_rpc.results.store import open_store
+from amqp_rpc.server.tasks import TaskDispatcher
+from tests.programs import serving
+from tests.served_by import Raw
+from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
+from tests.stores import RedisServer
+from tests.waiting import until
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def queue(raw: Raw) -> str:
+    name = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, name)
+    return name
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/results.db"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def results(request: pytest.FixtureRequest) -> str:
+    """A store's URL."""
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "redis_url"))
+
+
+@pytest.fixture
+def keeping(url: str, results: str) -> Iterator[Client]:
+    """A client with the store."""
+    with Client(url, timeout=20, results=results) as client:
+        yield client
+
+
+@pytest.fixture
+def other(url: str, results: str) -> Iterator[Client]:
+    """Another client with the store: it has enqueued nothing, and gets no replies."""
+    with Client(url, results=results) as client:
+        yield client
+
+
+def test_states_are_seen_by_id_as_they_change(
+    keeping: Client, other: Client, serve: Serve, service: Service, queue: str, results: str
+) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    @service.task(queue=queue, retries=1, backoff=(1.0, 1.0))
+    def work(day: date) -> date:
+        begun.release()
+        assert go_on.acquire(timeout=20)
+        if len(tries) == 0:
+            tries.append(1)
+            raise OSError("not yet")
+        return day
+
+    tries: list[int] = []
+    mine = keeping.enqueue(work, date(2026, 1, 31))
+    theirs = other.task(mine.id, work)
+    assert (theirs.state, theirs.ready(), theirs.record()) == ("PENDING", False, None)
+    serve(service, results=results)
+    assert begun.acquire(timeout=20)
+    until(lambda: theirs.state == "STARTED")
+    assert not theirs.ready()
+    go_on.release()
+    until(lambda: theirs.state == "RETRY")
+    record = theirs.record()
+    assert record is not None
+    assert (record.attempt, record.error, record.function, record.queue) == (1, "OSError: not yet", "work", queue)
+    assert record.next_try is not None
+    assert record.next_try > record.updated
+    assert (mine.state, mine.ready()) == ("RETRY", False)
+    go_on.release()
+    assert theirs.result(timeout=20) == date(2026, 1, 31)
+    assert (theirs.state, theirs.ready(), mine.state, mine.ready()) == ("SUCCESS", True, "SUCCESS", True)
+    # Without the function it is what travels.
+    untyped = other.task(mine.id)
+    assert untyped.result(timeout=5) == date(2026, 1, 31)
+    assert (untyped.function, untyped.queue) == ("work", queue)
+    again = other.task(mine.id).record()
+    assert again is not None
+    assert again.attempt == 2
+
+
+def test_async_handlers_are_recorded_too_and_nobody_writes_on_an_owner_or_an_event_loop(
+    keeping: Client, other: Client, serve: Serve, service: Service, queue: str, results: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    begun, go_on = threading.Event(), threading.Event()
+    wrote: set[str] = set()
+    kind = type(open_store(results))
+    put = kind.put
+
+    def watched(self: object, record: Record, *, expires: float) -> None:
+        wrote.add(threading.current_thread().name)
+        put(self, record, expires=expires)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "put", watched)
+
+    @service.task(queue=queue)
+    async def wait(n: int) -> int:
+        import asyncio
+
+        begun.set()
+        await asyncio.to_thread(go_on.wait, 20)
+        return n
+
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service, results=results)
+    handle = keeping.enqueue(wait, 5)
+    assert begun.wait(20)
+    until(lambda: other.task(handle.id).state == "STARTED")
+    go_on.set()
+    assert other.task(handle.id).result(timeout=20) == 5
+    assert other.task(keeping.enqueue(double, 4).id).result(timeout=20) == 8
+    # One with wrong arguments is refused where it is read, which is the event loop without a store.
+    refused = keeping.enqueue("wait", "five", queue=queue)
+    with pytest.raises(InvalidArguments):
+        other.task(refused.id).result(timeout=20)
+    assert wrote
+    assert all(name.startswith(("amqp_rpc handler ", "asyncio_", "amqp_rpc tasks begun")) for name in wrote), wrote
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_makes_a_dead_letter_is_raised_with_a_store_and_without_one(
+    url: str, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw, kept: bool
+) -> None:
+    @service.task(queue=queue, retries=0)
+    def fail(why: str) -> None:
+        raise {"reject": Reject("no such customer"), "value": ValueError("broken")}[why]
+
+    with Client(url, results=sqlite_url if kept else "") as client:
+        serve(service, results=sqlite_url if kept else "", clock_skew=0)
+        for arguments, error, says in (
+            (("fail", "reject"), Reject, "no such customer"),
+            (("fail", "value"), ValueError, "broken"),
+            (("fail", 5), InvalidArguments, "why"),
+            (("nobody",), FunctionNotFound, "nobody"),
+        ):
+            handle = client.enqueue(*arguments, queue=queue)
+            with pytest.raises(error, match=says):
+                handle.result(timeout=20)
+            assert handle.state == "FAILURE"
+            if kept:
+                asked = client.task(handle.id)
+                assert asked.state == "FAILURE"
+                with pytest.raises(error, match=says):
+                    asked.result(timeout=5)
+        late = client.enqueue("fail", "value", queue=queue, delay=0.2, expires=0.2)
+        with pytest.raises(Expired, match="did not run"):
+            late.result(timeout=20)
+        raw.send(queue, b"\xc1", type="fail", message_id="bad", content_type="application/msgpack")
+        if kept:
+            with pytest.raises(Undecodable):
+                client.task("bad").result(timeout=20)
+
+
+def test_a_task_that_ends_its_workers_is_a_failure_that_says_so(
+    url: str, raw: Raw, tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By processes that know the store from the environment; the supervisor hands it on without showing it."""
+    declare_dead(raw, "tserved_tasks")
+    monkeypatch.setenv("AMQP_RPC_RESULTS", sqlite_url)
+    with serving("tests.served", "--processes", "2", url=url) as server, Client(url) as client:
+        assert sqlite_url in server.text()
+        handle = client.enqueue("note_and_die", str(tmp_path / "ran"), queue="tserved_tasks")
+        with pytest.raises(MaybeExecuted, match="8 workers died"):
+            handle.result(timeout=100)
+        assert client.task(handle.id).state == "FAILURE"
+        for child in server.children():
+            assert sqlite_url not in Path(f"/proc/{child}/cmdline").read_text()
+
+
+def test_a_task_is_asked_for_from_another_process(
+    keeping: Client, serve: Serve, service: Service, queue: str, results: str, url: str
+) -> None:
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service, results=results)
+    handle = keeping.enqueue(double, 21)
+    program = (
+        "import sys; from amqp_rpc import Client\n"
+        "with Client(sys.argv[1], results=sys.argv[2]) as client:\n"
+        "    task = client.task(sys.argv[3])\n"
+        "    print(task.result(timeout=20), task.state)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, url, results, handle.id],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert ended.stdout.split() == ["42", "SUCCESS"]
+
+
+def test_a_task_that_was_enqueued_by_another_program_is_recorded_though_nobody_gets_a_reply(
+    other: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw
+) -> None:
+    @service.task(queue=queue, retries=0)
+    def callback(body: str) -> str:
+        if body == "bad":
+            raise ValueError(body)
+        return body.upper()
+
+    serve(service, results=results)
+    raw.send(queue, b"hello", message_id="first" + queue)
+    raw.send(queue, b"bad", message_id="second" + queue)
+    raw.send(queue, b"no id, no record")
+    assert other.task("first" + queue).result(timeout=20) == "HELLO"
+    with pytest.raises(RemoteError, match="bad"):
+        other.task("second" + queue).result(timeout=20)
+
+
+def test_the_handle_of_a_client_that_has_lost_its_connection_gets_its_result_from_the_store(
+    url: str, serve: Serve, service: Service, queue: str, results: str
+) -> None:
+    @service.task(queue=queue)
+    def one() -> int:
+        return 1
+
+    with Client(url, results=results) as client:
+        handle = client.enqueue(one)
+    serve(service, results=results)
+    assert handle.result(timeout=20) == 1
+    assert handle.state == "SUCCESS"
+
+
+def test_what_is_known_of_a_task_expires(
+    keeping: Client, other: Client, serve: Serve, service: Service, queue: str, results: str
+) -> None:
+    @service.task(queue=queue)
+    def one() -> int:
+        return 1
+
+    serve(service, results=results, result_expires=1.0)
+    handle = keeping.enqueue(one)
+    assert handle.result(timeout=20) == 1
+    asked = other.task(handle.id)
+    until(lambda: asked.record() is None, what="the end of its time")
+    assert other.task(handle.id).state == "PENDING"
+    # Whoever has it keeps it.
+    assert (handle.state, handle.result(timeout=1)) == ("SUCCESS", 1)
+
+
+def test_a_redelivered_task_that_has_succeeded_is_answered_and_not_run_again(
+    keeping: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ran: list[int] = []
+
+    @service.task(queue=queue)
+    def work(n: int) -> int:
+        ran.append(n)
+        return n
+
+    store = open_store(results)
+    assert store is not None
+    handles = [keeping.enqueue(work, n) for n in (1, 2)]
+    # Both have had a worker that died; the first task's after it had recorded the end.
+    for _ in handles:
+        until(lambda: raw.channel.basic_get(queue)[0])
+    raw.channel.basic_nack(0, multiple=True, requeue=True)
+    first, second = handles
+    done = Record(
+        first.id,
+        "SUCCESS",
+        "work",
+        queue,
+        1,
+        time.time(),
+        kind="result",
+        content_type="application/msgpack",
+        body=b"\x65",
+    )
+    store.put(done, expires=60)
+    store.put(Record(second.id, "STARTED", "work", queue, 1, time.time()), expires=60)
+    store.close()
+    with caplog.at_level(logging.WARNING, "amqp_rpc"):
+        server = serve(service, results=results)
+        assert [handle.result(timeout=20) for handle in handles] == [0x65, 2]
+        until(lambda: server.counters["repeated"] == 1)
+    assert ran == [2]
+    assert "it is not run again" in caplog.text
+    # Without its own store the client would have got it as well, and nothing is left in the queue.
+    assert first._reply.done()
+    until(lambda: raw.count(queue) == 0)
+
+
+def test_the_store_is_not_asked_on_the_event_loop(
+    client: Client, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[str] = []
+    get = SqliteStore.get
+
+    def watched(self: SqliteStore, identity: str) -> Record | None:
+        asked.append(threading.current_thread().name)
+        return get(self, identity)
+
+    monkeypatch.setattr(SqliteStore, "get", watched)
+
+    @service.task(queue=queue)
+    async def work() -> int:
+        return 1
+
+    handle = client.enqueue(work)
+    until(lambda: raw.channel.basic_get(queue)[0])
+    raw.channel.basic_nack(0, multiple=True, requeue=True)
+    serve(service, results=sqlite_url)
+    assert handle.result(timeout=20) == 1
+    # What is delivered for the first time costs no look.
+    assert client.enqueue(work).result(timeout=20) == 1
+    assert len(asked) == 1
+    assert asked[0].startswith("asyncio_")
+
+
+def test_a_result_that_a_worker_gives_again_comes_over_the_reply_queue(
+    client: Client, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw
+) -> None:
+    @service.task(queue=queue)
+    def work() -> str:
+        return "it was run again"
+
+    handle = client.enqueue(work)
+    until(lambda: raw.channel.basic_get(queue)[0])
+    raw.channel.basic_nack(0, multiple=True, requeue=True)
+    store = open_store(sqlite_url)
+    assert store is not None
+    store.put(
+        Record(
+            handle.id, "SUCCESS", "work", queue, 1, 0.0, kind="result", content_type="application/json", body=b'"x"'
+        ),
+        expires=60,
+    )
+    store.close()
+    serve(service, results=sqlite_url)
+    assert handle.result(timeout=20) == "x"
+
+
+def test_tasks_run_while_the_store_is_away_and_their_states_are_written_when_it_is_back(
+    url: str, serve: Serve, service: Service, queue: str, redis_server: RedisServer, raw: Raw,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    @service.task(queue=queue, retries=0)
+    def half(n: int) -> int:
+        if n % 2:
+            raise ValueError(f"{n} is odd")
+        return n // 2
+
+    with Client(url, results=redis_server.url) as client, caplog.at_level(logging.WARNING, "amqp_rpc"):
+        serve(service, results=redis_server.url)
+        assert client.enqueue(half, 2).result(timeout=20) == 1
+        redis_server.kill()
+        handles = [client.enqueue(half, n) for n in range(6)]
+        # Their replies come all the same.
+        assert [handle.result(timeout=20) for handle in handles[::2]] == [0, 1, 2]
+        for handle in handles[1::2]:
+            with pytest.raises(ValueError, match="is odd"):
+                handle.result(timeout=20)
+        until(lambda: raw.count(queue) == 0)
+        asked = [client.task(handle.id) for handle in handles]
+        with pytest.raises(StoreUnavailable, match=str(redis_server.port)):
+            _ = asked[0].state
+        with pytest.raises(TimeoutError, match=f"no result of task .*{redis_server.port}"):
+            asked[0].result(timeout=0.1)
+        redis_server.start()
+        until(lambda: [task.state for task in asked] == ["SUCCESS", "FAILURE"] * 3)
+        with pytest.raises(ResultLost, match=r"half\(\) .* ended \(SUCCESS\); its result is lost"):
+            asked[0].result(timeout=5)
+        with pytest.raises(ResultLost, match=r"ended \(FAILURE\): ValueError: 5 is odd"):
+            asked[5].result(timeout=5)
+        # From then on all is kept.
+        assert client.task(client.enqueue(half, 8).id).result(timeout=20) == 4
+    said = [record.message for record in caplog.records if "store of results" in record.message]
+    assert len(said) == 2
+    assert "Tasks run on; their results are lost" in said[0]
+    assert said[1] == "The store of results is there again; 6 results were lost"
+
+
+def test_tasks_run_when_the_file_can_t_be_written(
+    url: str, service: Service, queue: str, tmp_path: Path, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "results.db").write_bytes(b"this is no database" * 100)
+    results = f"sqlite:///{tmp_path}/results.db"
+
+    @service.task(queue=queue)
+    async def double(n: int) -> int:
+        return 2 * n
+
+    with Client(url, results=results) as client, Server(service, url=url, results=results):
+        handles = [client.enqueue(double, n) for n in range(5)]
+        assert [handle.result(timeout=20) for handle in handles] == [0, 2, 4, 6, 8]
+        with pytest.raises(StoreUnavailable, match="not a database"):
+            client.task(handles[0].id).ready()
+        until(lambda: raw.count(queue) == 0)
+    assert caplog.text.count("Tasks run on") == 1
+    assert "5 tasks' states are lost" in caplog.text
+
+
+def test_a_worker_that_ends_writes_what_it_remembers(
+    url: str, serve: Serve, service: Service, queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqp_rpc.server.recorder.LOOK_AGAIN", 600.0)
+    path = tmp_path / "results.db"
+    path.mkdir()
+    results = f"sqlite:///{path}"
+
+    @service.task(queue=queue)
+    def one() -> int:
+        return 1
+
+    with Client(url, results=results) as client:
+        server = serve(service, results=results)
+        handle = client.enqueue(one)
+        assert handle.result(timeout=20) == 1
+        path.rmdir()
+        server.stop()
+        assert client.task(handle.id).state == "SUCCESS"
+
+
+def test_without_a_store_a_task_can_t_be_asked_for_by_id(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="by its id only where results are kept"):
+        client.task("x")
+
+
+def test_what_names_no_task_is_refused(url: str, sqlite_url: str, service: Service) -> None:
+    with Client(url, results=sqlite_url) as client:
+        with pytest.raises(ConfigurationError, match="is no task of any service"):
+            client.task("x", print)
+        with pytest.raises(ConfigurationError, match="a task's id is the text"):
+            client.task("")
+        with pytest.raises(TimeoutError, match=r"no result of task \[never\] within 0.05 s"):
+            client.task("never").result(timeout=0.05)
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_a_store_that_makes_no_sense_is_refused_where_it_is_given(make: type[Client], url: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no store of results"):
+        make(url, results="results.db")
+    with pytest.raises(ConfigurationError, match="names no store of results"):
+        Server(Service(), results="results.db")
+    with pytest.raises(ConfigurationError, match="result_expires"):
+        Server(Service(), result_expires=0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["on a thread", "async def"])
+def test_a_task_that_meets_a_defect_of_the_worker_s_own_is_recorded_and_told_as_a_failure(
+    url: str, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw, monkeypatch: pytest.MonkeyPatch,
+    asynchronous: bool,
+) -> None:  # fmt: skip
+    def broken(*_arguments: object) -> NoReturn:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(TaskDispatcher, "succeeded", broken)
+
+    if asynchronous:
+
+        @service.task(queue=queue)
+        async def work() -> None:
+            """Nothing to do."""
+    else:
+
+        @service.task(queue=queue)  # type: ignore[no-redef]
+        def work() -> None:
+            """Nothing to do."""
+
+    server = serve(service, results=sqlite_url)
+    with Client(url, results=sqlite_url) as client:
+        handle = client.enqueue("work", queue=queue)
+        with pytest.raises(MaybeExecuted, match="a defect"):
+            handle.result(timeout=20)
+        until(lambda: client.task(handle.id).state == "FAILURE")
+    assert "a defect" in dead_letter(raw, queue).headers["reason"]
+    until(lambda: not len(server._in_hand))
+    assert server.counters["dead_letters"] == 1
+
+
+def test_calls_are_not_recorded(
+    client: Client, serve: Serve, service: Service, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @service.rpc
+    def one() -> int:
+        return 1
+
+    put: list[Record] = []
+    monkeypatch.setattr(SqliteStore, "put", lambda _self, record, **_: put.append(record))
+    serve(service, results=sqlite_url)
+    assert client.call(one) == 1
+    assert put == []
+
+
+def test_somebody_can_be_called_when_a_task_has_ended(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue)
+    def one() -> int:
+        return 1
+
+    told = threading.Event()
+    handle = client.enqueue(one)
+    handle.add_done_callback(told.set)
+    assert not told.is_set()
+    serve(service)
+    assert told.wait(20)
+    assert handle.result(timeout=1) == 1
+
+
+def test_of_a_task_without_result_nobody_is_told_but_the_dead_letters(
+    url: str, serve: Serve, service: Service, raw: Raw, queue: str, sqlite_url: str
+) -> None:
+    ran: list[int] = []
+
+    @service.task(queue=queue, retries=0, result=False)
+    def note(n: int) -> int:
+        if n < 0:
+            raise ValueError(n)
+        ran.append(n)
+        return n
+
+    serve(service, results=sqlite_url)
+    with Client(url, results=sqlite_url) as client:
+        handle = client.enqueue(note, 1)
+        by_name = client.enqueue("note", 2, queue=queue)
+        client.enqueue(note, -1)
+        letters = client.dead_letters(queue)
+        until(lambda: len(ran) == 2 and letters.list())
+
+        assert [letter.reason for letter in letters.list()] == ["ValueError: -1"]
+        for asked in (handle.result, handle.ready, handle.record, lambda: handle.state, client.task("x", note).result):
+            with pytest.raises(ConfigurationError, match=r"note\(\) is registered with result=False"):
+                asked()
+        # Who knows only the name can't know that; no worker tells it anything.
+        assert by_name.state == "PENDING"
+        assert by_name.record() is None
+
+
+def test_who_names_a_task_without_result_wrongly_is_told_so(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    @service.task(queue=queue, result=False)
+    def note(n: int) -> None:
+        pass
+
+    serve(service)
+
+    with pytest.raises(InvalidArguments, match="'n': expected int"):
+        client.enqueue("note", "x", queue=queue).result(timeout=10)

@@ -1,0 +1,330 @@
+"""Stores of results: both do the same, and what is wrong with one is said in words."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.message.settings import result_seconds, results_url
+from amqp_rpc.results.record import Record, Store
+from amqp_rpc.results.sqlite import SqliteStore
+from amqp_rpc.results.store import open_store
+from tests.stores import RedisServer
+from tests.waiting import until
+
+
+def a_record(**changes) -> Record:
+    record = Record(
+        id=secrets.token_hex(8),
+        state="SUCCESS",
+        function="resize",
+        queue="images",
+        attempt=2,
+        updated=1234.5,
+        started=1234.25,
+        next_try=None,
+        error=None,
+        kind="result",
+        content_type="application/msgpack",
+        body=b"\x93\x01\x02\x00",
+    )
+    return replace(record, **changes)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request, tmp_path) -> Iterator[Store]:
+    url = f"sqlite:///{tmp_path}/results.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+class TestEveryStore:
+    def test_gives_back_what_it_was_given(self, store):
+        whole = a_record()
+        bare = a_record(state="RETRY", started=None, next_try=1300.0, error="ValueError: ä", attempt=1).bare()
+        for record in (whole, bare):
+            store.put(record, expires=60)
+        assert [store.get(whole.id), store.get(bare.id)] == [whole, bare]
+
+    def test_knows_nothing_of_a_task_that_it_was_not_told_of(self, store):
+        assert store.get("nobody") is None
+
+    def test_keeps_the_last_record_of_a_task(self, store):
+        began = a_record(state="STARTED").bare()
+        ended = replace(a_record(), id=began.id)
+        store.put(began, expires=60)
+        store.put(ended, expires=60)
+        assert store.get(began.id) == ended
+
+    def test_forgets_what_has_expired(self, store):
+        short, long = a_record(), a_record()
+        store.put(short, expires=0.05)
+        store.put(long, expires=60)
+        until(lambda: store.get(short.id) is None)
+        assert store.get(long.id) == long
+
+    def test_takes_large_results_and_none(self, store):
+        large, empty = a_record(body=os.urandom(3_000_000)), a_record(body=b"")
+        store.put(large, expires=60)
+        store.put(empty, expires=60)
+        assert store.get(large.id).body == large.body
+        assert store.get(empty.id).body == b""
+
+    def test_is_opened_again_after_it_was_closed(self, store):
+        record = a_record()
+        store.put(record, expires=60)
+        store.close()
+        assert store.get(record.id) == record
+
+    def test_is_for_many_threads(self, store):
+        records = [a_record() for _ in range(200)]
+        threads = [
+            threading.Thread(target=lambda mine: [store.put(r, expires=60) for r in mine], args=(records[n::8],))
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [store.get(record.id) for record in records] == records
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_is_for_a_fork_of_its_process_too(self, store):
+        before, inside = a_record(), a_record()
+        store.put(before, expires=60)
+        fork = multiprocessing.get_context("fork")
+
+        def in_child() -> None:
+            store.put(inside, expires=60)
+            sys.exit(0 if store.get(before.id) == before else 3)
+
+        child = fork.Process(target=in_child)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert store.get(inside.id) == inside
+        store.put(before, expires=60)
+
+
+class TestSqlite:
+    def test_its_url_is_written_as_sqlalchemy_writes_it(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        relative, absolute = open_store("sqlite:///a.db"), open_store(f"sqlite:///{tmp_path}/b.db")
+        # What the process does later with its working directory does not matter.
+        monkeypatch.chdir("/")
+        for store in (relative, absolute):
+            store.put(a_record(), expires=60)
+            store.close()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db"]
+        assert str(absolute) == f"sqlite:///{tmp_path}/b.db"
+
+    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?x=1"])
+    def test_a_url_without_a_file_is_refused(self, url):
+        with pytest.raises(ConfigurationError, match=r"names no file: sqlite:///results.db"):
+            open_store(url)
+
+    def test_a_folder_that_is_missing_is_named_at_once(self, tmp_path):
+        with pytest.raises(ConfigurationError, match=f"folder that does not exist: {tmp_path}/none"):
+            open_store(f"sqlite:///{tmp_path}/none/a.db")
+
+    def test_what_has_expired_is_removed_now_and_then(self, tmp_path, monkeypatch):
+        store = SqliteStore(str(tmp_path / "a.db"))
+        for _ in range(20):
+            store.put(a_record(), expires=0.001)
+        monkeypatch.setattr("amqp_rpc.results.sqlite._SWEEP_INTERVAL", 0.0)
+        until(lambda: self.removed(store), what="a look that removes them")
+        store.close()
+
+    @staticmethod
+    def removed(store: SqliteStore) -> bool:
+        store.put(a_record(id="stays"), expires=60)
+        with sqlite3.connect(store.path) as connection:
+            ids = connection.execute("SELECT id FROM tasks").fetchall()
+        connection.close()
+        return ids == [("stays",)]
+
+    @pytest.mark.parametrize("kind", ["folder", "no database", "another version"])
+    def test_a_file_that_can_t_be_used_is_unavailable_and_used_when_it_can_be(self, tmp_path, kind):
+        path = tmp_path / "a.db"
+        store = SqliteStore(str(path))
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "no database":
+            path.write_bytes(b"not a database" * 100)
+        else:
+            connection = sqlite3.connect(path)
+            connection.execute("PRAGMA user_version = 99")
+            connection.close()
+        record = a_record()
+        for use in (lambda: store.put(record, expires=60), lambda: store.get(record.id)):
+            with pytest.raises(StoreUnavailable, match=r"a.db' can't be used"):
+                use()
+        for each in tmp_path.iterdir():
+            each.rmdir() if each.is_dir() else each.unlink()
+        store.put(record, expires=60)
+        assert store.get(record.id) == record
+        store.close()
+
+    def test_connections_that_are_the_first_at_the_same_time_all_can_write(self, tmp_path):
+        failed: list[Exception] = []
+        for n in range(60):
+            stores = [SqliteStore(str(tmp_path / f"{n}.db")) for _ in range(8)]
+            barrier = threading.Barrier(len(stores))
+
+            def use(store: SqliteStore, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait(30)
+                try:
+                    store.put(a_record(), expires=60)
+                except StoreUnavailable as error:
+                    failed.append(error)
+
+            threads = [threading.Thread(target=use, args=(store,)) for store in stores]
+            for thread in threads:
+                thread.start()
+            for thread, store in zip(threads, stores, strict=True):
+                thread.join()
+                store.close()
+        assert failed == []
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_fork_of_its_process_has_a_connection_of_its_own(self, tmp_path):
+        """https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_."""
+        store = SqliteStore(str(tmp_path / "a.db"))
+        store.get("x")
+        parents = store._mine().connection
+
+        def in_child() -> None:
+            store.get("x")
+            sys.exit(3 if store._mine().connection is parents else 0)
+
+        child = multiprocessing.get_context("fork").Process(target=in_child)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        store.close()
+
+    def test_processes_that_open_a_new_file_at_the_same_time_all_can(self, tmp_path):
+        url = f"sqlite:///{tmp_path}/a.db"
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(4)
+        children = [context.Process(target=put_many, args=(url, barrier, n)) for n in range(4)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+        assert [child.exitcode for child in children] == [0] * 4
+        store = open_store(url)
+        assert all(store.get(f"{n}-{k}") is not None for n in range(4) for k in range(50))
+        store.close()
+
+
+def put_many(url, barrier, number):
+    store = open_store(url)
+    barrier.wait(30)
+    for k in range(50):
+        store.put(a_record(id=f"{number}-{k}"), expires=60)
+    store.close()
+
+
+class TestRedis:
+    def test_a_password_is_never_shown(self):
+        store = open_store("redis://me:secret@127.0.0.1:1/0")
+        assert str(store) == "redis://me:***@127.0.0.1:1/0"
+        with pytest.raises(StoreUnavailable) as raised:
+            store.get("x")
+        assert "secret" not in str(raised.value)
+
+    def test_a_url_that_can_t_be_read_is_refused_without_its_password(self):
+        with pytest.raises(ConfigurationError, match="is not a Redis URL") as raised:
+            open_store("redis://me:secret@host:port/0")
+        assert "secret" not in str(raised.value)
+        assert raised.value.__cause__ is None
+
+    def test_without_its_package_it_says_how_to_get_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "redis", None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'amqp-rpc\[redis\]'"):
+            open_store("redis://localhost")
+
+    def test_one_that_is_away_is_unavailable_and_used_again_when_it_is_back(self, redis_server: RedisServer):
+        store = open_store(redis_server.url)
+        record = a_record()
+        store.put(record, expires=60)
+        redis_server.kill()
+        with pytest.raises(StoreUnavailable, match=f"{redis_server.port}/0' can't be used"):
+            store.put(record, expires=60)
+        redis_server.start()
+        # It kept nothing on disk.
+        assert store.get(record.id) is None
+        store.put(record, expires=60)
+        assert store.get(record.id) == record
+        store.close()
+
+    def test_its_keys_have_a_name_and_an_end(self, redis_url):
+        import redis
+
+        store, record = open_store(redis_url), a_record()
+        store.put(record, expires=60)
+        with redis.Redis.from_url(redis_url) as there:
+            assert 0 < there.ttl(f"amqp_rpc:task:{record.id}") <= 60
+            there.set("amqp_rpc:task:odd", b"\xc1")
+        with pytest.raises(StoreUnavailable):
+            store.get("odd")
+        store.close()
+
+
+def test_no_url_is_no_store(monkeypatch):
+    monkeypatch.delenv("AMQP_RPC_RESULTS", raising=False)
+    assert open_store(results_url()) is None
+    assert open_store(results_url("")) is None
+
+
+def test_the_argument_comes_before_the_environment(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("AMQP_RPC_RESULTS", "sqlite:///e.db")
+    monkeypatch.setenv("AMQP_RPC_RESULT_EXPIRES", "12.5")
+    assert (results_url(), results_url("redis://a"), results_url("")) == ("sqlite:///e.db", "redis://a", None)
+    assert (result_seconds(), result_seconds(3.0)) == (12.5, 3.0)
+
+
+@pytest.mark.parametrize("expires", [0, -1, True, "60", float("inf")])
+def test_a_time_that_makes_no_sense_is_refused(expires):
+    with pytest.raises(ConfigurationError, match="result_expires must be a number"):
+        result_seconds(expires)
+
+
+def test_a_variable_that_is_no_number_is_named(monkeypatch):
+    monkeypatch.setenv("AMQP_RPC_RESULT_EXPIRES", "a day")
+    with pytest.raises(ConfigurationError, match="AMQP_RPC_RESULT_EXPIRES is a number of seconds, not 'a day'"):
+        result_seconds()
+
+
+@pytest.mark.parametrize("url", ["mysql://me:secret@host/x", "results.db", "memcached://"])
+def test_another_url_is_refused_with_what_would_be_right(url):
+    with pytest.raises(
+        ConfigurationError, match=r"names no store of results: sqlite:///results.db .* redis://"
+    ) as raised:
+        open_store(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(ConfigurationError, match="results is a store's URL"):
+        results_url(5)  # type: ignore[arg-type]
+
+
+def test_a_record_that_is_none_is_undecodable_and_a_time_is_kept_exactly():
+    record = a_record(updated=time.time())
+    assert Record.decode(record.encode()) == record
+    with pytest.raises(ValueError, match="no record of a task"):
+        Record.decode(b"\x91\x01")

@@ -1,0 +1,99 @@
+"""A server in this process, a client for it, and a raw AMQP channel that can send what no client of ours would."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+import pytest
+
+from amqp_rpc import Client, Server, Service
+from amqp_rpc.amqp import declared
+from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def new_queues_are_used_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't wait until what is new would survive the end of the broker, where no test ends the broker."""
+    if request.node.get_closest_marker("node") is None:
+        monkeypatch.setattr(declared, "LASTING_AFTER", 0.01)
+
+
+@pytest.fixture
+def service() -> Service:
+    """A service whose queue no other test uses."""
+    return Service(f"t{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def serve(url: str) -> Iterator[Callable[..., Server]]:
+    """Start a server for services, with `Server`'s options; it is stopped when the test ends."""
+    servers: list[Server] = []
+
+    def start(*services: Service, **options: Any) -> Server:
+        server = Server(*services, url=url, **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop(drain_timeout=5)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=20) as client:
+        yield client
+
+
+@dataclass
+class Raw:
+    """A RabbitMQ client that knows nothing of ours."""
+
+    connection: Any
+    channel: Any
+    reply_queue: str
+    replies: list[tuple[Any, bytes]] = field(default_factory=list)
+
+    def send(self, queue: str, body: bytes, **properties: Any) -> None:
+        self.channel.basic_publish("", queue, body, pika.BasicProperties(**properties))
+
+    def ask(self, queue: str, body: bytes, **properties: Any) -> tuple[Any, bytes]:
+        """Send a request and return the properties and the body of its reply."""
+        before = len(self.replies)
+        self.send(queue, body, **{"reply_to": self.reply_queue, "correlation_id": "1", **properties})
+        until(lambda: self._poll(before), what="a reply")
+        return self.replies[-1]
+
+    def get(self, queue: str) -> tuple[Any, bytes]:
+        """Take one message from a queue, which may have to arrive yet."""
+
+        def take() -> tuple[Any, bytes] | None:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+            return (properties, body) if method else None
+
+        return until(take, what=f"a message in {queue}")
+
+    def count(self, queue: str) -> int:
+        """Return how many messages of a queue wait to be delivered."""
+        return int(self.channel.queue_declare(queue, passive=True).method.message_count)
+
+    def _poll(self, before: int) -> bool:
+        self.connection.process_data_events(0.01)
+        return len(self.replies) > before
+
+
+@pytest.fixture
+def raw(url: str) -> Iterator[Raw]:
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    raw = Raw(connection, channel, queue)
+    channel.basic_consume(queue, lambda _c, _m, properties, body: raw.replies.append((properties, body)), auto_ack=True)
+    yield raw
+    if connection.is_open:
+        connection.close()

@@ -1,0 +1,174 @@
+"""What the holder of the clock knows: what is due, what was missed, and what a wrong clock does not do."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqp_rpc.server.timetable import FORGET_AFTER, MOST_AHEAD, Timetable
+from amqp_rpc.service.schedules import Cron, Every, Schedule
+
+NOW = 1_800_000_000_000
+MINUTE = 60_000
+
+
+def every(interval: int = MINUTE, name: str = "a") -> Schedule:
+    return Schedule(name, "queue", "function", Every(interval), b"")
+
+
+def token(**dealt: object) -> bytes:
+    return json.dumps({"dealt": dealt}).encode()
+
+
+def known(dealt: int, *schedules: Schedule) -> Timetable:
+    """A timetable whose schedules have come so far."""
+    table = Timetable(schedules or [every()])
+    table.merge(token(**{schedule.name: dealt for schedule in schedules or [every()]}))
+    return table
+
+
+def test_a_schedule_that_is_seen_for_the_first_time_is_not_due_for_what_was_before() -> None:
+    table = Timetable([every()])
+    assert table.due(NOW) == []
+    assert table.wait(NOW) == 60.0
+    assert [due.tick for due in table.due(NOW + MINUTE)] == [NOW + MINUTE]
+
+
+def test_a_tick_is_due_once() -> None:
+    table = known(NOW)
+    [due] = table.due(NOW + MINUTE + 5)
+    assert (due.tick, due.missed) == (NOW + MINUTE, 0)
+    assert table.due(NOW + MINUTE + 6) == []
+    table.done(due)
+    assert table.due(NOW + MINUTE + 7) == []
+    assert table.wait(NOW + MINUTE + 7) == 59.993
+
+
+def test_what_could_not_be_enqueued_is_due_again() -> None:
+    table = known(NOW)
+    [due] = table.due(NOW + MINUTE)
+    table.failed(due)
+    assert table.due(NOW + MINUTE + 1)[0].tick == due.tick
+
+
+def test_of_missed_ticks_the_latest_is_due_and_the_others_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW)
+    [due] = table.due(NOW + 10 * MINUTE + 1)
+    assert (due.tick, due.missed) == (NOW + 10 * MINUTE, 9)
+    table.done(due)
+    assert "a: 9 missed ticks are skipped; the latest, of 2027-01-15T08:10:00+00:00, is enqueued" in caplog.text
+    assert table.due(NOW + 10 * MINUTE + 2) == []
+
+
+def test_missed_ticks_of_an_expression_are_counted_up_to_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW, Schedule("a", "queue", "function", Cron("* * * * *"), b""))
+    [due] = table.due(NOW + 5000 * MINUTE)
+    table.done(due)
+    assert due.tick == NOW + 5000 * MINUTE
+    assert "at least 999 missed ticks" in caplog.text
+
+
+def test_the_next_holder_goes_on_where_the_last_one_was() -> None:
+    first = known(NOW)
+    first.done(first.due(NOW + MINUTE)[0])
+    second = Timetable([every()])
+    second.merge(first.body())
+    assert second.due(NOW + MINUTE + 1) == []
+    assert second.due(NOW + 2 * MINUTE)[0].missed == 0
+
+
+@given(st.permutations([0, 1, 2, 3]))
+def test_tokens_become_one_in_any_order(order: list[int]) -> None:
+    tokens = [token(), token(a=NOW), token(a=NOW - 5, b=7), token(b=8)]
+    table = Timetable([every()])
+    for each in order:
+        table.merge(tokens[each])
+    assert table.dealt == {"a": NOW, "b": 8}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"\xff", b"[]", b"3", b"{}", b'{"dealt": []}', b'{"dealt": {"a": "x"}}', b'{"dealt": {"a": null}}',
+        b'{"dealt": {"a": 1e999}}', b'{"dealt": {"a": NaN}}', b"[" * 100_000, b'{"dealt": {"a": ' + b"9" * 5000 + b"}}",
+    ],
+)  # fmt: skip
+def test_a_token_that_can_t_be_read_says_nothing(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW)
+    table.merge(body)
+    assert table.dealt == {"a": NOW}
+    assert "can't be read" in caplog.text
+
+
+@pytest.mark.parametrize("moment", [-5, 10**30])
+def test_a_token_from_outside_of_the_calendar_says_nothing(moment: int) -> None:
+    table = Timetable([every()])
+    table.merge(token(a=moment))
+    assert table.dealt == {}
+
+
+def test_a_clock_that_is_a_little_behind_waits_and_repeats_nothing() -> None:
+    table = known(NOW)
+    assert table.due(NOW - MOST_AHEAD) == []
+    assert table.wait(NOW - MOST_AHEAD) == (MOST_AHEAD + MINUTE) / 1000
+    assert table.dealt == {"a": NOW}
+
+
+def test_a_clock_that_was_far_ahead_stops_no_schedule(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW + 365 * 86_400_000)
+    assert table.due(NOW) == []
+    assert "a clock was wrong; it goes on from now" in caplog.text
+    assert table.due(NOW + MINUTE)[0].tick == NOW + MINUTE
+
+
+def test_a_clock_that_jumps_forward_makes_one_tick_of_each_schedule() -> None:
+    table = known(NOW, every(100), every(MINUTE, "b"))
+    jumped = NOW + 365 * 86_400_000
+    found = table.due(jumped)
+    assert len(found) == 2
+    for due in found:
+        table.done(due)
+    assert table.due(jumped + 1) == []
+
+
+def test_schedules_of_other_versions_are_kept_and_forgotten_when_none_knows_them_any_more() -> None:
+    table = Timetable([every()])
+    table.merge(token(other=NOW))
+    table.due(NOW + FORGET_AFTER)
+    assert json.loads(table.body())["dealt"] == {"a": NOW + FORGET_AFTER, "other": NOW}
+    table.due(NOW + FORGET_AFTER + 1)
+    assert "other" not in json.loads(table.body())["dealt"]
+
+
+def test_a_schedule_that_is_seldom_due_is_not_forgotten_while_it_is_known() -> None:
+    yearly = Schedule("a", "queue", "function", Cron.parse("0 0 1 1 *"), b"")
+    table = known(NOW, yearly)
+    table.due(NOW + 200 * 86_400_000)
+    other = Timetable([every(name="b")])
+    other.merge(table.body())
+    other.due(NOW + 210 * 86_400_000)
+    assert "a" in other.dealt
+
+
+def test_what_was_under_way_when_the_clock_was_lost_is_due_again() -> None:
+    table = known(NOW)
+    [due] = table.due(NOW + MINUTE)
+    assert table.busy
+    table.forget()
+    assert not table.busy
+    assert table.due(NOW + MINUTE) == [due]
+
+
+def test_a_table_without_schedules_waits_for_a_day() -> None:
+    assert Timetable([]).wait(NOW) == 86_400.0
+
+
+def test_nothing_is_logged_where_nothing_was_missed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    table = known(NOW)
+    table.done(table.due(NOW + MINUTE)[0])
+    assert caplog.text == ""

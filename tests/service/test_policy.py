@@ -1,0 +1,56 @@
+"""What becomes of a task that fails: how often it is tried again, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.delays import LONGEST_DELAY
+from amqp_rpc.service.policy import Policy
+
+
+def test_delays_double_up_to_the_most():
+    policy = Policy("q", backoff=(1.0, 10.0))
+    assert [policy.delay(attempt, chance=0.5) for attempt in range(1, 7)] == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_chance_changes_a_delay_by_a_fifth_at_most(attempt, chance):
+    policy = Policy("q", backoff=(2.0, 300.0))
+    middle = policy.delay(attempt, chance=0.5)
+    assert 0.8 * middle <= policy.delay(attempt, chance=chance) <= 1.2 * middle + 1e-9
+
+
+def test_delays_are_not_the_same_for_what_failed_together():
+    assert len({Policy("q").delay(1) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": -1}, {"retries": 1.5}, {"retries": True}, {"backoff": (0, 1)}, {"backoff": (2.0, 1.0)},
+        {"backoff": (1.0, 2 * LONGEST_DELAY)}, {"backoff": 3}, {"queue_type": "mirrored"}, {"retry_for": (3,)},
+        {"retry_for": ValueError},
+    ],
+)  # fmt: skip
+def test_a_policy_that_can_t_be_is_refused(options):
+    with pytest.raises(ConfigurationError):
+        Policy("q", **options)
+
+
+def test_one_number_is_the_first_delay():
+    assert Policy("q", backoff=(3.0, 3.0)).delay(4, chance=0.5) == 3.0
+
+
+@pytest.mark.parametrize(
+    "name", ["", "rpc_queue", "rpc_queue.x", "amq.x", "amqp_rpc.x", "x.dead", "x" * 200, "\ud800", None]
+)
+def test_a_queue_s_name_that_means_something_else_or_can_t_be_sent_is_refused(name):
+    with pytest.raises(ConfigurationError, match="can't name a task queue"):
+        Policy(name)
+
+
+def test_a_queue_s_name_may_have_199_bytes():
+    assert Policy("x" * 199).queue == "x" * 199
