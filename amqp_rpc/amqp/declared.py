@@ -76,13 +76,13 @@ class Declared:
         if message.exchange is not None:
             # The default one is always there, and can't be declared.
             return not message.exchange.name or message.exchange in self._exchanges
-        if message.queue not in self._queues:
+        if message.routing_key not in self._queues:
             return False
-        return not message.delay or (self._levels and message.queue in self._delayed)
+        return not message.delay or (self._levels and message.routing_key in self._delayed)
 
     def forget(self, message: Message) -> None:
         """Forget what a message passes: it was returned, so something of it is gone."""
-        self._queues.discard(message.queue)
+        self._queues.discard(message.routing_key)
         if message.delay:
             self.distrust()
 
@@ -165,11 +165,11 @@ class Declared:
         message = self._waiting[0].message
         if message.exchange is not None:
             self._exchanges.add(message.exchange)
-        elif not topology.fleeting(message.queue):
-            self._queues.add(message.queue)
+        elif not topology.fleeting(message.routing_key):
+            self._queues.add(message.routing_key)
         if message.delay:
             self._levels = True
-            self._delayed.add(message.queue)
+            self._delayed.add(message.routing_key)
         self._waiting.popleft().then()
         # One after another here too: as many as there are would be too deep for calls in calls.
         while self._waiting and self.has(self._waiting[0].message):
@@ -203,7 +203,7 @@ class Declared:
 
     def _steps(self, channel: Channel, message: Message, arguments: dict[str, Any] | None, signs: list[str]) -> Steps:
         """Declare what a message needs, and note the signs that are to be declared once it is old enough."""
-        queue = message.queue
+        queue = message.routing_key
         if topology.fleeting(queue) and arguments is not None:
             yield partial(self._declare_queue, channel, queue, arguments)
         elif arguments is not None and queue not in self._queues and not topology.of_instance(queue):

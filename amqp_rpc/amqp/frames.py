@@ -75,9 +75,11 @@ class Publisher:
             # Each delay has a key of its own: remembering them would push out those that come again.
             method = self._method(*address(message), mandatory=mandatory)
         elif message.exchange is not None:
-            method = self._event_method(message.exchange.name, message.queue, mandatory=mandatory)
+            method = self._event_method(message.exchange.name, message.routing_key, mandatory=mandatory)
         else:
-            method = self._methods.get((message.queue, mandatory)) or self._remember(message.queue, mandatory=mandatory)
+            method = self._methods.get((message.routing_key, mandatory)) or self._remember(
+                message.routing_key, mandatory=mandatory
+            )
         flags, values = properties
         self.check(len(values))
         body = message.body
@@ -133,8 +135,8 @@ class Publisher:
 def address(message: Message) -> tuple[str, str]:
     """Return the exchange and the routing key by which a message comes to its queue, or its queues, when it is due."""
     if not message.delay:
-        return "" if message.exchange is None else message.exchange.name, message.queue
-    return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.queue)
+        return "" if message.exchange is None else message.exchange.name, message.routing_key
+    return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.routing_key)
 
 
 def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noqa: C901, PLR0912 - one field a line

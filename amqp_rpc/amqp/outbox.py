@@ -112,8 +112,8 @@ class Publication(Outcome[AmqpRpcError | None]):
     def refusal(self) -> PublishRefused:
         """What it ends with where the broker said no."""
         return PublishRefused(
-            f"the broker refused {self.message.properties.type}(): queue {self.message.queue!r} takes no more, by a "
-            "bound (max-length) perhaps. It will not run"
+            f"the broker refused {self.message.properties.type}(): queue {self.message.routing_key!r} takes no more, "
+            "by a bound (max-length) perhaps. It will not run"
         )
 
     def verdict(self) -> AmqpRpcError | None:
@@ -372,7 +372,7 @@ class Outbox:
 
         Then the broker refuses it for an error of its own: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
         """
-        return publication.message.queue not in self._others and not publication.bounded
+        return publication.message.routing_key not in self._others and not publication.bounded
 
     def too_late(self, publication: Publication) -> BrokerError:
         """Return what a publication ends with whose time is over; any thread."""

@@ -145,7 +145,7 @@ class Caller:
     def give_back(self, publication: Publication) -> None:
         """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
         if self._connection is not None:
-            self._connection.post(self._outbox.give_back, publication.message.queue)
+            self._connection.post(self._outbox.give_back, publication.message.routing_key)
 
     def converse(self, timeout: float) -> Conversation:
         """Return a channel of its own for this thread, for so many seconds. Any thread.

@@ -95,22 +95,22 @@ class EventPublication(Publication):
     @property
     def what(self) -> str:
         """What it is, and what was not done with it."""
-        return f"event {self.message.queue!r} was not published"
+        return f"event {self.message.routing_key!r} was not published"
 
     @property
     def unknown(self) -> ConnectionLost:
         """What it ends with where the broker may have it."""
         return ConnectionLost(
-            f"the broker did not confirm event {self.message.queue!r} within {self.timeout:g} s; subscribers may get "
-            "it. Publish it again only if they may get it twice"
+            f"the broker did not confirm event {self.message.routing_key!r} within {self.timeout:g} s; subscribers may "
+            "get it. Publish it again only if they may get it twice"
         )
 
     @property
     def refusal(self) -> PublishRefused:
         """What it ends with where a queue said no; others may have taken it."""
         error = PublishRefused(
-            f"the broker refused event {self.message.queue!r} for a subscriber: its queue is full (max_length), or "
-            "has lost its leader. Other subscribers may have it: publish it again only if they may get it twice"
+            f"the broker refused event {self.message.routing_key!r} for a subscriber: its queue is full (max_length), "
+            "or has lost its leader. Other subscribers may have it: publish it again only if they may get it twice"
         )
         error.may_have_run = True
         return error
@@ -128,9 +128,9 @@ class EventPublication(Publication):
         if not self._plan.mandatory:
             return None
         if not self._plan.exchange.name:
-            return Unroutable(f"there is no queue {self.message.queue!r} for this event: nobody gets it")
+            return Unroutable(f"there is no queue {self.message.routing_key!r} for this event: nobody gets it")
         return Unroutable(
-            f"no queue is bound to the {self._plan.exchange} for event {self.message.queue!r}: nobody subscribes "
+            f"no queue is bound to the {self._plan.exchange} for event {self.message.routing_key!r}: nobody subscribes "
             "to it, or its server was never started on this broker"
         )
 

@@ -59,17 +59,17 @@ class Properties:
 
 @dataclass(slots=True)
 class Message:
-    """One message for a queue, at once through the default exchange or later through the levels of delay; or an event.
+    """One message: for a queue, at once through the default exchange or later through the delay queues; or an event.
 
     Args:
-        queue: Its name; an event's topic.
+        routing_key: The name of its queue; an event's topic.
         properties: Its properties.
         body: Its body.
         delay: Units of `delays` until it comes to the queue.
         exchange: To which an event is published; None for what is for a queue.
     """
 
-    queue: str
+    routing_key: str
     properties: Properties
     body: bytes
     delay: int = 0
@@ -78,7 +78,7 @@ class Message:
     @property
     def target(self) -> str:
         """What has to be there: the queue's name, or the exchange with all that is said of it."""
-        return self.queue if self.exchange is None else repr(self.exchange)
+        return self.routing_key if self.exchange is None else repr(self.exchange)
 
 
 @dataclass(slots=True)

@@ -187,9 +187,9 @@ class _Batch:
         def confirmed(taken: bool) -> None:
             # In this order, by AMQP: a return comes before the confirm.
             if message.properties.message_id in self._returned:
-                self._end(done, message, f"there is no queue {message.queue!r}")
+                self._end(done, message, f"there is no queue {message.routing_key!r}")
             elif not taken:
-                self._end(done, message, f"queue {message.queue!r} takes no more, by a bound perhaps")
+                self._end(done, message, f"queue {message.routing_key!r} takes no more, by a bound perhaps")
             else:
                 channel.ack([delivery.tag])
                 self._end(done)

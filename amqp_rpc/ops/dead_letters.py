@@ -130,7 +130,7 @@ class DeadLetters:
                     browsing.move(delivery, message)
                 else:
                     browsing.keep(delivery)
-        refused = [(message, why) for message, why in browsing.refused if message.queue != self.dead_letter_queue]
+        refused = [(message, why) for message, why in browsing.refused if message.routing_key != self.dead_letter_queue]
         if refused:
             done = len(moved) - len(refused)
             raise PublishRefused(

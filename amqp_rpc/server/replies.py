@@ -174,7 +174,7 @@ class Replies:
             sent = self._channel is not None and self._channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is settled all the same.
         except Exception:
-            logger.exception("A reply to %s could not be written", message.queue)
+            logger.exception("A reply to %s could not be written", message.routing_key)
             self._settled([delivery])
             return
         if not sent:
@@ -191,7 +191,7 @@ class Replies:
                 self._channel.publish(message)
             # One that AMQP can't carry.
             except Exception:
-                logger.exception("A message to %s could not be written", message.queue)
+                logger.exception("A message to %s could not be written", message.routing_key)
 
     def _watch(self) -> None:
         if self._leaving:
@@ -260,7 +260,7 @@ class Replies:
             return
         logger.error("Messages for %s are not taken: %s; trying again in %.0f s", queue, error, _AWAY)
         for key, (message, _) in list(self._kept.items()):
-            if message.queue == queue:
+            if message.routing_key == queue:
                 self._refused(key, str(error))
         self.connection.loop.call_later(_AWAY, lambda: self._keep_again(queue))
 
@@ -268,7 +268,7 @@ class Replies:
         if queue in self._prepared:
             self._prepare(queue)
         for key, (message, _) in list(self._kept.items()):
-            if message.queue == queue:
+            if message.routing_key == queue:
                 self._keep_now(key)
 
     def _prepare(self, queue: str) -> None:
@@ -285,11 +285,13 @@ class Replies:
         if self._refusals[key] < _MOST_REFUSALS:
             return
         message, _ = self._kept[key]
-        if message.queue not in self._arguments:
-            logger.error("A message for %s is lost, since the broker does not take it: %s", message.queue, reason)
+        if message.routing_key not in self._arguments:
+            logger.error("A message for %s is lost, since the broker does not take it: %s", message.routing_key, reason)
             self._let_go(key)
         elif self._refusals[key] == _MOST_REFUSALS:
-            logger.error("A task for %s is kept here, since the broker does not take it: %s", message.queue, reason)
+            logger.error(
+                "A task for %s is kept here, since the broker does not take it: %s", message.routing_key, reason
+            )
 
     def _let_go(self, key: int) -> None:
         kept = self._kept.pop(key, None)
@@ -348,20 +350,20 @@ class Replies:
             for lighter_one in lighter(message):
                 with contextlib.suppress(Exception):
                     channel.publish_confirmed(lighter_one, confirmed, mandatory=True)
-                    logger.warning("A message for %s goes without some of its headers: %s", message.queue, error)
+                    logger.warning("A message for %s goes without some of its headers: %s", message.routing_key, error)
                     return
             self._unwritable(key, error)
 
     def _unwritable(self, key: int, error: Exception) -> None:
         """Let a call go that can't be written; a task was accepted: its delivery is neither settled nor tried again."""
         message, delivery = self._kept[key]
-        if message.queue not in self._arguments:
-            logger.error("A message for %s is lost, since it could not be written", message.queue, exc_info=error)
+        if message.routing_key not in self._arguments:
+            logger.error("A message for %s is lost, since it could not be written", message.routing_key, exc_info=error)
             self._let_go(key)
         else:
             logger.error(
                 "What becomes of task [%s] could not be written for %s: it stays unacknowledged until this worker "
-                "ends, and takes a place of the prefetch", delivery.properties.message_id, message.queue,
+                "ends, and takes a place of the prefetch", delivery.properties.message_id, message.routing_key,
                 exc_info=error,
             )  # fmt: skip
             del self._kept[key]
@@ -369,7 +371,7 @@ class Replies:
 
     def _declare(self, message: Message, then: Callable[[], object]) -> None:
         assert self._declared is not None
-        arguments = None if message.queue in self._found else self._arguments.get(message.queue) or {}
+        arguments = None if message.routing_key in self._found else self._arguments.get(message.routing_key) or {}
         self._declared.declare(message, arguments, then)
 
 

@@ -196,10 +196,10 @@ class Work:
         if answer.dead_letter is not None:
             self._counters["dead_letters"] += 1
             # Only `_reply_directly` may have a name of the other kind: see there.
-            if answer.reply is not None and not answer.reply.queue.startswith(DIRECT_REPLY_TO):
+            if answer.reply is not None and not answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
-        elif answer.reply is not None and answer.reply.queue.startswith(DIRECT_REPLY_TO):
+        elif answer.reply is not None and answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
             self._connection.do(self._reply_directly, answer.reply, delivery)
         elif answer.reply is not None:
             # Who enqueued a task may well be gone: that is nothing to be told of.

@@ -62,7 +62,7 @@ class TestReading:
         properties = Properties(headers=headers, content_type="application/json", timestamp=timestamp)
         assert read(properties, body, queue="q").size == len(body)
         again = replayed(properties, body, queue="q", now=1.0)
-        assert (again.body, again.properties.headers is not None, again.queue != "") == (body, True, True)
+        assert (again.body, again.properties.headers is not None, again.routing_key != "") == (body, True, True)
         assert len(read(again.properties, body, queue="q").history) >= 1
 
 
@@ -100,7 +100,7 @@ class TestGoingBack:
         properties.reply_to, properties.expiration = "gone", "5"
         again = replayed(properties, b"body", queue="other", now=0.0)
         history = again.properties.headers.pop("history")  # type: ignore[union-attr]
-        assert (again.queue, again.body, again.delay) == ("q", b"body", 0)
+        assert (again.routing_key, again.body, again.delay) == ("q", b"body", 0)
         assert again.properties == Properties(
             type="f",
             message_id="1",
@@ -133,7 +133,7 @@ class TestGoingBack:
 
     def test_a_copy_for_the_same_queue_is_still_dead(self) -> None:
         again = renewed(letter(traceback="T", **{"x-delivery-count": 7}), b"body", queue="q.dead")
-        assert (again.queue, again.body, died(again.properties)) == ("q.dead", b"body", DIED)
+        assert (again.routing_key, again.body, died(again.properties)) == ("q.dead", b"body", DIED)
         assert read(again.properties, b"body", queue="q") == read(letter(traceback="T"), b"body", queue="q")
 
 

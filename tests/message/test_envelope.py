@@ -133,5 +133,5 @@ def test_a_message_becomes_lighter_by_what_only_tells_more_and_then_by_all_that_
     }  # fmt: skip
     assert second.properties.headers == {"attempt": 2, "deadline": 1.5, "reason": "x" * 300}
     for each in (first, second):
-        assert (each.queue, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
+        assert (each.routing_key, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
     assert message.properties.headers == headers

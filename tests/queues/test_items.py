@@ -24,7 +24,7 @@ def made(value: object = 1, number: int = 7) -> items.Message:
 def test_an_item_is_persistent_and_says_who_put_it_and_where_its_receipt_goes() -> None:
     message = made()
     properties = message.properties
-    assert (message.queue, properties.delivery_mode, properties.content_type) == ("q", 2, MSGPACK)
+    assert (message.routing_key, properties.delivery_mode, properties.content_type) == ("q", 2, MSGPACK)
     assert (properties.message_id, properties.reply_to, properties.timestamp) == ("me-1-7", ADDRESS, 1000)
     assert items.receipt_to(properties) == ADDRESS
 
@@ -85,7 +85,7 @@ def test_a_receipt_goes_only_where_receipts_go(properties: Properties) -> None:
 
 def test_a_receipt_says_whose_items_are_done() -> None:
     receipt = items.receipt(ADDRESS, ["me-1-7", "me-1-ff", "you-2-0"])
-    assert (receipt.queue, receipt.properties.delivery_mode) == (ADDRESS, 2)
+    assert (receipt.routing_key, receipt.properties.delivery_mode) == (ADDRESS, 2)
     assert items.read_receipt(receipt.properties, receipt.body) == [("me-1", 7), ("me-1", 255), ("you-2", 0)]
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_receipt_says_nothing(properties: Properties, value: bytes) -
 def test_a_dead_letter_keeps_the_item_and_says_why() -> None:
     theirs = Properties(content_type="image/png", message_id="7", headers={"x-death": [], "mine": 1}, reply_to="x")
     letter = items.dead(theirs, b"body", queue="q", reason="no picture", identity="new", now=2.0)
-    assert (letter.queue, letter.body) == ("q.dead", b"body")
+    assert (letter.routing_key, letter.body) == ("q.dead", b"body")
     properties = letter.properties
     assert properties.headers == {"mine": 1, "reason": "no picture", "queue": "q", "died": 2000, "id": "7"}
     assert (properties.message_id, properties.reply_to, properties.delivery_mode) == ("new", None, 2)

@@ -88,7 +88,7 @@ def test_what_is_done_at_about_the_same_time_is_told_together_and_acknowledged_a
     assert (case.channel.published, case.channel.acked) == ([], [])
     case.loop.pass_time()
     [message] = case.channel.published
-    assert (message.queue, told(message)) == (THERE, [1, 2, 3])
+    assert (message.routing_key, told(message)) == (THERE, [1, 2, 3])
     assert (case.channel.acked, case.settling.over) == ([], False)
     case.channel.confirms[0](True)
     assert case.channel.acked == case.settled == [1, 2, 3]
@@ -108,7 +108,7 @@ def test_each_putter_is_told_of_its_own(case: Case) -> None:
     case.add(2, ELSEWHERE)
     case.add(3)
     case.settling.flush()
-    assert {message.queue: told(message) for message in case.channel.published} == {THERE: [1, 3], ELSEWHERE: [2]}
+    assert {message.routing_key: told(message) for message in case.channel.published} == {THERE: [1, 3], ELSEWHERE: [2]}
 
 
 def test_what_nobody_waits_for_or_who_is_here_needs_no_receipt(case: Case) -> None:

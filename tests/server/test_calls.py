@@ -166,7 +166,8 @@ class TestGoodRequests:
 
     def test_the_reply_goes_to_the_callers_queue_under_its_id(self, dispatcher):
         reply = answer(dispatcher, *request(4)).reply
-        assert (reply.queue, reply.properties.correlation_id, reply.properties.delivery_mode) == ("replies", "id-1", 1)
+        properties = reply.properties
+        assert (reply.routing_key, properties.correlation_id, properties.delivery_mode) == ("replies", "id-1", 1)
 
     @pytest.mark.parametrize("identity", [None, "", "x" * 255, b"\xff" * 255])
     def test_any_correlation_id_comes_back_as_it_was(self, dispatcher, identity):
@@ -268,7 +269,7 @@ class TestRedelivery:
         sent, body = request(4, **properties)
         back = answer(dispatcher, sent, body, redelivered=True)
         assert (back.reply, back.dead_letter, back.outcome) == (None, None, "again")
-        assert (back.again.queue, back.again.body) == ("rpc_queue", body)
+        assert (back.again.routing_key, back.again.body) == ("rpc_queue", body)
         assert back.again.properties.headers == {**(sent.headers or {}), "crashes": 1}
         for name in ("type", "content_type", "reply_to", "correlation_id", "message_id"):
             assert getattr(back.again.properties, name) == getattr(sent, name)

@@ -118,7 +118,7 @@ def test_what_is_tried_again_comes_back_to_the_instance() -> None:
     assert isinstance(job, TaskJob)
     answer = events.failed(job.request, job.properties, job.function, ValueError(), 0.1)
     assert answer.again is not None
-    assert (answer.again.queue, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
+    assert (answer.again.routing_key, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
 
 
 @pytest.mark.parametrize("timestamp", [None, -(10**18), 10**18, "yesterday"])

@@ -54,7 +54,7 @@ def test_a_task_goes_back_only_where_another_worker_may_be_free(messages: int, c
     delivery = place.delivery()
     place.sharing.wait("shared", delivery)
     place.look()
-    assert [(message.queue, each) for message, each in place.back] == [("shared", delivery)] * goes_back
+    assert [(message.routing_key, each) for message, each in place.back] == [("shared", delivery)] * goes_back
     assert place.sharing.begin("shared", delivery) is not goes_back
     assert not place.sharing.begin("shared", delivery)
 
@@ -101,7 +101,7 @@ def test_a_task_that_goes_back_keeps_the_count_of_the_workers_that_it_ended() ->
     headers = {"attempt": 2, "crashes": 2, "x-delivery-count": 1, "x-death": [], "mine": "x"}
     properties = Properties(headers=headers, type="f", message_id="1", reply_to="r", expiration="1000")
     back = given_back("q", properties, b"body")
-    assert (back.queue, back.body, back.delay) == ("q", b"body", 0)
+    assert (back.routing_key, back.body, back.delay) == ("q", b"body", 0)
     assert back.properties.headers == {"attempt": 2, "crashes": 3, "mine": "x"}
     assert (back.properties.type, back.properties.message_id, back.properties.reply_to) == ("f", "1", "r")
     assert (back.properties.delivery_mode, back.properties.expiration) == (2, None)

@@ -208,7 +208,7 @@ def test_a_task_of_a_service_has_schedules_under_names_that_say_all() -> None:
         "billing.charge: every 300 s",
     ]
     message = service.schedules[2].message(300_000, now=301.5)
-    assert (message.queue, message.properties.type, message.properties.timestamp) == ("bills", "charge", 301)
+    assert (message.routing_key, message.properties.type, message.properties.timestamp) == ("bills", "charge", 301)
     assert message.properties.message_id == tick_id("billing.charge: every 300 s", 300_000)
     assert message.properties.headers == {"attempt": 1, "schedule": "billing.charge: every 300 s", "tick": 300_000}
     assert message.properties.delivery_mode == 2
