@@ -23,6 +23,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # the second process: find the package beside this folder, as pytest does
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -61,7 +62,7 @@ class Nodes:
         self._watch: subprocess.Popen[bytes] | None = None
         self._made = 0
 
-    def new(self, **options) -> Node:
+    def new(self, **options: Any) -> Node:
         """A node of its own, not yet started; `Node`'s options."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="amqp-rpc-tests-", dir="/tmp"))
@@ -77,7 +78,7 @@ class Nodes:
             self._watch.communicate(timeout=30)  # closes its input, and it cleans up
 
 
-def container():
+def container() -> Any:
     """RabbitMQ in a container, started, where a Docker engine answers and gives one; else None."""
     if COMMAND or not engine_answers():
         return None
