@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.contenders import PREFETCH, Contender
-from benchmarks.environments import UnavailableError, interpreter, programs
+from benchmarks.environments import HERE, UnavailableError, interpreter, programs
 from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError, Client, Process, await_consumers
 from benchmarks.protocol import Reply
@@ -24,9 +24,11 @@ class Field:
         url: The broker's.
         logs: A folder for what they say on standard error.
         stack: Ends all that is started.
+        tree: The checkout of this project that is measured; another one than this has its own ``.venv``.
     """
 
-    def __init__(self, url: str, logs: Path, stack: ExitStack) -> None:
+    def __init__(self, url: str, logs: Path, stack: ExitStack, tree: Path = HERE.parent) -> None:
+        self._tree = tree
         self._url = url
         self._logs = logs
         self._stack = stack
@@ -72,11 +74,15 @@ class Field:
         for number in range(rounds):
             first = number * len(entries) // max(1, rounds)
             for entry in [*entries[first:], *entries[:first]]:
-                if entry.hopeless or self._falls_behind(entry, entries):
-                    entry.skip()
-                else:
-                    self._measure(entry)
+                self.measure(entry, entries)
             say(f"  round {number + 1} of {rounds} done")
+
+    def measure(self, entry: Entry, entries: Sequence[Entry]) -> None:
+        """Measure an entry once more, unless there is no hope for it."""
+        if entry.hopeless or self._falls_behind(entry, entries):
+            entry.skip()
+        else:
+            self._measure(entry)
 
     def _measure(self, entry: Entry) -> None:
         try:
@@ -108,7 +114,10 @@ class Field:
         if name not in self.clients:
             contender = self.contenders[name]
             client = Client(
-                self._words(contender, contender.client), self._log(contender, "client"), self._variables(contender)
+                self._words(contender, contender.client),
+                self._log(contender, "client"),
+                self._variables(contender),
+                folder=self._tree,
             )
             self._stack.callback(client.end)
             self.clients[name] = client
@@ -116,14 +125,15 @@ class Field:
 
     def _process(self, contender: Contender) -> Process:
         words = self._words(contender, contender.server)
-        server = Process(words, self._log(contender, "server"), self._variables(contender))
+        server = Process(words, self._log(contender, "server"), self._variables(contender), folder=self._tree)
         self._stack.callback(server.end)
         return server
 
     def _words(self, contender: Contender, words: Sequence[str]) -> list[str]:
         if contender.folder == "c":
             return [str(programs() / words[0]), *words[1:]]
-        return [interpreter(contender.folder), *words]
+        own = str(self._tree / ".venv" / "bin" / "python") if self._tree != HERE.parent else None
+        return [own or interpreter(contender.folder), *words]
 
     def _variables(self, contender: Contender) -> dict[str, str]:
         url = {"AMQP_URL": self._url, "AMQP_RPC_URL": self._url}

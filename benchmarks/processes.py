@@ -30,13 +30,21 @@ class BrokenError(Exception):
 class Process:
     """A process with a session of its own, so that Ctrl-C reaches the bench alone, which then ends it."""
 
-    def __init__(self, words: Sequence[str], log: Path, variables: Mapping[str, str], *, asked: bool = False) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        variables: Mapping[str, str],
+        *,
+        asked: bool = False,
+        folder: Path = HERE.parent,
+    ) -> None:
         pipe = subprocess.PIPE if asked else subprocess.DEVNULL
         self._log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 words,
-                cwd=HERE.parent,
+                cwd=folder,
                 env={**os.environ, **variables},
                 stdin=pipe,
                 stdout=pipe,
@@ -78,8 +86,10 @@ class Process:
 class Client(Process):
     """A contender's client, which measures what it is asked for."""
 
-    def __init__(self, words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
-        super().__init__(words, log, variables, asked=True)
+    def __init__(
+        self, words: Sequence[str], log: Path, variables: Mapping[str, str], *, folder: Path = HERE.parent
+    ) -> None:
+        super().__init__(words, log, variables, asked=True, folder=folder)
         self._unread = b""
 
     def ask(self, request: Request) -> Reply:

@@ -115,7 +115,7 @@ class TaskField(Field):
         """Start a contender's process that works for a while."""
         contender = self.contenders[name]
         environment = {**self._variables(contender), **variables}
-        started = Process(self._words(contender, words), self._log(contender, "worker"), environment)
+        started = Process(self._words(contender, words), self._log(contender, "worker"), environment, folder=self._tree)
         self._stack.callback(started.end)
         self.servers[name] = started
         return started

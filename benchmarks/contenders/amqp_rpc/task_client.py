@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
 
-from amqp_rpc import Client
+from amqp_rpc import AsyncClient, Client
 from benchmarks import closed, enqueuing
 from benchmarks.contenders.amqp_rpc import tasks
 from benchmarks.protocol import PATIENCE, Payloads, Reply, Request, answer, check
@@ -28,6 +29,33 @@ ECHOES = {"classic": tasks.echo_classic, "quorum": tasks.echo_quorum}
 def enqueue(request: Request) -> Reply:
     note = NOTES[request["queue_type"], request["results"]]
     return enqueuing.one(lambda text: client.enqueue(note, text), request)
+
+
+def enqueue_awaited(request: Request) -> Reply:
+    """Enqueue one task at a time in each of so many asyncio tasks."""
+    note, payload, numbers = (
+        NOTES[request["queue_type"], request["results"]],
+        Payloads(request["size"]),
+        itertools.count(),
+    )
+
+    async def run() -> Reply:
+        async with AsyncClient(os.environ["AMQP_URL"], timeout=PATIENCE) as awaited:
+            await awaited.enqueue(note, payload(next(numbers)))
+
+            async def work() -> int:
+                count = 0
+                while clock.runs():
+                    await awaited.enqueue(note, payload(next(numbers)))
+                    count += 1
+                return count
+
+            clock = closed.Clock(request["seconds"])
+            counts = await asyncio.gather(*(work() for _ in range(request["in_flight"])))
+            # One more was there before the clock ran.
+            return clock.reply(sum(counts))
+
+    return asyncio.run(run())
 
 
 def enqueue_many(request: Request) -> Reply:
@@ -64,4 +92,12 @@ def result(request: Request) -> Reply:
 
 
 if __name__ == "__main__":
-    answer({"enqueue": enqueue, "enqueue_many": enqueue_many, "fill": fill, "result": result})
+    answer(
+        {
+            "enqueue": enqueue,
+            "enqueue_awaited": enqueue_awaited,
+            "enqueue_many": enqueue_many,
+            "fill": fill,
+            "result": result,
+        }
+    )
