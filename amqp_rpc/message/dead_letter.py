@@ -10,21 +10,32 @@ import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from reprlib import Repr
 from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Message, Properties, Request, copied, without_broker_headers
-from amqp_rpc.message.events import TOPIC
+from amqp_rpc.message.envelope import Message, Properties, Request, copied
+from amqp_rpc.message.headers import (
+    ATTEMPT,
+    DEADLINE,
+    DIED,
+    HISTORY,
+    OF_DEATH,
+    QUEUE,
+    TOPIC,
+    TRACEBACK,
+    read_count,
+    read_reason,
+    read_time,
+    without_broker_headers,
+)
 
 #: Deaths that a letter remembers, and the characters of each one's reason: headers have to fit into one frame.
 MOST_DEATHS, LONGEST_REASON = 10, 300
 #: Bytes of a body up to which it is decoded to be shown.
 _MOST_DECODED = 1024 * 1024
-#: What a letter says of its last death, and what its next life does without.
-_OF_DEATH = ("reason", "died", "traceback", "crashes", "error", "queue", "history")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
     """
     headers = properties.headers or {}
     request = Request.read(properties, body, redelivered=False)
-    traceback, topic = headers.get("traceback"), headers.get(TOPIC)
+    traceback, topic = headers.get(TRACEBACK), headers.get(TOPIC)
     return DeadLetter(
         id=request.message_id,
         function=request.function,
@@ -98,22 +109,22 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
         attempt=request.attempt,
         crashes=request.crashes,
         died=died(properties),
-        enqueued=_time(properties.timestamp, 1),
+        enqueued=read_time(properties.timestamp, per_second=1),
         traceback=codec.text_of(traceback) if traceback is not None else None,
         arguments=_arguments(request, whole=whole),
         size=len(body),
-        history=_history(headers.get("history")),
+        history=_history(headers.get(HISTORY)),
     )
 
 
 def died(properties: Properties) -> datetime | None:
     """Return when a message became a dead letter; None where it does not say."""
-    return _time((properties.headers or {}).get("died"), 1000)
+    return read_time((properties.headers or {}).get(DIED), per_second=1000)
 
 
 def home(properties: Properties, queue: str) -> str:
     """Return the queue that a letter came from: by its header, else ``queue``."""
-    there = (properties.headers or {}).get("queue")
+    there = (properties.headers or {}).get(QUEUE)
     return there if isinstance(there, str) and there else queue
 
 
@@ -185,13 +196,13 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> 
         now: Unix time in seconds.
     """
     before = properties.headers or {}
-    headers = {name: value for name, value in without_broker_headers(before).items() if name not in _OF_DEATH}
-    headers["attempt"] = 1
-    headers["history"] = _remembered(Request.read(properties, body, redelivered=False), before)
+    headers = {name: value for name, value in without_broker_headers(before).items() if name not in OF_DEATH}
+    headers[ATTEMPT] = 1
+    headers[HISTORY] = _remembered(Request.read(properties, body, redelivered=False), before)
     # What a person has replayed is wanted, though its time was over.
-    deadline = headers.get("deadline")
+    deadline = headers.get(DEADLINE)
     if not isinstance(deadline, int | float) or deadline / 1000 <= now:
-        headers.pop("deadline", None)
+        headers.pop(DEADLINE, None)
     return Message(home(properties, queue), _kept(properties, headers), body)
 
 
@@ -209,8 +220,10 @@ def _kept(properties: Properties, headers: dict[str, Any]) -> Properties:
 
 
 def _remembered(request: Request, headers: dict[str, Any]) -> str:
-    deaths = _history(headers.get("history"))
-    deaths.append(Death(_time(headers.get("died"), 1000), _reason(headers)[:LONGEST_REASON], request.attempt))
+    deaths = _history(headers.get(HISTORY))
+    deaths.append(
+        Death(read_time(headers.get(DIED), per_second=1000), _reason(headers)[:LONGEST_REASON], request.attempt)
+    )
     # As text, which every language reads, and every tool shows.
     return json.dumps(
         [
@@ -232,31 +245,19 @@ def _history(header: object) -> list[Death]:
         return []
     deaths = found if isinstance(found, list) else []
     return [
-        Death(_time(each.get("died"), 1000), str(each.get("reason")), _count(each.get("attempt")))
+        Death(
+            read_time(each.get("died"), per_second=1000),
+            str(each.get("reason")),
+            read_count(each.get("attempt"), 1) or 1,
+        )
         for each in deaths
         if isinstance(each, dict)
     ]
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 1
-
-
 def _reason(headers: dict[str, Any]) -> str:
-    # The broker's own word, where a policy has put it here.
-    reason = headers.get("reason", headers.get("x-first-death-reason"))
+    reason = read_reason(headers)
     return "not known" if reason is None else codec.text_of(reason)
-
-
-def _time(value: object, per_second: int) -> datetime | None:
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return datetime.fromtimestamp(value / per_second, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _arguments(request: Request, *, whole: bool) -> str:

@@ -12,6 +12,21 @@ from typing import Any, Final
 
 from amqp_rpc.message.codec import MSGPACK, base_type, text_of
 from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.headers import (
+    ATTEMPT,
+    CHUNK,
+    CRASHES,
+    DEADLINE,
+    DECISIVE,
+    FOR_PEOPLE,
+    IDEMPOTENT,
+    LAST_ERROR,
+    TICK,
+    WANTS_ALIVE,
+    read_count,
+    read_text,
+    without_broker_headers,
+)
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 
 #: What ``type`` says of a reply.
@@ -29,13 +44,7 @@ PROBE: Final = "amqp_rpc.probe"
 #: The token that is the clock of a service's schedules.
 CLOCK: Final = "amqp_rpc.clock"
 
-#: Headers that tell more of a message, by which nothing is decided.
-_TELLING = ("traceback", "error", "history")
-#: Those of ours without which a message would be another one, and the characters that each keeps of a text.
-_OURS = (
-    "attempt", "crashes", "deadline", "idempotent", "chunk", "schedule", "tick", "queue", "reason", "died",
-    "amqp_rpc.topic",
-)  # fmt: skip
+#: Characters of a header's text that are left in a message which AMQP can't carry with all of them.
 _LONGEST_TEXT = 300
 
 
@@ -105,26 +114,26 @@ class Request:
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
-        deadline = headers.get("deadline")
+        deadline = headers.get(DEADLINE)
         # type() of the usual, before isinstance() of the rest: this runs for every call.
         numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
-            function=_text(properties.type) or None,
-            content_type=base_type(_text(properties.content_type)),
-            content_encoding=_text(properties.content_encoding),
+            function=read_text(properties.type) or None,
+            content_type=base_type(read_text(properties.content_type)),
+            content_encoding=read_text(properties.content_encoding),
             # An address that is no text is none.
             reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
             correlation_id=properties.correlation_id,
-            message_id=_text(properties.message_id),
-            attempt=_count(headers.get("attempt"), 1),
-            crashes=_count(headers.get("crashes"), 0),
+            message_id=read_text(properties.message_id),
+            attempt=read_count(headers.get(ATTEMPT), 1),
+            crashes=read_count(headers.get(CRASHES), 0),
             # AMQP has no larger number, but a message need not have come through AMQP.
             deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
-            idempotent=headers.get("idempotent") is True,
-            chunked=headers.get("chunk") is True,
+            idempotent=headers.get(IDEMPOTENT) is True,
+            chunked=headers.get(CHUNK) is True,
             redelivered=redelivered,
             body=body,
-            tick=_count(headers.get("tick"), 0) or None,
+            tick=read_count(headers.get(TICK), 0) or None,
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
@@ -161,11 +170,11 @@ def request_properties(
         chunk: Whether the body is a list of calls.
     """
     now = time.time()
-    headers: dict[str, Any] = {"deadline": int((now + remaining) * 1000), "attempt": attempt, "alive": True}
+    headers: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
     if idempotent:
-        headers["idempotent"] = True
+        headers[IDEMPOTENT] = True
     if chunk:
-        headers["chunk"] = True
+        headers[CHUNK] = True
     return Properties(
         content_type=content_type,
         headers=headers,
@@ -190,7 +199,7 @@ def again_properties(request: Request, properties: Properties, *, now: float) ->
     left = None if request.deadline is None else max(1, int((request.deadline - now) * 1000))
     return copied(
         properties,
-        headers={**without_broker_headers(properties.headers), "crashes": request.crashes + 1},
+        headers={**without_broker_headers(properties.headers), CRASHES: request.crashes + 1},
         expiration=properties.expiration if left is None else str(left),
     )
 
@@ -212,9 +221,9 @@ def task_properties(
         now: Unix time in seconds.
         priority: From 0 to 9; None for none.
     """
-    headers: dict[str, Any] = {"attempt": 1}
+    headers: dict[str, Any] = {ATTEMPT: 1}
     if expires is not None:
-        headers["deadline"] = int(expires * 1000)
+        headers[DEADLINE] = int(expires * 1000)
     return Properties(
         content_type=MSGPACK,
         headers=headers,
@@ -234,18 +243,10 @@ def retry_properties(request: Request, properties: Properties, *, error: str) ->
         properties: As they came.
         error: What was raised, in a few words.
     """
-    headers = {**without_broker_headers(properties.headers), "attempt": request.attempt + 1, "error": error[:1000]}
+    headers = {**without_broker_headers(properties.headers), ATTEMPT: request.attempt + 1, LAST_ERROR: error[:1000]}
     # Each try has its own count of workers that died with it.
-    headers.pop("crashes", None)
+    headers.pop(CRASHES, None)
     return copied(properties, headers=headers, delivery_mode=2, expiration=None)
-
-
-def without_broker_headers(headers: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the headers without those that the broker wrote.
-
-    With an x-death among them the broker would take what is published again for a message that goes in circles.
-    """
-    return {name: value for name, value in (headers or {}).items() if not str(name).startswith("x-")}
 
 
 def lighter(message: Message) -> Iterator[Message]:
@@ -254,20 +255,9 @@ def lighter(message: Message) -> Iterator[Message]:
     First without those that only tell more of it, then with those of ours alone that something depends on.
     """
     headers = message.properties.headers or {}
-    needed = {name: headers[name] for name in _OURS if isinstance(headers.get(name), str | int | float)}
+    needed = {name: headers[name] for name in DECISIVE if isinstance(headers.get(name), str | int | float)}
     for kept in (
-        {name: value for name, value in headers.items() if name not in _TELLING},
+        {name: value for name, value in headers.items() if name not in FOR_PEOPLE},
         {n: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for n, value in needed.items()},
     ):
         yield replace(message, properties=copied(message.properties, headers=kept))
-
-
-def _count(value: object, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
-
-
-def _text(value: object) -> str | None:
-    """Return a property's text; bytes that are not UTF-8 are shown escaped, never raised about."""
-    if value is None or isinstance(value, str):
-        return value
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

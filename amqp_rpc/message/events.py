@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, Request
+from amqp_rpc.message.headers import ADDED_TO_EVENTS, BROKER_PREFIX, DEADLINE, RESERVED, TOPIC, read_time
 from amqp_rpc.message.topology import comes_back
-
-#: The header that keeps an event's topic.
-TOPIC: Final = "amqp_rpc.topic"
-#: Headers that we write into an event on its way, and those that mean something else to us.
-_OWN = frozenset({TOPIC, "attempt", "crashes", "deadline", "error", "history"})
-_RESERVED = _OWN | {"reason", "died", "queue", "traceback", "idempotent", "chunk", "alive", "schedule", "tick"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +63,11 @@ def read(request: Request, properties: Properties) -> Event:
     headers = properties.headers or {}
     return Event(
         topic=str(headers.get(TOPIC, "")),
-        headers={name: value for name, value in headers.items() if name not in _OWN and name[:2] != "x-"},
+        headers={
+            name: value for name, value in headers.items() if name not in ADDED_TO_EVENTS and name[:2] != BROKER_PREFIX
+        },
         id=request.message_id,
-        time=_time(properties.timestamp),
+        time=read_time(properties.timestamp, per_second=1),
         redelivered=request.redelivered or request.crashes > 0,
     )
 
@@ -88,10 +85,10 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     for name in headers:
         if not isinstance(name, str):
             raise ConfigurationError(f"a header's name is text, not {name!r}")
-        if name in _RESERVED or name.startswith("x-"):
+        if name in RESERVED or name.startswith(BROKER_PREFIX):
             raise ConfigurationError(
                 f"an event can't have a header {name!r}: those that begin with 'x-' are the broker's, and "
-                f"{', '.join(sorted(_RESERVED))} are amqp_rpc's"
+                f"{', '.join(sorted(RESERVED))} are amqp_rpc's"
             )
     return dict(headers)
 
@@ -109,7 +106,7 @@ def event_properties(
         now: Unix time in seconds.
     """
     if expires is not None:
-        headers = {**headers, "deadline": int(expires * 1000)}
+        headers = {**headers, DEADLINE: int(expires * 1000)}
     return Properties(
         content_type=content_type,
         headers=headers or None,
@@ -117,11 +114,3 @@ def event_properties(
         message_id=identity,
         timestamp=int(now),
     )
-
-
-def _time(timestamp: object) -> datetime | None:
-    # pika reads it as a number too, but anybody may have written it.
-    try:
-        return None if not isinstance(timestamp, int) else datetime.fromtimestamp(timestamp, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

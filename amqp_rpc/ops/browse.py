@@ -18,6 +18,7 @@ from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.message.codec import text_of
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message
+from amqp_rpc.message.headers import delivery_count
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel
@@ -28,7 +29,6 @@ MOST_RETURNS = 5
 WINDOW = 100
 #: How often the queue is looked at for what is on its way, and the seconds between two looks.
 _LOOKS, _BETWEEN_LOOKS = 40, 0.005
-_DELIVERY_COUNT = "x-delivery-count"
 #: Messages, and bytes of their bodies, that wait for confirms together.
 _BATCH, _BATCH_BYTES = 100, 8 * 1024 * 1024
 
@@ -99,8 +99,7 @@ class Browsing:
 
     def keep(self, delivery: Delivery) -> None:
         """Leave a message in the queue."""
-        returns = (delivery.properties.headers or {}).get(_DELIVERY_COUNT)
-        if isinstance(returns, int) and returns >= MOST_RETURNS:
+        if (delivery_count(delivery.properties.headers) or 0) >= MOST_RETURNS:
             self.move(delivery, renewed(delivery.properties, delivery.body, queue=self._queue))
 
     def move(self, delivery: Delivery, message: Message) -> None:

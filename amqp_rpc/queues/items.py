@@ -12,7 +12,8 @@ from typing import Any, Final
 from amqp_rpc.errors import CodecError, Undecodable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, PLAIN, base_type
-from amqp_rpc.message.envelope import Message, Properties, copied, without_broker_headers
+from amqp_rpc.message.envelope import Message, Properties, copied
+from amqp_rpc.message.headers import DIED, ITEM_ID, QUEUE, REASON, without_broker_headers
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 
 #: What ``type`` says of an item that one of our clients has put, and of a receipt.
@@ -115,9 +116,9 @@ def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identi
         now: Unix time in seconds.
     """
     headers = without_broker_headers(properties.headers)
-    headers |= {"reason": reason, "queue": queue, "died": int(now * 1000)}
+    headers |= {REASON: reason, QUEUE: queue, DIED: int(now * 1000)}
     if isinstance(properties.message_id, str):
-        headers["id"] = properties.message_id
+        headers[ITEM_ID] = properties.message_id
     kept = copied(
         properties,
         headers=headers,

@@ -14,6 +14,7 @@ from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, Message, Properties
+from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import SIGN_INTERVAL
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 
@@ -68,7 +69,7 @@ class InHand:
         callers: defaultdict[str, list[str]] = defaultdict(list)
         for delivery in self._deliveries.values():
             properties = delivery.properties
-            asked = (properties.headers or {}).get("alive") is True
+            asked = (properties.headers or {}).get(WANTS_ALIVE) is True
             reply_to, identity = properties.reply_to, properties.correlation_id
             # pika gives bytes for what is no UTF-8.
             if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):

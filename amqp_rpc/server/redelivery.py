@@ -6,15 +6,14 @@ import random
 from collections.abc import Callable
 from threading import Lock
 
-from amqp_rpc.message.envelope import Message, Properties, Request, copied, without_broker_headers
+from amqp_rpc.message.envelope import Message, Properties, Request, copied
+from amqp_rpc.message.headers import CRASHES, delivery_count, without_broker_headers
 
 #: Workers that may die with one task, before it is a dead letter. One that ends workers costs as many, and one that was
 #: only beside such tasks has to be so as often: five were too few for 100 000 tasks and a worker that dies each second.
 MOST_CRASHES = 8
 #: Workers that died with a task from which on it is suspected to be what ends them.
 SUSPECTED = 2
-#: How often a quorum queue has got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
-_DELIVERY_COUNT = "x-delivery-count"
 #: From RabbitMQ 4.0 on such a queue drops what it got back 20 times: so often it has come when that is near.
 _ABOUT_TO_BE_DROPPED = 15
 #: Workers that died with a task, after which its copies are spread over no more time: eight seconds.
@@ -60,15 +59,9 @@ def given_back(queue: str, properties: Properties, body: bytes, *, delay: int = 
         delay: Units of delay until it is there again.
     """
     headers = without_broker_headers(properties.headers)
-    if delivery_count(properties):
-        headers["crashes"] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
+    if delivery_count(properties.headers):
+        headers[CRASHES] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
     return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body, delay)
-
-
-def delivery_count(properties: Properties) -> int | None:
-    """Return how often a worker died with it, as a quorum queue counts; None where nobody does."""
-    counted = (properties.headers or {}).get(_DELIVERY_COUNT)
-    return counted if isinstance(counted, int) else None
 
 
 def deaths(before: int, properties: Properties) -> int:
@@ -82,13 +75,13 @@ def deaths(before: int, properties: Properties) -> int:
         before: As many as its header says.
         properties: The delivery's.
     """
-    counted = delivery_count(properties)
+    counted = delivery_count(properties.headers)
     return before + (1 if counted is None else min(counted, max(1, SUSPECTED - before)))
 
 
 def about_to_be_dropped(properties: Properties) -> bool:
     """Return whether the broker may drop a message when it gets it back a few times more."""
-    return (delivery_count(properties) or 0) >= _ABOUT_TO_BE_DROPPED
+    return (delivery_count(properties.headers) or 0) >= _ABOUT_TO_BE_DROPPED
 
 
 def apart(crashes: int) -> int:

@@ -22,7 +22,8 @@ from amqp_rpc.amqp.frames import address
 from amqp_rpc.amqp.owner import Owner
 from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import BrokerError
-from amqp_rpc.message.envelope import Message, Properties, copied, lighter, without_broker_headers
+from amqp_rpc.message.envelope import Message, Properties, copied, lighter
+from amqp_rpc.message.headers import DIED, QUEUE, REASON, without_broker_headers
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.server.redelivery import about_to_be_dropped
@@ -118,7 +119,7 @@ class Replies:
         """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and settle it."""
         properties = delivery.properties
         headers = without_broker_headers(properties.headers)
-        headers |= {"reason": reason[:_LONGEST_REASON], "queue": queue, "died": int(time.time() * 1000), **details}
+        headers |= {REASON: reason[:_LONGEST_REASON], QUEUE: queue, DIED: int(time.time() * 1000), **details}
         kept = copied(properties, headers=headers, delivery_mode=2, reply_to=None, expiration=None, app_id=None)
         self.keep(Message(dead_letter_queue(queue), kept, delivery.body), delivery)
 

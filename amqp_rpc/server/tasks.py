@@ -24,11 +24,12 @@ from amqp_rpc.message.envelope import (
     retry_properties,
 )
 from amqp_rpc.message.failures import describe_raised, describe_verdict
+from amqp_rpc.message.headers import ATTEMPT, CRASHES, TRACEBACK, delivery_count
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
 from amqp_rpc.server.calls import Dispatcher, ran, traceback_of
 from amqp_rpc.server.jobs import Answer
-from amqp_rpc.server.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, deaths, delivery_count, given_back
+from amqp_rpc.server.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, deaths, given_back
 from amqp_rpc.server.task_jobs import TaskJob
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.registration import Function
@@ -215,7 +216,7 @@ class TaskDispatcher(Dispatcher):
 
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
         """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
-        counted = delivery_count(properties)
+        counted = delivery_count(properties.headers)
         crashes = deaths(request.crashes, properties)
         if crashes >= MOST_CRASHES:
             reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
@@ -232,7 +233,7 @@ class TaskDispatcher(Dispatcher):
         # and those that were only beside it. The second time they are parted, each coming back at a time of its own.
         # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
         again = again_properties(request, properties, now=self._clock())
-        kept = copied(again, headers={**(again.headers or {}), "crashes": crashes}, delivery_mode=2, expiration=None)
+        kept = copied(again, headers={**(again.headers or {}), CRASHES: crashes}, delivery_mode=2, expiration=None)
         return Answer(None, None, "again", again=Message(self.home, kept, request.body, apart(crashes)))
 
     def _dead(
@@ -248,11 +249,11 @@ class TaskDispatcher(Dispatcher):
     ) -> Answer:
         """Return the end of a task that can't be done; it did not run where there is no function."""
         details: dict[str, Any] = {
-            "attempt": request.attempt,
-            "crashes": request.crashes if crashes is None else crashes,
+            ATTEMPT: request.attempt,
+            CRASHES: request.crashes if crashes is None else crashes,
         }
         if function is not None:
-            details["traceback"] = traceback_of(error)
+            details[TRACEBACK] = traceback_of(error)
         else:
             logger.error("%s %s() [%s] is a dead letter: %s", self.kind, request.function, request.message_id, reason)
         reply = None
@@ -260,7 +261,7 @@ class TaskDispatcher(Dispatcher):
             if isinstance(error, AmqpRpcError) and function is None:
                 described = describe_verdict(error)
             else:
-                described = describe_raised(error, traceback=details.get("traceback"))
+                described = describe_raised(error, traceback=details.get(TRACEBACK))
             reply = self._error(request, described)
         answer = Answer(reply, reason, outcome, details=details)
         return self._recorded(request, function, answer, seconds=seconds, error=reason)

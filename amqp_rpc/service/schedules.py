@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Message, Properties, task_properties
+from amqp_rpc.message.headers import SCHEDULE, TICK
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.service.signature import Signature
 
@@ -257,7 +258,7 @@ class Schedule:
             now=now,
             priority=self.priority,
         )
-        properties.headers = {**(properties.headers or {}), "schedule": self.name, "tick": tick}
+        properties.headers = {**(properties.headers or {}), SCHEDULE: self.name, TICK: tick}
         return Message(self.queue, properties, self.body)
 
 

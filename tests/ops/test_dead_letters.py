@@ -24,7 +24,7 @@ from amqp_rpc import (
     Server,
     Service,
 )
-from amqp_rpc.message.envelope import without_broker_headers
+from amqp_rpc.message.headers import without_broker_headers
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.ops.browse import MOST_RETURNS
 from tests.served_by import Raw

@@ -10,7 +10,8 @@ import pytest
 from amqp_rpc import ConfigurationError, Event, Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, Request, lighter
-from amqp_rpc.message.events import TOPIC, check_headers, mark, read
+from amqp_rpc.message.events import check_headers, mark, read
+from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.message.topology import ARRIVALS, delay
 from amqp_rpc.server.events import EventDispatcher
 from amqp_rpc.server.jobs import Answer

@@ -1,0 +1,103 @@
+"""The headers of a message, by their names on the wire, and safe readers of them. Pure.
+
+Any program may publish to a queue: no value is trusted to have the right type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+#: Which try of a call or a task this is, from 1.
+ATTEMPT: Final = "attempt"
+#: How many workers died with it at this try.
+CRASHES: Final = "crashes"
+#: When it is too late to begin, Unix milliseconds.
+DEADLINE: Final = "deadline"
+#: Whether a call may run more than once.
+IDEMPOTENT: Final = "idempotent"
+#: Whether the body is a list of calls.
+CHUNK: Final = "chunk"
+#: Whether the caller understands liveness messages (type ``alive``).
+WANTS_ALIVE: Final = "alive"
+#: The schedule of a task, and when the task was due, Unix milliseconds.
+SCHEDULE: Final = "schedule"
+TICK: Final = "tick"
+#: The topic of an event, once a subscriber has received it.
+TOPIC: Final = "amqp_rpc.topic"
+#: What the last try raised.
+LAST_ERROR: Final = "error"
+#: Of a dead letter: why, from which queue, when (Unix milliseconds), the traceback, its earlier deaths as JSON.
+REASON: Final = "reason"
+QUEUE: Final = "queue"
+DIED: Final = "died"
+TRACEBACK: Final = "traceback"
+HISTORY: Final = "history"
+#: Of an item's dead letter: the id that the item had.
+ITEM_ID: Final = "id"
+
+#: All that amqp_rpc reads from the headers of an event: a publisher may give it none of these.
+RESERVED: Final = frozenset(
+    {
+        ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
+        REASON, QUEUE, DIED, TRACEBACK, HISTORY,
+    }
+)  # fmt: skip
+#: Those that amqp_rpc adds to an event on its way; a handler sees all others.
+ADDED_TO_EVENTS: Final = frozenset({TOPIC, ATTEMPT, CRASHES, DEADLINE, LAST_ERROR, HISTORY})
+#: Those about a death; a replayed dead letter has none of them.
+OF_DEATH: Final = frozenset({REASON, DIED, TRACEBACK, CRASHES, LAST_ERROR, QUEUE, HISTORY})
+#: Those that people read and no program decides by, and the others of ours: see `envelope.lighter`.
+FOR_PEOPLE: Final = frozenset({TRACEBACK, LAST_ERROR, HISTORY})
+DECISIVE: Final = RESERVED - FOR_PEOPLE - {WANTS_ALIVE}
+
+#: What the names of RabbitMQ's own headers begin with.
+BROKER_PREFIX: Final = "x-"
+#: How often a quorum queue got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+_DELIVERY_COUNT: Final = "x-delivery-count"
+#: Why the broker itself dead-lettered a message, where a policy makes it do so.
+_FIRST_DEATH_REASON: Final = "x-first-death-reason"
+
+
+def without_broker_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the headers without RabbitMQ's own.
+
+    RabbitMQ takes a published message with an x-death header for one that goes in circles.
+    """
+    return {name: value for name, value in (headers or {}).items() if not str(name).startswith(BROKER_PREFIX)}
+
+
+def delivery_count(headers: Mapping[str, Any] | None) -> int | None:
+    """Return how often a quorum queue got the message back; None where the queue does not count."""
+    counted = (headers or {}).get(_DELIVERY_COUNT)
+    return counted if isinstance(counted, int) else None
+
+
+def read_reason(headers: Mapping[str, Any]) -> object:
+    """Return why a message is a dead letter: ours, else the broker's word for it, else None."""
+    return headers.get(REASON, headers.get(_FIRST_DEATH_REASON))
+
+
+def read_count(value: object, default: int) -> int:
+    """Return a whole number from 0, or the default."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+
+
+def read_time(value: object, *, per_second: int) -> datetime | None:
+    """Return a point in time that is written as a number, or as AMQP's timestamp; None where it is neither."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return datetime.fromtimestamp(value / per_second, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def read_text(value: object) -> str | None:
+    """Return a text; bytes that are not UTF-8 come escaped."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,82 @@
+"""Headers are read from any program's messages: no value may raise, and none is taken for what it is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amqp_rpc.message import headers
+from amqp_rpc.message.headers import (
+    DECISIVE,
+    FOR_PEOPLE,
+    RESERVED,
+    delivery_count,
+    read_count,
+    read_reason,
+    read_text,
+    read_time,
+    without_broker_headers,
+)
+
+ANYTHING = st.none() | st.integers(-(2**63), 2**64) | st.floats() | st.binary() | st.text() | st.lists(st.booleans())
+
+
+@pytest.mark.parametrize(("value", "read"), [(0, 0), (7, 7), (-1, 5), (True, 5), (2.0, 5), ("2", 5), (None, 5)])
+def test_a_count_is_a_whole_number_from_0(value, read):
+    assert read_count(value, 5) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "per_second", "read"),
+    [
+        (1_700_000_000, 1, datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        (1_700_000_000_500, 1000, datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)),
+        (datetime(2023, 1, 1), 1, datetime(2023, 1, 1, tzinfo=UTC)),  # noqa: DTZ001 - as pika reads AMQP's timestamps
+        (True, 1, None),
+        ("1700000000", 1, None),
+        (2**64, 1, None),
+        (float("nan"), 1, None),
+    ],
+)
+def test_a_time_is_a_number_or_a_timestamp(value, per_second, read):
+    assert read_time(value, per_second=per_second) == read
+
+
+@pytest.mark.parametrize(("value", "read"), [("a", "a"), (b"\xff", "\\xff"), (None, None), (3, "3")])
+def test_a_text_that_is_not_utf_8_is_escaped(value, read):
+    assert read_text(value) == read
+
+
+def test_the_reason_of_a_death_is_ours_or_the_brokers():
+    assert read_reason({"reason": "ours", "x-first-death-reason": "rejected"}) == "ours"
+    assert read_reason({"x-first-death-reason": "rejected"}) == "rejected"
+    assert read_reason({}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "counted"), [(None, None), ({}, None), ({"x-delivery-count": 3}, 3), ({"x-delivery-count": "3"}, None)]
+)
+def test_the_delivery_count_is_a_quorum_queues(given, counted):
+    assert delivery_count(given) == counted
+
+
+def test_the_brokers_own_headers_are_left_out():
+    assert without_broker_headers({"x-death": [], "mine": 1, 5: 2}) == {"mine": 1, 5: 2}
+    assert without_broker_headers(None) == {}
+
+
+@settings(max_examples=50, deadline=None)
+@given(ANYTHING)
+def test_nothing_that_amqp_can_carry_makes_reading_fail(value):
+    read_count(value, 0)
+    read_text(value)
+    read_time(value, per_second=1000)
+
+
+def test_every_header_of_ours_is_either_for_people_or_decisive():
+    names = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, str)}
+    assert names - {headers.BROKER_PREFIX, headers.ITEM_ID} - {"x-delivery-count", "x-first-death-reason"} == RESERVED
+    assert DECISIVE | FOR_PEOPLE | {headers.WANTS_ALIVE} == RESERVED
