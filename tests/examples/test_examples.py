@@ -54,6 +54,11 @@ def test_hello_is_answered_by_a_server_of_six_lines_to_a_client_of_four(url):
     assert code_lines("hello_client") <= 4
 
 
+def test_the_example_of_tests_passes(url):
+    said = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_hello.py", url=url)
+    assert "2 passed" in said
+
+
 def test_calling(fib_served):
     printed = example("calling", url=fib_served).splitlines()
 
