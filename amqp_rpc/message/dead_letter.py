@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from reprlib import Repr
+from types import MappingProxyType
 from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Message, Properties, Request, copied
+from amqp_rpc.message.envelope import Message, Properties, Request, republished
 from amqp_rpc.message.headers import (
     ATTEMPT,
     DEADLINE,
@@ -24,16 +25,18 @@ from amqp_rpc.message.headers import (
     HISTORY,
     OF_DEATH,
     QUEUE,
+    REASON,
     TOPIC,
     TRACEBACK,
     read_count,
     read_reason,
     read_time,
-    without_broker_headers,
 )
+from amqp_rpc.message.topology import dead_letter_queue
 
-#: Deaths that a letter remembers, and the characters of each one's reason: headers have to fit into one frame.
-MOST_DEATHS, LONGEST_REASON = 10, 300
+#: Characters of a dead letter's reason; earlier deaths that it remembers, and the characters of their reasons: all
+#: headers have to fit into one frame.
+LONGEST_REASON, MOST_DEATHS, LONGEST_REMEMBERED = 1000, 10, 300
 #: Bytes of a body up to which it is decoded to be shown.
 _MOST_DECODED = 1024 * 1024
 
@@ -186,8 +189,33 @@ class Choice:
         )
 
 
+def dead_letter(
+    properties: Properties,
+    body: bytes,
+    *,
+    queue: str,
+    reason: str,
+    now: float,
+    details: Mapping[str, Any] = MappingProxyType({}),
+    identity: str | None = None,
+) -> Message:
+    """Return the message that keeps a failed one in the dead-letter queue of its queue.
+
+    Args:
+        properties: As they came.
+        body: As it came.
+        queue: Where the message was.
+        reason: Why it failed.
+        now: Unix time in seconds.
+        details: More headers.
+        identity: Another id than its own.
+    """
+    headers = {REASON: reason[:LONGEST_REASON], QUEUE: queue, DIED: int(now * 1000), **details}
+    return Message(dead_letter_queue(queue), _kept(properties, headers, identity=identity), body)
+
+
 def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> Message:
-    """Return a dead letter as it goes back to its queue: the same message, at its first try, with its history.
+    """Return the message that takes a dead letter back to its queue: at its first try, with its history.
 
     Args:
         properties: As they came.
@@ -195,42 +223,53 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> 
         queue: The queue whose dead letters these are.
         now: Unix time in seconds.
     """
-    before = properties.headers or {}
-    headers = {name: value for name, value in without_broker_headers(before).items() if name not in OF_DEATH}
-    headers[ATTEMPT] = 1
-    headers[HISTORY] = _remembered(Request.read(properties, body, redelivered=False), before)
-    # What a person has replayed is wanted, though its time was over.
+    headers = properties.headers or {}
+    added = {ATTEMPT: 1, HISTORY: _remembered(Request.read(properties, body, redelivered=False), headers)}
+    # A person wants it to run, though its time is over.
     deadline = headers.get(DEADLINE)
-    if not isinstance(deadline, int | float) or deadline / 1000 <= now:
-        headers.pop(DEADLINE, None)
-    return Message(home(properties, queue), _kept(properties, headers), body)
+    over = not isinstance(deadline, int | float) or deadline / 1000 <= now
+    without = OF_DEATH | {DEADLINE} if over else OF_DEATH
+    return Message(
+        home(properties, queue), _kept(properties, added, without=without, identity=_identity(properties)), body
+    )
 
 
 def renewed(properties: Properties, body: bytes, *, queue: str) -> Message:
-    """Return a copy of a dead letter for the very queue that it is in, which the broker has not counted yet."""
-    return Message(queue, _kept(properties, without_broker_headers(properties.headers)), body)
+    """Return a copy of a dead letter for the queue that it is in: RabbitMQ counts the copy's deliveries from 0."""
+    return Message(queue, _kept(properties, {}, identity=_identity(properties)), body)
 
 
-def _kept(properties: Properties, headers: dict[str, Any]) -> Properties:
-    # What has no id gets one, by which it is known when it comes again.
-    identity = properties.message_id or f"replayed-{secrets.token_hex(16)}"
-    return copied(
-        properties, headers=headers, delivery_mode=2, reply_to=None, expiration=None, app_id=None, message_id=identity
+def _kept(
+    properties: Properties, headers: Mapping[str, Any], *, without: Container[str] = (), identity: str | None
+) -> Properties:
+    return republished(
+        properties,
+        headers,
+        without=without,
+        reply_to=None,
+        app_id=None,
+        message_id=properties.message_id if identity is None else identity,
     )
 
 
-def _remembered(request: Request, headers: dict[str, Any]) -> str:
-    deaths = _history(headers.get(HISTORY))
-    deaths.append(
-        Death(read_time(headers.get(DIED), per_second=1000), _reason(headers)[:LONGEST_REASON], request.attempt)
-    )
-    # As text, which every language reads, and every tool shows.
+def _identity(properties: Properties) -> str:
+    """Return the id of a message, or a new one, by which a message without an id is known when it comes again."""
+    return properties.message_id or f"replayed-{secrets.token_hex(16)}"
+
+
+def _remembered(request: Request, headers: Mapping[str, Any]) -> str:
+    """Return the header `HISTORY` of a letter that is replayed: JSON, which every language and every tool reads."""
+    died = read_time(headers.get(DIED), per_second=1000)
+    deaths = [
+        *_history(headers.get(HISTORY)),
+        Death(died, _reason(headers)[:LONGEST_REMEMBERED], request.attempt),
+    ]
     return json.dumps(
         [
             {
-                "died": None if death.died is None else round(death.died.timestamp() * 1000),
-                "reason": death.reason,
-                "attempt": death.attempt,
+                DIED: None if death.died is None else round(death.died.timestamp() * 1000),
+                REASON: death.reason,
+                ATTEMPT: death.attempt,
             }
             for death in deaths[-MOST_DEATHS:]
         ],
@@ -246,16 +285,16 @@ def _history(header: object) -> list[Death]:
     deaths = found if isinstance(found, list) else []
     return [
         Death(
-            read_time(each.get("died"), per_second=1000),
-            str(each.get("reason")),
-            read_count(each.get("attempt"), 1) or 1,
+            read_time(each.get(DIED), per_second=1000),
+            str(each.get(REASON)),
+            read_count(each.get(ATTEMPT), 1) or 1,
         )
         for each in deaths
         if isinstance(each, dict)
     ]
 
 
-def _reason(headers: dict[str, Any]) -> str:
+def _reason(headers: Mapping[str, Any]) -> str:
     reason = read_reason(headers)
     return "not known" if reason is None else codec.text_of(reason)
 

@@ -6,8 +6,9 @@ The names and their meaning are the wire format of the README's "Wire format" pa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from amqp_rpc.message.codec import MSGPACK, base_type, text_of
@@ -20,7 +21,6 @@ from amqp_rpc.message.headers import (
     DECISIVE,
     FOR_PEOPLE,
     IDEMPOTENT,
-    LAST_ERROR,
     TICK,
     WANTS_ALIVE,
     read_count,
@@ -188,25 +188,28 @@ def request_properties(
     )
 
 
-def again_properties(request: Request, properties: Properties, *, now: float) -> Properties:
-    """Return the properties of a request that its server died with, for another one: it is counted, and keeps its time.
-
-    Args:
-        request: As it was read.
-        properties: As they came.
-        now: Unix time in seconds.
-    """
-    left = None if request.deadline is None else max(1, int((request.deadline - now) * 1000))
-    return copied(
-        properties,
-        headers={**without_broker_headers(properties.headers), CRASHES: request.crashes + 1},
-        expiration=properties.expiration if left is None else str(left),
-    )
-
-
 def copied(properties: Properties, **changes: Any) -> Properties:
     """Return a copy with some properties changed; the original may be pika's, which has the same names."""
     return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
+
+
+def republished(
+    properties: Properties,
+    headers: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    without: Container[str] = (),
+    **changes: Any,
+) -> Properties:
+    """Return the properties of a copy of a received message: its own, persistent, and without a time to live.
+
+    Args:
+        properties: As they came; RabbitMQ's headers are left out.
+        headers: Those that the copy has in addition, or with another value.
+        without: Names of headers that it does not have.
+        **changes: Other properties of the copy.
+    """
+    kept = {name: value for name, value in without_broker_headers(properties.headers).items() if name not in without}
+    return copied(properties, **{"headers": {**kept, **headers}, "delivery_mode": 2, "expiration": None, **changes})
 
 
 def task_properties(
@@ -233,20 +236,6 @@ def task_properties(
         timestamp=int(now),
         type=function,
     )
-
-
-def retry_properties(request: Request, properties: Properties, *, error: str) -> Properties:
-    """Return the properties of a task that failed, for its next try.
-
-    Args:
-        request: As it was read.
-        properties: As they came.
-        error: What was raised, in a few words.
-    """
-    headers = {**without_broker_headers(properties.headers), ATTEMPT: request.attempt + 1, LAST_ERROR: error[:1000]}
-    # Each try has its own count of workers that died with it.
-    headers.pop(CRASHES, None)
-    return copied(properties, headers=headers, delivery_mode=2, expiration=None)
 
 
 def lighter(message: Message) -> Iterator[Message]:

@@ -12,8 +12,9 @@ from typing import Any, Final
 from amqp_rpc.errors import CodecError, Undecodable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, PLAIN, base_type
-from amqp_rpc.message.envelope import Message, Properties, copied
-from amqp_rpc.message.headers import DIED, ITEM_ID, QUEUE, REASON, without_broker_headers
+from amqp_rpc.message.dead_letter import dead_letter
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.headers import ITEM_ID
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 
 #: What ``type`` says of an item that one of our clients has put, and of a receipt.
@@ -115,17 +116,12 @@ def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identi
         identity: Its own id: what anybody has put there may have any, or one that others have.
         now: Unix time in seconds.
     """
-    headers = without_broker_headers(properties.headers)
-    headers |= {REASON: reason, QUEUE: queue, DIED: int(now * 1000)}
-    if isinstance(properties.message_id, str):
-        headers[ITEM_ID] = properties.message_id
-    kept = copied(
+    return dead_letter(
         properties,
-        headers=headers,
-        delivery_mode=2,
-        reply_to=None,
-        expiration=None,
-        app_id=None,
-        message_id=identity,
+        body,
+        queue=queue,
+        reason=reason,
+        now=now,
+        details={ITEM_ID: properties.message_id} if isinstance(properties.message_id, str) else {},
+        identity=identity,
     )
-    return Message(topology.dead_letter_queue(queue), kept, body)

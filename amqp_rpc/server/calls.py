@@ -32,9 +32,10 @@ from amqp_rpc.message.envelope import (
     Message,
     Properties,
     Request,
-    again_properties,
+    republished,
 )
 from amqp_rpc.message.failures import describe_raised, describe_verdict
+from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.server.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service.catalog import default_function
@@ -200,8 +201,15 @@ class Dispatcher:
                 "be what ends them. It is not tried again"
             )
         logger.warning("A server died with a call of %s(), which is idempotent: it is tried again", function.name)
-        properties = again_properties(request, properties, now=self._clock())
-        return Answer(None, None, "again", again=Message(function.queue, properties, request.body))
+        # The copy keeps the time that is left of the call.
+        left = None if request.deadline is None else max(1, int((request.deadline - self._clock()) * 1000))
+        counted = republished(
+            properties,
+            {CRASHES: request.crashes + 1},
+            delivery_mode=properties.delivery_mode,
+            expiration=properties.expiration if left is None else str(left),
+        )
+        return Answer(None, None, "again", again=Message(function.queue, counted, request.body))
 
     def _find(self, request: Request) -> Function:
         if request.function is None:

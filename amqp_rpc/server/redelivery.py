@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from threading import Lock
 
-from amqp_rpc.message.envelope import Message, Properties, Request, copied
-from amqp_rpc.message.headers import CRASHES, delivery_count, without_broker_headers
+from amqp_rpc.message.envelope import Message, Properties, Request, republished
+from amqp_rpc.message.headers import CRASHES, delivery_count
 
 #: Workers that may die with one task, before it is a dead letter. One that ends workers costs as many, and one that was
 #: only beside such tasks has to be so as often: five were too few for 100 000 tasks and a worker that dies each second.
@@ -58,10 +58,10 @@ def given_back(queue: str, properties: Properties, body: bytes, *, delay: int = 
         body: The delivery's.
         delay: Units of delay until it is there again.
     """
-    headers = without_broker_headers(properties.headers)
+    counted = {}
     if delivery_count(properties.headers):
-        headers[CRASHES] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
-    return Message(queue, copied(properties, headers=headers, delivery_mode=2, expiration=None), body, delay)
+        counted[CRASHES] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
+    return Message(queue, republished(properties, counted), body, delay)
 
 
 def deaths(before: int, properties: Properties) -> int:

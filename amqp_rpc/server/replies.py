@@ -22,10 +22,9 @@ from amqp_rpc.amqp.frames import address
 from amqp_rpc.amqp.owner import Owner
 from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import BrokerError
-from amqp_rpc.message.envelope import Message, Properties, copied, lighter
-from amqp_rpc.message.headers import DIED, QUEUE, REASON, without_broker_headers
+from amqp_rpc.message.dead_letter import dead_letter
+from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.server.redelivery import about_to_be_dropped
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ _PUBLISH_AGAIN = 1.0
 _MOST_REFUSALS = 5
 #: Seconds until a queue that could not be declared is tried again: with its node away, what is for others goes out.
 _AWAY = 2.0
-#: Characters of the reason of a dead letter; all headers have to fit into one frame.
-_LONGEST_REASON = 1000
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
@@ -117,11 +114,10 @@ class Replies:
         self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
         """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and settle it."""
-        properties = delivery.properties
-        headers = without_broker_headers(properties.headers)
-        headers |= {REASON: reason[:_LONGEST_REASON], QUEUE: queue, DIED: int(time.time() * 1000), **details}
-        kept = copied(properties, headers=headers, delivery_mode=2, reply_to=None, expiration=None, app_id=None)
-        self.keep(Message(dead_letter_queue(queue), kept, delivery.body), delivery)
+        letter = dead_letter(
+            delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details
+        )
+        self.keep(letter, delivery)
 
     def keep(self, message: Message, delivery: Delivery) -> None:
         """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it.

@@ -19,12 +19,10 @@ from amqp_rpc.message.envelope import (
     Message,
     Properties,
     Request,
-    again_properties,
-    copied,
-    retry_properties,
+    republished,
 )
 from amqp_rpc.message.failures import describe_raised, describe_verdict
-from amqp_rpc.message.headers import ATTEMPT, CRASHES, TRACEBACK, delivery_count
+from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
 from amqp_rpc.server.calls import Dispatcher, ran, traceback_of
@@ -35,6 +33,9 @@ from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.registration import Function
 
 logger = logging.getLogger(__name__)
+
+#: Characters that a retry's header says of the error before it.
+_LONGEST_LAST_ERROR = 1000
 
 
 class TaskDispatcher(Dispatcher):
@@ -191,7 +192,9 @@ class TaskDispatcher(Dispatcher):
                 "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
                 self.kind, function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
             )  # fmt: skip
-            again = retry_properties(request, properties, error=said)
+            # Each try has its own count of the workers that died with it.
+            added = {ATTEMPT: request.attempt + 1, LAST_ERROR: said[:_LONGEST_LAST_ERROR]}
+            again = republished(properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._recorded(request, function, answer, seconds=seconds, error=said, delay=delay)
         logger.log(
@@ -232,9 +235,8 @@ class TaskDispatcher(Dispatcher):
         # A quorum queue counts, but gives the next worker all at once that the last one died with: the one that kills,
         # and those that were only beside it. The second time they are parted, each coming back at a time of its own.
         # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
-        again = again_properties(request, properties, now=self._clock())
-        kept = copied(again, headers={**(again.headers or {}), CRASHES: crashes}, delivery_mode=2, expiration=None)
-        return Answer(None, None, "again", again=Message(self.home, kept, request.body, apart(crashes)))
+        again = republished(properties, {CRASHES: crashes})
+        return Answer(None, None, "again", again=Message(self.home, again, request.body, apart(crashes)))
 
     def _dead(
         self,

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from amqp_rpc import ConfigurationError
 from amqp_rpc.message import codec
-from amqp_rpc.message.dead_letter import LONGEST_REASON, MOST_DEATHS, Choice, Death, died, read, renewed, replayed
+from amqp_rpc.message.dead_letter import (
+    LONGEST_REASON,
+    LONGEST_REMEMBERED,
+    MOST_DEATHS,
+    Choice,
+    Death,
+    dead_letter,
+    died,
+    read,
+    renewed,
+    replayed,
+)
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.topology import MOST_DELIVERIES, dead_letter_arguments, task_arguments
 
@@ -124,7 +135,7 @@ class TestGoingBack:
         assert history[-1] == Death(DIED, str(MOST_DEATHS + 1), 3)
         assert len(history) == MOST_DEATHS
         headers = replayed(letter(reason="x" * 1000), b"", queue="q", now=0.0).properties.headers or {}
-        assert json.loads(headers["history"])[0]["reason"] == "x" * LONGEST_REASON
+        assert json.loads(headers["history"])[0]["reason"] == "x" * LONGEST_REMEMBERED
 
     def test_what_has_no_id_gets_one(self) -> None:
         first, second = (replayed(Properties(), b"", queue="q", now=0.0).properties.message_id for _ in range(2))
@@ -141,3 +152,18 @@ def test_dead_letters_are_kept_as_their_queue_is_and_may_be_looked_at_without_en
     bounded = task_arguments("quorum", max_length=5)
     assert dead_letter_arguments(bounded) == {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES}
     assert dead_letter_arguments(task_arguments("classic", max_priority=9)) == {}
+
+
+class TestDying:
+    def test_a_letter_is_the_message_with_its_reason(self) -> None:
+        theirs = Properties(
+            type="f", message_id="1", reply_to="r", expiration="5", app_id="x", headers={"x-death": [], "mine": 1}
+        )
+        dead = dead_letter(theirs, b"body", queue="q", reason="R" * 2000, now=2.0, details={"attempt": 3})
+        assert (dead.routing_key, dead.body) == ("q.dead", b"body")
+        headers = {"mine": 1, "reason": "R" * LONGEST_REASON, "queue": "q", "died": 2000, "attempt": 3}
+        assert dead.properties == Properties(type="f", message_id="1", delivery_mode=2, headers=headers)
+
+    def test_it_may_have_an_id_of_its_own(self) -> None:
+        dead = dead_letter(Properties(message_id="1"), b"", queue="q", reason="R", now=2.0, identity="2")
+        assert dead.properties.message_id == "2"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc.message.envelope import Message, Properties, Request, lighter, request_properties
+from amqp_rpc.message.envelope import Message, Properties, Request, lighter, republished, request_properties
 
 
 def read(**properties) -> Request:
@@ -135,3 +135,17 @@ def test_a_message_becomes_lighter_by_what_only_tells_more_and_then_by_all_that_
     for each in (first, second):
         assert (each.routing_key, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
     assert message.properties.headers == headers
+
+
+def test_a_republished_message_keeps_its_own_and_neither_the_brokers_headers_nor_a_time_to_live():
+    theirs = Properties(
+        type="f", reply_to="r", correlation_id="c", message_id="1", priority=3, timestamp=5, expiration="7",
+        headers={"x-delivery-count": 2, "attempt": 1, "crashes": 2, "mine": 1},
+    )  # fmt: skip
+    again = republished(theirs, {"attempt": 2}, without={"crashes"})
+    assert again == Properties(
+        type="f", reply_to="r", correlation_id="c", message_id="1", priority=3, timestamp=5, delivery_mode=2,
+        headers={"attempt": 2, "mine": 1},
+    )  # fmt: skip
+    assert republished(theirs, expiration="6", reply_to=None).expiration == "6"
+    assert republished(Properties()).headers == {}
