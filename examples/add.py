@@ -1,7 +1,7 @@
-"""As Celery's tutorial does it: ``add(4, 4)``, its state while it runs, and its result, also by its id from elsewhere.
+"""Celery's tutorial: ``add(4, 4)``, its state while it runs, and its result, also by its id from another client.
 
 Run ``amqp-rpc serve examples.add --results sqlite:///results.db`` in one terminal, and ``python -m examples.add`` in
-another, in the same folder: what becomes of tasks is kept in the file ``results.db`` there.
+another, in the same folder: the file ``results.db`` there keeps states and results.
 """
 
 import time
@@ -15,13 +15,13 @@ service = Service()
 
 @service.task(queue="sums")
 def add(a: int, b: int) -> int:
-    """Add two numbers; slowly, so that it is seen at work."""
+    """Add two numbers, slowly, so that you see it run."""
     time.sleep(0.5)
     return a + b
 
 
 def main() -> None:
-    """Enqueue it, look at it until it has ended, and take its result; then once more, as another program would."""
+    """Enqueue it, poll its state until it ends, and print its result; then read the result as another program would."""
     with Client(results=RESULTS) as client:
         task = client.enqueue(add, 4, 4)
         while not task.ready():
@@ -30,7 +30,7 @@ def main() -> None:
         print("state:", task.state)
         print("result:", task.result())
 
-    # Another client, tomorrow, on the other side of the building: it needs no more than the id.
+    # Another client, tomorrow, on the other side of the building: the id is all it needs.
     with Client(results=RESULTS) as other:
         print("by its id:", other.task(task.id).result())
 

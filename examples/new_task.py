@@ -9,5 +9,5 @@ from amqp_rpc import Client
 
 message = " ".join(sys.argv[1:]) or "Hello World!"
 with Client() as client:
-    client.enqueue("work", message)  # the broker has it safe: no worker has to run yet
+    client.enqueue("work", message)  # returns after the broker's confirm; no worker has to run yet
 print(f" [x] Sent {message}")

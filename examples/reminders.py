@@ -1,4 +1,4 @@
-"""How a task is enqueued: later, at a time, not after a time, before others, once, and many at once.
+"""Enqueue a task in each way: later, at a time, with an expiry, with a priority, once only, and many at once.
 
 Run ``amqp-rpc serve examples.reminders`` in one terminal, and ``python -m examples.reminders`` in another.
 """
@@ -24,9 +24,9 @@ def main() -> None:
         tasks = [
             client.enqueue(remind, "ann", of="lunch", delay=1.5),  # seconds
             client.enqueue(remind, "bob", eta=datetime.now(UTC) + timedelta(seconds=1)),
-            client.enqueue(remind, "carol", expires=3600),  # a dead letter, where no worker has begun it by then
+            client.enqueue(remind, "carol", expires=3600),  # dead-lettered unless a worker starts it by then
             client.enqueue(remind, "dave", priority=9),
-            client.enqueue("reminders.remind", "erin"),  # by name: nothing of the worker's code is needed here
+            client.enqueue("reminders.remind", "erin"),  # by name: without importing the worker's code
             client.enqueue(remind, "frank", unique_for=10.0),
         ]
         try:

@@ -1,4 +1,4 @@
-"""A task in six lines: work that can wait, and is never lost. Serve it with ``amqp-rpc serve examples.thumbnails``."""
+"""A task in six lines: work that can wait and is never lost. Serve it with ``amqp-rpc serve examples.thumbnails``."""
 
 from amqp_rpc import Service
 

@@ -138,7 +138,7 @@ def test_a_task_is_tried_again_or_rejected_and_enqueues_the_next(url: str, tmp_p
     with serving("examples.steps", url=url, prints=prints):
         assert example("steps", url=url).splitlines() == [
             "rejected: nowhere is no address",
-            "good: got it at try 3",
+            "good: got it at attempt 3",
         ]
         until(lambda: "kept:" in prints.read_text())
         listed = command("dlq", "list", "task_queue.steps", url=url)
