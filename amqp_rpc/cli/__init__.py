@@ -1,4 +1,7 @@
-"""The command line: ``amqp-rpc``. One line for what a user can cause, a named exit code, and never a traceback."""
+"""The command line ``amqp-rpc``: each failure is one line and a named exit code, never a traceback.
+
+The only package that uses click. It may import every other package, and none imports it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from amqp_rpc.cli.serve import serve
 
 _EPILOG = """\b
 Examples:
-  amqp-rpc broker start              a RabbitMQ for development
+  amqp-rpc broker start              start a RabbitMQ for development
   amqp-rpc serve services.fib        run the functions of services/fib.py
   amqp-rpc call fib 30               call one of them
   amqp-rpc enqueue resize a.png      enqueue a task for a worker
-  amqp-rpc publish orders.eu.paid '{"order": 7}'    an event for all who subscribe
-  amqp-rpc listen 'orders.#'         events as they come
-  amqp-rpc queues thumbnails         what waits in a queue, and who consumes it
-  amqp-rpc dlq list thumbnails       tasks that could not be done
+  amqp-rpc publish orders.eu.paid '{"order": 7}'    publish an event to all its subscribers
+  amqp-rpc listen 'orders.#'         print events as they arrive
+  amqp-rpc queues thumbnails         show the messages and consumers of a queue
+  amqp-rpc dlq list thumbnails       list the tasks that failed for good
 """
 
 

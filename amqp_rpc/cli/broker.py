@@ -7,13 +7,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
 
 import click
 
 from amqp_rpc import broker as throwaway
-from amqp_rpc.cli.exits import Exit
-from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.cli.exits import Exit, one_line_errors
 
 
 @click.group("broker")
@@ -22,7 +20,7 @@ def broker() -> None:
 
 
 @broker.command()
-@click.option("--install", is_flag=True, help="Get RabbitMQ with apt-get where there is none (needs root or sudo).")
+@click.option("--install", is_flag=True, help="If RabbitMQ is missing, install it with apt-get (needs root or sudo).")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, metavar="SECONDS",
     help="How long RabbitMQ may take to start.",
@@ -30,29 +28,29 @@ def broker() -> None:
 def start(*, install: bool, timeout: float) -> None:
     """Start RabbitMQ in the background and print its URL.
 
-    It uses a Docker engine where one answers, else the rabbitmq-server of this machine as a private node. It listens
-    on this machine only, on port 5672 where that is free.
+    It runs in a container if a Docker engine answers, otherwise as a private node of this machine's rabbitmq-server.
+    It listens on this machine only, on port 5672 if that is free.
     """
-    with _interruptible(), _one_line_errors():
+    with _interruptible(), one_line_errors():
         found = throwaway.start(install=install, timeout=timeout)
     click.echo(found.url)
     if not found.has_default_port:
         click.echo(f"export AMQP_URL={found.url}")
-        click.echo("port 5672 was taken: run the export line, so that clients find this one", err=True)
+        click.echo("port 5672 was in use: run the export line, so that clients find this broker", err=True)
 
 
 @broker.command()
 def stop() -> None:
-    """Stop what `start` started, and remove its data."""
-    with _interruptible(), _one_line_errors():
+    """Stop the broker that `start` started, and remove its data."""
+    with _interruptible(), one_line_errors():
         found = throwaway.stop()
     click.echo(f"stopped RabbitMQ {found.version} ({found.url})" if found else "no broker was running", err=True)
 
 
 @broker.command()
 def status() -> None:
-    """Print what runs, and exit with 0; with 32 where nothing does."""
-    with _one_line_errors():
+    """Print the running broker and exit with 0; exit with 32 if none is running."""
+    with one_line_errors():
         found = throwaway.status()
     if found is None:
         click.echo("no broker is running; `amqp-rpc broker start` starts one", err=True)
@@ -67,7 +65,7 @@ class _Interrupted(BaseException):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """End on the first Ctrl-C, SIGTERM or SIGHUP, cleanly; further ones do not disturb the clean-up."""
+    """End cleanly on the first Ctrl-C, SIGTERM or SIGHUP; further ones do not disturb the clean-up."""
     caught = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -86,20 +84,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except throwaway.NotAvailable as error:
-        _fail(error, Exit.BROKER_NOT_AVAILABLE)
-    except throwaway.StartFailed as error:
-        _fail(error, Exit.BROKER_START_FAILED)
-    except (AmqpRpcError, OSError) as error:
-        _fail(error, Exit.ERROR)
-
-
-def _fail(error: Exception, code: Exit) -> NoReturn:
-    click.echo(f"error: {' '.join(str(error).split())}", err=True)
-    sys.exit(code)

@@ -1,65 +1,65 @@
-"""``amqp-rpc dlq``: dead letters, listed, shown, replayed and dropped."""
+"""``amqp-rpc dlq``: list, show, replay and drop dead letters."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-from amqp_rpc.cli.columns import Time, as_json, columns, local, terminal_width
-from amqp_rpc.cli.exits import Exit
-from amqp_rpc.cli.failing import fail, one_line_errors
-from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.cli.exits import Exit, fail, one_line_errors
+from amqp_rpc.cli.options import Time, timeout_option, url_option
+from amqp_rpc.cli.output import as_json, columns, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.message.dead_letter import DeadLetter
-from amqp_rpc.message.settings import DEFAULT_TIMEOUT
 from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.message.wording import plural
 from amqp_rpc.ops.dead_letters import DEFAULT_LIMIT, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EPILOG = f"""\b
-QUEUE is the tasks' queue (thumbnails), a subscription's (events.mail.write), a queue between processes, or a service's
-calls' (rpc_queue); with or without ".dead".
+QUEUE is a task queue (thumbnails), the queue of a subscription (events.mail.write), a queue between processes, or the
+call queue of a service (rpc_queue); with or without ".dead".
   amqp-rpc dlq list thumbnails --after 1h
   amqp-rpc dlq show thumbnails 9f3c
   amqp-rpc dlq replay thumbnails --function resize
   amqp-rpc dlq drop thumbnails --before 30d
 \b
-An ID may be shortened to its beginning, or its end, where no other has it. A TIME is ISO 8601 (2026-01-31T12:00, of
-the local zone unless it names one), or so long ago: 90s, 15m, 2h, 7d.
+The beginning or the end of an ID is enough if it is unique. A TIME is ISO 8601 (2026-01-31T12:00, local unless it has
+a zone), or an age: 90s, 15m, 2h, 7d.
 \b
-Exit codes: {Exit.OK:d} done, also where there are none, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
+Exit codes: {Exit.OK:d} done, also if there were none, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} no such queue,
-{Exit.REFUSED:d} the broker did not take what was replayed, {Exit.NO_DEAD_LETTER:d} no dead letter with that id, \
+{Exit.REFUSED:d} the broker refused a replayed message, {Exit.NO_DEAD_LETTER:d} no dead letter with that id, \
 {Exit.NOT_CONFIRMED:d} drop: not confirmed.
 """
 
 
 @click.group(epilog=_EPILOG)
 def dlq() -> None:
-    """Look at dead letters, replay them, drop them.
+    """List, show, replay and drop dead letters.
 
-    A dead letter is a task or an event that failed on its last try, expired, killed its workers, or could not be read.
+    A dead letter is a task or an event that failed at its last attempt, expired, crashed its workers, or could not be
+    read.
     """
 
 
 def _connected(command: F) -> F:
-    """Give a command the options that all of them have."""
-    timeout = option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="Seconds it may take.")
-    return url_option(timeout(command))
+    """Give a command the options of all commands here."""
+    return url_option(timeout_option("Seconds that it may take.")(command))
 
 
 def _filters(command: F) -> F:
-    """Give a command the options that say which dead letters."""
+    """Give a command the options that select dead letters."""
     decorators = [
-        click.option("--function", metavar="NAME", help="Those for this function."),
+        click.option("--function", metavar="NAME", help="Those of this function."),
         click.option("--before", type=Time(ago=True), metavar="TIME", help="Those that died before: 2h is 2 h ago."),
-        click.option("--after", type=Time(ago=True), metavar="TIME", help="Those that died then or later."),
+        click.option("--after", type=Time(ago=True), metavar="TIME", help="Those that died at this time or later."),
     ]
     for decorate in reversed(decorators):
         command = decorate(command)
@@ -70,14 +70,13 @@ def _filters(command: F) -> F:
 @click.argument("queue")
 @_filters
 @click.option(
-    "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="How many at most; 0 for all."
+    "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="The most to list; 0 for all."
 )
-@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 @_connected
 def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: bool, **filters: Any) -> None:
     """List the dead letters of QUEUE, oldest death first."""
-    with one_line_errors(), Client(url) as client:
-        dead = _dead_letters(client, queue, timeout)
+    with _dead_letters(url, queue, timeout) as dead:
         letters = dead.list(limit=limit or None, **filters)
         if as_lines:
             for letter in letters:
@@ -85,9 +84,9 @@ def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: 
         elif letters:
             click.echo(_table(letters))
         more = f" (--limit {limit}: there may be more)" if len(letters) == limit else ""
-        some = " that fits" if any(filters.values()) else ""
-        said = f"{_plural(len(letters))} of {dead.queue}{more}" if letters else f"{dead.queue} has no dead letter{some}"
-        click.echo(said, err=True)
+        fits = " that fits" if any(filters.values()) else ""
+        some, none = f"{_plural(len(letters))} of {dead.queue}{more}", f"{dead.queue} has no dead letter{fits}"
+        click.echo(some if letters else none, err=True)
 
 
 @dlq.command()
@@ -95,14 +94,13 @@ def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: 
 @click.argument("id")
 @click.option("--json", "as_lines", is_flag=True, help="Print a JSON object.")
 @_connected
-def show(queue: str, id: str, *, url: str | None, timeout: float, as_lines: bool) -> None:  # noqa: A002 - as it is said
-    """Show all that is known of one dead letter."""
-    with one_line_errors(), Client(url) as client:
-        dead = _dead_letters(client, queue, timeout)
+def show(queue: str, id: str, *, url: str | None, timeout: float, as_lines: bool) -> None:  # noqa: A002 - as users write it
+    """Show everything about one dead letter."""
+    with _dead_letters(url, queue, timeout) as dead:
         (full,) = _resolved(dead, (id,))
         letter = dead.get(full)
         if letter is None:
-            fail(f"somebody has just taken {full} away", Exit.NO_DEAD_LETTER)
+            fail(f"dead letter {full} is no longer there", Exit.NO_DEAD_LETTER)
         click.echo(as_json(dataclasses.asdict(letter)) if as_lines else _description(letter))
 
 
@@ -117,11 +115,11 @@ def replay(
 ) -> None:
     """Put dead letters back into QUEUE, under the same id; print the ids.
 
-    Each begins again at its first try, and remembers how it died. One whose time was over (--expires) has none then.
+    Each starts again at its first attempt, and keeps the history of its deaths. One that had expired (--expires) no
+    longer expires.
     """
     _check_which(ids, everything=everything, **filters)
-    with one_line_errors(), Client(url) as client:
-        dead = _dead_letters(client, queue, timeout)
+    with _dead_letters(url, queue, timeout) as dead:
         known = _resolved(dead, ids) if ids else None
         replayed = dead.replay(ids=known, all=everything, **filters)
         for each in replayed:
@@ -134,15 +132,14 @@ def replay(
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_connected
 def drop(
     queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, everything: bool, yes: bool, **filters: Any
 ) -> None:
-    """Delete dead letters of QUEUE for good; asks before, unless --yes is given."""
+    """Delete dead letters of QUEUE for good; ask first, unless --yes is given."""
     _check_which(ids, everything=everything, **filters)
-    with one_line_errors(), Client(url) as client:
-        dead = _dead_letters(client, queue, timeout)
+    with _dead_letters(url, queue, timeout) as dead:
         which = {"ids": _resolved(dead, ids) if ids else None, "all": everything, **filters}
         if not yes:
             which = _confirmed(dead, which)
@@ -151,7 +148,7 @@ def drop(
 
 
 def _confirmed(dead: DeadLetters, which: dict[str, Any]) -> dict[str, Any]:
-    """Ask whether to drop letters; return which, as far as they were counted: nothing that came meanwhile."""
+    """Ask whether to drop letters; return the selection of those that were counted, without later ones."""
     letters = dead.list(limit=None, **{name: value for name, value in which.items() if name != "all"})
     if not letters:
         return {}
@@ -161,7 +158,7 @@ def _confirmed(dead: DeadLetters, which: dict[str, Any]) -> dict[str, Any]:
     if not click.confirm(question, err=True):
         fail("nothing was dropped", Exit.NOT_CONFIRMED)
     ids = [letter.id for letter in letters]
-    # What has no id can't be told from what came meanwhile.
+    # A letter without an id can't be told from a later one.
     return which if None in ids else {"ids": ids}
 
 
@@ -171,24 +168,28 @@ def _check_which(ids: tuple[str, ...], *, everything: bool, **filters: datetime 
         fail("say which: IDs, --function, --before or --after; or --all, without them", Exit.USAGE)
 
 
-def _dead_letters(client: Client, queue: str, timeout: float) -> DeadLetters:
-    suffix = dead_letter_queue("")
-    dead = client.dead_letters(queue.removesuffix(suffix) or queue, timeout=timeout)
-    states = client.queue_states([dead.dead_letter_queue, dead.queue], timeout=timeout)
-    if not any(states.values()):
-        fail(f"there is no queue {dead.queue!r}, and no dead letter of it", Exit.NO_SERVER)
-    return dead
+@contextlib.contextmanager
+def _dead_letters(url: str | None, queue: str, timeout: float) -> Iterator[DeadLetters]:
+    """Connect and give the dead letters of an existing queue; turn errors into one line."""
+    with one_line_errors(), Client(url) as client:
+        dead = client.dead_letters(queue.removesuffix(dead_letter_queue("")) or queue, timeout=timeout)
+        states = client.queue_states([dead.dead_letter_queue, dead.queue], timeout=timeout)
+        if not any(states.values()):
+            fail(f"there is no queue {dead.queue!r}, and no dead letter of it", Exit.NO_SERVER)
+        yield dead
 
 
 def _resolved(dead: DeadLetters, parts: tuple[str, ...]) -> list[str]:
-    """Return the ids that are meant by ids, their beginnings or their ends."""
+    """Return the full ids of ids, their beginnings or their ends."""
     known = {letter.id for letter in dead.list(limit=None) if letter.id is not None}
 
     def resolve(part: str) -> str:
         found = [part] if part in known else [each for each in known if each.startswith(part)]
         found = found or [each for each in known if each.endswith(part)]
         if len(found) != 1:
-            how_many = f"{len(found)} dead letters have ids like {part!r}" if found else f"no dead letter is {part!r}"
+            how_many = (
+                f"{len(found)} dead letters have ids like {part!r}" if found else f"no dead letter has id {part!r}"
+            )
             fail(f"{how_many} in {dead.queue}: `amqp-rpc dlq list {dead.queue}` shows them", Exit.NO_DEAD_LETTER)
         return found[0]
 
@@ -196,7 +197,7 @@ def _resolved(dead: DeadLetters, parts: tuple[str, ...]) -> list[str]:
 
 
 def _table(letters: list[DeadLetter]) -> str:
-    # Events name no function, and tasks have no topic: seldom is there need of both columns.
+    # Events have no function and tasks have no topic: both columns are rarely needed.
     what = {"FUNCTION": [each.function for each in letters], "TOPIC": [each.topic for each in letters]}
     shown = {title: cells for title, cells in what.items() if any(cells)} or {"FUNCTION": what["FUNCTION"]}
     titles = ["ID", *shown, "DIED", "TRY", "REASON"]
@@ -226,4 +227,4 @@ def _description(letter: DeadLetter) -> str:
 
 
 def _plural(count: int) -> str:
-    return f"{count} dead letter{'' if count == 1 else 's'}"
+    return plural(count, "dead letter", "dead letters")

@@ -1,41 +1,113 @@
-"""What the exit code of ``amqp-rpc`` says; scripts may rely on the numbers."""
+"""Exit codes, and how an error becomes one line and a code. Scripts may rely on the numbers."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
 from enum import IntEnum
+from typing import NoReturn
+
+import click
+
+from amqp_rpc import broker, errors
+from amqp_rpc.service.loading import ImportFailed, ModuleMissing, ServiceMissing
 
 
 class Exit(IntEnum):
     """The exit codes of ``amqp-rpc``, by name."""
 
-    OK = 0  #: it worked; a server: it was told to stop, and drained
-    ERROR = 1  #: something that has no code of its own
+    OK = 0  #: success; serve: stopped and drained
+    ERROR = 1  #: an error without a code of its own
     USAGE = 2  #: the command line is wrong
 
-    NO_BROKER = 10  #: no connection to the broker, or it was lost
+    NO_BROKER = 10  #: no connection to the broker, or the connection was lost
     ACCESS_REFUSED = 11  #: wrong user name, password, virtual host or permission
-    NO_SERVER = 12  #: no such queue, or nobody consumes it
+    NO_SERVER = 12  #: no such queue, or a queue without consumers
     TIMEOUT = 13  #: no answer in time; the function may have run
-    MAYBE_EXECUTED = 14  #: the server died with the call; the function may have run
-    REMOTE_ERROR = 15  #: the function ran, and raised
+    MAYBE_EXECUTED = 14  #: the server died during the call; the function may have run
+    REMOTE_ERROR = 15  #: the function ran and raised
     BAD_ARGUMENTS = 16  #: the arguments do not fit the function, or are too large
     NO_FUNCTION = 17  #: the server has no such function
-
-    REFUSED = 18  #: enqueue, dlq replay: the broker does not take it: a full queue, an alarm
+    REFUSED = 18  #: enqueue, publish, dlq replay: the broker refused the message: a full queue, an alarm
 
     NO_MODULE = 20  #: serve: there is no module of that name
-    IMPORT_FAILED = 21  #: serve: the module is there, and fails to import
+    IMPORT_FAILED = 21  #: serve: the module exists and fails to import
     NO_SERVICE = 22  #: serve: the module has no service
     CONFIGURATION = 23  #: code or settings are wrong
 
     BROKER_START_FAILED = 30  #: broker start: RabbitMQ did not start
-    BROKER_NOT_AVAILABLE = 31  #: broker start: neither Docker nor rabbitmq-server is here
-    BROKER_NOT_RUNNING = 32  #: broker status: none is running
+    BROKER_NOT_AVAILABLE = 31  #: broker start: this machine has neither Docker nor rabbitmq-server
+    BROKER_NOT_RUNNING = 32  #: broker status: no broker is running
 
-    DRAIN_TIMEOUT = 40  #: serve: told to stop, and calls were still running when the drain timeout was over
-    TIME_LIMIT = 41  #: serve: a task ran into its time limit and its handler could only be ended with the process
+    DRAIN_TIMEOUT = 40  #: serve: handlers were still running at the end of the drain timeout
+    TIME_LIMIT = 41  #: serve: a task exceeded its time limit, and only the end of the process could end it
 
-    NO_DEAD_LETTER = 50  #: dlq: there is none with that id, or several
-    NOT_CONFIRMED = 51  #: dlq drop: nobody said yes
+    NO_DEAD_LETTER = 50  #: dlq: no dead letter has that id, or several have
+    NOT_CONFIRMED = 51  #: dlq drop: not confirmed
 
-    INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C where there was nothing to drain
+    INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C with nothing to drain
+
+
+#: The first class that fits gives the code.
+_CODES: list[tuple[type[BaseException], Exit]] = [
+    (errors.RemoteError, Exit.REMOTE_ERROR),
+    (errors.AccessRefused, Exit.ACCESS_REFUSED),
+    (errors.PublishRefused, Exit.REFUSED),
+    (broker.NotAvailable, Exit.BROKER_NOT_AVAILABLE),
+    (broker.StartFailed, Exit.BROKER_START_FAILED),
+    (broker.InstallFailed, Exit.ERROR),
+    (broker.ControlFailed, Exit.ERROR),
+    (broker.CleanupRefused, Exit.ERROR),
+    (errors.BrokerError, Exit.NO_BROKER),
+    (errors.NoServer, Exit.NO_SERVER),
+    (errors.Unroutable, Exit.NO_SERVER),
+    (errors.FunctionNotFound, Exit.NO_FUNCTION),
+    (errors.InvalidArguments, Exit.BAD_ARGUMENTS),
+    (errors.MaybeExecuted, Exit.MAYBE_EXECUTED),
+    (errors.CallError, Exit.TIMEOUT),
+    (errors.CodecError, Exit.BAD_ARGUMENTS),
+    (ModuleMissing, Exit.NO_MODULE),
+    (ImportFailed, Exit.IMPORT_FAILED),
+    (ServiceMissing, Exit.NO_SERVICE),
+    (errors.ConfigurationError, Exit.CONFIGURATION),
+]
+
+
+def fail(message: str, code: Exit) -> NoReturn:
+    """Print one line to standard error and exit."""
+    click.echo(f"amqp-rpc: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
+    """Print an error as one line and exit with its code.
+
+    Args:
+        error: What was raised.
+        traceback: Whether the traceback of the function that raised it is printed first.
+    """
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), Exit.ERROR)
+    if isinstance(error, errors.RemoteError):
+        if traceback and error.traceback:
+            click.echo(error.traceback, err=True)
+        fail(f"{error.type}: {error.message}", code)
+    # The keyword of Python is an option here.
+    fail(str(error).replace("wait_for_server=True", "--wait-for-server"), code)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn errors and Ctrl-C into one line and an exit code."""
+    try:
+        yield
+    except errors.AmqpRpcError as error:
+        fail_with(error)
+    except OSError as error:
+        # click ends quietly when the reader of the output has gone.
+        if error.errno == errno.EPIPE:
+            raise
+        fail_with(error)
+    except KeyboardInterrupt:
+        fail("interrupted", Exit.INTERRUPTED)

@@ -1,4 +1,4 @@
-"""``amqp-rpc listen``: events on the terminal as they come, until Ctrl-C; no queue of it stays in the broker."""
+"""``amqp-rpc listen``: print events as they arrive, until Ctrl-C. Its queue is deleted at the end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from amqp_rpc.amqp.transport import AddressedDelivery
-from amqp_rpc.cli.exchange_options import exchange_of, exchange_options, header_option, headers_of, shown
-from amqp_rpc.cli.exits import Exit
-from amqp_rpc.cli.failing import exit_code, fail, one_line_errors
-from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
+from amqp_rpc.cli.options import exchange_of, exchange_options, header_option, headers_of, option, url_option
+from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Request
@@ -25,21 +24,21 @@ from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, broker_addresses
 from amqp_rpc.ops.listen import Listening, Source
 
 _EPILOG = f"""\b
-TOPIC is a pattern: '*' stands for one word and '#' for any number of them. Without one everything is shown. Quote it:
-the shell has a meaning of its own for '*'.
+TOPIC is a pattern: '*' stands for one word and '#' for any number of words. Without a TOPIC every event is shown. Quote
+it, because the shell expands '*'.
   amqp-rpc listen 'kern.*' '*.critical'
   amqp-rpc listen '#' --json
   amqp-rpc listen --exchange logs --type fanout --transient
   amqp-rpc listen info warning error --exchange direct_logs --type direct --transient
   amqp-rpc listen --exchange documents --type headers --header format=pdf
 \b
-Each event is a line: its topic, and its payload as text or JSON; line breaks and other characters that can't be printed
-are escaped. What is published before "Listening" is said, or while the connection is lost, is not shown. The queue ends
-with it; an exchange that it declared stays.
+Each event is one line: its topic, and its payload as text or JSON. Unprintable characters are escaped. Events that are
+published before "Listening" is printed, or while the connection is lost, are missed. The queue is deleted at the end;
+an exchange that was declared here stays.
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
-{Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another kind.
+{Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another type.
 """
-#: Seconds for saying good-bye to the broker.
+#: Seconds to close the connection.
 _CLOSE_TIMEOUT = 5.0
 
 
@@ -47,7 +46,7 @@ _CLOSE_TIMEOUT = 5.0
 @click.argument("topics", nargs=-1, metavar="[TOPIC...]")
 @url_option
 @exchange_options
-@header_option("What events' headers must have, for a headers exchange; several: all of them.")
+@header_option("A header that an event must have, for a headers exchange; if several are given, all of them.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print each event as a JSON object: topic, payload, headers, id, time."
 )
@@ -63,7 +62,7 @@ def listen(
     as_json: bool,
     heartbeat: float,
 ) -> None:
-    """Print events as they come until Ctrl-C."""
+    """Print events as they arrive, until Ctrl-C."""
     with one_line_errors():
         source_exchange = exchange_of(exchange, kind, transient=transient)
         if kind == "topic" and not topics:
@@ -86,14 +85,14 @@ def listen(
         try:
             while (news := told.get()) is not None:
                 if isinstance(news, AmqpRpcError):
-                    fail(str(news), exit_code(news))
+                    fail_with(news)
                 if isinstance(news, str):
                     click.echo(news, err=True)
                     continue
                 print(_line(news, as_json=as_json), flush=True)  # noqa: T201 - click.echo hides a broken pipe
                 listening.let_go(news)
         except BrokenPipeError:
-            # `| head` has seen enough.
+            # `| head` has ended.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
             listening.close(_CLOSE_TIMEOUT)
@@ -105,13 +104,13 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
     event = read(request, delivery.properties)
     try:
         payload = codec.decode(delivery.body, request.content_type, limit=2**62)
-        text = shown(payload)
+        text = payload if isinstance(payload, str) else decoded_as_json(payload)
     except AmqpRpcError:
-        # Anybody may publish anything: it is shown all the same.
+        # Any program may publish any bytes: show them too.
         payload = text = str(delivery.body)
     if not as_json:
         return _printable(f"{event.topic} {text}" if event.topic else text)
-    said: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "topic": event.topic,
         "payload": payload,
         "headers": {
@@ -122,15 +121,15 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         "time": event.time,
     }
     try:
-        return _printable(shown(said))
+        return _printable(decoded_as_json(shown))
     except AmqpRpcError:
-        # What JSON has no words for.
+        # JSON cannot express it.
         headers = {name: str(value) for name, value in event.headers.items()}
-        return _printable(shown(said | {"payload": str(delivery.body), "headers": headers}))
+        return _printable(decoded_as_json(shown | {"payload": str(delivery.body), "headers": headers}))
 
 
 def _printable(line: str) -> str:
-    """Return a line as one line that does nothing to a terminal: what can't be printed is escaped."""
+    """Escape unprintable characters, so that a line stays one line and can't control the terminal."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)

@@ -1,4 +1,4 @@
-"""``amqp-rpc queues``: what waits, who consumes, what died."""
+"""``amqp-rpc queues``: the messages and consumers of queues, and their dead letters."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from typing import Any
 import click
 
 from amqp_rpc.amqp.transport import QueueState
-from amqp_rpc.cli.columns import as_json, columns
-from amqp_rpc.cli.exits import Exit
-from amqp_rpc.cli.failing import fail, one_line_errors
-from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.cli.exits import Exit, fail, one_line_errors
+from amqp_rpc.cli.options import timeout_option, url_option
+from amqp_rpc.cli.output import as_json, columns
 from amqp_rpc.client.client import Client
 from amqp_rpc.message import delays, topology
-from amqp_rpc.message.settings import DEFAULT_TIMEOUT
 from amqp_rpc.service.loading import ModuleMissing, load
 
 _EPILOG = f"""\b
-A QUEUE is named, or a module with a service is, whose queues are shown: of its calls, its tasks, and its shared
-subscriptions. Without any: task_queue and rpc_queue.
+Give queues by name, or modules with services: their call queues, task queues and shared subscriptions are shown.
+Without arguments: task_queue and rpc_queue.
   amqp-rpc queues
   amqp-rpc queues thumbnails services.fib
   amqp-rpc queues thumbnails --json
 \b
-READY messages wait for a worker. UNACKED ones are with a worker: AMQP does not tell how many, so "-" stands
-there. DEAD ones are for `amqp-rpc dlq`. DELAYED ones wait for their time, or their next try, in queues of the broker
-that all task queues share. Not counted are those whose time has come and whose queue takes none, since it is full or
-was deleted: they wait in amqp_rpc.arrivals.QUEUE, and AMQP does not tell how many
-(`rabbitmqctl list_queues name messages` does).
-With --json it is one object: {{"queues": [...], "delayed": 0}}.
+READY messages wait for a worker. UNACKED messages are with a worker; AMQP does not report how many, so the column
+shows "-". DEAD messages are dead letters (`amqp-rpc dlq`). Delayed messages wait for their time or their next attempt
+in delay queues that all task queues share. A message whose delay is over and whose queue is full or deleted is not
+counted: it waits in amqp_rpc.arrivals.QUEUE (`rabbitmqctl list_queues name messages` counts it).
+With --json the output is one object: {{"queues": [...], "delayed": 0}}.
 \b
 Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
-{Exit.NO_SERVER:d} one of the queues is not there,
+{Exit.NO_SERVER:d} one of the queues does not exist,
 {Exit.IMPORT_FAILED:d} a module fails to import, {Exit.NO_SERVICE:d} it has no service.
 """
 
@@ -40,9 +37,9 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFU
 @click.argument("names", nargs=-1, metavar="[QUEUE|MODULE]...")
 @click.option("--json", "as_object", is_flag=True, help="Print a JSON object.")
 @url_option
-@option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help="Seconds it may take.")
+@timeout_option("Seconds that it may take.")
 def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout: float) -> None:
-    """Show what waits in queues, who consumes them, and what died."""
+    """Show the messages, consumers and dead letters of queues."""
     with one_line_errors(), Client(url, timeout=timeout) as client:
         found = _states(client, names)
         dead = client.queue_states(topology.dead_letter_queue(queue) for queue in found)
@@ -57,26 +54,26 @@ def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout:
         click.echo(columns(titles, cells))
         click.echo(f"delayed, in all queues: {delayed}")
     else:
-        click.echo(f"neither {topology.TASK_QUEUE} nor {topology.CALL_QUEUE} is there; name a queue", err=True)
+        click.echo(f"neither {topology.TASK_QUEUE} nor {topology.CALL_QUEUE} exists; name a queue", err=True)
     if missing:
         fail(f"there is no queue {', '.join(map(repr, missing))}", Exit.NO_SERVER)
 
 
 def _states(client: Client, names: tuple[str, ...]) -> dict[str, QueueState | None]:
-    """Return the states of the queues that are meant, by name."""
+    """Return the states of the queues by name; a module stands for the queues of its services."""
     if not names:
         usual = client.queue_states([topology.TASK_QUEUE, topology.CALL_QUEUE])
         return {queue: state for queue, state in usual.items() if state is not None}
     found: dict[str, QueueState | None] = {}
     for name, state in client.queue_states(names).items():
-        # What the broker has is a queue, whatever modules there are.
+        # A queue of that name comes before a module of that name.
         served = [name] if state is not None else _served(name)
         found |= client.queue_states(served)
     return found
 
 
 def _served(name: str) -> list[str]:
-    """Return the queues of a module's services; the name itself where there is no such module."""
+    """Return the queues of a module's services; the name itself if there is no such module."""
     try:
         services = load(name)
     except ModuleMissing:
@@ -85,7 +82,7 @@ def _served(name: str) -> list[str]:
     for service in services:
         queues |= dict.fromkeys([service.queue] if service.functions else [])
         queues |= dict.fromkeys(task.queue for task in service.tasks)
-        # A broadcast one has a queue in each process that runs, by a name of its own.
+        # A broadcast subscription has a queue for each process, which the broker names.
         queues |= dict.fromkeys(each.queue for each in service.subscriptions if each.shared)
     return list(queues)
 
@@ -101,7 +98,7 @@ def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[
 
 
 def _delayed(client: Client) -> int:
-    """Return how many messages wait in the levels of delay, which are made from below when they are needed."""
+    """Return the number of messages in the delay queues, which are declared from the shortest to the longest."""
     total = 0
     for level in range(delays.LEVELS):
         name = topology.delay(level)

@@ -7,16 +7,15 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import click
 
 from amqp_rpc import __version__
-from amqp_rpc.cli.exits import Exit
-from amqp_rpc.cli.failing import one_line_errors
+from amqp_rpc.cli.exits import Exit, one_line_errors
 from amqp_rpc.cli.options import option, url_option
-from amqp_rpc.cli.supervisor import PIPES, Supervisor, follow_parent
+from amqp_rpc.cli.supervisor import Parent, Supervisor
 from amqp_rpc.message.exchanges import DEFAULT
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -40,10 +39,10 @@ TARGET is a module with a service (services.fib), or package.module:attribute.
 \b
 The first Ctrl-C or SIGTERM drains: calls and tasks that were delivered are finished. The second ends at once.
 Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained in time, {Exit.INTERRUPTED:d} ended at \
-once, {Exit.TIME_LIMIT:d} too many tasks over their
-time limits that can't be ended, {Exit.NO_BROKER:d} no broker,
-{Exit.ACCESS_REFUSED:d} access refused, {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, \
-{Exit.NO_SERVICE:d} it has no service, {Exit.CONFIGURATION:d} wrong settings.
+once, {Exit.TIME_LIMIT:d} tasks exceeded their
+time limits and can't be ended otherwise, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused,
+{Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service, \
+{Exit.CONFIGURATION:d} wrong settings.
 """
 _LEVELS = ["debug", "info", "warning", "error"]
 
@@ -51,10 +50,10 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @click.command(epilog=_EPILOG)
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @url_option
-@option("queues", metavar="NAME,...", show_default="all", help="Which of the services' queues are consumed.")
+@option("queues", metavar="NAME,...", show_default="all", help="The queues of the services to consume.")
 @option("threads", type=int, default=DEFAULT_THREADS, help="Handlers that run at the same time, in each process.")
-@option("prefetch", type=int, show_default="threads", help="Calls or tasks of each queue that a process takes at once.")
-@option("processes", type=click.IntRange(1, 1024), default=1, help="Server processes; a dead one is replaced.")
+@option("prefetch", type=int, show_default="threads", help="Unacked calls or tasks of each queue, in each process.")
+@option("processes", type=click.IntRange(1, 1024), default=1, help="Server processes; one that dies is replaced.")
 @option("heartbeat", type=float, default=DEFAULT_HEARTBEAT, metavar="SECONDS", help="Seconds between heartbeats.")
 @option("max-message-size", type=int, default=DEFAULT_MAX_MESSAGE_SIZE, help="Bytes of a request's or result's body.")
 @option(
@@ -62,95 +61,118 @@ _LEVELS = ["debug", "info", "warning", "error"]
     type=click.FloatRange(min=0),
     default=DEFAULT_DRAIN_TIMEOUT,
     metavar="SECONDS",
-    help="Seconds that running calls and tasks get to finish when it is told to stop.",
+    help="Seconds that running calls and tasks have to finish when the server is stopped.",
 )
-@option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback of what a function raises.")
-@option(
-    "clock-skew", type=float, default=DEFAULT_CLOCK_SKEW, metavar="SECONDS", help="By which callers' clocks may differ."
-)
+@option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback when a function raises.")
+@option("clock-skew", type=float, default=DEFAULT_CLOCK_SKEW, metavar="SECONDS", help="How far clocks may differ.")
 @option(
     "results",
     metavar="URL",
     show_default="none",
-    help="Where tasks' results are kept: sqlite:///file.db, or redis://user:password@host:port/database.",
+    help="The store for task results: sqlite:///file.db, or redis://user:password@host:port/database.",
 )
-@option(
-    "result-expires",
-    type=float,
-    default=DEFAULT_RESULT_EXPIRES,
-    metavar="SECONDS",
-    help="For how long they are kept.",
-)
-@option("log-level", type=click.Choice(_LEVELS), default="warning", help="What is logged, on standard error.")
+@option("result-expires", type=float, default=DEFAULT_RESULT_EXPIRES, metavar="SECONDS", help="How long they are kept.")
+@option("log-level", type=click.Choice(_LEVELS), default="warning", help="The level of the log on standard error.")
 def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
     """Run the functions of services until Ctrl-C."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # pika reports each failure several times; what matters of it is in our own lines.
+    # pika logs each failure several times; our own lines have what matters.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     with one_line_errors():
         services = [service for target in targets for service in load(target)]
         server = Server(*services, **settings)
+        running: _Process | Supervisor = _Process(server, drain_timeout)
         if processes > 1:
-            sys.exit(_supervise(server, targets, processes, {**settings, "drain_timeout": drain_timeout}, log_level))
-        sys.exit(_run(server, drain_timeout))
+            settings |= {"drain_timeout": drain_timeout, "log_level": log_level}
+            running = _supervisor(server, targets, processes, settings)
+        _on_signals(running)
+        sys.exit(running.run())
 
 
-def _run(server: Server, drain_timeout: float) -> int:
-    # A queue, not an Event: it may be put to from a signal handler that interrupts whoever waits for it.
-    told: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
-    supervised = PIPES in os.environ
+class _Process:
+    """A server that runs in this process until a signal, the death of the supervisor or a time limit ends it."""
 
-    def ends(handlers: int) -> bool:
-        # Where another process takes its place at once, one is enough.
-        return supervised or handlers > server.threads
+    def __init__(self, server: Server, drain_timeout: float) -> None:
+        self._server = server
+        self._drain_timeout = drain_timeout
+        self._supervisor = Parent.find()
+        # A queue, not an Event: a signal handler may put to it while it interrupts the thread that waits here.
+        self._ends: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
+        server.on_stuck, server.ends_when_stuck = self._on_stuck, self._ends_when_stuck
 
-    def stuck(handlers: int) -> None:
-        if ends(handlers):
-            told.put(Exit.TIME_LIMIT)
+    def run(self) -> int:
+        """Serve until the end; return the exit code."""
+        if self._supervisor is not None:
+            threading.Thread(target=self._follow, args=(self._supervisor,), name="amqp_rpc parent", daemon=True).start()
+        self._server.start()
+        if self._supervisor is not None:
+            self._supervisor.report_ready()
+        self._say(banner(self._server, processes=1))
+        why = self._ends.get()
+        self._say(f"Stopping: running handlers have {self._drain_timeout:g} s to finish; Ctrl-C again ends at once.")
+        drained = self._server.stop(drain_timeout=self._drain_timeout)
+        self._say(_counts(self._server))
+        if why is not None:
+            # Some handlers can't be ended, and threads that they have started might keep Python from exiting.
+            logging.shutdown()
+            os._exit(why)
+        return Exit.OK if drained else Exit.DRAIN_TIMEOUT
 
-    server.on_stuck, server.ends_when_stuck = stuck, ends
-    tell_ready = follow_parent(lambda: told.put(None))
-    _on_signals(first=lambda: told.put(None), second=lambda: os._exit(Exit.INTERRUPTED))
-    server.start()
-    tell_ready()
-    if not supervised:
-        click.echo(banner(server, processes=1), err=True)
-    why = told.get()
-    if not supervised:
-        click.echo(
-            f"Stopping: what is in hand gets {drain_timeout:g} s to finish; Ctrl-C again ends at once.", err=True
-        )
-    drained = server.stop(drain_timeout=drain_timeout)
-    if not supervised:
-        click.echo(_counts(server), err=True)
-    if why is not None:
-        # Handlers run on that can't be ended; threads that they have started might keep Python from exiting.
-        logging.shutdown()
-        os._exit(why)
-    return Exit.OK if drained else Exit.DRAIN_TIMEOUT
+    def stop(self) -> None:
+        """Drain and end; safe in a signal handler."""
+        self._ends.put(None)
+
+    def kill(self) -> None:
+        """End at once."""
+        os._exit(Exit.INTERRUPTED)
+
+    def _follow(self, supervisor: Parent) -> None:
+        supervisor.wait()
+        self.stop()
+
+    def _ends_when_stuck(self, handlers: int) -> bool:
+        # One stuck handler is enough if another process takes the place of this one at once.
+        return self._supervisor is not None or handlers > self._server.threads
+
+    def _on_stuck(self, handlers: int) -> None:
+        if self._ends_when_stuck(handlers):
+            self._ends.put(Exit.TIME_LIMIT)
+
+    def _say(self, text: str) -> None:
+        # The supervisor prints for all its processes.
+        if self._supervisor is None:
+            click.echo(text, err=True)
 
 
-def _supervise(
-    server: Server, targets: tuple[str, ...], processes: int, settings: dict[str, Any], log_level: str
-) -> int:
+def _supervisor(server: Server, targets: tuple[str, ...], processes: int, settings: dict[str, Any]) -> Supervisor:
     tracebacks = "--tracebacks" if settings.pop("tracebacks") else "--no-tracebacks"
-    # By the environment, because a command line shows in every list of processes, and their URLs hold passwords.
+    # In the environment, because every list of processes shows command lines, and these URLs hold passwords.
     secret = {"AMQP_RPC_URL": settings.pop("url"), "AMQP_RPC_RESULTS": settings.pop("results")}
     values = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
-    options = ["--processes=1", f"--log-level={log_level}", tracebacks, *values]
-    supervisor = Supervisor(
-        [sys.executable, "-m", "amqp_rpc", "serve", *options, "--", *targets],
+    return Supervisor(
+        [sys.executable, "-m", "amqp_rpc", "serve", "--processes=1", tracebacks, *values, "--", *targets],
         processes,
         environment={name: value for name, value in secret.items() if value},
-        on_ready=lambda: click.echo(banner(server, processes=processes), err=True),
-        renewed={Exit.TIME_LIMIT: "ended since a task ran into its time limit"},
+        banner=banner(server, processes=processes),
+        renewed={Exit.TIME_LIMIT: "ended because a task exceeded its time limit"},
     )
-    _on_signals(first=supervisor.stop, second=supervisor.kill)
-    return supervisor.run()
+
+
+def _on_signals(running: _Process | Supervisor) -> None:
+    """Stop at the first Ctrl-C or SIGTERM, and kill at the second."""
+    seen = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal seen
+        seen += 1
+        (running.stop if seen == 1 else running.kill)()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
 
 
 def banner(server: Server, *, processes: int) -> str:
-    """Return what a server says when it is ready."""
+    """Return the text that a ready server prints: broker, queues and functions, handlers."""
     functions = [(name, str(f.signature)) for name, each in server.functions.items() for f in each.values()]
     functions += [(name, f"task {f.signature}") for name, each in server.tasks.items() for f in each.values()]
     functions += [(name, _subscribed(f)) for name, each in server.events.items() for f in each.values()]
@@ -183,15 +205,3 @@ def _counts(server: Server) -> str:
     if server.tasks or server.events:
         counts += [f"{done['retried']} retried", plural(done["dead_letters"], "dead letter", "dead letters")]
     return f"Stopped. {', '.join(counts)}."
-
-
-def _on_signals(*, first: Callable[[], object], second: Callable[[], object]) -> None:
-    seen = 0
-
-    def handle(_number: int, _frame: object) -> None:
-        nonlocal seen
-        seen += 1
-        (first if seen == 1 else second)()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)

@@ -1,7 +1,9 @@
-"""Several server processes under one parent, which starts another when one dies. The parent serves nothing itself.
+"""A supervisor of server processes: it replaces each one that dies, and serves nothing itself.
 
-Children are in sessions of their own, so that Ctrl-C in a terminal reaches the parent alone, which tells them. A pipe
-from the parent ends when it dies, however it dies: then they drain and end too.
+It is a seam: it knows processes, pipes and exit codes, and nothing of RabbitMQ.
+
+Each child has a session of its own: Ctrl-C in a terminal reaches only the parent, which then stops the children. A pipe
+from the parent closes when the parent dies, even from SIGKILL: then the children drain and end too.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import click
 
 from amqp_rpc.message.retry import backoff
 
 logger = logging.getLogger(__name__)
 
-#: How a child learns the numbers of its two pipes: one that ends with the parent, one to say "ready" on.
-PIPES = "AMQP_RPC_SUPERVISOR_PIPES"
-#: Seconds before the first restart of a process that died, and the most between two.
+#: The variable that gives a child the numbers of its two pipes: one closes with the parent, the other reports "ready".
+_PIPES = "AMQP_RPC_SUPERVISOR_PIPES"
+#: Seconds before the first restart of a process that died, and the longest wait between two restarts.
 FIRST_RESTART, LONGEST_RESTART = 0.2, 30.0
-#: A process that lived this many seconds is taken for healthy: its next death counts as the first.
+#: A process that lived this many seconds was healthy: its next death counts as the first.
 _HEALTHY_AFTER = 10.0
 
 
@@ -38,16 +44,16 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps a number of processes running until it is told to stop.
+    """Keeps a number of processes running until it is stopped.
 
-    The first one starts alone: if it can't serve, its message says why, once, and the supervisor ends with its code.
+    The first process starts alone: if it can't serve, it prints why, once, and the supervisor ends with its exit code.
 
     Args:
-        command: What each process runs.
-        count: How many.
-        environment: Variables for them, beside those of this process; what must not show in a list of processes.
-        on_ready: Called once, when all have said that they are ready.
-        renewed: Exit codes by which a process asks for another in its place, at once, and what the log says of each.
+        command: The command line of each process.
+        count: The number of processes.
+        environment: Additional variables for the processes: values that a list of processes must not show.
+        banner: The text to print when all processes are ready.
+        renewed: Exit codes of processes that must be replaced at once, each with the reason that is logged.
     """
 
     def __init__(
@@ -56,18 +62,19 @@ class Supervisor:
         count: int,
         *,
         environment: Mapping[str, str],
-        on_ready: Callable[[], object],
+        banner: str,
         renewed: Mapping[int, str],
     ) -> None:
         self._command = command
         self._environment = environment
         self._count = count
-        self._on_ready = on_ready
+        self._banner = banner
         self._renewed = renewed
+        #: Work for the thread of `run`; other threads and signal handlers add to it.
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._children: dict[int, _Child] = {}
         self._ready: set[int] = set()
-        self._said_ready = False
+        self._was_ready = False
         self._stopping = False
         self._code = 0
         self._life_reader, self._life_writer = os.pipe()
@@ -87,12 +94,12 @@ class Supervisor:
         return self._code
 
     def stop(self) -> None:
-        """Have every process drain and end; safe in a signal handler."""
-        self._events.put(self._stop)
+        """Make every process drain and end; safe in a signal handler."""
+        self._events.put(partial(self._end, signal.SIGTERM))
 
     def kill(self) -> None:
         """End every process at once; safe in a signal handler."""
-        self._events.put(self._kill)
+        self._events.put(partial(self._end, signal.SIGKILL))
 
     def _start(self, number: int, *, failures: int) -> None:
         if self._stopping:
@@ -102,7 +109,7 @@ class Supervisor:
         try:
             process = subprocess.Popen(
                 self._command,
-                env={**os.environ, **self._environment, PIPES: pipes},
+                env={**os.environ, **self._environment, _PIPES: pipes},
                 pass_fds=(self._life_reader, ready_writer),
                 start_new_session=True,
             )
@@ -116,93 +123,75 @@ class Supervisor:
 
     def _follow(self, child: _Child, ready_reader: int) -> None:
         if os.read(ready_reader, 1):
-            self._events.put(lambda: self._is_ready(child))
+            self._events.put(partial(self._is_ready, child))
         os.close(ready_reader)
         child.process.wait()
-        self._events.put(lambda: self._ended(child))
+        self._events.put(partial(self._ended, child))
 
     def _is_ready(self, child: _Child) -> None:
         if not self._ready:
             for number in range(2, self._count + 1):
                 self._start(number, failures=0)
         self._ready.add(child.number)
-        if len(self._ready) == self._count and not self._said_ready:
-            self._said_ready = True
-            self._on_ready()
+        if len(self._ready) == self._count and not self._was_ready:
+            self._was_ready = True
+            click.echo(self._banner, err=True)
 
     def _ended(self, child: _Child) -> None:
         code = child.process.returncode
         del self._children[child.number]
         if self._stopping:
-            # SIGTERM is what it was told to end by, before it could listen for it.
+            # Our SIGTERM may have reached it before it could handle signals.
             self._code = self._code or (0 if code == -signal.SIGTERM or code in self._renewed else _exit_code(code))
             return
         if not self._ready:
             self._code = _exit_code(code) or 1
             self._stopping = True
             return
+        who = f"Server process {child.number} (pid {child.process.pid})"
         if code in self._renewed:
-            logger.warning(
-                "Server process %d (pid %d) %s; starting another", child.number, child.process.pid, self._renewed[code]
-            )
+            logger.warning("%s %s; starting another", who, self._renewed[code])
             self._start(child.number, failures=child.failures)
             return
         lived = time.monotonic() - child.started
         failures = 1 if lived >= _HEALTHY_AFTER else child.failures + 1
         delay = backoff(failures, first=FIRST_RESTART, most=LONGEST_RESTART)
-        logger.warning(
-            "Server process %d (pid %d) %s; starting another in %.1f s",
-            child.number,
-            child.process.pid,
-            _said(code),
-            delay,
-        )
-        again = threading.Timer(delay, self._events.put, [lambda: self._start(child.number, failures=failures)])
-        again.daemon = True
-        again.start()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        logger.warning("%s %s; starting another in %.1f s", who, how, delay)
+        restart = partial(self._start, child.number, failures=failures)
+        timer = threading.Timer(delay, self._events.put, [restart])
+        timer.daemon = True
+        timer.start()
 
-    def _stop(self) -> None:
+    def _end(self, number: int) -> None:
         self._stopping = True
-        self._signal(signal.SIGTERM)
-
-    def _kill(self) -> None:
-        self._stopping = True
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(number)
 
 
-def follow_parent(on_gone: Callable[[], object]) -> Callable[[], None]:
-    """Watch the parent from a child; return what tells it that this process is ready.
+class Parent:
+    """The supervisor as one of its processes sees it; `find` returns it."""
 
-    Args:
-        on_gone: Called, on a thread of its own, when the parent has died. Never where there is no supervisor.
-    """
-    pipes = os.environ.pop(PIPES, "")
-    if not pipes:
-        return lambda: None
-    life, ready = (int(number) for number in pipes.split(","))
+    def __init__(self, life: int, ready: int) -> None:
+        self._life, self._ready = life, ready
 
-    def watch() -> None:
-        os.read(life, 1)
-        on_gone()
+    @classmethod
+    def find(cls) -> Self | None:
+        """Return the supervisor of this process; None if it has none."""
+        pipes = os.environ.pop(_PIPES, "")
+        return cls(*(int(number) for number in pipes.split(","))) if pipes else None
 
-    threading.Thread(target=watch, name="amqp_rpc parent", daemon=True).start()
+    def wait(self) -> None:
+        """Wait until the supervisor has died."""
+        os.read(self._life, 1)
 
-    def tell() -> None:
-        os.write(ready, b"r")
-        os.close(ready)
-
-    return tell
+    def report_ready(self) -> None:
+        """Report that this process is ready."""
+        os.write(self._ready, b"r")
+        os.close(self._ready)
 
 
 def _exit_code(code: int) -> int:
-    """Return a process's end as an exit code; killed by signal 9 is 137, as in a shell."""
+    """Return the exit code of a process as a shell reports it: 137 if signal 9 killed it."""
     return 128 - code if code < 0 else code
-
-
-def _said(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

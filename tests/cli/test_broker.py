@@ -180,7 +180,7 @@ def test_a_failed_start_says_why_in_one_line_and_leaves_nothing_but_its_log(shel
     assert failed.returncode == Exit.BROKER_START_FAILED
     log = shell.state / "log" / "console.log"
     assert failed.stderr.splitlines()[-1] == (
-        f"error: RabbitMQ ended while it started: its last words: the disk is on fire (log: {log})"
+        f"amqp-rpc: RabbitMQ ended while it started: its last words: the disk is on fire (log: {log})"
     )
     assert log.read_text() == "the disk is on fire\n"
     assert shell.left() == []

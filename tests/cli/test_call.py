@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from amqp_rpc.cli.call import parse
 from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.options import arguments_of
 from tests.programs import run, serving
 
 
@@ -70,4 +70,4 @@ def test_the_servers_traceback_is_shown_when_asked_for(served: str) -> None:
 
 def test_words_are_json_where_they_parse_and_text_where_not() -> None:
     words = ("1", "x", '"1"', "[1,2]", "null", "a-b=c", 'n={"a": 1}', "m=", "k=x=y")
-    assert parse(words) == ([1, "x", "1", [1, 2], None, "a-b=c"], {"n": {"a": 1}, "m": "", "k": "x=y"})
+    assert arguments_of(words) == ([1, "x", "1", [1, 2], None, "a-b=c"], {"n": {"a": 1}, "m": "", "k": "x=y"})

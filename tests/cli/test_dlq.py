@@ -18,8 +18,9 @@ import pika
 import pytest
 
 from amqp_rpc import Client, DeadLetter, Event, Server, Service
-from amqp_rpc.cli.columns import Time, columns
 from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.options import Time
+from amqp_rpc.cli.output import columns
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from tests.programs import ROOT, run
 from tests.waiting import until
@@ -166,7 +167,7 @@ def test_one_letter_is_shown_whole_by_the_beginning_of_its_id(letters: Letters) 
         assert words in done.stdout
     assert done.returncode == Exit.OK
     assert json.loads(letters.dlq("show", "b-2", "--json").stdout)["id"] == "ab-2"
-    for part, message in (("a", "2 dead letters have ids like 'a'"), ("x", "no dead letter is 'x'")):
+    for part, message in (("a", "2 dead letters have ids like 'a'"), ("x", "no dead letter has an id like 'x'")):
         done = letters.dlq("show", part)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (Exit.NO_DEAD_LETTER, "", 1)
         assert message in done.stderr
@@ -240,7 +241,7 @@ def test_what_goes_wrong_is_one_line_with_its_own_code(letters: Letters, url: st
     assert done.stderr == "amqp-rpc: there is no queue 'no-such-queue', and no dead letter of it\n"
     done = letters.dlq("list", "--after", "yesterday")
     assert done.returncode == Exit.USAGE
-    assert "'yesterday' is no time in ISO 8601" in done.stderr
+    assert "'yesterday' is not a time in ISO 8601" in done.stderr
     letters.put("aa-1")
     with Client(url) as client:
         assert client.queue_states([letters.queue])[letters.queue] is not None

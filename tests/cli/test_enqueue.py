@@ -74,8 +74,8 @@ def test_a_task_that_nobody_works_on_is_waited_for_and_that_is_said_at_once_and_
     done = run("enqueue", "resize", "--queue", queue, "--wait", "--timeout", "5", url=served)
     assert done.returncode == Exit.TIMEOUT
     first, last = done.stderr.splitlines()
-    assert first.startswith(f"amqp-rpc: nobody consumes queue '{queue}' (`amqp-rpc serve` starts a worker")
-    assert f"has no result after 5 s: nobody consumes queue '{queue}' (" in last
+    assert first.startswith(f"amqp-rpc: queue '{queue}' has no consumer (`amqp-rpc serve` starts a worker")
+    assert f"has no result after 5 s: queue '{queue}' has no consumer (" in last
 
 
 def test_a_task_that_waits_at_a_worker_is_no_task_that_nobody_works_on(served: str) -> None:

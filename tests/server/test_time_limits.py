@@ -324,7 +324,7 @@ def test_one_of_several_processes_is_replaced_and_its_other_tasks_are_finished(
         assert tries[0] not in server.children()
         ran = [word for word, _ in lines(path)]
         assert (ran.count("began"), ran.count("ended")) == (6, 6)
-        server.until_said(f"(pid {tries[0]}) ended since a task ran into its time limit; starting another")
+        server.until_said(f"(pid {tries[0]}) ended because a task exceeded its time limit; starting another")
         assert "its handler ends with this process, which takes no more" in server.text()
         assert "can't be ended" not in server.text()
         assert "exit code" not in server.text()
@@ -346,7 +346,7 @@ def test_a_task_that_blocks_every_time_is_a_dead_letter_and_not_a_crash(
         assert (headers["attempt"], headers["crashes"]) == (2, 0)
         assert "threading.Event().wait()" in headers["traceback"]
         assert len({pid for _, pid in lines(path)}) == 2
-        until(lambda: server.text().count("ended since a task ran into its time limit") == 2)
+        until(lambda: server.text().count("ended because a task exceeded its time limit") == 2)
         assert client.enqueue("note", str(path), "after", queue="tserved_tasks").result(timeout=30) is None
 
 
