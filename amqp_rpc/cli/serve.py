@@ -81,10 +81,12 @@ def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_le
     with one_line_errors():
         services = [service for target in targets for service in load(target)]
         server = Server(*services, **settings)
-        running: _Process | Supervisor = _Process(server, drain_timeout)
+        running: _Process | Supervisor
         if processes > 1:
             settings |= {"drain_timeout": drain_timeout, "log_level": log_level}
             running = _supervisor(server, targets, processes, settings)
+        else:
+            running = _Process(server, drain_timeout)
         _on_signals(running)
         sys.exit(running.run())
 
