@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check bench chaos chaos-tasks broker-start broker-stop clean
+.PHONY: help setup demo test test-fast lint types check bench chaos chaos-tasks broker-start broker-stop clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is no
 	@scripts/test-tools.sh amqp-publish=amqp-tools redis-server=redis-server
 	@echo "running the tests (pytest) …" >&2
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-fast: $(READY)  ## run the tests that need no RabbitMQ and no Redis (less than a minute)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not rabbitmq and not redis' $(ARGS)
 
 lint: $(READY)  ## check the style (ruff)
 	@$(BIN)/ruff check .

@@ -20,7 +20,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: The fixtures that start a server or use one, and the marker that each of their tests gets, also where another fixture
+#: asks for them.
+SERVER_MARKERS = {
+    "broker": "rabbitmq",
+    "all_nodes": "rabbitmq",
+    "redis_url": "redis",
+    "redis_server": "redis",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in SERVER_MARKERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(SERVER_MARKERS[fixture])
+        if item.get_closest_marker("node"):
+            item.add_marker("rabbitmq")
     # First those that wait for a broker to end and to come back, so that none of them is the last one alone.
     items.sort(key=lambda item: item.get_closest_marker("node") is None)
     if nodes.URL:
