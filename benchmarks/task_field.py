@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pika
 
-from amqp_rpc.message import delays, topology
+from amqp_rpc.message import topology
 from benchmarks import task_cases
 from benchmarks.contenders import OURS, Contender
 from benchmarks.contenders.tasks import OUR_QUEUES, Worker, worker
@@ -93,7 +93,7 @@ class TaskField(Field):
         """Have so many tasks wait for an hour, or none."""
         if count == self._delayed:
             return
-        level = topology.delay(delays.highest_level(delays.units(task_cases.HOUR)))
+        level = topology.delay(topology.highest_level(topology.units(task_cases.HOUR)))
         if self._delayed:
             self._purge(level)
         self._delayed = count

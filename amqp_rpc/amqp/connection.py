@@ -29,10 +29,9 @@ from amqp_rpc.amqp.owner import Owner
 from amqp_rpc.amqp.stream import NOT_AMQP, Stream
 from amqp_rpc.amqp.transport import Listener
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
-from amqp_rpc.message.deadline import Deadline
 from amqp_rpc.message.envelope import Properties
-from amqp_rpc.message.retry import backoff
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
+from amqp_rpc.message.timing import Deadline, backoff
 
 logger = logging.getLogger(__name__)
 

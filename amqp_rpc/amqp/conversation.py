@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from amqp_rpc.amqp.transport import QueueState
 from amqp_rpc.client import verdicts
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, NotConnected
-from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.timing import Deadline
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel

@@ -6,19 +6,19 @@ from functools import partial
 
 from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.amqp.steps import Step, Steps
-from amqp_rpc.message import delays, topology
+from amqp_rpc.message import topology
 
 
 def declare_levels(channel: Channel) -> Steps:
     """Declare all levels, and what is behind them."""
     yield from declare_arrivals(channel)
     # From below, so that each level finds the next; all of them, so that none is new when it is needed.
-    for level in range(delays.LEVELS):
+    for level in range(topology.LEVELS):
         name = topology.delay(level)
         yield partial(channel.declare_exchange, name)
-        yield _queue(channel, name, topology.delay_arguments(level, unit=delays.UNIT))
-        yield partial(channel.bind, name, name, delays.held(level))
-        yield partial(channel.bind_exchange, topology.after_delay(level), name, delays.passed(level))
+        yield _queue(channel, name, topology.delay_arguments(level, unit=topology.UNIT))
+        yield partial(channel.bind, name, name, topology.held_binding(level))
+        yield partial(channel.bind_exchange, topology.after_delay(level), name, topology.passed_binding(level))
 
 
 def declare_arrivals(channel: Channel) -> Steps:
@@ -34,7 +34,7 @@ def declare_arrival(channel: Channel, queue: str) -> Steps:
     """Declare the way from the exchange of arrivals to a task queue."""
     arrivals = topology.arrivals_queue(queue)
     yield _queue(channel, arrivals, topology.arrivals_arguments(queue))
-    yield partial(channel.bind, arrivals, topology.ARRIVALS, delays.arrived(queue))
+    yield partial(channel.bind, arrivals, topology.ARRIVALS, topology.arrived_binding(queue))
 
 
 def _queue(channel: Channel, name: str, arguments: dict[str, object]) -> Step:

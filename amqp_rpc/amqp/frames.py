@@ -13,8 +13,8 @@ from typing import Any
 
 from amqp_rpc.errors import MessageTooLarge
 from amqp_rpc.message import topology
-from amqp_rpc.message.delays import delayed_key, highest_level
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.topology import delayed_key, highest_level
 
 METHOD, HEADER, BODY = 1, 2, 3
 _END = b"\xce"

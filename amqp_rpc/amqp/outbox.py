@@ -26,8 +26,8 @@ from amqp_rpc.errors import (
     PublishRefused,
 )
 from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.message.retry import FIRST_RETRY, LONGEST_RETRY, backoff
 from amqp_rpc.message.settings import Addresses
+from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, backoff
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel

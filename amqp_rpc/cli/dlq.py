@@ -16,8 +16,8 @@ from amqp_rpc.cli.options import Time, timeout_option, url_option
 from amqp_rpc.cli.output import as_json, columns, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.message.dead_letter import DeadLetter
+from amqp_rpc.message.text import plural
 from amqp_rpc.message.topology import dead_letter_queue
-from amqp_rpc.message.wording import plural
 from amqp_rpc.ops.dead_letters import DEFAULT_LIMIT, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,7 +11,7 @@ from amqp_rpc.cli.options import Time, WithNegativeNumbers, arguments_of, option
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import BrokerError, RemoteError
-from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.timing import Deadline
 from amqp_rpc.service.signature import TASK_OPTIONS
 
 _EPILOG = f"""\b

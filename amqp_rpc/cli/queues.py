@@ -11,7 +11,7 @@ from amqp_rpc.cli.exits import Exit, fail, one_line_errors
 from amqp_rpc.cli.options import timeout_option, url_option
 from amqp_rpc.cli.output import as_json, columns
 from amqp_rpc.client.client import Client
-from amqp_rpc.message import delays, topology
+from amqp_rpc.message import topology
 from amqp_rpc.service.loading import ModuleMissing, load
 
 _EPILOG = f"""\b
@@ -100,7 +100,7 @@ def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[
 def _delayed(client: Client) -> int:
     """Return the number of messages in the delay queues, which are declared from the shortest to the longest."""
     total = 0
-    for level in range(delays.LEVELS):
+    for level in range(topology.LEVELS):
         name = topology.delay(level)
         state = client.queue_states([name])[name]
         if state is None:

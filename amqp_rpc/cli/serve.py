@@ -25,7 +25,7 @@ from amqp_rpc.message.settings import (
     DEFAULT_RESULT_EXPIRES,
     DEFAULT_THREADS,
 )
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 from amqp_rpc.server.server import Server
 from amqp_rpc.service.loading import load
 from amqp_rpc.service.registration import Function

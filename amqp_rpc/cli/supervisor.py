@@ -23,7 +23,7 @@ from typing import Self
 
 import click
 
-from amqp_rpc.message.retry import backoff
+from amqp_rpc.message.timing import backoff
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from amqp_rpc.client.producer import Producer
 from amqp_rpc.client.task import FIRST_PAUSE, LONGEST_PAUSE, TaskHandle
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.results.record import State
 
 P = ParamSpec("P")
@@ -59,15 +60,16 @@ class AsyncTaskHandle(Generic[R]):
         """
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         self._handle.add_done_callback(lambda: loop.call_soon_threadsafe(ended.set))
-        until, pause = time.monotonic() + timeout, FIRST_PAUSE
+        until, looks = time.monotonic() + timeout, 0
         while not ended.is_set() and (left := until - time.monotonic()) > 0:
             try:
+                looks += 1
+                pause = backoff(looks, first=FIRST_PAUSE, most=LONGEST_PAUSE)
                 async with asyncio.timeout(min(pause, left) if self._handle.has_store else left):
                     await ended.wait()
             except TimeoutError:
                 if self._handle.has_store and await self.ready():
                     break
-            pause = min(LONGEST_PAUSE, pause * 1.5)
         if self._handle.has_store:
             return await asyncio.to_thread(self._handle.result, timeout=max(0.0, until - time.monotonic()))
         return self._handle.result(timeout=0.0)

@@ -24,7 +24,6 @@ from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.capacity import Capacity
 from amqp_rpc.client.requester import Requester
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
-from amqp_rpc.message import forks
 from amqp_rpc.message.settings import Addresses
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Caller:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closed = False
-        self._generation = forks.generation()
+        self._process = os.getpid()
         #: The calls that were sent without waiting for them, by identity, and the threads that wait for a call.
         self._loose: set[str] = set()
         self._waiting: set[int] = set()
@@ -181,10 +180,10 @@ class Caller:
     @property
     def elsewhere(self) -> bool:
         """Whether this is another process than that of the client: the connection is the parent's."""
-        return self._generation != forks.generation()
+        return self._process != os.getpid()
 
     def _check_process(self) -> None:
-        if self._generation != forks.generation():
+        if self._process != os.getpid():
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
 
     def _ready_connection(self, give_up: Callable[[], object]) -> Connection:
@@ -212,7 +211,7 @@ class Caller:
         no other has to be woken, for it or by it.
         """
         connection = self._connection
-        if connection is None or self._generation != forks.generation():
+        if connection is None or self._process != os.getpid():
             call.wait(until)
             return
         loop, me = connection.loop, get_ident()
@@ -247,13 +246,13 @@ class Caller:
 
     def abandon(self) -> None:
         """Close without waiting: nobody holds the client any more."""
-        if self._generation == forks.generation() and self._connection is not None:
+        if self._process == os.getpid() and self._connection is not None:
             self._closed = True
             self._connection.begin_close()
 
     def close(self, timeout: float) -> None:
         """End every call that is under way, and the connection."""
-        if self._generation != forks.generation():
+        if self._process != os.getpid():
             return  # the connection is the parent's, and so is its end
         with self._lock:
             self._closed = True

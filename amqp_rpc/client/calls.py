@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from amqp_rpc.client import callbacks
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.message.deadline import Deadline
 from amqp_rpc.message.envelope import Properties
+from amqp_rpc.message.timing import Deadline
 
 #: Seconds after its deadline that a waiting thread gives the owner to end a call, before it does so itself.
 _GRACE = 0.05

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.timing import Deadline
 
 
 class Capacity:

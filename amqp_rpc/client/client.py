@@ -25,7 +25,6 @@ from amqp_rpc.client.publisher import Publisher
 from amqp_rpc.client.queueing import Queueing
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
 from amqp_rpc.message import codec
-from amqp_rpc.message.deadline import Deadline
 from amqp_rpc.message.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -37,6 +36,7 @@ from amqp_rpc.message.settings import (
     positive,
     results_url,
 )
+from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import split_call
 from amqp_rpc.results.store import open_store
 from amqp_rpc.service.context import time_left

@@ -11,9 +11,9 @@ from amqp_rpc.amqp.outbox import Publication
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.delays import units
 from amqp_rpc.message.envelope import Message, Properties, task_properties
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
+from amqp_rpc.message.topology import units
 from amqp_rpc.service.policy import check_priority, check_task_queue
 from amqp_rpc.service.registration import Function, registered_task
 

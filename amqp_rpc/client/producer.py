@@ -15,7 +15,7 @@ from amqp_rpc.client.forms import Default
 from amqp_rpc.client.task import TaskHandle, task_by_id
 from amqp_rpc.client.task_forms import TaskForms
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, PublishRefused
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.client.caller import Caller

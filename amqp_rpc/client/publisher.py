@@ -12,7 +12,7 @@ from amqp_rpc.client.publishing import ContentType, EventPlan, EventPublication
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.events import check_headers
 from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.client.caller import Caller

@@ -24,8 +24,8 @@ from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
-from amqp_rpc.message.retry import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff, retry_delay
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
+from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel
@@ -168,7 +168,7 @@ class Requester:
         """Send a written call again after a while; return whether it may be."""
         if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
             return False
-        delay = retry_delay(call.attempt)
+        delay = backoff(call.attempt, first=FIRST_RETRY, most=LONGEST_RETRY)
         call.written, call.attempt = False, call.attempt + 1
         self._counters["retries"] += 1
         logger.info(

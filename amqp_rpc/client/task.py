@@ -12,10 +12,11 @@ from amqp_rpc.client.calls import Reply
 from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
 from amqp_rpc.message.envelope import ERROR, Properties
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.results.record import Record, State, Store
 from amqp_rpc.service.registration import registered_task
 
-#: Seconds between two looks into the store, at first and at most; each pause is half as long again as the one before.
+#: Seconds between two looks into the store, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 #: Seconds until a store that could not be asked is asked again.
 _PAUSE_AFTER_FAILURE = 2.0
@@ -116,7 +117,7 @@ class TaskHandle(Generic[R]):
         """
         read = self._asked()
         until = time.monotonic() + timeout
-        pause, trouble = FIRST_PAUSE, ""
+        looks, pause, trouble = 0, FIRST_PAUSE, ""
         # The reply of a brief task is faster than any store; nobody replies to who only knows an id.
         wait = self._wait is not None
         while True:
@@ -127,7 +128,8 @@ class TaskHandle(Generic[R]):
             wait = True
             try:
                 lost = self._look()
-                pause, trouble = min(LONGEST_PAUSE, pause * 1.5), ""
+                looks += 1
+                pause, trouble = backoff(looks, first=FIRST_PAUSE, most=LONGEST_PAUSE), ""
             except StoreUnavailable as error:
                 lost, pause, trouble = None, _PAUSE_AFTER_FAILURE, f" ({error})"
             if self._reply.done():

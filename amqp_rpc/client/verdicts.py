@@ -7,7 +7,7 @@ from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CallTimeout, NoServer, NotSent
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 
 #: What the broker's errors call the exchange without a name.
 _DEFAULT_EXCHANGE = "amq.default"

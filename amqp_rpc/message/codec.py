@@ -25,7 +25,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import reprlib
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -36,6 +35,7 @@ import msgpack
 import msgspec
 
 from amqp_rpc.errors import MessageTooLarge, Undecodable, Unencodable
+from amqp_rpc.message.text import brief, text_of
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -48,9 +48,6 @@ _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
 
 #: Sets inside of sets that a body may have.
 _DEEPEST_SETS = 8
-
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 60
 
 #: Reads a whole body in C without building anything: an array that declares a billion elements, or nests 100 000
 #: deep, fails here before msgpack reserves memory for it.
@@ -184,24 +181,6 @@ def _structure(value: Any) -> Any:
 
 #: NaN and infinity are no JSON: whoever reads them in another language would fail.
 _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-def brief(value: object) -> str:
-    """Return a value's text for one line of a message; its type's name where it has none."""
-    try:
-        return _brief.repr(value)
-    # repr() runs the value's own code, and refuses an int of more than 4 300 digits.
-    except Exception:
-        return f"<{type(value).__qualname__}>"
-
-
-def text_of(value: object) -> str:
-    """Return ``str(value)``, or that it has none: an exception's own code must not keep it from being told."""
-    try:
-        # Half of a surrogate pair is text in Python and nowhere else.
-        return str(value).encode(errors="backslashreplace").decode()
-    except Exception as error:
-        return f"({type(value).__qualname__}, whose text raises {type(error).__name__})"
 
 
 def _reason(error: Exception) -> str:

@@ -32,6 +32,7 @@ from amqp_rpc.message.headers import (
     read_reason,
     read_time,
 )
+from amqp_rpc.message.text import text_of
 from amqp_rpc.message.topology import dead_letter_queue
 
 #: Characters of a dead letter's reason; earlier deaths that it remembers, and the characters of their reasons: all
@@ -113,7 +114,7 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
         crashes=request.crashes,
         died=died(properties),
         enqueued=read_time(properties.timestamp, per_second=1),
-        traceback=codec.text_of(traceback) if traceback is not None else None,
+        traceback=text_of(traceback) if traceback is not None else None,
         arguments=_arguments(request, whole=whole),
         size=len(body),
         history=_history(headers.get(HISTORY)),
@@ -296,7 +297,7 @@ def _history(header: object) -> list[Death]:
 
 def _reason(headers: Mapping[str, Any]) -> str:
     reason = read_reason(headers)
-    return "not known" if reason is None else codec.text_of(reason)
+    return "not known" if reason is None else text_of(reason)
 
 
 def _arguments(request: Request, *, whole: bool) -> str:

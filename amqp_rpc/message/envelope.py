@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from amqp_rpc.message.codec import MSGPACK, base_type, text_of
+from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.headers import (
     ATTEMPT,
@@ -28,6 +28,7 @@ from amqp_rpc.message.headers import (
     without_broker_headers,
 )
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+from amqp_rpc.message.text import text_of
 
 #: What ``type`` says of a reply.
 RESULT: Final = "result"

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, Request
 from amqp_rpc.message.headers import ADDED_TO_EVENTS, BROKER_PREFIX, DEADLINE, RESERVED, TOPIC, read_time
+from amqp_rpc.message.text import brief
 from amqp_rpc.message.topology import comes_back
 
 
@@ -81,7 +81,7 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers= is a mapping of names to values, not {codec.brief(headers)}")
+        raise ConfigurationError(f"headers= is a mapping of names to values, not {brief(headers)}")
     for name in headers:
         if not isinstance(name, str):
             raise ConfigurationError(f"a header's name is text, not {name!r}")

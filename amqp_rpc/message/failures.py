@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast, overload
 
 from amqp_rpc import errors
 from amqp_rpc.errors import AmqpRpcError, CallError, ConfigurationError, RemoteError
-from amqp_rpc.message.codec import text_of
+from amqp_rpc.message.text import text_of
 
 E = TypeVar("E", bound=type[Exception])
 

@@ -1,4 +1,12 @@
-"""Names on the broker, and nothing else: every queue's name comes from a function here."""
+"""Names on the broker, with the arguments of queues and the keys of bindings: all of them come from here. Pure.
+
+A delayed message passes a chain of delay queues, one for each bit of its delay: the queue of level k holds the messages
+with that bit set for 2^k units, by a time to live that all of its messages share, and hands them to the next lower
+level; all others pass the level at once. So no message waits behind one that waits longer, as in one queue with a time
+to live for each message, where messages expire only at the head (https://www.rabbitmq.com/docs/ttl). Any delay works
+without a plugin, and survives restarts. NServiceBus and Celery delay in the same way:
+https://docs.particular.net/transports/rabbitmq/delayed-delivery
+"""
 
 from __future__ import annotations
 
@@ -45,6 +53,15 @@ MOST_DELIVERIES = 2**31 - 1
 
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255
+
+#: Seconds of level 0: delays are rounded up to a multiple of it, and a task comes no earlier.
+UNIT = 0.1
+#: Levels: the longest delay is 2^28 - 1 units, 310 days.
+LEVELS = 28
+#: Bytes of the name of a queue that can have delays: the rest of a routing key is bits and dots.
+LONGEST_DELAYED_NAME = LONGEST_NAME - 2 * LEVELS
+#: The longest delay in seconds.
+LONGEST_DELAY = (2**LEVELS - 1) * UNIT
 
 
 def call_queue(service: str | None = None) -> str:
@@ -287,6 +304,67 @@ def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
+
+
+def units(seconds: float) -> int:
+    """Return a delay in units: never less than was asked for.
+
+    Raises:
+        ConfigurationError: It is negative, no number, or longer than `LONGEST_DELAY`.
+
+    Example:
+        >>> units(0.25), units(30)
+        (3, 300)
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_DELAY:
+        raise ConfigurationError(
+            f"a delay is a number of seconds from 0 to {LONGEST_DELAY:.0f} (310 days), not {seconds!r}"
+        )
+    # Rounded first: 0.3 / 0.1 is a little more than 3 in binary.
+    return math.ceil(round(seconds / UNIT, 6))
+
+
+def highest_level(count: int) -> int:
+    """Return the level at which a delay of so many units begins."""
+    return max(0, count.bit_length() - 1)
+
+
+def delayed_key(count: int, queue: str) -> str:
+    """Return the routing key of a message for ``queue`` in so many units: its bits, from the highest, and the name.
+
+    Raises:
+        ConfigurationError: The queue's name is too long for it.
+
+    Example:
+        >>> delayed_key(5, "thumbnails")[-20:]
+        '.0.1.0.1.thumbnails'
+    """
+    bits = ".".join(str(count >> level & 1) for level in reversed(range(LEVELS)))
+    key = f"{bits}.{queue}"
+    if len(key.encode()) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"queue {queue[:40]!r}… can't have delays: its name has more than {LONGEST_DELAYED_NAME} bytes"
+        )
+    return key
+
+
+def held_binding(level: int) -> str:
+    """Return the binding of what a level holds: its bit is set."""
+    return _binding(level, "1")
+
+
+def passed_binding(level: int) -> str:
+    """Return the binding of what passes a level at once: its bit is not set."""
+    return _binding(level, "0")
+
+
+def arrived_binding(queue: str) -> str:
+    """Return the binding of what has passed all levels and is for ``queue``."""
+    return ".".join(["*"] * LEVELS) + f".{queue}"
+
+
+def _binding(level: int, bit: str) -> str:
+    return ".".join([*["*"] * (LEVELS - 1 - level), bit, "#"])
 
 
 @functools.lru_cache(maxsize=1024)

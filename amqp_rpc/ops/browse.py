@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Self
 
 from amqp_rpc.amqp.conversation import Conversation
 from amqp_rpc.amqp.transport import Delivery, QueueState
-from amqp_rpc.message.codec import text_of
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.headers import delivery_count
+from amqp_rpc.message.text import text_of
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel

@@ -16,8 +16,8 @@ from amqp_rpc.amqp.outcome import Outcome
 from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.client.verdicts import closed
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.message.text import plural
 from amqp_rpc.message.topology import dead_letter_arguments
-from amqp_rpc.message.wording import plural
 from amqp_rpc.queues import items
 from amqp_rpc.queues.put import to_answer
 from amqp_rpc.queues.taking import Taking

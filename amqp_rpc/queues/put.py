@@ -23,7 +23,8 @@ from amqp_rpc.errors import (
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import Message
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.queues import items
 from amqp_rpc.service.context import time_left
 
@@ -181,7 +182,7 @@ class Putting:
 
     def _accept(self, number: int, message: Message, publication: Publication, *, wait: bool, until: float) -> None:
         """Wait for the broker's confirm; where it refuses for a bound, publish again while there is time."""
-        pause, accepted = _FIRST_PAUSE, False
+        refusals, accepted = 0, False
         try:
             while not accepted:
                 try:
@@ -190,14 +191,14 @@ class Putting:
                 except AmqpRpcError as error:
                     if not (publication.refused and isinstance(error, PublishRefused)):
                         raise self._explained(error, publication) from error
-                    left = until - time.monotonic()
+                    refusals += 1
+                    left, pause = until - time.monotonic(), backoff(refusals, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
                     if wait and left > 0:
                         time.sleep(min(pause, left))
                     if wait and self.closed:
                         raise ConfigurationError(closed(self._queue)) from error
                     if not wait or left <= pause:
                         raise Full from error
-                    pause = min(_LONGEST_PAUSE, 2 * pause)
                     publication = self._publish(message, self._by(max(until, time.monotonic() + _ANSWER)))
         finally:
             if not accepted:

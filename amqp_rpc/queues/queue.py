@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from amqp_rpc.client.verdicts import closed
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
-from amqp_rpc.message.deadline import LONGEST
 from amqp_rpc.message.settings import count
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
+from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.queues.get import Getting
 from amqp_rpc.queues.put import NEVER, Putting, to_answer
 

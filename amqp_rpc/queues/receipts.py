@@ -20,7 +20,7 @@ from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.client import verdicts
 from amqp_rpc.errors import BrokerError, NotConnected
 from amqp_rpc.message import topology
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 from amqp_rpc.queues.items import numbered, read_receipt
 from amqp_rpc.queues.unfinished import Unfinished
 

@@ -17,7 +17,7 @@ from amqp_rpc.amqp.outcome import Outcome
 from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.client.verdicts import closed, other_arguments
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost
-from amqp_rpc.message.retry import backoff
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.queues.ahead import Ahead, Window, Windows
 from amqp_rpc.queues.arrivals import Arrivals
 from amqp_rpc.queues.settling import Settling

@@ -7,14 +7,16 @@ power may be missing.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import Final, Self
 
+import tenacity
+
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
-from amqp_rpc.message import forks
 from amqp_rpc.results.record import Record
 
 #: Seconds to wait for another process that writes; each takes microseconds, unless somebody holds the file.
@@ -77,7 +79,7 @@ class SqliteStore:
                 f"the store of results {str(self)!r} is in a folder that does not exist: {self.path.parent}. "
                 "Make it, or name another; sqlite:///… is relative to the working directory, sqlite:////… is absolute"
             )
-        #: By generation of the process: a connection must not be used by a fork of its process, nor closed there.
+        #: By process id: a connection must not be used by a fork of its process, nor closed there.
         #: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
         self._opened: dict[int, _Opened] = {}
 
@@ -144,8 +146,8 @@ class SqliteStore:
 
     def _mine(self) -> _Opened:
         # One operation, and the loser's is dropped: two threads that come first get the same one.
-        generation = forks.generation()
-        return self._opened.get(generation) or self._opened.setdefault(generation, _Opened())
+        process = os.getpid()
+        return self._opened.get(process) or self._opened.setdefault(process, _Opened())
 
     def _connected(self, opened: _Opened) -> sqlite3.Connection:
         if opened.connection is None:
@@ -205,18 +207,15 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+#: SQLite does not always wait by itself where several processes do this to a new file in the same moment.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lambda error: "locked" in str(error)),
+    wait=tenacity.wait_random(0.005, 0.015),
+    stop=tenacity.stop_after_delay(_BUSY_TIMEOUT),
+    reraise=True,
+)
 def _to_wal(connection: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + _BUSY_TIMEOUT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        # Where several do this to a new file in the same moment, SQLite does not always wait by itself.
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -22,7 +22,7 @@ from amqp_rpc.errors import (
     Undecodable,
 )
 from amqp_rpc.message import codec
-from amqp_rpc.message.codec import JSON, MSGPACK, PLAIN, TEXT, text_of
+from amqp_rpc.message.codec import JSON, MSGPACK, PLAIN, TEXT
 from amqp_rpc.message.envelope import (
     APPLICATION,
     ERROR,
@@ -37,6 +37,7 @@ from amqp_rpc.message.envelope import (
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+from amqp_rpc.message.text import brief, text_of
 from amqp_rpc.server.jobs import Answer, Chunk, Job, Outcome
 from amqp_rpc.service.catalog import default_function
 from amqp_rpc.service.registration import Function
@@ -233,7 +234,7 @@ class Dispatcher:
     def _chunk(self, request: Request, function: Function) -> list[tuple[Any, Any] | AmqpRpcError]:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if not isinstance(value, list):
-            raise InvalidArguments(f"the body of a chunk is a list of calls; it was {codec.brief(value)}")
+            raise InvalidArguments(f"the body of a chunk is a list of calls; it was {brief(value)}")
         calls: list[tuple[Any, Any] | AmqpRpcError] = []
         for each in value:
             try:
@@ -247,7 +248,7 @@ class Dispatcher:
         match value:
             case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
                 return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
-        raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {codec.brief(value)}")
+        raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {brief(value)}")
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
         outcome = "expired" if isinstance(error, Expired) else "refused"

@@ -12,7 +12,7 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import other_exchange
-from amqp_rpc.message.retry import backoff
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import holds_calls
 from amqp_rpc.server.redelivered_check import try_marks
 from amqp_rpc.server.subscribers import Subscriber

@@ -18,7 +18,7 @@ from functools import partial
 
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.loop import Timer
-from amqp_rpc.message.deadline import LONGEST
+from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.server.jobs import Answer
 from amqp_rpc.server.pool import Handlers
 from amqp_rpc.server.task_jobs import TaskJob

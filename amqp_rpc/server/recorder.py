@@ -14,7 +14,7 @@ from typing import Final
 
 from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import StoreUnavailable
-from amqp_rpc.message.wording import plural
+from amqp_rpc.message.text import plural
 from amqp_rpc.results.record import Record, Store
 from amqp_rpc.server.begun import Begun
 from amqp_rpc.server.calls import Dispatcher

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from threading import Lock
 
 from amqp_rpc.message.envelope import Message, Properties, Request, republished
 from amqp_rpc.message.headers import CRASHES, delivery_count
+from amqp_rpc.message.timing import backoff
+from amqp_rpc.message.topology import units
 
 #: Workers that may die with one task, before it is a dead letter. One that ends workers costs as many, and one that was
 #: only beside such tasks has to be so as often: five were too few for 100 000 tasks and a worker that dies each second.
@@ -16,8 +17,6 @@ MOST_CRASHES = 8
 SUSPECTED = 2
 #: From RabbitMQ 4.0 on such a queue drops what it got back 20 times: so often it has come when that is near.
 _ABOUT_TO_BE_DROPPED = 15
-#: Workers that died with a task, after which its copies are spread over no more time: eight seconds.
-_WIDEST = 3
 #: Units of delay of a copy at least: the broker has the acknowledgement long before.
 _SOON = 5
 
@@ -85,8 +84,9 @@ def about_to_be_dropped(properties: Properties) -> bool:
 
 
 def apart(crashes: int) -> int:
-    """Return the units of delay after so many workers died with a task: by chance, 0.5 to 1, 2.5 and then 8.5 seconds.
+    """Return the units of delay after that many workers died with a task: at random, 0.5 to 1, 2.5, then 8.5 seconds.
 
-    Else those that were only beside one that ends workers would come back with it, and be counted with it, each time.
+    Else the tasks that were only beside one that kills workers would come back with it, and be counted with it, again.
     """
-    return _SOON + random.randint(0, _SOON * 4 ** (min(crashes, _WIDEST) - 1))  # noqa: S311 - no secret
+    # Two doublings a crash, and a jitter of the whole wait: up to 0.5, 2 and 8 seconds.
+    return _SOON + units(backoff(2 * crashes - 1, first=0.25, most=4.0, jitter=1.0))

@@ -18,7 +18,6 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.owner import Owner
 from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
-from amqp_rpc.message.deadline import Deadline
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -32,6 +31,7 @@ from amqp_rpc.message.settings import (
     result_seconds,
     results_url,
 )
+from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results.store import open_store
 from amqp_rpc.server.clocks import Clocks

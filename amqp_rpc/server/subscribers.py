@@ -18,7 +18,7 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.delay_queues import declare_arrivals
 from amqp_rpc.amqp.steps import Step, Steps
 from amqp_rpc.amqp.transport import AddressedDelivery, Delivery
-from amqp_rpc.message import delays, topology
+from amqp_rpc.message import topology
 from amqp_rpc.message.events import mark
 from amqp_rpc.message.exchanges import Binding
 from amqp_rpc.server import bindings_record
@@ -108,8 +108,8 @@ class Subscriber:
         # that drops it: a level of delay keeps for ever what goes nowhere.
         yield from declare_arrivals(channel)
         yield lambda then: channel.declare(topology.GONE, lambda _state: then(), arguments=topology.gone_arguments())
-        yield partial(channel.bind, topology.GONE, topology.ARRIVALS, delays.arrived(topology.of_instances()))
-        yield partial(channel.bind, self.consumed, topology.ARRIVALS, delays.arrived(self.consumed))
+        yield partial(channel.bind, topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.of_instances()))
+        yield partial(channel.bind, self.consumed, topology.ARRIVALS, topology.arrived_binding(self.consumed))
 
     def _bound(self, channel: Channel, binding: Binding) -> Step:
         arguments = dict(binding.arguments)

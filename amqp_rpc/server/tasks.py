@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
-from amqp_rpc.message.codec import PLAIN, text_of
-from amqp_rpc.message.delays import LONGEST_DELAY, units
+from amqp_rpc.message.codec import PLAIN
 from amqp_rpc.message.envelope import (
     APPLICATION,
     RESULT,
@@ -24,6 +23,8 @@ from amqp_rpc.message.envelope import (
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+from amqp_rpc.message.text import text_of
+from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
 from amqp_rpc.server.calls import Dispatcher, ran, traceback_of
 from amqp_rpc.server.jobs import Answer

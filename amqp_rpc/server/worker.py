@@ -16,8 +16,8 @@ from typing import TypeVar
 from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.transport import Delivery
-from amqp_rpc.message.codec import text_of
 from amqp_rpc.message.envelope import Message
+from amqp_rpc.message.text import text_of
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.server.calls import Dispatcher
 from amqp_rpc.server.in_hand import InHand

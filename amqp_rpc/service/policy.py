@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import topology
-from amqp_rpc.message.delays import LONGEST_DELAY, LONGEST_DELAYED_NAME
 from amqp_rpc.message.settings import count, positive
+from amqp_rpc.message.timing import backoff
+from amqp_rpc.message.topology import LONGEST_DELAY, LONGEST_DELAYED_NAME
 
 #: How a queue is kept: on a majority of a cluster's nodes, or on one.
 QueueType = Literal["quorum", "classic"]
@@ -17,8 +17,6 @@ QueueType = Literal["quorum", "classic"]
 DEFAULT_RETRIES = 5
 #: Seconds before the first retry, and the most between two.
 DEFAULT_BACKOFF = (1.0, 600.0)
-#: By how much a delay is changed by chance, so that what failed together is not tried together.
-_JITTER = 0.2
 #: Priorities of messages are from 0 to this one: https://www.rabbitmq.com/docs/priority
 HIGHEST_PRIORITY = 9
 
@@ -94,17 +92,10 @@ class Policy:
                     "(RabbitMQ 4.0 and newer)"
                 )
 
-    def delay(self, attempt: int, *, chance: float | None = None) -> float:
-        """Return the seconds until the next try: exponential, more or less a fifth.
-
-        Args:
-            attempt: Which try has failed, from 1.
-            chance: From 0 to 1, what makes the jitter; random unless given.
-        """
+    def delay(self, attempt: int) -> float:
+        """Return the seconds until the next attempt, after that many have failed."""
         first, most = self.backoff
-        chance = random.random() if chance is None else chance  # noqa: S311 - no secret
-        # Past 60 doublings any first delay is past any longest one.
-        return float(min(most, first * 2.0 ** min(attempt - 1, 60)) * (1 - _JITTER + 2 * _JITTER * chance))
+        return backoff(attempt, first=first, most=most)
 
 
 def check_priority(priority: int | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Optional
 import msgspec
 
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
-from amqp_rpc.message.codec import brief
+from amqp_rpc.message.text import brief
 
 
 @dataclass(frozen=True, slots=True)

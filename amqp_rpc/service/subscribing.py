@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.delays import delayed_key
 from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
-from amqp_rpc.message.topology import event_queue, instance_queue
+from amqp_rpc.message.topology import delayed_key, event_queue, instance_queue
 from amqp_rpc.service.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
 from amqp_rpc.service.registration import Function, named
 from amqp_rpc.service.signature import Options, where

@@ -10,7 +10,7 @@ import pytest
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declared import Declared
 from amqp_rpc.errors import BrokerError
-from amqp_rpc.message import delays, topology
+from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
 from tests.timers import Timers
 
@@ -179,7 +179,7 @@ def test_levels_of_delay_are_declared_once_for_two_queues_and_both_wait_until_th
         declared.declare(message(queue, delay=1), {}, lambda queue=queue: sent.append(queue))  # type: ignore[misc]
     channel = connection.channels[0]
     channel.answer()
-    assert [channel.queues.count(topology.delay(level)) for level in range(delays.LEVELS)] == [1] * delays.LEVELS
+    assert [channel.queues.count(topology.delay(level)) for level in range(topology.LEVELS)] == [1] * topology.LEVELS
     assert (sent, len(connection.loop.later)) == ([], 2)
     connection.loop.pass_time()
     assert sent == ["a", "b"]

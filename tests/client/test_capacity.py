@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from amqp_rpc.client.capacity import Capacity
-from amqp_rpc.message.deadline import Deadline
+from amqp_rpc.message.timing import Deadline
 from tests.waiting import until
 
 SOON, LATER = 0.05, 20.0

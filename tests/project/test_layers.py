@@ -60,7 +60,7 @@ TO_BE_MENDED: set[tuple[str, str]] = {
 #: Libraries that one module each hides from the others.
 ONE_IMPORTER = {
     "msgpack": {"message.codec"},
-    "tenacity": {"message.retry"},
+    "tenacity": {"results.sqlite"},
     "pika": {"amqp.connection"},
     "cronsim": {"service.schedules"},
     "redis": {"results.redis"},

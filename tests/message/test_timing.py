@@ -1,4 +1,4 @@
-"""A deadline is a point in time: what is left of it shrinks, and what is no time is refused."""
+"""A deadline shrinks to nothing, and back-off grows to its bound with jitter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.deadline import LONGEST, Deadline
+from amqp_rpc.message.timing import LONGEST, Deadline, backoff
 
 
 @pytest.fixture
@@ -56,3 +56,27 @@ def test_what_is_out_of_range_is_refused(wrong):
 @pytest.mark.parametrize("right", [1, 0.001, LONGEST])
 def test_what_is_in_range_is_taken(right):
     assert Deadline.after(right).remaining() > 0
+
+
+def waits(attempt: int) -> list[float]:
+    return [backoff(attempt, first=0.5, most=30.0) for _ in range(50)]
+
+
+@pytest.mark.parametrize(("attempt", "middle"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (6, 16.0)])
+def test_each_wait_is_twice_as_long_give_or_take_a_fifth(attempt, middle):
+    assert all(0.8 * middle <= wait <= 1.2 * middle for wait in waits(attempt))
+
+
+@pytest.mark.parametrize("attempt", [7, 10, 61, 1000, 10**9])
+def test_waits_stop_growing_at_the_bound_however_often_it_failed(attempt):
+    assert all(24.0 <= wait <= 36.0 for wait in waits(attempt))
+
+
+def test_clients_that_failed_at_once_do_not_come_back_at_once():
+    assert len(set(waits(1))) > 40
+
+
+def test_the_jitter_can_be_the_whole_wait():
+    found = [backoff(3, first=0.25, most=4.0, jitter=1.0) for _ in range(200)]
+    assert 0 <= min(found) < 0.3
+    assert 1.7 < max(found) <= 2.0
