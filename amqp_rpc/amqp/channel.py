@@ -1,39 +1,267 @@
-"""A channel: what a connection's owner asks of the broker, in our words. It wraps pika's, but imports no pika."""
+"""A channel of a connection: requests to await, deliveries, confirms. It wraps pika's channel and imports no pika.
+
+The I/O thread drives *channel scripts*: coroutines that await one answer of the broker after another::
+
+    async def set_up(connection: Connection) -> None:
+        channel = await connection.open_channel()
+        state = await channel.declare("thumbnails", arguments={"x-queue-type": "quorum"})
+
+`Connection.run` starts one. When the broker closes the channel, the script gets `ChannelClosed` at its await. When the
+connection is lost, the script is closed. Messages, acks and confirms don't pass through scripts: they are too many.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import takewhile
-from typing import Any, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from amqp_rpc.amqp import frames
-from amqp_rpc.amqp.acks import Acks
-from amqp_rpc.amqp.deliveries import AddressedConsumer, Consumer
-from amqp_rpc.amqp.frames import Publisher
 from amqp_rpc.amqp.loop import where_signals_raise
-from amqp_rpc.amqp.stream import Stream
-from amqp_rpc.amqp.transport import AddressedDelivery, Delivery, QueueState
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import Message, Properties
 
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.stream import Stream
+
 logger = logging.getLogger(__name__)
 
-_ACCESS_REFUSED = 403
+T = TypeVar("T")
+
+
+class ReplyCode(IntEnum):
+    """Why the broker closed a channel: AMQP 0-9-1, section 1.1."""
+
+    ACCESS_REFUSED = 403
+    NOT_FOUND = 404
+    RESOURCE_LOCKED = 405
+    PRECONDITION_FAILED = 406
+
+
+class ChannelClosed(Exception):
+    """The channel that a script waits for is closed.
+
+    Args:
+        error: The broker's reason.
+        code: Its reply code; 0 where this process closed the channel.
+    """
+
+    def __init__(self, error: BrokerError, code: int) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.code = code
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A message as the broker delivered it.
+
+    Its channel is its generation: an ack after a reconnect reaches a closed channel, which drops it. The broker has
+    redelivered the message by then.
+    """
+
+    channel: Channel
+    tag: int
+    redelivered: bool
+    properties: Properties
+    body: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class AddressedDelivery(Delivery):
+    """A delivery with the exchange and the routing key of its message."""
+
+    #: Empty for the default exchange.
+    exchange: str
+    routing_key: str
+
+
+@dataclass(slots=True, frozen=True)
+class QueueState:
+    """The broker's counts for a queue."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+class Answer(Generic[T]):
+    """The broker's answer to one request. A script awaits it, at once or after other requests."""
+
+    __slots__ = ("_error", "_known", "_script", "_then", "_value")
+
+    def __init__(self) -> None:
+        self._known = False
+        self._error: ChannelClosed | None = None
+        self._script: Script | None = None
+        self._then: Callable[[T], object] | None = None
+
+    def arrive(self, value: T) -> None:
+        """Set the value, and resume the script that waits for it."""
+        self._value = value
+        self._known = True
+        if self._then is not None:
+            self._then(value)
+        if self._script is not None:
+            self._script.resume()
+
+    def fail(self, error: ChannelClosed) -> None:
+        """Raise an error in the script that waits, or is about to."""
+        self._error = error
+        self._known = True
+        if self._script is not None:
+            self._script.resume()
+
+    def abandon(self) -> None:
+        """Close the script that waits: no answer will come."""
+        if self._script is not None:
+            self._script.stop()
+
+    def then(self, callback: Callable[[T], object] | None) -> Self:
+        """Call back with the value; never where the channel is closed before."""
+        self._then = callback
+        return self
+
+    def wake(self, script: Script) -> None:
+        """Resume that script with the answer."""
+        self._script = script
+
+    def __await__(self) -> Generator[Answer[Any], None, T]:
+        if not self._known:
+            yield self
+        if self._error is not None:
+            raise ChannelClosed(self._error.error, self._error.code)
+        return self._value
+
+
+class Consumer(Answer[str]):
+    """A consumer, from the request for it on; the answer is its tag."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Empty where the channel was closed already.
+        self.tag = ""
+
+
+class Script:
+    """A coroutine that the I/O thread drives from answer to answer.
+
+    Args:
+        coroutine: It awaits nothing but `Answer`.
+        running: Holds the script while it runs: a suspended coroutine that is collected would run its ``finally``
+            blocks on any thread.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, None, object], running: set[Script]) -> None:
+        self._coroutine = coroutine
+        self._name = getattr(coroutine, "__qualname__", "")
+        self._all = running
+        self._at_work = False
+        #: Whether it is to go no further.
+        self._stopped = False
+        running.add(self)
+
+    def resume(self) -> None:
+        """Go on to the next answer that is not there yet."""
+        if self._stopped:
+            return
+        self._at_work = True
+        suspended = False
+        try:
+            answer = self._coroutine.send(None)
+            suspended = True
+        except StopIteration:
+            pass
+        except ChannelClosed as closed:
+            logger.debug("channel script %s: ended by a closed channel: %s", self._name, closed)
+        except Exception:
+            if where_signals_raise():
+                raise
+            # Raised on, it would end the connection, as a broken stream does.
+            logger.exception("channel script %s: failed", self._name)
+        finally:
+            self._at_work = False
+            if not suspended:
+                self._stopped = True
+                self._all.discard(self)
+        if suspended and self._stopped:
+            self._close()
+        elif suspended:
+            answer.wake(self)
+
+    def stop(self) -> None:
+        """Close the coroutine where it waits; one that is at work is closed at its next await."""
+        self._stopped = True
+        if not self._at_work:
+            self._close()
+
+    def freeze(self) -> None:
+        """Let no answer resume it; `stop` follows. After an interrupt, when nothing but flags is safe to touch."""
+        self._stopped = True
+
+    def _close(self) -> None:
+        self._all.discard(self)
+        try:
+            self._coroutine.close()
+        except Exception:
+            if where_signals_raise():
+                raise
+            logger.exception("channel script %s: failed while it was closed", self._name)
+
+
+class Acks:
+    """Which acks say that deliveries of a channel are settled: one ``multiple`` ack for as many as possible.
+
+    A burst of deliveries is settled in about its order. One ack with ``multiple`` covers a channel's deliveries up to
+    its tag, so it may be used only once all of them are settled: https://www.rabbitmq.com/docs/confirms
+    """
+
+    def __init__(self) -> None:
+        #: All tags up to this one are settled, and these beyond it. Tags count from 1.
+        self._all = 0
+        self._beyond: set[int] = set()
+
+    def settle(self, tags: Sequence[int]) -> list[tuple[int, bool]]:
+        """Return the acks for deliveries that are settled now: each tag, and whether it covers all before it.
+
+        Args:
+            tags: Each is settled for the first time.
+        """
+        if len(tags) == 1 and tags[0] > self._all + 1:
+            self._beyond.add(tags[0])
+            return [(tags[0], False)]
+        now = set(tags)
+        self._beyond |= now
+        last = covered = 0
+        while self._all + 1 in self._beyond:
+            self._all += 1
+            self._beyond.remove(self._all)
+            if self._all in now:
+                # The tag of an ack must be one that the broker still waits for.
+                last = self._all
+                covered += 1
+        together = [(last, covered > 1)] if covered else []
+        return together + [(tag, False) for tag in tags if tag > self._all]
 
 
 class Channel:
-    """A channel of a connection; everything here belongs to the connection's owner.
+    """A channel of a connection; everything here belongs to the connection's I/O thread.
 
-    Asking for something on a channel that is closed does nothing and returns False: its deliveries and consumers are
-    gone, and the listener or ``on_closed`` has been told.
+    Requests are sent at once; await the `Answer` for what the broker says. Other operations on a closed channel do
+    nothing and return False: its deliveries and consumers are gone.
     """
 
     def __init__(
         self,
         raw: Any,
         to_raw: Callable[[Properties], Any],
-        on_closed: Callable[[Channel, BrokerError, int], object],
+        on_closed: Callable[[Channel, BrokerError, int], object] | None,
         *,
         stream: Stream,
         frame_max: int,
@@ -42,126 +270,118 @@ class Channel:
         self._number: int = raw.channel_number
         self._write = stream.write
         self._deliveries = stream.deliveries
-        self._publisher = Publisher(self._number, frame_max)
+        self._publisher = frames.Publisher(self._number, frame_max)
         #: Whether it can be used.
         self.is_open = True
         self._to_raw = to_raw
         self._on_closed = on_closed
+        #: Requests without an answer; and what later ones fail with, once the channel is closed.
+        self._asked: dict[Answer[Any], None] = {}
+        self._error: ChannelClosed | None = None
         self._unconfirmed: dict[int, Callable[[bool], object]] = {}
         self._confirms = False
         self._published = 0
         self._acks = Acks()
         raw.add_on_close_callback(_guarded(self._closed))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def declare(
         self,
         queue: str,
-        then: Callable[[QueueState], object],
+        then: Callable[[QueueState], object] | None = None,
         *,
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
-    ) -> None:
-        """Declare a durable queue, or an exclusive one; an empty name has the broker choose one."""
-        self._ask(
+    ) -> Answer[QueueState]:
+        """Declare a durable queue, or an exclusive one; the broker chooses the name where it is empty."""
+        return self._ask(
             self._raw.queue_declare,
             queue,
             durable=not exclusive,
             exclusive=exclusive,
             arguments=arguments,
-            callback=_guarded(lambda frame: then(_queue_state(frame))),
-        )
+            read=_queue_state,
+        ).then(then)
 
     def declare_exchange(
         self,
         exchange: str,
-        then: Callable[[], object],
+        then: Callable[[], object] | None = None,
         *,
         kind: str = "topic",
         durable: bool = True,
         arguments: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> Answer[None]:
         """Declare an exchange."""
-        self._ask(
-            self._raw.exchange_declare,
-            exchange,
-            exchange_type=kind,
-            durable=durable,
-            arguments=arguments,
-            callback=_guarded(lambda _frame: then()),
-        )
+        return self._ask(
+            self._raw.exchange_declare, exchange, exchange_type=kind, durable=durable, arguments=arguments
+        ).then(_bare(then))
 
     def bind(
         self,
         queue: str,
         exchange: str,
         key: str,
-        then: Callable[[], object],
+        then: Callable[[], object] | None = None,
         *,
         arguments: dict[str, Any] | None = None,
-    ) -> None:
-        """Have an exchange's messages with matching keys, or headers, routed to a queue."""
-        self._ask(self._raw.queue_bind, queue, exchange, key, arguments, callback=_guarded(lambda _frame: then()))
+    ) -> Answer[None]:
+        """Route an exchange's messages with matching keys, or headers, to a queue."""
+        return self._ask(self._raw.queue_bind, queue, exchange, key, arguments).then(_bare(then))
 
     def unbind(
-        self, queue: str, exchange: str, key: str, then: Callable[[], object], *, arguments: dict[str, Any]
-    ) -> None:
-        """Undo a binding; one that is not there does no harm."""
-        self._ask(self._raw.queue_unbind, queue, exchange, key, arguments, callback=_guarded(lambda _frame: then()))
+        self,
+        queue: str,
+        exchange: str,
+        key: str,
+        then: Callable[[], object] | None = None,
+        *,
+        arguments: dict[str, Any],
+    ) -> Answer[None]:
+        """Undo a binding; one that does not exist does no harm."""
+        return self._ask(self._raw.queue_unbind, queue, exchange, key, arguments).then(_bare(then))
 
-    def bind_exchange(self, destination: str, source: str, key: str, then: Callable[[], object]) -> None:
-        """Have an exchange's messages with matching keys routed to another exchange."""
-        self._ask(self._raw.exchange_bind, destination, source, key, callback=_guarded(lambda _frame: then()))
+    def bind_exchange(
+        self, destination: str, source: str, key: str, then: Callable[[], object] | None = None
+    ) -> Answer[None]:
+        """Route an exchange's messages with matching keys to another exchange."""
+        return self._ask(self._raw.exchange_bind, destination, source, key).then(_bare(then))
 
-    def inspect(self, queue: str, then: Callable[[QueueState], object]) -> None:
-        """Ask for a queue's state; when there is no such queue, the broker closes the channel with 404."""
-        self._ask(
-            self._raw.queue_declare, queue, passive=True, callback=_guarded(lambda frame: then(_queue_state(frame)))
-        )
+    def inspect(self, queue: str, then: Callable[[QueueState], object] | None = None) -> Answer[QueueState]:
+        """Ask for a queue's state; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
+        return self._ask(self._raw.queue_declare, queue, passive=True, read=_queue_state).then(then)
 
-    def inspect_exchange(self, exchange: str, then: Callable[[], object]) -> None:
-        """Ask for an exchange; when there is no such one, the broker closes the channel with 404."""
-        self._ask(self._raw.exchange_declare, exchange, passive=True, callback=_guarded(lambda _frame: then()))
+    def inspect_exchange(self, exchange: str, then: Callable[[], object] | None = None) -> Answer[None]:
+        """Ask for an exchange; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
+        return self._ask(self._raw.exchange_declare, exchange, passive=True).then(_bare(then))
 
-    def get(self, queue: str, then: Callable[[Delivery | None], object]) -> None:
-        """Take one message; call back with it, or with None where the queue is empty."""
+    def get(self, queue: str, then: Callable[[Delivery | None], object] | None = None) -> Answer[Delivery | None]:
+        """Take one message from a queue; None where it is empty."""
         got: list[Delivery] = []
-        self._ask(
-            self._raw.basic_get,
-            queue,
-            callback=_guarded(
-                lambda _raw, method, properties, body: got.append(
-                    Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body)
-                )
-            ),
-        )
-        # pika says nothing of an empty queue; the answer to a second question says that the first was answered.
-        self.inspect(queue, lambda _state: then(got[0] if got else None))
+        if self._raw.is_open:
+            self._raw.basic_get(
+                queue,
+                callback=_guarded(
+                    lambda _raw, method, properties, body: got.append(
+                        Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body)
+                    )
+                ),
+            )
+        # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
+        return self._ask(
+            self._raw.queue_declare, queue, passive=True, read=lambda _frame: got[0] if got else None
+        ).then(then)
 
-    def reject(self, tag: int, *, requeue: bool) -> bool:
-        """Refuse a delivery: back to its queue, or away."""
-        if not self.is_open:
-            return False
-        self._raw.basic_reject(tag, requeue=requeue)
-        # It is settled: what is acknowledged together may reach over it.
-        self._acks.settle([tag])
-        return True
-
-    def give_back(self) -> bool:
-        """Give all deliveries back that are not acknowledged.
-
-        With basic.nack, which from RabbitMQ 4.3 on does not count towards a delivery limit, as the channel's end does:
-        https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
-        """
-        if not self.is_open:
-            return False
-        self._raw.basic_nack(0, multiple=True, requeue=True)
-        return True
-
-    def delete(self, queue: str, then: Callable[[], object]) -> None:
-        """Delete a queue that is empty and has no consumer; with one, or with messages, the channel is closed (406)."""
-        self._ask(
-            self._raw.queue_delete, queue, if_unused=True, if_empty=True, callback=_guarded(lambda _frame: then())
-        )
+    def delete(self, queue: str, then: Callable[[], object] | None = None) -> Answer[None]:
+        """Delete a queue that is empty and has no consumer; for any other one, the broker closes the channel (406)."""
+        return self._ask(self._raw.queue_delete, queue, if_unused=True, if_empty=True).then(_bare(then))
 
     def purge(self, queue: str) -> None:
         """Empty a queue."""
@@ -169,8 +389,9 @@ class Channel:
             self._raw.queue_purge(queue)
 
     def prefetch(self, count: int) -> None:
-        """Limit the deliveries of each later consumer that are not acknowledged yet."""
-        self._ask(self._raw.basic_qos, prefetch_count=count)
+        """Limit the unacked deliveries of each later consumer."""
+        if self._raw.is_open:
+            self._raw.basic_qos(prefetch_count=count)
 
     def consume(
         self,
@@ -178,19 +399,19 @@ class Channel:
         on_delivery: Callable[[Delivery], object],
         *,
         acknowledge: bool,
-        then: Callable[[], object],
+        then: Callable[[], object] | None = None,
         on_cancelled: Callable[[], object] | None = None,
         addressed: bool = False,
-    ) -> str:
-        """Have a queue's messages delivered; return the consumer's tag.
+    ) -> Consumer:
+        """Consume a queue. The answer comes before the first delivery.
 
         Args:
             queue: Its name.
             on_delivery: Called for each message.
-            acknowledge: Whether each delivery will be acknowledged.
+            acknowledge: Whether each delivery will be acked.
             then: Called once the broker has agreed.
-            on_cancelled: Called when the broker ends the consumer, as it does when the queue is deleted.
-            addressed: Whether deliveries are to say how they came: each is an `AddressedDelivery`.
+            on_cancelled: Called when the broker cancels the consumer, as it does when the queue is deleted.
+            addressed: Whether each delivery is an `AddressedDelivery`.
         """
         deliver, deliver_addressed = self._plain(on_delivery), self._addressed(on_delivery)
 
@@ -204,15 +425,19 @@ class Channel:
 
         if on_cancelled is not None:
             self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
-        then_raw = _guarded(lambda _frame: then())
-        tag = self._ask(self._raw.basic_consume, queue, deliver_raw, auto_ack=not acknowledge, callback=then_raw)
-        if tag is not None and addressed:
+        consumer = Consumer().then(_bare(then))
+        if not self._may_ask(consumer):
+            return consumer
+        tag = consumer.tag = self._raw.basic_consume(
+            queue, deliver_raw, auto_ack=not acknowledge, callback=self._to(consumer, lambda _frame: tag)
+        )
+        if addressed:
             self._deliveries.enter_addressed(self._number, tag, deliver_addressed)
-        elif tag is not None:
+        else:
             self._deliveries.enter(self._number, tag, deliver)
-        return tag or ""
+        return consumer
 
-    def _plain(self, on_delivery: Callable[[Delivery], object]) -> Consumer:
+    def _plain(self, on_delivery: Callable[[Delivery], object]) -> frames.Consumer:
         def deliver(tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
             if not self.is_open:
                 return
@@ -222,11 +447,11 @@ class Channel:
                 if where_signals_raise():
                     raise
                 # Raised on, it would end the connection, as a broken stream does.
-                logger.exception("A delivery could not be taken in hand")
+                logger.exception("delivery callback failed")
 
         return deliver
 
-    def _addressed(self, on_delivery: Callable[[Delivery], object]) -> AddressedConsumer:
+    def _addressed(self, on_delivery: Callable[[Delivery], object]) -> frames.AddressedConsumer:
         def deliver(exchange: str, key: str, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
             if not self.is_open:
                 return
@@ -235,31 +460,29 @@ class Channel:
             except Exception:
                 if where_signals_raise():
                     raise
-                logger.exception("An event could not be taken in hand")
+                logger.exception("delivery callback failed")
 
         return deliver
 
-    def cancel(self, tag: str, then: Callable[[], object]) -> bool:
-        """End a consumer; deliveries that were made stay to be acknowledged."""
-        if not self.is_open:
-            return False
-
-        def cancelled(_frame: Any) -> None:
-            self._deliveries.dismiss(self._number, tag)
-            then()
-
-        self._raw.basic_cancel(tag, callback=_guarded(cancelled))
-        # pika would give back what arrives before the broker's answer, marked as redelivered: a call that must not run
-        # twice would then be refused, though it never ran. It is delivered to us, and we finish it.
+    def cancel(self, tag: str, then: Callable[[], object] | None = None) -> Answer[None]:
+        """Cancel a consumer; its unacked deliveries stay unacked."""
+        answer = Answer[None]().then(_bare(then))
+        if not self._may_ask(answer):
+            return answer
+        self._raw.basic_cancel(
+            tag, callback=self._to(answer, lambda _frame: self._deliveries.dismiss(self._number, tag))
+        )
+        # pika would requeue a delivery that arrives before the broker's answer, and with the `redelivered` flag a call
+        # that must not run twice would be refused, though it never ran. So it is delivered here, and handled.
         self._raw._cancelled.discard(tag)  # noqa: SLF001
-        return True
+        return answer
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:
-        """Send a message to its queue, at once or through the levels of delay.
+        """Send a message to its queue or its exchange, at once or through the delay queues.
 
         Raises:
-            Exception: It can't be written: its properties are too large, or one of them is nothing that AMQP has.
-                Nothing of it was sent then.
+            Exception: AMQP can't carry it: its properties are too large, or one has no type of AMQP. Nothing of it was
+                sent.
         """
         if not self.is_open:
             return False
@@ -275,7 +498,7 @@ class Channel:
         else:
             for piece in pieces:
                 self._write(piece)
-        # What could not be written is not counted: the broker counts what it gets, and confirms by that number.
+        # A message that can't be written is not counted: the broker counts what it gets, and confirms by that number.
         self._published += 1
         return True
 
@@ -287,57 +510,109 @@ class Channel:
         self._unconfirmed[self._published] = then
         return True
 
-    def confirms(self, then: Callable[[], object]) -> None:
-        """Have the broker confirm every message: https://www.rabbitmq.com/docs/confirms."""
+    def confirms(self, then: Callable[[], object] | None = None) -> Answer[None]:
+        """Switch publisher confirms on: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
-        self._ask(self._raw.confirm_delivery, lambda _frame: None, callback=_guarded(lambda _frame: then()))
+        return self._ask(self._raw.confirm_delivery, lambda _frame: None).then(_bare(then))
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
-        """Call back with the routing key and the properties of each mandatory message that no queue took."""
+        """Call back with the routing key and the properties of each mandatory message that reached no queue."""
         self._raw.add_on_return_callback(
             _guarded(lambda _raw, method, properties, _body: callback(method.routing_key, properties))
         )
 
     def ack(self, tags: Sequence[int]) -> bool:
-        """Acknowledge deliveries of a consumer."""
+        """Ack deliveries of a consumer."""
         if not self.is_open:
             return False
         for tag, multiple in self._acks.settle(tags):
             self._write(frames.ack(self._number, tag, multiple=multiple))
         return True
 
+    def reject(self, tag: int, *, requeue: bool) -> bool:
+        """Reject a delivery, and requeue it or not."""
+        if not self.is_open:
+            return False
+        self._raw.basic_reject(tag, requeue=requeue)
+        # It is settled: a ``multiple`` ack may reach over it.
+        self._acks.settle([tag])
+        return True
+
+    def give_back(self) -> bool:
+        """Requeue all unacked deliveries.
+
+        With basic.nack, which from RabbitMQ 4.3 on does not count towards a delivery limit, as the channel's end does:
+        https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+        """
+        if not self.is_open:
+            return False
+        self._raw.basic_nack(0, multiple=True, requeue=True)
+        return True
+
     def close(self) -> None:
-        """Close it; harmless when it is closed."""
+        """Close it, and the scripts that wait for its answers; harmless when it is closed."""
         if self.is_open:
             self.is_open = False
+            self._error = ChannelClosed(BrokerError("this channel is closed"), 0)
             self._deliveries.leave(self._number)
             # It is closing already where its whole connection is.
             if self._raw.is_open:
                 self._raw.close()
+            asked, self._asked = self._asked, {}
+            for answer in asked:
+                answer.abandon()
 
     def drop(self) -> None:
-        """Take note that pika's object is not used any more, and will say nothing of it: see `Connection`."""
+        """Stop using pika's object, which will report nothing any more: see `Connection`."""
         self.is_open = False
         self._unconfirmed.clear()
 
-    def close_in_order(self, then: Callable[[], object]) -> None:
-        """Close it, and call back when the broker has, or the connection is lost.
+    def close_in_order(self, then: Callable[[], object] | None = None) -> Answer[None]:
+        """Close it; the answer comes when the broker has closed it, or the connection is lost.
 
-        What is not acknowledged goes back to its queue in its order, for each consumer. `close` has pika cancel them
-        first: then what is on its way to them goes back before what was delivered.
+        Unacked deliveries are requeued in their order, for each consumer. `close` has pika cancel the consumers first:
+        then deliveries on their way are requeued before those that have arrived.
         """
+        answer = Answer[None]().then(_bare(then))
         if self.is_open and self._raw.is_open:
-            self._raw.add_on_close_callback(_guarded(lambda _raw, _reason: then()))
+            self._raw.add_on_close_callback(_guarded(lambda _raw, _reason: answer.arrive(None)))
             self._raw._cancelled.update(self._raw._consumers)  # noqa: SLF001 - it cancels none of these again
             self.close()
         else:
-            then()
+            answer.arrive(None)
+        return answer
 
-    def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        # It may be closing with its connection while one answer after another comes in: pika would raise then.
-        return method(*args, **options) if self._raw.is_open else None
+    def _may_ask(self, answer: Answer[Any]) -> bool:
+        """Return whether the broker can be asked, and have the answer wait; where it can't, the answer says so.
+
+        pika raises for a channel that is not open. Where the whole connection is closing, no answer comes: its scripts
+        are closed in a moment.
+        """
+        if self._error is not None:
+            answer.fail(self._error)
+        elif self._raw.is_open:
+            self._asked[answer] = None
+            return True
+        return False
+
+    def _ask(
+        self, method: Callable[..., Any], *args: Any, read: Callable[[Any], Any] | None = None, **options: Any
+    ) -> Answer[Any]:
+        answer = Answer[Any]()
+        if self._may_ask(answer):
+            method(*args, callback=self._to(answer, read), **options)
+        return answer
+
+    def _to(self, answer: Answer[Any], read: Callable[[Any], Any] | None) -> Callable[[Any], None]:
+        """Return a callback for pika that gives a frame, as it is read, to an answer."""
+
+        def answered(frame: Any) -> None:
+            self._asked.pop(answer, None)
+            answer.arrive(None if read is None else read(frame))
+
+        return _guarded(answered)
 
     def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
         # Publishing order is dictionary order: "multiple" ends a leading run of it.
@@ -351,21 +626,32 @@ class Channel:
                 if where_signals_raise():
                     raise
                 # Raised on, it would end the connection, as a broken stream does.
-                logger.exception("A confirm could not be taken note of")
+                logger.exception("confirm callback failed")
 
     def _closed(self, _raw: Any, reason: Any) -> None:
         self.is_open = False
         self._deliveries.forget(self._number)
         self._unconfirmed.clear()
-        # Otherwise it is the whole connection that was lost, or we who closed the channel.
+        # Otherwise the whole connection was lost, or this process closed the channel.
         if type(reason).__name__ == "ChannelClosedByBroker":
             code, text = reason.reply_code, reason.reply_text
-            kind = AccessRefused if code == _ACCESS_REFUSED else BrokerError
-            self._on_closed(self, kind(f"the broker closed the channel: {code} {text}"), code)
+            kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError
+            error = kind(f"the broker closed the channel: {code} {text}")
+            self._error = ChannelClosed(error, code)
+            asked, self._asked = self._asked, {}
+            # In this order: scripts see the error at their await before the channel's owner opens another one.
+            for answer in asked:
+                answer.fail(self._error)
+            if self._on_closed is not None:
+                self._on_closed(self, error, code)
+
+
+def _bare(then: Callable[[], object] | None) -> Callable[[Any], object] | None:
+    return None if then is None else lambda _value: then()
 
 
 def _text(name: str | bytes) -> str:
-    """Return a name as text; pika gives bytes for what is no UTF-8."""
+    """Return a name as text; pika gives bytes where it is not UTF-8."""
     return name if isinstance(name, str) else name.decode(errors="backslashreplace")
 
 
@@ -382,6 +668,6 @@ def _guarded(callback: Callable[..., object]) -> Callable[..., None]:
         except Exception:
             if where_signals_raise():
                 raise
-            logger.exception("A callback of a channel failed")
+            logger.exception("channel callback failed")
 
     return guarded

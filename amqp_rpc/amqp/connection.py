@@ -14,20 +14,17 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 import pika
 import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
-from amqp_rpc.amqp.channel import Channel
-from amqp_rpc.amqp.dialing import Dialing, open_stream, open_tcp, resolve
-from amqp_rpc.amqp.loop import Loop, Timer, where_signals_raise
-from amqp_rpc.amqp.owner import Owner
-from amqp_rpc.amqp.stream import NOT_AMQP, Stream
-from amqp_rpc.amqp.transport import Listener
+from amqp_rpc.amqp.channel import Answer, Channel, Script
+from amqp_rpc.amqp.loop import IOThread, Loop, Timer, where_signals_raise
+from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream, open_stream, open_tcp, resolve
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
@@ -41,6 +38,41 @@ FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
 RECONNECT_REFUSED = 15.0
 
 _FRAME_HEADER = 2
+
+
+class Listener(Protocol):
+    """An object that a connection notifies; every method is called on the I/O thread."""
+
+    def on_open(self) -> None:
+        """Declare and consume: the connection is new, and holds nothing of an earlier one."""
+
+    def on_unblocked(self) -> None:
+        """Publish what was held back: the broker takes messages again, after an alarm."""
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Forget channels and exclusive queues: the connection could not be made, or is gone with them."""
+
+
+class Listeners:
+    """Several listeners of one connection, notified in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def on_open(self) -> None:
+        """Notify each."""
+        for listener in self._listeners:
+            listener.on_open()
+
+    def on_unblocked(self) -> None:
+        """Notify each."""
+        for listener in self._listeners:
+            listener.on_unblocked()
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Notify each."""
+        for listener in self._listeners:
+            listener.on_lost(error)
 
 
 class Connection:
@@ -65,13 +97,13 @@ class Connection:
         *,
         name: str,
         heartbeat: float,
-        owner: Owner | None = None,
+        owner: IOThread | None = None,
         persistent: bool = False,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         #: The address that is connected to, or tried.
         self.address = self._addresses[0]
-        self._owner = owner or Owner(f"amqp_rpc {name}")
+        self._owner = owner or IOThread(f"amqp_rpc {name}")
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
         self._listener = listener
@@ -82,6 +114,8 @@ class Connection:
         self._services: _Services | None = None
         #: Those that were opened, and may be so still.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        #: Those that run, or wait for an answer.
+        self._scripts: set[Script] = set()
         self._reconnect: Timer | None = None
         self._attempts = 0
         self._failures = 0
@@ -137,27 +171,49 @@ class Connection:
         """Whether channels can be opened and used now; the owner's."""
         return self._pika is not None and bool(self._pika.is_open)
 
+    def run(self, coroutine: Coroutine[Any, None, object]) -> Script:
+        """Run a channel script up to its first wait, and on with each answer; the I/O thread's.
+
+        It is closed when the connection is lost, or at once where the connection is not open.
+        """
+        script = Script(coroutine, self._scripts)
+        if self.is_open:
+            script.resume()
+        else:
+            script.stop()
+        return script
+
+    def pause(self, seconds: float) -> Answer[None]:
+        """Return what a script awaits to wait for so long."""
+        answer = Answer[None]()
+        self.loop.call_later(seconds, lambda: answer.arrive(None))
+        return answer
+
     def open_channel(
-        self, then: Callable[[Channel], object], on_closed: Callable[[Channel, BrokerError, int], object]
-    ) -> None:
-        """Open a channel; the owner's. Where the connection is not open any more this does nothing.
+        self,
+        then: Callable[[Channel], object] | None = None,
+        on_closed: Callable[[Channel, BrokerError, int], object] | None = None,
+    ) -> Answer[Channel]:
+        """Open a channel; the I/O thread's. Where the connection is not open any more, no answer comes.
 
         Args:
             then: Called with the channel once it is open.
             on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
-                called when the whole connection is lost: the listener hears of that.
+                called when the whole connection is lost: the listener is told.
         """
+        answer = Answer[Channel]().then(then)
         if self._pika is None or not self._pika.is_open:
-            return
+            return answer
         stream, frame_max = self._stream, self._pika.params.frame_max
         assert stream is not None
 
         def opened(raw: Any) -> None:
             channel = Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max)
             self._channels.add(channel)
-            then(channel)
+            answer.arrive(channel)
 
         self._pika.channel(on_open_callback=opened)
+        return answer
 
     def when_sent(self, callback: Callable[[], object]) -> None:
         """Call back once the kernel has taken all that was published so far; the owner's."""
@@ -211,6 +267,8 @@ class Connection:
             self._stream.discard()
         for channel in self._channels:
             channel.drop()
+        for script in self._scripts:
+            script.freeze()
         self.loop.share(False)
         self.post(self._gone, ConnectionLost(f"the connection to {self.address} was dropped: {error}"))
 
@@ -233,6 +291,8 @@ class Connection:
 
     def _gone(self, error: BrokerError) -> None:
         self._pika = self._stream = None
+        for script in list(self._scripts):
+            script.stop()
         self._failures += 1
         if not (self.was_open or self._closing) and self._failures < len(self._addresses):
             logger.info("%s; trying another address", error)
@@ -364,7 +424,7 @@ class _Services(nbio_interface.AbstractIOServices):
         on_done: Callable[..., None],
         ssl_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
-    ) -> Dialing:
+    ) -> DialStep:
         def made(result: BaseException | tuple[Stream, Any]) -> None:
             if not isinstance(result, BaseException):
                 self._connection.attach(result[0])
@@ -374,7 +434,7 @@ class _Services(nbio_interface.AbstractIOServices):
 
 
 for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
-    _seam.register(Dialing)
+    _seam.register(DialStep)
 nbio_interface.AbstractStreamTransport.register(Stream)
 
 

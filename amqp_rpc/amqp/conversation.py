@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.client import verdicts
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.timing import Deadline

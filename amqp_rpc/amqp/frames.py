@@ -1,14 +1,16 @@
-"""AMQP's frames of messages, written: the bytes of publish and ack. Pure; `deliveries` reads, all else is pika's.
+"""AMQP's frames of messages: this writes publish and ack, and reads deliveries and confirms. Pure; pika does the rest.
 
-Reading and writing a message through pika costs more than all the rest of a call. These few frames are simple, and a
-test compares them with pika's, byte for byte. What is not known here is left to pika: a writer returns None.
+To read and write a message through pika costs more than all the rest of a call. These few frames are simple, and a test
+compares them with pika's, byte for byte. pika handles all that is not known here, a rare type in a header for example:
+a writer returns None, a reader hands the frames on as they came.
 Source: AMQP 0-9-1, sections 2.3.5, 4.2.3, 4.2.5 and 4.2.6, https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from amqp_rpc.errors import MessageTooLarge
@@ -221,3 +223,281 @@ def _table(headers: dict[str, Any]) -> bytes:
             raise TypeError(kind)
     table = b"".join(pieces)
     return _size(len(table)) + table
+
+
+_DELIVER = b"\x00\x3c\x00\x3c"
+_ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
+#: Those whose value is no short text, and those that `Properties` has no place for.
+_UNKNOWN = USER_ID | CLUSTER_ID | MORE | 2
+#: Octets of a header frame that has no properties.
+_SHORTEST_HEADER = OVERHEAD + 14
+
+_read_deliver = struct.Struct(">QB").unpack_from
+_read_content = struct.Struct(">HHQH").unpack_from
+_read_frame = struct.Struct(">BHL").unpack_from
+_read_size = struct.Struct(">L").unpack_from
+_read_int = struct.Struct(">i").unpack_from
+_read_long = struct.Struct(">q").unpack_from
+_read_long_long = struct.Struct(">Q").unpack_from
+
+
+def read_properties(data: bytes, position: int, flags: int) -> Properties | None:  # noqa: C901, PLR0912 - one field a line
+    """Return the properties that begin at a position; None for what only pika reads."""
+    if flags & _UNKNOWN:
+        return None
+    found = Properties()
+    try:
+        if flags & CONTENT_TYPE:
+            start = position + 1
+            position = start + data[position]
+            found.content_type = data[start:position].decode()
+        if flags & CONTENT_ENCODING:
+            start = position + 1
+            position = start + data[position]
+            found.content_encoding = data[start:position].decode()
+        if flags & HEADERS:
+            start = position + 4
+            position = start + _read_size(data, position)[0]
+            found.headers = _read_table(data, start, position)
+        if flags & DELIVERY_MODE:
+            found.delivery_mode = data[position]
+            position += 1
+        if flags & PRIORITY:
+            found.priority = data[position]
+            position += 1
+        if flags & CORRELATION_ID:
+            start = position + 1
+            position = start + data[position]
+            found.correlation_id = data[start:position].decode()
+        if flags & REPLY_TO:
+            start = position + 1
+            position = start + data[position]
+            found.reply_to = data[start:position].decode()
+        if flags & EXPIRATION:
+            start = position + 1
+            position = start + data[position]
+            found.expiration = data[start:position].decode()
+        if flags & MESSAGE_ID:
+            start = position + 1
+            position = start + data[position]
+            found.message_id = data[start:position].decode()
+        if flags & TIMESTAMP:
+            found.timestamp = _read_long_long(data, position)[0]
+            position += 8
+        if flags & TYPE:
+            start = position + 1
+            position = start + data[position]
+            found.type = data[start:position].decode()
+        if flags & APP_ID:
+            start = position + 1
+            position = start + data[position]
+            found.app_id = data[start:position].decode()
+    # Bytes that are no UTF-8, a type of value that is rare, a table that is longer than the frame.
+    except (ValueError, IndexError, struct.error):
+        return None
+    return found
+
+
+def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    while position < end:
+        start = position + 1
+        position = start + data[position]
+        name = data[start:position].decode()
+        kind = data[position]
+        position += 1
+        if kind == ord("S"):
+            start = position + 4
+            position = start + _read_size(data, position)[0]
+            headers[name] = data[start:position].decode()
+        elif kind == ord("t"):
+            headers[name] = data[position] != 0
+            position += 1
+        elif kind == ord("I"):
+            headers[name] = _read_int(data, position)[0]
+            position += 4
+        elif kind == ord("l"):
+            headers[name] = _read_long(data, position)[0]
+            position += 8
+        else:
+            raise ValueError(kind)
+    return headers
+
+
+#: Takes a delivery: its tag, whether it was delivered before, its properties and its body.
+Consumer = Callable[[int, bool, Properties, bytes], object]
+#: Takes a delivery's exchange, its routing key, and the rest as a `Consumer`.
+AddressedConsumer = Callable[[str, str, int, bool, Properties, bytes], object]
+#: Takes a confirm: its tag, whether it is for all up to that one, and whether the broker took the message.
+Confirmed = Callable[[int, bool, bool], object]
+
+
+class Deliveries:
+    """Puts deliveries together from their frames, for the consumers that are entered; the others' are pika's.
+
+    Args:
+        hand_on: Takes the frames that are not for here after all.
+    """
+
+    def __init__(self, hand_on: Callable[[bytes], object]) -> None:
+        self._hand_on = hand_on
+        self._consumers: dict[tuple[int, bytes], Consumer] = {}
+        #: Those that want to know how a message came to them: few do, and for the others it is not read.
+        self._addressed: dict[tuple[int, bytes], AddressedConsumer] = {}
+        self._confirming: dict[int, Confirmed] = {}
+        #: By channel, the delivery whose content has not arrived whole.
+        self._open: dict[int, _Delivery] = {}
+
+    def enter(self, channel: int, tag: str, consumer: Consumer) -> None:
+        """Have a consumer's deliveries taken here."""
+        self._consumers[channel, tag.encode()] = consumer
+
+    def enter_addressed(self, channel: int, tag: str, consumer: AddressedConsumer) -> None:
+        """Have a consumer's deliveries taken here, with their exchange and routing key."""
+        self._addressed[channel, tag.encode()] = consumer
+
+    def dismiss(self, channel: int, tag: str) -> None:
+        """Forget a consumer that has ended: nothing more comes for it."""
+        self._consumers.pop((channel, tag.encode()), None)
+        self._addressed.pop((channel, tag.encode()), None)
+
+    def confirm(self, channel: int, confirmed: Confirmed) -> None:
+        """Have the confirms of what a channel publishes taken here."""
+        self._confirming[channel] = confirmed
+
+    def leave(self, channel: int) -> None:
+        """Take no more deliveries of a channel; the rest of one that has begun to arrive is dropped."""
+        for consumers in (self._consumers, self._addressed):
+            for key in [key for key in consumers if key[0] == channel]:
+                del consumers[key]
+        if channel in self._open:
+            self._open[channel].consumer = lambda *_delivery: None
+
+    def forget(self, channel: int) -> None:
+        """Forget a channel that is closed: its number may be used again."""
+        self.leave(channel)
+        self._open.pop(channel, None)
+        self._confirming.pop(channel, None)
+
+    def take(self, data: bytes, start: int, end: int) -> bool:
+        """Take a whole frame; return whether it was one for here."""
+        kind = data[start]
+        channel = data[start + 1] << 8 | data[start + 2]
+        if kind == METHOD:
+            method = data[start + 7 : start + 11]
+            if method in (_ACK, _NACK) and (confirmed := self._confirming.get(channel)) is not None:
+                tag, bits = _read_deliver(data, start + 11)
+                confirmed(tag, bits & 1 == 1, method == _ACK)
+                return True
+            return method == _DELIVER and self._deliver(data, start, end, channel)
+        delivery = self._open.get(channel)
+        if delivery is None or kind not in (HEADER, BODY):
+            return False
+        if kind == HEADER:
+            _, _, delivery.missing, flags = _read_content(data, start + 7)
+            properties = read_properties(data, start + 21, flags)
+            if properties is None:
+                del self._open[channel]
+                self._hand_on(delivery.frame)
+                return False
+            delivery.properties = properties
+        else:
+            piece = data[start + 7 : end - 1]
+            delivery.missing -= len(piece)
+            delivery.pieces.append(piece)
+        if delivery.missing <= 0:
+            del self._open[channel]
+            pieces = delivery.pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            delivery.consumer(delivery.tag, delivery.redelivered, delivery.properties, body)
+        return True
+
+    def take_whole(self, data: bytes, start: int, end: int) -> int:
+        """Take a delivery whose frames are all there, as nearly all are: a method, a header, and one body or none.
+
+        Args:
+            data: What has arrived.
+            start: Where a frame begins.
+            end: Where it ends.
+
+        Returns:
+            Where the next frame begins; 0 where there is no such delivery, and nothing was taken.
+        """
+        if data[start + 7 : start + 11] != _DELIVER:
+            return 0
+        header = start + _read_size(data, start + 3)[0] + OVERHEAD
+        if header + _SHORTEST_HEADER > end or data[header] != HEADER:
+            return 0
+        channel = data[start + 1] << 8 | data[start + 2]
+        after_tag = start + 12 + data[start + 11]
+        consumer = self._consumers.get((channel, data[start + 12 : after_tag]))
+        after = header + _read_size(data, header + 3)[0] + OVERHEAD
+        if consumer is None:
+            consumer = self._with_address(data, channel, after_tag, data[start + 12 : after_tag])
+        if consumer is None or after > end or data[header + 1] << 8 | data[header + 2] != channel:
+            return 0
+        _, _, size, flags = _read_content(data, header + 7)
+        body = b""
+        if size:
+            first = after + 7
+            after = first + size + 1
+            if after > end or _read_frame(data, first - 7) != (BODY, channel, size):
+                return 0
+            body = data[first : after - 1]
+        properties = read_properties(data, header + 21, flags)
+        if properties is None:
+            return 0
+        tag, redelivered = _read_deliver(data, after_tag)
+        consumer(tag, redelivered & 1 == 1, properties, body)
+        return int(after)
+
+    def _deliver(self, data: bytes, start: int, end: int, channel: int) -> bool:
+        after = start + 12 + data[start + 11]
+        consumer = self._consumers.get((channel, data[start + 12 : after]))
+        if consumer is None:
+            consumer = self._with_address(data, channel, after, data[start + 12 : after])
+        if consumer is None:
+            return False
+        tag, redelivered = _read_deliver(data, after)
+        self._open[channel] = _Delivery(consumer, tag, redelivered & 1 == 1, data[start:end])
+        return True
+
+    def _with_address(self, data: bytes, channel: int, position: int, tag: bytes) -> Consumer | None:
+        """Return a consumer that is told how its delivery came to it; None where there is none, or only pika reads it.
+
+        Args:
+            data: What has arrived.
+            channel: Which it has come on.
+            position: Where the consumer's tag ends.
+            tag: The consumer's.
+        """
+        addressed = self._addressed.get((channel, tag))
+        if addressed is None:
+            return None
+        # Behind the tag: eight octets that number the delivery, one that says whether it comes again.
+        key = position + 10 + data[position + 9]
+        try:
+            exchange = data[position + 10 : key].decode()
+            routing_key = data[key + 1 : key + 1 + data[key]].decode()
+        except UnicodeDecodeError:
+            return None
+        return partial(addressed, exchange, routing_key)
+
+
+class _Delivery:
+    """A delivery whose content has not arrived whole."""
+
+    __slots__ = ("consumer", "frame", "missing", "pieces", "properties", "redelivered", "tag")
+
+    def __init__(self, consumer: Consumer, tag: int, redelivered: bool, frame: bytes) -> None:
+        self.consumer = consumer
+        self.tag = tag
+        self.redelivered = redelivered
+        #: As it came, should pika have to read it.
+        self.frame = frame
+        self.missing = 0
+        self.properties = _NONE
+        self.pieces: list[bytes] = []
+
+
+_NONE = Properties()

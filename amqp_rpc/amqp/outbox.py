@@ -13,8 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.pending import Outcome, Pending
 from amqp_rpc.client import verdicts
 from amqp_rpc.errors import (
     AccessRefused,
@@ -141,7 +140,7 @@ class Outbox:
     def __init__(self, addresses: Addresses, *, reply_queue: Callable[[], str | None]) -> None:
         self._addresses = addresses
         self._reply_queue = reply_queue
-        self._pending: PendingCalls[Publication] = PendingCalls()
+        self._pending: Pending[Publication] = Pending()
         self._connection: Connection | None = None
         self._opening = False
         #: With confirms.

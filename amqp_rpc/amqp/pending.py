@@ -1,77 +1,141 @@
-"""The calls under way, by correlation id; pure: no socket, no thread, no clock.
+"""Values that are known later: an `Outcome` is one of them, `Pending` a table of those in flight. Pure: no socket.
 
-Whoever takes a call out of the table is the one who ends it. Every exit (reply, timeout, cancellation, return, loss)
-goes through `take`, so that a call ends once and leaves nothing behind.
+A `concurrent.futures.Future` can do more than an `Outcome` (be cancelled, be waited for with others) and costs ten
+times as much to make and to end, which matters where a hundred thousand messages wait for the broker's confirms.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """A value that is set once, by any thread, and that any thread may wait for.
+
+    Two threads that set it at the same time have to set the same: either is kept.
+    """
+
+    __slots__ = ("_known", "_waiters", "value")
+
+    def __init__(self) -> None:
+        self._known = False
+        self._waiters: list[Callable[[], object]] = []
+
+    def done(self) -> bool:
+        """Return whether ``value`` is set."""
+        return self._known
+
+    def tell(self, value: T) -> None:
+        """Set the value, unless it is set already, and wake all waiters."""
+        if self._known:
+            return
+        #: It exists once `done` is true.
+        self.value = value
+        # In this order: a thread that began to wait before this sees it, or is in the list and is woken below.
+        self._known = True
+        while self._waiters:
+            try:
+                waiter = self._waiters.pop(0)
+            except IndexError:
+                return  # another thread has woken the last of them
+            waiter()
+
+    def on_done(self, callback: Callable[[], object]) -> None:
+        """Call back once the value is set, on the thread that sets it; at once where it is set already."""
+        self._waiters.append(callback)
+        if self._known and self._take_back(callback):
+            callback()
+
+    def wait(self, until: float) -> bool:
+        """Wait for the value, at most until that time on the monotonic clock; return whether it is set."""
+        if self._known:
+            return True
+        bell = Lock()
+        bell.acquire()
+        self._waiters.append(bell.release)
+        if not self._known:
+            bell.acquire(timeout=max(0.0, until - time.monotonic()))
+        self._take_back(bell.release)
+        return self._known
+
+    def _take_back(self, waiter: Callable[[], object]) -> bool:
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:
+            return False  # the thread that sets the value has it
+        return True
 
 
 class Bounded(Protocol):
-    """What the table needs to know of a call: until when it may stay."""
+    """An entry of a table."""
 
     expires_at: float
 
 
-C = TypeVar("C", bound=Bounded)
+E = TypeVar("E", bound=Bounded)
 
 
-class PendingCalls(Generic[C]):
-    """A table of calls that are waiting for an answer.
+class Pending(Generic[E]):
+    """A table of calls, or of publications, that wait for an answer, by their ids.
+
+    The thread that takes an entry out of the table is the one that ends it. Every exit (reply, timeout, cancellation,
+    return, loss) goes through `take`, so that an entry ends once and leaves nothing behind.
+
+    Any thread may call `add` and `take`, which are single dictionary operations, and CPython does those whole. The rest
+    belongs to the connection's I/O thread, which calls `watch` for every entry that it sees.
 
     Args:
-        on_taken: Called with each call that leaves the table, by whoever takes it.
-
-    Threads: any may call `add` and `take`, which are single dictionary operations, and CPython does those whole. The
-    rest belongs to the connection's owner, who calls `watch` for every call that it hears of.
+        on_taken: Called with each entry that leaves the table, by the thread that takes it.
     """
 
-    def __init__(self, *, on_taken: Callable[[C], object] = lambda _call: None) -> None:
-        self._calls: dict[str, C] = {}
+    def __init__(self, *, on_taken: Callable[[E], object] = lambda _entry: None) -> None:
+        self._entries: dict[str, E] = {}
         self._on_taken = on_taken
-        #: No call expires before this time: it saves looking at them all.
+        #: No entry expires before this time: it saves a look at all of them.
         self._earliest = float("inf")
 
-    def add(self, identity: str, call: C) -> None:
-        """Enter a call."""
-        self._calls[identity] = call
+    def add(self, identity: str, entry: E) -> None:
+        """Enter a call or a publication."""
+        self._entries[identity] = entry
 
-    def watch(self, call: C) -> None:
-        """Include a call in the bound of `earliest`."""
-        self._earliest = min(self._earliest, call.expires_at)
+    def watch(self, entry: E) -> None:
+        """Include an entry in the bound of `earliest`."""
+        self._earliest = min(self._earliest, entry.expires_at)
 
-    def take(self, identity: Any) -> C | None:
-        """Remove a call and return it; None where it has ended already, or never was."""
-        call = self._calls.pop(identity, None)
-        if call is not None:
-            self._on_taken(call)
-        return call
+    def take(self, identity: Any) -> E | None:
+        """Remove an entry and return it; None where it has ended already, or never was."""
+        entry = self._entries.pop(identity, None)
+        if entry is not None:
+            self._on_taken(entry)
+        return entry
 
-    def get(self, identity: Any) -> C | None:
-        """Return a call, which stays; None where it has ended already, or never was."""
-        return self._calls.get(identity)
+    def get(self, identity: Any) -> E | None:
+        """Return an entry, which stays; None where it has ended already, or never was."""
+        return self._entries.get(identity)
 
-    def expired(self, now: float) -> Iterator[C]:
-        """Remove the calls whose time is over, one by one, and yield each: it can be ended before the next is taken."""
+    def expired(self, now: float) -> Iterator[E]:
+        """Remove the entries whose time is over, one by one, and yield each: it can be ended before the next one."""
         if now < self._earliest:
             return
         self._earliest = float("inf")
-        for identity, call in list(self._calls.items()):
-            if call.expires_at > now:
-                self._earliest = min(self._earliest, call.expires_at)
+        for identity, entry in list(self._entries.items()):
+            if entry.expires_at > now:
+                self._earliest = min(self._earliest, entry.expires_at)
             elif (taken := self.take(identity)) is not None:
                 yield taken
 
     @property
     def earliest(self) -> float:
-        """A time before which no call expires."""
+        """A time before which no entry expires."""
         return self._earliest
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._entries)
 
-    def __iter__(self) -> Iterator[tuple[str, C]]:
-        return iter(list(self._calls.items()))
+    def __iter__(self) -> Iterator[tuple[str, E]]:
+        return iter(list(self._entries.items()))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from amqp_rpc.amqp.transport import AddressedDelivery
+from amqp_rpc.amqp.channel import AddressedDelivery
 from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
 from amqp_rpc.cli.options import exchange_of, exchange_options, header_option, headers_of, option, url_option
 from amqp_rpc.cli.output import decoded_as_json

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.cli.exits import Exit, fail, one_line_errors
 from amqp_rpc.cli.options import timeout_option, url_option
 from amqp_rpc.cli.output import as_json, columns

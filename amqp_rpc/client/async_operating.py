@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.client.forms import Default
 from amqp_rpc.client.operating import Operating
 from amqp_rpc.message.dead_letter import DeadLetter

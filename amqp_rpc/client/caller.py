@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from amqp_rpc.amqp.conversation import Conversation, Conversations, Follower
 from amqp_rpc.amqp.outbox import Outbox, Publication
-from amqp_rpc.amqp.pending import PendingCalls
-from amqp_rpc.amqp.transport import Listeners
+from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.capacity import Capacity
@@ -57,7 +56,7 @@ class Caller:
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity
-        self.pending: PendingCalls[PendingCall] = PendingCalls(on_taken=self._taken)
+        self.pending: Pending[PendingCall] = Pending(on_taken=self._taken)
         #: What happened, by name: ``late_replies`` are replies of calls that had ended; ``retries``, ``timeouts``.
         self.counters: Counter[str] = Counter()
         self._addresses = addresses
@@ -272,7 +271,7 @@ class Caller:
 
     def _open(self) -> Connection:
         # pika imports asyncio and more, as much as all the rest: a module that is only imported goes without.
-        from amqp_rpc.amqp.connection import Connection  # noqa: PLC0415
+        from amqp_rpc.amqp.connection import Connection, Listeners  # noqa: PLC0415
 
         with self._lock:
             if self._closed:

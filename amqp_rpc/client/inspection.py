@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.errors import BrokerError
 
 if TYPE_CHECKING:

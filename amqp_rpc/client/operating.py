@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.client.caller import Caller
 from amqp_rpc.client.forms import Default
 from amqp_rpc.ops.dead_letters import DeadLetters

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from amqp_rpc.amqp.transport import QueueState
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.inspection import Inspector

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.pending import PendingCalls
-from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall, Reply
 from amqp_rpc.client.presence import Presence
@@ -45,7 +45,7 @@ class Requester:
         addresses: Where the broker is.
     """
 
-    def __init__(self, pending: PendingCalls[PendingCall], counters: Counter[str], addresses: Addresses) -> None:
+    def __init__(self, pending: Pending[PendingCall], counters: Counter[str], addresses: Addresses) -> None:
         self._pending = pending
         self._counters = counters
         self._addresses = addresses

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.message.settings import SIGN_INTERVAL
 
@@ -32,7 +32,7 @@ class Silence:
 
     def __init__(
         self,
-        pending: PendingCalls[PendingCall],
+        pending: Pending[PendingCall],
         *,
         ask: Callable[[str], object],
         lost: Callable[[PendingCall], object],

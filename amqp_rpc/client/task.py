@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from amqp_rpc.amqp.outcome import Outcome
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client import reply
 from amqp_rpc.client.calls import Reply
 from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.conversation import Conversation
-from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.headers import delivery_count
@@ -140,7 +140,7 @@ class Browsing:
         # another with basic.get costs a quorum queue 5 ms each.
         self._room += self._window
         channel.prefetch(self._window)
-        self._consumers.append(channel.consume(self._queue, self._on_delivery, acknowledge=True, then=done))
+        self._consumers.append(channel.consume(self._queue, self._on_delivery, acknowledge=True, then=done).tag)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._seen += 1

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.client.caller import Caller
 from amqp_rpc.errors import ConfigurationError, PublishRefused
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, Delivery, QueueState
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.steps import Steps, declare_exchange, run
-from amqp_rpc.amqp.transport import AddressedDelivery, Delivery, QueueState
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses

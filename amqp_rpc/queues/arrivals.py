@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Delivery
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.errors import AmqpRpcError
 
 

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.outbox import Publication
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client.verdicts import closed
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.text import plural

@@ -15,8 +15,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client import verdicts
 from amqp_rpc.errors import BrokerError, NotConnected
 from amqp_rpc.message import topology
@@ -168,7 +168,7 @@ class Receipts:
             channel.close()
             self._lose("it was deleted")
 
-        self._tag = channel.consume(self._queue, self._heard, acknowledge=True, then=ready, on_cancelled=cancelled)
+        self._tag = channel.consume(self._queue, self._heard, acknowledge=True, then=ready, on_cancelled=cancelled).tag
 
     def _heard(self, delivery: Delivery) -> None:
         for putter, number in read_receipt(delivery.properties, delivery.body):

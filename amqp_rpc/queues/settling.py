@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.queues import items
 from amqp_rpc.queues.ahead import Windows
 

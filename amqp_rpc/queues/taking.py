@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client.verdicts import closed, other_arguments
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost
 from amqp_rpc.message.timing import backoff
@@ -261,7 +261,7 @@ class Taking:
             then=ready,
             # Once for all consumers of the channel.
             on_cancelled=None if self._watched is channel else cancelled,
-        )
+        ).tag
         self._watched = channel
 
     def _pause(self) -> None:

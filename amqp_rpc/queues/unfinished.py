@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from threading import Lock
 
-from amqp_rpc.amqp.outcome import Outcome
+from amqp_rpc.amqp.pending import Outcome
 
 
 class Unfinished:

@@ -12,9 +12,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties

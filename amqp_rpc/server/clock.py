@@ -22,10 +22,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.loop import Timer
-from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
 from amqp_rpc.message.topology import clock_arguments

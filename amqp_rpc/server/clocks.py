@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.owner import Owner
+from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.server.clock import Clock
@@ -34,7 +34,7 @@ class Clocks:
         *,
         name: str,
         heartbeat: float,
-        owner: Owner,
+        owner: IOThread,
         counters: Counter[str],
         ready: Callable[[str], object],
         refused: Callable[[str, BrokerError, int], object],

@@ -7,9 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import Channel, Delivery, QueueState
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import other_exchange
 from amqp_rpc.message.timing import backoff
@@ -90,8 +89,9 @@ class Consumers:
         """Have no more delivered; what was, stays to be acknowledged."""
         self._ending = True
         for queue, (channel, tag) in list(self._consuming.items()):
-            if channel.cancel(tag, lambda queue=queue: self._cancelled(queue)):  # type: ignore[misc] # bound now
+            if channel.is_open:
                 self._cancelling.add(queue)
+                channel.cancel(tag, lambda queue=queue: self._cancelled(queue))  # type: ignore[misc] # bound now
 
     def _consume(self, queue: str) -> None:
         if self._ending or queue in self._consuming or queue in self._setting_up:
@@ -161,7 +161,7 @@ class Consumers:
             self._gone(queue)
 
         subscriber = self._subscribers.get(queue)
-        tag = channel.consume(
+        consumer = channel.consume(
             queue if subscriber is None else subscriber.consumed,
             lambda delivery: self._deliver(queue, delivery if subscriber is None else subscriber.take(delivery)),
             acknowledge=True,
@@ -169,7 +169,7 @@ class Consumers:
             on_cancelled=cancelled,
             addressed=subscriber is not None,
         )
-        self._consuming[queue] = (channel, tag)
+        self._consuming[queue] = (channel, consumer.tag)
 
     def _agreed(self, queue: str) -> None:
         if self._refusals.pop(queue, None) is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, Message, Properties

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.message.text import plural
 from amqp_rpc.results.record import Record, Store

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declared import Declared
 from amqp_rpc.amqp.frames import address
-from amqp_rpc.amqp.owner import Owner
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
@@ -61,7 +60,7 @@ class Replies:
         *,
         name: str,
         heartbeat: float,
-        owner: Owner,
+        owner: IOThread,
         counters: Counter[str],
         arguments: Mapping[str, dict[str, Any] | None],
         settled: Callable[[list[Delivery]], object],

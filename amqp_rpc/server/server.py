@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.owner import Owner
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -155,7 +155,7 @@ class Server:
         self._handlers = Handlers(threads, attend=self._attend, leave=self._leave)
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its acknowledgement there is no switch of threads.
-        owner = Owner(f"amqp_rpc {name}")
+        owner = IOThread(f"amqp_rpc {name}")
         self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat, owner=owner)
 
         def replies(

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.transport import Delivery, QueueState
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.server.redelivery import given_back
 

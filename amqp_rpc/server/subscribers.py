@@ -13,11 +13,10 @@ from collections.abc import Callable
 from functools import partial
 
 from amqp_rpc.amqp import declared, steps
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.delay_queues import declare_arrivals
 from amqp_rpc.amqp.steps import Step, Steps
-from amqp_rpc.amqp.transport import AddressedDelivery, Delivery
 from amqp_rpc.message import topology
 from amqp_rpc.message.events import mark
 from amqp_rpc.message.exchanges import Binding

@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TypeVar
 
-from amqp_rpc.amqp.channel import Channel
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.transport import Delivery
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.topology import DIRECT_REPLY_TO

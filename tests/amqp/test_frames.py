@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc.amqp import frames
-from amqp_rpc.amqp.deliveries import Deliveries
-from amqp_rpc.amqp.frames import Publisher
+from amqp_rpc.amqp.frames import Deliveries, Publisher
 from amqp_rpc.errors import MessageTooLarge
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Exchange

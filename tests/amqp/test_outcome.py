@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from amqp_rpc.amqp.outcome import Outcome
+from amqp_rpc.amqp.pending import Outcome
 from tests.waiting import until
 
 LONG = 60.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.pending import Pending
 
 
 @dataclass(eq=False)
@@ -15,11 +15,11 @@ class Call:
 
 
 @pytest.fixture
-def pending() -> PendingCalls[Call]:
-    return PendingCalls()
+def pending() -> Pending[Call]:
+    return Pending()
 
 
-def enter(pending: PendingCalls[Call], identity: str, expires_at: float) -> Call:
+def enter(pending: Pending[Call], identity: str, expires_at: float) -> Call:
     call = Call(expires_at)
     pending.add(identity, call)
     pending.watch(call)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.pending import PendingCalls
+from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.silence import Silence
 
@@ -17,7 +17,7 @@ class Watched:
     """A `Silence` and what it has asked and said."""
 
     def __init__(self) -> None:
-        self.pending: PendingCalls[PendingCall] = PendingCalls()
+        self.pending: Pending[PendingCall] = Pending()
         self.asked: list[str] = []
         self.lost: list[str] = []
         self.orphaned: list[str] = []

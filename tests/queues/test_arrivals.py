@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from amqp_rpc.amqp.channel import Channel
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.errors import NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.queues.arrivals import Arrivals

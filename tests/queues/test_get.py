@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.conversation import Conversations
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.queues import items
 from amqp_rpc.queues.get import Getting

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.queues import items
 from amqp_rpc.queues.ahead import Window, Windows

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.conversation import Conversations
-from amqp_rpc.amqp.outcome import Outcome
-from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.queues.taking import Taking

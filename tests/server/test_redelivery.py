@@ -7,8 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_rpc.amqp.channel import Channel
-from amqp_rpc.amqp.transport import Delivery
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.server.redelivery import deaths
 from amqp_rpc.server.replies import _is_another_s

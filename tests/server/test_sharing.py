@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.transport import Delivery, QueueState
+from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.server import sharing
 from amqp_rpc.server.redelivery import given_back

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqp_rpc.amqp.acks import Acks
+from amqp_rpc.amqp.channel import Acks
 
 
 @pytest.mark.parametrize(
