@@ -1,7 +1,7 @@
 """Small programs that show one thing each; run them from this folder's parent: ``python -m examples.calling``.
 
-Run so, one that finds no broker, or nobody who listens, ends with one line that says so. In a program of your own that
-is three lines: ``try:``, ``except (BrokerError, Unroutable) as error:``, ``sys.exit(str(error))``.
+Without a broker, or without a server or subscriber, they end with one line that says so. In a program of your own
+that is three lines: ``try:``, ``except (BrokerError, Unroutable) as error:``, ``sys.exit(str(error))``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
         sys.__excepthook__(kind, error, trace)
 
 
-# That is what it is while `python -m` looks for a module; where a module of this folder is served, nothing is changed.
+# argv[0] is "-m" while `python -m` looks for a module. A server that imports an example keeps its own hook.
 if sys.argv[0] == "-m":
     sys.excepthook = _one_line

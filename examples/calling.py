@@ -1,4 +1,4 @@
-"""Call functions of a server: by name or with the function object, with a time limit, and catch what can be raised.
+"""Call functions of a server, by name or with the function object, with a timeout, and catch the errors.
 
 Run ``amqp-rpc serve services.fib`` in one terminal, and ``python -m examples.calling`` in another.
 """
@@ -10,16 +10,16 @@ from services.fib import fib
 
 
 def main() -> None:
-    """Call, and print what comes back."""
+    """Call, and print the results."""
     with Client() as client:
         print("by name:", client.call("fib", 30))
         print("named argument, at most 2.5 seconds:", client.call("fib", n=30, timeout=2.5))
 
-        # With the function object a type checker knows what goes in and what comes out; it still runs on the server.
+        # With the function object a type checker knows arguments and result. The function still runs on the server.
         number: int = client.call(fib, 300)
         print("by the function object:", number)
 
-        # What the function raises there is raised here.
+        # An exception of the function is raised here too.
         try:
             client.call(fib, -1)
         except ValueError as error:
@@ -31,7 +31,7 @@ def main() -> None:
         except InvalidArguments as error:
             print("it did not run:", error)
 
-        # Nobody there is said at once: no queue at all is Unroutable, a queue without a server is NoServer.
+        # A missing server is an error at once: no queue at all is Unroutable, a queue without a server is NoServer.
         try:
             client.call("nobody.home")
         except (NoServer, Unroutable) as error:

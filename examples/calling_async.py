@@ -1,4 +1,4 @@
-"""Call from asyncio: await a call, many at the same time, and loop over results as they come.
+"""Call from asyncio: await a call, many at the same time, and loop over results as they arrive.
 
 Run ``amqp-rpc serve services.fib`` in one terminal, and ``python -m examples.calling_async`` in another.
 """

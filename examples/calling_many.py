@@ -1,4 +1,4 @@
-"""Make many calls at the same time: with futures, with map, and from several threads that share one client.
+"""Make many calls at the same time: with futures, with map, and from several threads with one client.
 
 Run ``amqp-rpc serve services.fib`` in one terminal, and ``python -m examples.calling_many`` in another.
 """
@@ -17,11 +17,11 @@ def main() -> None:
         futures = [client.submit(fib, n) for n in range(10)]
         print("submit:", [future.result() for future in futures])
 
-        # Results as they come: the quick calls overtake the slow one that was sent before them.
+        # Results in the order in which they arrive: quick calls overtake the slow one sent before them.
         numbers: dict[Future[int], int] = {client.submit(naive_fib, n): n for n in (24, 1, 2, 3)}
         print("as_completed:", sum(1 for future in as_completed(numbers) if future.result() >= 0), "calls")
 
-        # map() yields the results in the items' order; it takes items as there is room, so they may be endless.
+        # map() yields the results in the items' order. It reads items as calls end, so they may be endless.
         even = (result for result in client.map(fib, itertools.count(1)) if result % 2 == 0)
         print("map: the first even ones are", list(itertools.islice(even, 5)))
 

@@ -1,4 +1,4 @@
-"""What a deadline does on its way, and which calls are sent again when something breaks.
+"""How a deadline travels, and which calls are sent again after a failure.
 
 Run ``amqp-rpc serve examples.report`` in one terminal, and ``python -m examples.deadlines_and_retries`` in another.
 """
@@ -10,7 +10,7 @@ from examples.report import build, price, time_left
 
 
 def main() -> None:
-    """Make calls with little time, and calls that may run twice."""
+    """Make calls with short timeouts, and calls that may run twice."""
     # Each retry is one line of the log.
     logging.basicConfig(format="log: %(message)s")
     logging.getLogger("amqp_rpc").setLevel(logging.INFO)
@@ -19,8 +19,8 @@ def main() -> None:
         # One deadline covers everything: connecting, sending, running and the answer.
         print("a handler sees what is left:", 0 < client.call(time_left, timeout=5.0) < 5.0)
 
-        # build() calls price() on the way: that call inherits what is left, so neither outlives the caller. Who notices
-        # first that the time is over says so: here it is CallTimeout, or RemoteError where build() could raise its own.
+        # build() calls price(): that call inherits the time that is left, so neither outlives the caller. The first to
+        # notice the deadline reports it: CallTimeout is raised here, or RemoteError if build() raised its own first.
         print("within its time:", client.call(build, ["tea", "milk"], timeout=5))
         try:
             client.call(build, ["tea"] * 1000, timeout=0.3)

@@ -15,7 +15,7 @@ class Pipe:
     """One end of a pipe, with ``send`` and ``recv`` as `multiprocessing.Pipe` has them.
 
     Args:
-        client: Which connects it.
+        client: The client that connects it.
         name: The same at both ends.
         first: True at one end, False at the other.
     """
@@ -25,11 +25,11 @@ class Pipe:
         self._out, self._in = (there, back) if first else (back, there)
 
     def send(self, value: Any) -> None:
-        """Send a value to the other end, which may not be there yet."""
+        """Send a value to the other end, which need not exist yet."""
         self._out.put(value)
 
     def recv(self) -> Any:
-        """Return what the other end has sent; wait for it."""
+        """Wait for a value of the other end, and return it."""
         value = self._in.get()
         self._in.task_done()
         return value

@@ -1,4 +1,4 @@
-"""Publish a line for all who run ``examples/receive_logs.py``: ``python -m examples.emit_log info: it works``."""
+"""Publish a line to every ``examples/receive_logs.py``: ``python -m examples.emit_log info: it works``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Takes the even or the odd numbers of ``examples.numbers_producer``, and prints each: see there."""
+"""Print the even or the odd numbers of ``examples.numbers_producer``; its docstring says how to run both."""
 
 import sys
 

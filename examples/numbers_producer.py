@@ -1,6 +1,6 @@
-"""Puts numbers into two queues, the even and the odd ones, and waits until all are done, wherever that is.
+"""Put the even and the odd numbers into two queues, and wait until consumers are done with all of them.
 
-Run it in one terminal, and in two others ``python -m examples.numbers_consumer even`` and ``… odd``; before or after.
+Run it in one terminal, and ``python -m examples.numbers_consumer even`` and ``… odd`` in two others, in any order.
 """
 
 from amqp_rpc import Client

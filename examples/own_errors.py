@@ -1,4 +1,4 @@
-"""Send dataclasses, enums and dates, and catch an exception class of your own that the server raised.
+"""Send dataclasses, enums and dates, and catch an exception class of your own.
 
 Run ``amqp-rpc serve examples.shop`` in one terminal, and ``python -m examples.own_errors`` in another.
 """
@@ -10,7 +10,7 @@ from examples.shop import Order, OutOfStock, Size, buy
 
 
 def main() -> None:
-    """Buy some cups, and more teapots than there are."""
+    """Buy some cups, and too many teapots."""
     now = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
     with Client() as client:
         receipt = client.call(buy, Order("cup", 3, Size.SMALL, ordered_at=now))
@@ -23,7 +23,7 @@ def main() -> None:
         except OutOfStock as error:
             print("out of stock:", error, "| item:", error.item, "| left:", error.left)
 
-        # Without the function object the same call is made of plain maps, as other languages make it.
+        # By name, the same call can be made of plain maps, as other languages do.
         try:
             client.call("shop.buy", {"item": "cup", "quantity": "three", "size": "small", "ordered_at": now})
         except InvalidArguments as error:

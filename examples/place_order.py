@@ -1,4 +1,4 @@
-"""Place orders: ``python -m examples.place_order``, while the services of ``examples/orders.py`` run, or after."""
+"""Place orders: ``python -m examples.place_order``, once the services of ``examples/orders.py`` have run."""
 
 from amqp_rpc import Client
 from examples.orders import Order

@@ -8,8 +8,8 @@ from amqp_rpc import Service
 service = Service()
 
 
-# queue="hello": senders that know no exchange put their messages there, the tutorial's own send.py too.
+# queue="hello": publishers without an exchange send there, as the tutorial's own send.py does.
 @service.subscribe("hello", queue="hello")
 def receive(message: str) -> None:
-    """Print it."""
+    """Print the message."""
     print(f" [x] Received {message}", flush=True)

@@ -1,4 +1,4 @@
-"""RabbitMQ's third tutorial: everybody who listens gets every line of the log.
+"""RabbitMQ's third tutorial: every subscriber gets every line of the log.
 
 Run ``amqp-rpc serve examples.receive_logs`` in one terminal, ``amqp-rpc serve examples.receive_logs >
 logs_from_rabbit.log`` in another one, and ``python -m examples.emit_log`` in a third.
@@ -12,8 +12,8 @@ LOGS = Exchange("logs", "fanout", durable=False)
 service = Service()
 
 
-# "broadcast": every process that runs gets each line. With "shared", which is the default, one of them would.
+# "broadcast": every running process gets each line. With "shared", the default, only one of them would.
 @service.subscribe(exchange=LOGS, mode="broadcast")
 def log(line: str) -> None:
-    """Print it: to the screen, or to where the shell sends it."""
+    """Print the line, to the screen or to a file."""
     print(f" [x] {line}", flush=True)

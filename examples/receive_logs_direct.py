@@ -20,7 +20,7 @@ def main(*severities: str) -> None:
     def log(line: str, event: Event) -> None:
         print(f" [x] {event.topic}:{line}", flush=True)
 
-    # What `amqp-rpc serve` does for a service in a module, a program can do itself.
+    # A program can do itself what `amqp-rpc serve` does for a module.
     with Server(service) as server, contextlib.suppress(KeyboardInterrupt):
         print(" [*] Waiting for logs. To exit press CTRL+C", flush=True)
         server.wait()

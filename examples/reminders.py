@@ -14,7 +14,7 @@ service = Service("reminders")
 
 @service.task
 def remind(whom: str, of: str = "nothing") -> str:
-    """Remind somebody of something."""
+    """Pretend to remind a person of something."""
     return f"{whom} was reminded of {of}"
 
 

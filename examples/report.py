@@ -1,4 +1,4 @@
-"""A service whose functions call each other: the time that is left goes along.
+"""A service whose functions call each other: calls inherit the time that is left.
 
 Run it with ``amqp-rpc serve examples.report``; ``examples/deadlines_and_retries.py`` calls it.
 """
@@ -21,19 +21,19 @@ def client() -> Client:
 
 @service.rpc
 def time_left() -> float:
-    """Return the seconds until the caller stops to wait."""
+    """Return the seconds until the caller stops waiting."""
     left = context().remaining()
     return float("inf") if left is None else left
 
 
 @service.rpc(idempotent=True)
 def price(item: str) -> float:
-    """Return a price; slow, as a supplier's computer is. Asking twice does no harm."""
+    """Return a price, as slowly as a supplier's computer. Asking twice does no harm."""
     time.sleep(0.01)
     return float(len(item))
 
 
 @service.rpc
 def build(items: list[str]) -> float:
-    """Add prices up, each asked for with a call that inherits what is left of this one's time."""
+    """Return the sum of prices. Each call of price() inherits the time that is left of this one."""
     return sum(client().call(price, item) for item in items)

@@ -1,7 +1,7 @@
-"""Tasks that are due by themselves: every few seconds, and by a cron expression.
+"""Scheduled tasks: every few seconds, and by a cron expression.
 
-Run it with ``amqp-rpc serve examples.schedule``, as often as you like: each tick runs once. ``--log-level info`` says
-which server holds the clock.
+Run it with ``amqp-rpc serve examples.schedule``, as often as you like: each tick runs once. ``--log-level info`` shows
+the server that is the leader.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def clean_up() -> None:
 @service.cron("*/5 * * * * *", timezone="Europe/Berlin")
 @service.task
 def report() -> None:
-    """Every five seconds, since the first of six fields is the second; ``"30 2 * * MON-FRI"`` has none of them."""
+    """Every five seconds, since the first of six fields is the second; ``"30 2 * * MON-FRI"`` has no seconds."""
     due = datetime.fromtimestamp(context().tick or 0, UTC)
     print("report for", due.strftime("%S"), flush=True)

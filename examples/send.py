@@ -3,6 +3,6 @@
 from amqp_rpc import Client
 
 with Client() as client:
-    # exchange="": straight to the queue of that name, whoever reads it. It returns when the broker has it safe.
+    # exchange="": straight to the queue of that name. It returns after the broker's confirm.
     client.publish("hello", "Hello World!", exchange="", mandatory=True)
 print(" [x] Sent 'Hello World!'")

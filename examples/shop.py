@@ -1,4 +1,4 @@
-"""A service whose functions take and return dataclasses, enums, dates and decimals, and raise an error of its own.
+"""A service with dataclasses, enums, dates and decimals, and an exception class of its own.
 
 Run it with ``amqp-rpc serve examples.shop``; ``examples/own_errors.py`` calls it.
 """
@@ -15,7 +15,7 @@ service = Service("shop")
 
 
 class Size(Enum):
-    """How large it is."""
+    """Sizes of an item."""
 
     SMALL = "small"
     LARGE = "large"
@@ -23,7 +23,7 @@ class Size(Enum):
 
 @dataclass
 class Order:
-    """What somebody wants."""
+    """An order of a customer."""
 
     item: str
     quantity: int
@@ -33,17 +33,17 @@ class Order:
 
 @dataclass
 class Receipt:
-    """What somebody gets."""
+    """The shop's answer to an order."""
 
     order: Order
     total: Decimal
     arrives_at: datetime
 
 
-# Registered on both sides, it arrives as itself; both import it from here.
+# Both sides import it from here and register it, so the client gets this class.
 @register_error
 class OutOfStock(Exception):
-    """There are fewer than were ordered."""
+    """The shop has fewer than were ordered."""
 
     def __init__(self, item: str, left: int) -> None:
         super().__init__(f"only {left} of {item} left")
@@ -55,18 +55,18 @@ _stock = {"teapot": 3, "cup": 100}
 _prices = {Size.SMALL: Decimal("4.95"), Size.LARGE: Decimal("19.90")}
 
 
-# Ordering twice would send two parcels, so it is not idempotent=True: it never runs twice for one call.
+# Not idempotent=True: buying twice sends two parcels, so it never runs twice for one call.
 @service.rpc
 async def buy(order: Order) -> Receipt:
-    """Take an order."""
+    """Accept an order."""
     left = _stock.get(order.item, 0)
     if order.quantity > left:
         raise OutOfStock(order.item, left)
-    await asyncio.sleep(0.01)  # an `async def` handler may wait: others run meanwhile
+    await asyncio.sleep(0.01)  # other handlers run while an `async def` handler waits
     return Receipt(order, order.quantity * _prices[order.size], order.ordered_at + timedelta(days=2))
 
 
 @service.rpc(idempotent=True)
 def in_stock(item: str) -> int:
-    """Return how many there are."""
+    """Return the number in stock."""
     return _stock.get(item, 0)
