@@ -28,9 +28,9 @@ from typing import Any
 if __name__ == "__main__":  # the second process: find the package beside this folder, as pytest does
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from amqp_rpc.broker import folders, processes
+from amqp_rpc.broker import processes
 from amqp_rpc.broker.docker import IMAGE, engine_answers, get_image
-from amqp_rpc.broker.node import Node
+from amqp_rpc.broker.node import Node, remove_folder
 from amqp_rpc.broker.programs import find_program
 
 URL = os.environ.get("AMQP_RPC_TEST_URL", "")
@@ -99,9 +99,9 @@ def container() -> Any:
 
 def clean_up(run: Path) -> None:
     """End all processes of a run's nodes, port mappers too, and remove their folders."""
-    processes.end(lambda: processes.started_with(f"RABBITMQ_PID_FILE={run}/"))
+    processes.end(f"RABBITMQ_PID_FILE={run}/")
     for folder in run.iterdir():
-        folders.remove(folder)
+        remove_folder(folder)
     if not any(run.iterdir()):
         run.rmdir()
 

@@ -1,4 +1,6 @@
-"""A throwaway RabbitMQ for development: start one, ask for it, stop it. It is not for production.
+"""A throwaway RabbitMQ for development and tests: start it, ask for it, stop it. It is not for production.
+
+It never connects as a client, and imports only `errors`.
 
 Example::
 
@@ -14,17 +16,16 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from amqp_rpc.broker import docker, record
+from amqp_rpc.broker import docker, programs, record
 from amqp_rpc.broker.errors import CleanupRefused, ControlFailed, InstallFailed, NotAvailable, StartFailed
-from amqp_rpc.broker.install import install as install_package
 from amqp_rpc.broker.node import Node
 from amqp_rpc.broker.ports import AMQP_PORT, free_port, greet, is_free
 from amqp_rpc.broker.processes import PAUSE
-from amqp_rpc.broker.programs import ADVICE, find_program, packaged_version
-from amqp_rpc.broker.progress import Say, say_to_stderr
+from amqp_rpc.broker.programs import find_program, say_to_stderr
 from amqp_rpc.broker.record import Record
 
 __all__ = [
@@ -42,55 +43,57 @@ __all__ = [
 ]
 
 
-def start(*, install: bool = False, timeout: float = 60.0, say: Say = say_to_stderr) -> Record:
-    """Start a RabbitMQ on loopback that goes on in the background, or find the one that was started before.
+def start(*, install: bool = False, timeout: float = 60.0, say: Callable[[str], object] = say_to_stderr) -> Record:
+    """Start a RabbitMQ on loopback that runs in the background, or return the one that runs already.
 
-    It listens on port 5672 where that is free, so that clients need no URL, else on another one. It is the first of
-    these that works: a container of a Docker engine, the machine's ``rabbitmq-server`` as a private node, and with
-    ``install`` the package, as a private node too.
+    It listens on port 5672 if that is free, so that clients need no URL, otherwise on another port. It is the first of
+    these that works: a container of a Docker engine; the machine's ``rabbitmq-server`` as a private node; with
+    ``install``, the newly installed package as a private node.
 
     Args:
-        install: get RabbitMQ with apt-get where there is none.
-        timeout: seconds for RabbitMQ to start, once it is on this machine.
-        say: takes the lines that tell what is being waited for.
+        install: Whether to install RabbitMQ with apt-get if it is missing.
+        timeout: Seconds for RabbitMQ to start, once it is on this machine.
+        say: Called with each line of progress; prints to standard error by default.
 
     Returns:
-        What runs now: its ``url``, ``way``, ``version`` and ``pid``.
+        The running broker: its ``url``, ``way``, ``version`` and ``pid``.
 
     Raises:
-        NotAvailable: there is no RabbitMQ here.
+        NotAvailable: This machine has no RabbitMQ.
         InstallFailed: apt-get failed.
-        StartFailed: RabbitMQ is here, and did not start. Nothing of it was left running.
+        StartFailed: RabbitMQ did not start. Nothing of it was left running.
     """
     with record.locked():
         found = _running()
         if found is not None:
             say(f"RabbitMQ {found.version} runs already ({found.way})")
             return found
-        _remove_rest()  # of one that died, or whose start was killed
+        _remove_rest()  # of a broker that died, or whose start was killed
         port = AMQP_PORT if is_free(AMQP_PORT) else free_port()
         no_docker = "no Docker engine answers"
+        began = time.monotonic()
         if docker.engine_answers():
+            say("starting RabbitMQ in a container (the first time its image is downloaded) …")
             try:
-                return _start_container(port, timeout=timeout, say=say)
+                found = _start_container(port, timeout=timeout)
             except (NotAvailable, StartFailed) as error:
                 no_docker = str(error)
                 say(f"{error}; trying rabbitmq-server")
-        if find_program("rabbitmq-server") is None:
-            if not install:
-                raise NotAvailable(
-                    f"there is no RabbitMQ here: {no_docker}, and rabbitmq-server is not installed; {ADVICE}"
-                )
-            install_package(say=say)
-        return _start_node(port, timeout=timeout, say=say)
+        if found is None:
+            if find_program("rabbitmq-server") is None:
+                if not install:
+                    missing = f"{no_docker}, and rabbitmq-server is not installed"
+                    raise NotAvailable(f"there is no RabbitMQ here: {missing}; {programs.ADVICE}")
+                programs.install(say=say)
+            began = time.monotonic()
+            say(f"starting RabbitMQ {programs.packaged_version()} …".replace("  ", " "))
+            found = _start_node(port, timeout=timeout)
+        say(f"RabbitMQ {found.version} is ready, in {time.monotonic() - began:.1f} s")
+        return found
 
 
 def stop() -> Record | None:
-    """Stop what `start` started and remove its data.
-
-    Returns:
-        What was stopped; ``None`` where nothing ran.
-    """
+    """Stop the broker that `start` started, and remove its data; return it, or None if none was running."""
     with record.locked():
         found = _running()
         _remove_rest()
@@ -98,31 +101,29 @@ def stop() -> Record | None:
 
 
 def status() -> Record | None:
-    """Return the broker that `start` started and that still answers; ``None`` where there is none."""
+    """Return the broker that `start` started, if it still answers, else None."""
     return _running()
 
 
-def provide(*, say: Say = say_to_stderr) -> None:
-    """Make sure that `start` can work on this machine: installs RabbitMQ where there is neither Docker nor that.
+def provide(*, say: Callable[[str], object] = say_to_stderr) -> None:
+    """Make sure that `start` can work: install RabbitMQ if this machine has neither that nor a Docker engine.
 
     Args:
-        say: takes the lines that tell what is being waited for.
+        say: Called with each line of progress; prints to standard error by default.
 
     Raises:
-        NotAvailable: there is no apt-get, or no right to run it.
+        NotAvailable: There is no apt-get, or no permission to run it.
         InstallFailed: apt-get failed.
     """
     if find_program("rabbitmq-server") is None and not docker.engine_answers():
-        install_package(say=say)
+        programs.install(say=say)
 
 
-def _start_node(port: int, *, timeout: float, say: Say) -> Record:
+def _start_node(port: int, *, timeout: float) -> Record:
     node = Node(port=port)
     entry = Record(way="private node", port=port, name=node.name, folder=str(node.folder), port_mapper=node.port_mapper)
-    began = time.monotonic()
     try:
-        record.write(entry)  # before it starts: if even this process is killed, `stop` finds it
-        say(f"starting RabbitMQ {packaged_version()} …".replace("  ", " "))
+        record.write(entry)  # before it starts, so that `stop` finds it even if this process is killed
         node.start(timeout=timeout)
         entry = replace(entry, version=node.version, pid=node.pid)
         record.write(entry)
@@ -132,17 +133,14 @@ def _start_node(port: int, *, timeout: float, say: Say) -> Record:
         if not entry.version:
             node.close()
             record.forget()
-    say(f"RabbitMQ {entry.version} is ready, in {time.monotonic() - began:.1f} s")
     return entry
 
 
-def _start_container(port: int, *, timeout: float, say: Say) -> Record:
+def _start_container(port: int, *, timeout: float) -> Record:
     project = docker.Project(name=f"amqp-rpc-{secrets.token_hex(4)}", port=port, management_port=free_port())
     entry = Record(way="docker", port=port, name=project.name)
-    began = time.monotonic()
     try:
         record.write(entry)
-        say("starting RabbitMQ in a container (the first time its image is downloaded) …")
         project.up(timeout=timeout)
         until = time.monotonic() + timeout
         while (version := greet(port)) is None:
@@ -155,12 +153,11 @@ def _start_container(port: int, *, timeout: float, say: Say) -> Record:
         if not entry.version:
             project.down()
             record.forget()
-    say(f"RabbitMQ {entry.version} is ready, in {time.monotonic() - began:.1f} s")
     return entry
 
 
 def _running() -> Record | None:
-    """Return what is recorded, if it is really that which runs."""
+    """Return the recorded broker if it is the one that runs."""
     entry = record.read()
     if entry is None or not entry.version:
         return None
@@ -171,7 +168,7 @@ def _running() -> Record | None:
 
 
 def _remove_rest() -> None:
-    """Stop and remove whatever is recorded, however little of it is left."""
+    """Stop and remove the recorded broker, or the rest of it."""
     entry = record.read()
     if entry is None:
         return
@@ -182,7 +179,7 @@ def _remove_rest() -> None:
     elif docker.engine_answers():
         docker.Project(name=entry.name, port=entry.port).down()
     else:
-        # Forgotten, it would run for ever: the record is how it is found once the engine answers again.
+        # Keep the record: it is the only way to find the container once the engine answers again.
         raise ControlFailed(f"the Docker engine does not answer, so container {entry.name} could not be removed")
     record.forget()
 
@@ -193,7 +190,7 @@ def _node(entry: Record) -> Node:
 
 
 def _with_kept_log(message: str, node: Node) -> str:
-    """Put the log of a failed start where it stays, and name that place in the message."""
+    """Copy the log of a failed start to a place where it stays, and name that place in the message."""
     log, kept = node.folder / "log", record.state_folder() / "log"
     if log.is_dir():
         shutil.copytree(log, kept, dirs_exist_ok=True)

@@ -1,4 +1,7 @@
-"""RabbitMQ in a container, by compose.yaml: the file at the top of a checkout, and a copy in an installed package."""
+"""RabbitMQ in a container, from compose.yaml: at the top of a checkout, or a copy in the installed package.
+
+It is a seam: the other way to run RabbitMQ, beside `node`. It knows Docker's command line and nothing of nodes.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,24 @@ from pathlib import Path
 from amqp_rpc.broker.errors import ControlFailed, NotAvailable, StartFailed
 
 _PACKAGE = Path(__file__).resolve().parent
-#: An installed package has it beside this module; a checkout has it at its top.
+#: The installed package has it beside this module, a checkout at its top.
 COMPOSE_FILES = (_PACKAGE / "compose.yaml", _PACKAGE.parent.parent / "compose.yaml")
 
-#: What compose.yaml runs.
+#: The image in compose.yaml.
 IMAGE = "rabbitmq:4-management"
 
-#: Seconds to pull the image, some 100 MB.
+#: Seconds to pull the image, about 100 MB.
 PULL_TIMEOUT = 600.0
 
-#: Seconds for RabbitMQ to stop by itself. Its data are removed anyway, and one that still starts does not listen.
+#: Seconds for RabbitMQ to stop by itself. Its data is removed anyway, and a starting node ignores the signal.
 _STOP_TIMEOUT = 3
 
-#: Seconds for a command that was given up to take back what it began.
+#: Seconds for a terminated command to undo what it began.
 _GRACE = 5.0
 
 
 def engine_answers(*, timeout: float = 5.0) -> bool:
-    """Whether a Docker engine answers within ``timeout`` seconds; the program ``docker`` alone proves nothing."""
+    """Return whether a Docker engine answers in time; the program ``docker`` alone proves nothing."""
     if shutil.which("docker") is None:
         return False
     try:
@@ -42,12 +45,7 @@ def engine_answers(*, timeout: float = 5.0) -> bool:
 
 
 def get_image(*, timeout: float = PULL_TIMEOUT) -> None:
-    """Pull the image, unless it is here already: then no registry is asked.
-
-    Raises:
-        NotAvailable: it cannot be pulled.
-        StartFailed: it was not pulled in ``timeout`` seconds.
-    """
+    """Pull the image, unless the engine has it; raise `NotAvailable` on failure, `StartFailed` after the timeout."""
     if _run(["docker", "image", "inspect", IMAGE], timeout=20.0).returncode == 0:
         return
     done = _run(["docker", "pull", "--quiet", IMAGE], timeout=timeout)
@@ -64,11 +62,7 @@ def compose_file() -> Path:
 
 
 def compose_program() -> list[str]:
-    """Return the words that run compose: the plugin of ``docker``, or the program ``docker-compose``.
-
-    Raises:
-        NotAvailable: there is neither.
-    """
+    """Return the words that run compose: the plugin of ``docker``, or the program ``docker-compose``."""
     if _run(["docker", "compose", "version"], timeout=10.0).returncode == 0:
         return ["docker", "compose"]
     if shutil.which("docker-compose") is not None:
@@ -77,13 +71,7 @@ def compose_program() -> list[str]:
 
 
 class Project:
-    """One RabbitMQ under compose.
-
-    Args:
-        name: the compose project, which names its container, network and volume.
-        port: where AMQP is published, on 127.0.0.1 only.
-        management_port: where the management pages are published, on 127.0.0.1 only.
-    """
+    """One RabbitMQ under compose: a project with a container, a network and a volume; its ports are on 127.0.0.1."""
 
     def __init__(self, *, name: str, port: int, management_port: int = 0) -> None:
         self.name = name
@@ -91,12 +79,7 @@ class Project:
         self._settings = {"AMQP_RPC_PORT": str(port), "AMQP_RPC_MANAGEMENT_PORT": str(management_port)}
 
     def up(self, *, timeout: float) -> None:
-        """Get the image and start the container; it does not wait for RabbitMQ in it.
-
-        Raises:
-            NotAvailable: compose is missing, or the image cannot be pulled.
-            StartFailed: the container does not start.
-        """
+        """Get the image and start the container, without waiting for RabbitMQ in it."""
         compose_program()  # before the long download
         get_image()
         done = self._compose(["up", "--detach"], timeout=timeout)
@@ -104,11 +87,7 @@ class Project:
             raise StartFailed(f"docker compose up failed: {_last_line(done)}")
 
     def down(self) -> None:
-        """Remove the container, the network and the data.
-
-        Raises:
-            ControlFailed: something of them may be left.
-        """
+        """Remove the container, the network and the data; raise `ControlFailed` if some of them may be left."""
         try:
             done = self._compose(["down", "--volumes", "--timeout", str(_STOP_TIMEOUT)], timeout=60.0)
         except NotAvailable:  # nothing is started without compose
@@ -119,7 +98,7 @@ class Project:
             raise ControlFailed(f"docker compose down failed, project {self.name} may be left: {_last_line(done)}")
 
     def runs(self) -> bool:
-        """Whether its container runs."""
+        """Return whether its container runs."""
         try:
             done = self._compose(["ps", "--quiet"], timeout=20.0)
         except NotAvailable:
@@ -134,12 +113,8 @@ class Project:
 def _run(
     words: Sequence[str], *, timeout: float, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of Docker to its end. Ctrl-C in a terminal does not reach it: cleaning up is not to be cut short.
-
-    Raises:
-        NotAvailable: there is no such program.
-        StartFailed: it did not end in time, and was ended.
-    """
+    """Run a Docker command to its end; kill it after the timeout."""
+    # In a session of its own: Ctrl-C in a terminal must not cut a clean-up short.
     try:
         started = subprocess.Popen(words, env=os.environ | (settings or {}), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
@@ -159,7 +134,7 @@ def _run(
 
 
 def _end(started: subprocess.Popen[str]) -> None:
-    """End it and its children: the plugin of ``docker`` is one, and goes on with its work otherwise."""
+    """End a command with its children: the compose plugin is one, and would go on."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(started.pid, number)

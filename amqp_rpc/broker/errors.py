@@ -1,13 +1,13 @@
-"""What can go wrong with a broker for development.
+"""The errors of a throwaway broker.
 
 ::
 
     BrokerError(ConnectionError)
-    ├─ NotAvailable     there is no RabbitMQ here, nor a way to get one
+    ├─ NotAvailable     this machine has no RabbitMQ, nor a way to get it
     ├─ InstallFailed    the package manager failed
-    ├─ StartFailed      RabbitMQ is here and did not start; see ``log``
+    ├─ StartFailed      RabbitMQ did not start; the message names its log
     ├─ ControlFailed    rabbitmqctl failed
-    └─ CleanupRefused   a folder was not removed, since something is mounted in it
+    └─ CleanupRefused   a folder was not removed, because something is mounted in it
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from amqp_rpc.errors import BrokerError
 
 
 class NotAvailable(BrokerError):
-    """There is neither a Docker engine nor RabbitMQ on this machine."""
+    """This machine has neither a Docker engine nor RabbitMQ."""
 
 
 class InstallFailed(BrokerError):
@@ -24,7 +24,7 @@ class InstallFailed(BrokerError):
 
 
 class StartFailed(BrokerError):
-    """RabbitMQ is here, and did not start; nothing of it was left running."""
+    """RabbitMQ did not start; nothing of it was left running."""
 
 
 class ControlFailed(BrokerError):
@@ -32,4 +32,4 @@ class ControlFailed(BrokerError):
 
 
 class CleanupRefused(BrokerError):
-    """Files of a node were left, since removing them could have removed something else."""
+    """A node's folder was not removed, because that might have removed other files."""

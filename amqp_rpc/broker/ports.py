@@ -1,4 +1,4 @@
-"""Ports on loopback: which are free, and whether a broker answers behind one. Plain sockets, no AMQP library."""
+"""Free ports of loopback, and the greeting of a broker behind a port. Plain sockets, no AMQP library."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import socket
 import struct
 import time
 
-#: Where AMQP listens unless told otherwise.
+#: The default port of AMQP.
 AMQP_PORT = 5672
 
-#: Private nodes take their ports below the range that Linux hands out to outgoing connections (32768 and up):
-#: within it, a client that keeps knocking on the port of a stopped broker can end up connected to itself.
+#: The ports of private nodes, below the range of outgoing connections on Linux (32768 and up): within that range, a
+#: client that keeps connecting to the port of a stopped broker can end up connected to itself.
 PRIVATE_PORTS = range(20000, 30000)
 
-#: What a client says first, by the AMQP 0-9-1 specification, section 4.2.2.
+#: The first bytes of a client: AMQP 0-9-1 specification, section 4.2.2.
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 _METHOD_FRAME = 1
@@ -23,7 +23,7 @@ _FRAME_HEADER = struct.Struct(">BHI")
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of loopback, with IPv4 and (where there is one) IPv6."""
+    """Return whether a server could listen on this port of loopback, with IPv4 and, if there is one, IPv6."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -46,7 +46,7 @@ def _has_ipv6_loopback() -> bool:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
+    """Return a free port of loopback."""
     tries = random.sample(PRIVATE_PORTS, k=100)
     for port in tries:
         if is_free(port):
@@ -55,18 +55,15 @@ def free_port() -> int:
 
 
 def greet(port: int, *, host: str = "127.0.0.1", timeout: float = 1.0) -> str | None:
-    """Say hello in AMQP and return the broker's version; ``None`` where no broker answers in time.
+    """Greet a broker in AMQP and return its version, such as ``"3.10.8"``; None if no broker answers in time.
 
-    A port that accepts a connection proves little (a proxy may stand there, or a node that is still booting); a
-    broker's ``Connection.Start`` proves that it takes clients.
+    An accepted connection proves little: it may be a proxy, or a node that is still booting. A ``Connection.Start``
+    proves that the broker accepts clients. A broker that does not report its version has ``""``.
 
     Args:
-        port: where to knock.
-        host: the machine.
-        timeout: seconds for the whole exchange.
-
-    Returns:
-        The version that the broker tells, such as ``"3.10.8"``, or ``""`` where it tells none.
+        port: The port.
+        host: The machine.
+        timeout: Seconds for the whole exchange.
     """
     until = time.monotonic() + timeout
     try:
@@ -93,7 +90,7 @@ def _receive(connection: socket.socket, size: int, *, until: float) -> bytes:
 
 
 def _version(payload: bytes) -> str:
-    """Find the long string ``version`` in the table of server properties."""
+    """Return the long string ``version`` of the table of server properties."""
     key = b"\x07versionS"
     found = payload.find(key)
     if found < 0:

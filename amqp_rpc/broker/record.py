@@ -1,4 +1,7 @@
-"""What `start` started and how to stop it: one small file per user. It starts and stops nothing."""
+"""The broker that `start` started, in one small file per user, from which a later process can stop it.
+
+It is a seam: all that outlives the process of `start`. It starts and stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ Way = Literal["docker", "private node"]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One broker for development that was started, or that was being started when something went wrong."""
+    """A broker that was started, or whose start was cut short."""
 
     way: Way
     port: int
-    version: str = ""  #: empty while it starts
+    version: str = ""  #: empty until it has started
     name: str = ""  #: the node's name, or the compose project's
     folder: str = ""  #: the node's folder
     port_mapper: int = 0  #: the node's
@@ -35,43 +38,43 @@ class Record:
 
     @property
     def has_default_port(self) -> bool:
-        """Whether clients find it without being told a URL."""
+        """Clients find it without a URL."""
         return self.port == AMQP_PORT
 
 
 def state_folder() -> Path:
-    """Where the record is: ``$XDG_STATE_HOME/amqp-rpc``, by default ``~/.local/state/amqp-rpc``."""
+    """Return the folder of the record: ``$XDG_STATE_HOME/amqp-rpc``, by default ``~/.local/state/amqp-rpc``."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "amqp-rpc"
 
 
 def read() -> Record | None:
-    """Return what is recorded; ``None`` where nothing is, or nothing that can be read."""
+    """Return the record; None if it is missing or can't be read."""
     try:
         entry = Record(**json.loads(_path().read_text()))
     except (OSError, ValueError, TypeError):
         return None
     if entry.way == "docker" and entry.name:
         return entry
-    # What is recorded is stopped and removed: nothing that may be somebody else's folder.
+    # Its folder is removed when it is stopped: never accept a folder that may belong to another program.
     return entry if entry.way == "private node" and entry.name and Path(entry.folder).is_absolute() else None
 
 
 def write(record: Record) -> None:
-    """Record this one. A crash in between leaves the old one or this one, never half of it."""
+    """Write the record. A crash meanwhile leaves the old one or the new one, never half of it."""
     new = _path().with_suffix(".new")
     new.write_text(json.dumps(asdict(record), indent=2) + "\n")
     new.replace(_path())
 
 
 def forget() -> None:
-    """Record that there is none."""
+    """Remove the record."""
     _path().unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Let one start or stop at a time of this user go on; the others wait for it."""
+    """Let one start or stop of this user run at a time."""
     state_folder().mkdir(parents=True, exist_ok=True)
     with (state_folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

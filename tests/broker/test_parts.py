@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from amqp_rpc.broker import docker, folders, install, logs, processes, programs, record
+from amqp_rpc.broker import docker, node, processes, programs, record
 from amqp_rpc.broker.errors import CleanupRefused, ControlFailed, InstallFailed, NotAvailable, StartFailed
 from amqp_rpc.broker.ports import PRIVATE_PORTS, free_port, greet, is_free
+from tests.waiting import until
 
 START = b"\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x10\x07versionS\x00\x00\x00\x053.9.1"
 
@@ -73,10 +74,11 @@ def test_a_process_is_found_by_what_it_was_started_with_and_ended(tmp_path: Path
     setting = f"AMQP_RPC_TEST_MARK={tmp_path}/x"
     name, _, value = setting.partition("=")
     with subprocess.Popen(["sleep", "300"], env=os.environ | {name: value}) as started:
-        assert processes.wait_until(lambda: processes.started_with(setting) == {started.pid: "sleep"}, timeout=5)
+        until(lambda: processes.started_with(setting) == {started.pid: "sleep"}, timeout=5)
         assert processes.started_with(f"{name}={tmp_path}/") == {started.pid: "sleep"}
         assert processes.started_with(f"{name}={tmp_path}") == {}
-        assert processes.end(lambda: processes.started_with(setting))
+        assert processes.started_with(setting, without="sleep") == {}
+        assert processes.end(setting)
         assert started.wait() == -9
 
 
@@ -112,17 +114,17 @@ def test_a_damaged_record_is_no_record(text: str, tmp_path: Path, monkeypatch: p
 
 def test_a_nodes_folder_is_removed_with_all_that_was_made_in_it(tmp_path: Path):
     folder = tmp_path / "node"
-    folders.lay_out(folder, shared=False)
+    node.lay_out(folder, shared=False)
     (folder / "data" / "queue").write_text("x")
-    folders.remove(folder)
+    node.remove_folder(folder)
     assert not folder.exists()
 
 
 def test_nothing_else_in_a_folder_is_removed(tmp_path: Path):
     folder = tmp_path / "node"
-    folders.lay_out(folder, shared=False)
+    node.lay_out(folder, shared=False)
     (folder / "mine").write_text("x")
-    folders.remove(folder)
+    node.remove_folder(folder)
     assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
@@ -130,22 +132,22 @@ def test_a_folder_of_somebody_else_is_neither_used_nor_emptied(tmp_path: Path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis").write_text("x")
     with pytest.raises(StartFailed, match="files in it that are not a node's"):
-        folders.lay_out(tmp_path, shared=False)
-    folders.remove(tmp_path)
+        node.lay_out(tmp_path, shared=False)
+    node.remove_folder(tmp_path)
     assert (tmp_path / "data" / "thesis").exists()
 
 
 def test_nothing_is_removed_through_a_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "a node"
-    folders.lay_out(folder, shared=False)
+    node.lay_out(folder, shared=False)
     point = str(folder / "home" / "dev").replace(" ", "\\040")
     table = tmp_path / "mountinfo"
     table.write_text(f"22 1 0:5 / / rw - ext4 /dev/vda rw\n29 22 0:6 / {point} rw - devtmpfs devtmpfs rw\n")
-    assert folders.mounted_below(folder, table) == [folder / "home" / "dev"]
-    assert folders.mounted_below(tmp_path / "a nod", table) == []
-    monkeypatch.setattr(folders, "mounted_below", lambda folder: [folder / "home" / "dev"])
+    assert node.mounted_below(folder, table) == [folder / "home" / "dev"]
+    assert node.mounted_below(tmp_path / "a nod", table) == []
+    monkeypatch.setattr(node, "mounted_below", lambda folder: [folder / "home" / "dev"])
     with pytest.raises(CleanupRefused, match="home/dev is mounted in it"):
-        folders.remove(folder)
+        node.remove_folder(folder)
     assert (folder / "home").is_dir()
 
 
@@ -156,19 +158,19 @@ def test_the_first_error_in_the_log_is_the_reason(tmp_path: Path):
         "2026-01-01 10:00:00.2+00:00 [error] <0.1.0> port in use\n"
         "2026-01-01 10:00:00.3+00:00 [error] <0.1.0> and so on\n"
     )
-    assert logs.reason(tmp_path) == f"port in use (log: {tmp_path}/node.log)"
+    assert node.reason(tmp_path) == f"port in use (log: {tmp_path}/node.log)"
 
 
 def test_a_log_that_is_not_there_has_no_reason(tmp_path: Path):
-    assert logs.reason(tmp_path) == f"it said nothing (log: {tmp_path})"
+    assert node.reason(tmp_path) == f"it logged nothing (log: {tmp_path})"
 
 
 def test_services_stay_off_while_installing_and_the_policy_goes_again(tmp_path: Path):
     policy = tmp_path / "policy-rc.d"
-    with install._services_stay_off([], policy):
+    with programs._services_stay_off([], policy):
         assert subprocess.run([policy], check=False).returncode == 101
     assert not policy.exists()
-    with pytest.raises(NotAvailable), install._services_stay_off([], policy):
+    with pytest.raises(NotAvailable), programs._services_stay_off([], policy):
         raise NotAvailable
     assert not policy.exists()
 
@@ -176,24 +178,24 @@ def test_services_stay_off_while_installing_and_the_policy_goes_again(tmp_path: 
 def test_a_policy_that_is_there_is_left_alone(tmp_path: Path):
     policy = tmp_path / "policy-rc.d"
     policy.write_text("mine")
-    with install._services_stay_off([], policy):
+    with programs._services_stay_off([], policy):
         pass
     assert policy.read_text() == "mine"
 
 
 def test_a_policy_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path):
-    with pytest.raises(InstallFailed, match="could not write"), install._services_stay_off([], tmp_path / "no" / "x"):
+    with pytest.raises(InstallFailed, match="could not write"), programs._services_stay_off([], tmp_path / "no" / "x"):
         pass
 
 
 def test_install_needs_apt_and_the_right_to_run_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shutil.which", lambda _name, **_options: None)
     with pytest.raises(NotAvailable, match="needs apt-get"):
-        install.install()
+        programs.install()
     monkeypatch.setattr("shutil.which", lambda name, **_options: "/usr/bin/apt-get" if name == "apt-get" else None)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(NotAvailable, match="needs root or sudo"):
-        install.install()
+        programs.install()
 
 
 def test_a_failed_apt_get_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -202,7 +204,7 @@ def test_a_failed_apt_get_says_why_in_one_line(tmp_path: Path, monkeypatch: pyte
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(InstallFailed, match=r"^apt-get install failed: E: Unable to locate package$"):
-        install._apt([], ["install", "x"], timeout=10)
+        programs._apt([], ["install", "x"], timeout=10)
 
 
 def test_a_program_of_the_user_goes_before_a_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -274,7 +276,7 @@ def test_a_command_of_docker_that_does_not_end_is_ended_with_its_plugin(fake: Ca
     with pytest.raises(StartFailed, match=r"up --detach did not end in 0\.5 s"):
         docker.Project(name="p", port=1).up(timeout=0.5)
     plugin = Path("/proc", (tmp_path / "plugin").read_text().strip(), "stat")
-    assert processes.wait_until(lambda: not plugin.exists() or ") Z " in plugin.read_text(), timeout=5)
+    until(lambda: not plugin.exists() or ") Z " in plugin.read_text(), timeout=5)
 
 
 def test_ctrl_c_in_a_terminal_does_not_reach_the_commands_of_docker(fake: Callable[..., None], tmp_path: Path):

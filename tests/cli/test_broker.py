@@ -19,6 +19,7 @@ from amqp_rpc.broker.ports import greet
 from amqp_rpc.broker.record import Record
 from amqp_rpc.cli.broker import broker
 from amqp_rpc.cli.exits import Exit
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "amqp_rpc", "broker"]
 
@@ -30,6 +31,8 @@ class Shell:
         self.folder = folder
         self.state = folder / "state" / "amqp-rpc"
         self.programs = folder / "bin"
+        #: In the environment of all processes of its node.
+        self.setting = f"RABBITMQ_PID_FILE={folder}/"
         for made in (self.programs, folder / "tmp"):
             made.mkdir()
         self.program("docker", "exit 1")  # an engine of this machine is not to be used
@@ -55,10 +58,10 @@ class Shell:
         )
 
     def node_processes(self) -> dict[int, str]:
-        return processes.started_with(f"RABBITMQ_PID_FILE={self.folder}/")
+        return processes.started_with(self.setting)
 
     def await_node(self) -> None:
-        assert processes.wait_until(lambda: "beam.smp" in self.node_processes().values(), timeout=60)
+        until(lambda: "beam.smp" in self.node_processes().values(), timeout=60)
 
     def left(self) -> list[str]:
         """What a stopped broker must not leave."""
@@ -72,7 +75,7 @@ def shell(tmp_path: Path):
     made = Shell(tmp_path)
     yield made
     made.run("stop")
-    processes.end(made.node_processes)
+    processes.end(made.setting)
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ def test_stop_ends_what_a_killed_start_left(shell: Shell, real_node):
 @pytest.mark.node
 def test_a_dead_broker_is_not_said_to_run_and_start_starts_another(shell: Shell, real_node):
     assert shell.run("start").returncode == 0
-    assert processes.end(shell.node_processes)
+    assert processes.end(shell.setting)
     assert shell.run("status").returncode == Exit.BROKER_NOT_RUNNING
     again = shell.run("start")
     assert "starting RabbitMQ" in again.stderr
