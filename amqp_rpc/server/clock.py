@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from amqp_rpc.amqp.channel import Channel, Delivery
@@ -28,6 +27,7 @@ from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
 from amqp_rpc.message.topology import clock_arguments
+from amqp_rpc.server.state import State
 from amqp_rpc.server.timetable import Due, Timetable
 from amqp_rpc.service.schedules import Schedule, said
 
@@ -53,9 +53,7 @@ class Clock:
         queue: The token's.
         schedules: What is enqueued when it is due.
         connection: Which it is told of the losses of.
-        counters: Where ``ticks``, the tasks that it enqueued, are counted.
-        ready: Called with the queue each time the broker has agreed to a consumer.
-        refused: Called with the queue, the error and AMQP's reply code when the broker closed its channel.
+        state: The server's.
     """
 
     def __init__(
@@ -63,16 +61,11 @@ class Clock:
         queue: str,
         schedules: Iterable[Schedule],
         connection: Connection,
-        *,
-        counters: Counter[str],
-        ready: Callable[[str], object],
-        refused: Callable[[str, BrokerError, int], object],
+        state: State,
     ) -> None:
         self._queue = queue
         self._connection = connection
-        self._counters = counters
-        self._ready = ready
-        self._refused = refused
+        self._state = state
         self._timetable = Timetable(schedules)
         self._channel: Channel | None = None
         self._opening = False
@@ -113,7 +106,7 @@ class Clock:
             )
 
         def consumed(channel: Channel) -> None:
-            self._ready(self._queue)
+            self._state.ready(self._queue)
             self._seed(channel)
 
         def cancelled(channel: Channel) -> None:
@@ -122,7 +115,7 @@ class Clock:
             self._gone(channel)
 
         def closed(channel: Channel, error: BrokerError, code: int) -> None:
-            self._refused(self._queue, error, code)
+            self._state.refused(self._queue, error, code)
             self._gone(channel)
 
         self._connection.open_channel(opened, closed)
@@ -211,7 +204,7 @@ class Clock:
                 return
             logger.info("Task %s() [%s] is enqueued for %s", schedule.function, identity, said(due.tick))
             self._complained.discard(schedule.name)
-            self._counters["ticks"] += 1
+            self._state.counters["ticks"] += 1
             self._timetable.done(due)
             self._renew()
             # It was left out while it was under way.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.server.clock import Clock
+from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import Schedule
 
 
@@ -19,31 +19,24 @@ class Clocks:
     Args:
         schedules: Of each clock, by its queue.
         addresses: Where the broker is.
+        state: The server's.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
         owner: The thread that owns the connection.
-        counters: As for `Clock`.
-        ready: As for `Clock`.
-        refused: As for `Clock`.
     """
 
     def __init__(
         self,
         schedules: Mapping[str, Iterable[Schedule]],
         addresses: Addresses,
+        state: State,
         *,
         name: str,
         heartbeat: float,
         owner: IOThread,
-        counters: Counter[str],
-        ready: Callable[[str], object],
-        refused: Callable[[str, BrokerError, int], object],
     ) -> None:
         self.connection = Connection(addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=True)
-        self._clocks = [
-            Clock(queue, each, self.connection, counters=counters, ready=ready, refused=refused)
-            for queue, each in schedules.items()
-        ]
+        self._clocks = [Clock(queue, each, self.connection, state) for queue, each in schedules.items()]
         self._started = False
 
     def start(self) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel, Delivery, QueueState
-from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.amqp.channel import Channel, QueueState
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import other_exchange
 from amqp_rpc.message.timing import backoff
-from amqp_rpc.message.topology import holds_calls
+from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.redelivered_check import try_marks
+from amqp_rpc.server.state import State
 from amqp_rpc.server.subscribers import Subscriber
+from amqp_rpc.server.tasks import TaskDispatcher
+from amqp_rpc.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -29,36 +31,30 @@ class Consumers:
     """Declares queues and consumes them, each on a channel of its own: an error of one leaves the others.
 
     Args:
-        connection: Which it is told of the losses of.
-        queues: Their names, and the arguments of each that holds tasks; None for one that holds calls.
-        prefetch: Deliveries of each queue that are not acknowledged, at most.
-        deliver: Called with a queue and a delivery.
-        ready: Called with a queue each time the broker has agreed to a consumer.
-        refused: Called with a queue, the error and AMQP's reply code when the broker closed its channel; and with how
-            often it was refused so in a row, 0 where it was consumed until then.
-        changed: Called when one was ended, or is not set up any more: see `ended`.
+        state: The server's.
+        worker: Runs what is delivered.
+        dispatchers: Those of the queues, by their names.
+        arguments: Those of each queue that holds tasks; the others hold calls.
+        prefetch: Unacked deliveries of each queue at most.
         subscribers: Those of the queues that hold events, by name.
     """
 
     def __init__(
         self,
-        connection: Connection,
-        queues: Mapping[str, dict[str, Any] | None],
+        state: State,
+        worker: Worker,
+        dispatchers: Mapping[str, CallDispatcher | TaskDispatcher],
         *,
+        arguments: Mapping[str, dict[str, Any]],
         prefetch: int,
-        deliver: Callable[[str, Delivery], object],
-        ready: Callable[[str], object],
-        refused: Callable[[str, AmqpRpcError, int, int], object],
-        changed: Callable[[], object],
         subscribers: Mapping[str, Subscriber],
     ) -> None:
-        self._connection = connection
-        self._queues = dict(queues)
+        self._state = state
+        self._connection = state.connection
+        self._worker = worker
+        self._dispatchers = dispatchers
+        self._arguments = arguments
         self._prefetch = prefetch
-        self._deliver = deliver
-        self._ready = ready
-        self._refused = refused
-        self._changed = changed
         self._subscribers = subscribers
         self._consuming: dict[str, tuple[Channel, str]] = {}
         self._setting_up: set[str] = set()
@@ -67,14 +63,9 @@ class Consumers:
         self._refusals: dict[str, tuple[int, int]] = {}
         self._ending = False
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will be delivered, after `end`."""
-        return self._ending and not (self._setting_up or self._cancelling)
-
     def begin(self) -> None:
         """Consume all queues, over a connection that has just been opened."""
-        for queue in self._queues:
+        for queue in self._dispatchers:
             self._consume(queue)
 
     def lost(self) -> None:
@@ -84,6 +75,7 @@ class Consumers:
         self._cancelling.clear()
         for subscriber in self._subscribers.values():
             subscriber.lost()
+        self._changed()
 
     def end(self) -> None:
         """Have no more delivered; what was, stays to be acknowledged."""
@@ -92,6 +84,7 @@ class Consumers:
             if channel.is_open:
                 self._cancelling.add(queue)
                 channel.cancel(tag, lambda queue=queue: self._cancelled(queue))  # type: ignore[misc] # bound now
+        self._changed()
 
     def _consume(self, queue: str) -> None:
         if self._ending or queue in self._consuming or queue in self._setting_up:
@@ -112,7 +105,7 @@ class Consumers:
             if subscriber is not None and subscriber.under_way and code == _PRECONDITION_FAILED:
                 said = ConfigurationError(other_exchange(subscriber.under_way, error))
             times = self._count(queue, code) if queue in self._setting_up else 0
-            self._refused(queue, said, code, times)
+            self._state.refused(queue, said, code, times)
             # It takes a person to mend that; other refusals are over when a node is back.
             rarely = times and code == _PRECONDITION_FAILED
             self._gone(queue, backoff(times, first=_CONSUME_AGAIN, most=_LONGEST_PAUSE) if rarely else _CONSUME_AGAIN)
@@ -121,7 +114,7 @@ class Consumers:
 
     def _declare(self, queue: str, channel: Channel, trials: int) -> None:
         """Declare the queue, and have it tried where nobody was there: perhaps its node was restarted."""
-        arguments = self._queues[queue]
+        arguments = self._arguments.get(queue)
 
         def declared(state: QueueState) -> None:
             # A task that was delivered before is counted, and runs again: without the mark it runs all the same.
@@ -135,7 +128,7 @@ class Consumers:
                     self._connection,
                     queue,
                     then=lambda marks: self._begin(queue, channel) if marks else again(),
-                    serve=lambda delivery: self._deliver(queue, delivery),
+                    serve=lambda delivery: self._worker.deliver(self._dispatchers[queue], delivery),
                 )
 
         def again() -> None:
@@ -160,10 +153,10 @@ class Consumers:
             channel.close()
             self._gone(queue)
 
-        subscriber = self._subscribers.get(queue)
+        subscriber, dispatcher, deliver = self._subscribers.get(queue), self._dispatchers[queue], self._worker.deliver
         consumer = channel.consume(
             queue if subscriber is None else subscriber.consumed,
-            lambda delivery: self._deliver(queue, delivery if subscriber is None else subscriber.take(delivery)),
+            lambda delivery: deliver(dispatcher, delivery if subscriber is None else subscriber.take(delivery)),
             acknowledge=True,
             then=lambda: self._agreed(queue),
             on_cancelled=cancelled,
@@ -174,7 +167,8 @@ class Consumers:
     def _agreed(self, queue: str) -> None:
         if self._refusals.pop(queue, None) is not None:
             logger.warning("Queue %s is consumed again", queue)
-        self._ready(queue)
+        self._state.counters["consumed"] += 1
+        self._state.ready(queue)
 
     def _count(self, queue: str, code: int) -> int:
         """Count a refusal; return how many there were in a row, all with this code."""
@@ -197,33 +191,6 @@ class Consumers:
         self._cancelling.discard(queue)
         self._changed()
 
-
-def refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
-    """Return what a server says of a queue that the broker did not let it consume, with AMQP's reply code."""
-    if code == _PRECONDITION_FAILED and isinstance(error, BrokerError):
-        what = (
-            "Delete it, or give the service another name"
-            if holds_calls(queue)
-            else "Say the same in @service.task or @service.subscribe (queue_type=, max_length=, max_priority=), take "
-            "another queue=, or delete it"
-        )
-        return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {what}")
-    return error
-
-
-def complain(queue: str, error: AmqpRpcError, code: int, times: int) -> None:
-    """Log, once, that a server which runs is not let consume a queue any more: what is the matter, and what to do.
-
-    Args:
-        queue: Its name.
-        error: What the broker says.
-        code: AMQP's reply code.
-        times: How often it has said so in a row; 0 where the queue was consumed until then.
-    """
-    if times == 0:
-        logger.warning("%s; consuming %s again", error, queue)
-    elif times == 1:
-        logger.error(
-            "Nothing is taken from %s: %s. It is tried again, every %.0f s at the least; it is said when it works",
-            queue, refusal(queue, error, code), _LONGEST_PAUSE,
-        )  # fmt: skip
+    def _changed(self) -> None:
+        if self._ending and not (self._setting_up or self._cancelling):
+            self._state.stop_delivering()

@@ -1,6 +1,7 @@
-"""Where handlers run: ordinary functions on a pool of threads, ``async def`` ones on one event loop. Never on an owner.
+"""Where handlers run: ordinary functions on a pool of threads, ``async def`` ones on one event loop.
 
-Nothing here knows of AMQP: work goes in with a function to call with its answer.
+Handlers never run on the I/O thread. But a thread of the pool that has nothing to do waits at the sockets itself while
+handlers are brief: then no thread has to be woken for the next call (docs/decisions/0006-leadership.md).
 """
 
 from __future__ import annotations
@@ -13,69 +14,73 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from amqp_rpc.amqp.loop import Loop
+
 logger = logging.getLogger(__name__)
 
-#: Seconds in which most calls are over, give or take.
+#: Seconds that a brief handler takes.
 _SHORT = 0.0002
-#: Of how many calls the average is, about.
+#: The average time of handlers is that of about so many.
 _WEIGHT = 8
+#: Seconds until one more thread is woken for work that waits: the resolution of the loop's timers.
+_WAKE_ANOTHER = 0.001
 
 
-class Handlers:
-    """A pool of threads, and an event loop on a thread of its own once somebody needs it.
+class Pool:
+    """A pool of threads, and an event loop on a thread of its own where it is needed.
 
     The threads are daemons: a handler that never ends must not keep the process from ending.
 
     Args:
         threads: How many ordinary handlers run at the same time.
-        attend: Has a thread that has nothing to do fetch work itself, until there is some; returns whether it could.
-        leave: Called when the thread that did so does not come back to it.
     """
 
-    def __init__(
-        self, threads: int, *, attend: Callable[[Callable[[], object]], bool], leave: Callable[[], object]
-    ) -> None:
-        self._attend = attend
-        self._leave = leave
-        #: Whether a thread of ours fetches work at this moment.
+    def __init__(self, threads: int) -> None:
+        #: The loop of the I/O thread, once it runs.
+        self._io: Loop | None = None
+        #: Whether a thread of the pool waits at the sockets at this moment.
         self._fetching = False
-        #: Which of them it was that did so last, until it is clear that it does not come back.
+        #: The last one that did so, until it is clear that it does not come back.
         self._fetcher: int | None = None
-        #: Seconds that work took lately, about; who has just come is not known to be brief.
+        #: Seconds that handlers took lately, about; the first ones are not known to be brief.
         self._average = 1.0
         self._work: deque[Callable[[], object] | None] = deque()
-        #: The threads that wait, each by the lock that it waits for; who came last is woken first: its data is warm.
+        #: The threads that wait, each by the lock that it waits for. The last one is woken first: its caches are warm.
         self._idle: list[threading.Lock] = []
         #: When a thread was woken, or began with some work.
         self._begun = 0.0
         self._wakes = 1
+        #: Whether a timer of `_wake_another` runs.
+        self._waking = False
         self._count = threads
         #: The place in the pool of each thread, by its ident; one that was given up has none.
         self._places: dict[int, int] = {}
         self._given_up: set[int] = set()
         #: Which threads run something now; each writes its own place.
         self._busy = [True] * threads
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start_loop(self) -> None:
-        """Start the event loop; before any delivery comes for it."""
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._run_loop, name="amqp_rpc async handlers", daemon=True).start()
+    def start_event_loop(self) -> None:
+        """Start the event loop, before the first delivery for it."""
+        self._event_loop = asyncio.new_event_loop()
+        threading.Thread(target=self._run_event_loop, name="amqp_rpc async handlers", daemon=True).start()
 
-    def start(self) -> None:
-        """Start the threads; they take what has come before."""
+    def start(self, io: Loop) -> None:
+        """Start the threads; they run what was submitted before, too."""
+        self._io = io
+        io.on_relieved(self._wake_another)
         for number in range(self._count):
             self._start(number)
 
     def replace(self, thread: int) -> bool:
-        """Give up a thread whose work does not end: another one takes its place, and it ends when its work does.
+        """Give up a thread whose handler does not end: another one takes its place, and it ends when its handler does.
 
-        Who calls this makes sure that the work does not end meanwhile.
+        The caller makes sure that the handler does not end meanwhile.
 
         Returns:
-            Whether it has: there are no more threads that were given up and run still than there are places.
+            Whether it was replaced: no more threads are given up than there are places.
         """
         if len(self._given_up) >= self._count:
             return False
@@ -83,51 +88,52 @@ class Handlers:
         self._start(self._places.pop(thread))
         return True
 
-    def submit(self, work: Callable[[], object]) -> bool:
-        """Run this on a thread of the pool.
+    def submit(self, work: Callable[[], object]) -> None:
+        """Run this on a thread of the pool; the I/O thread's.
 
-        A thread that has just begun is likely to be done in a moment, and then takes this too: waking another one for
-        each call of a burst costs more than the calls.
-
-        Returns:
-            Whether that was hoped for: then `wake_another` must be called in a moment.
+        A thread that has just begun is likely to end in a moment and to run this too: waking another one for each call
+        of a burst costs more than the calls. A timer wakes others where that hope fails.
         """
         self._work.append(work)
         if self._fetching or not self._idle:
-            return False
-        if time.monotonic() - self._begun < _SHORT:
-            return True
-        self._wake()
-        return False
-
-    def wake_another(self) -> bool:
-        """Wake one more thread where work has waited for longer than hoped; return whether to call this again."""
-        if not (self._work and self._idle):
-            self._wakes = 1
-            return False
+            return
         if time.monotonic() - self._begun >= _SHORT:
-            # Twice as many each time: what takes long is soon on as many threads as there are.
-            for _ in range(min(self._wakes, len(self._work))):
-                self._wake()
-            self._wakes *= 2
-        return True
+            self._wake()
+        elif not self._waking:
+            self._waking = True
+            assert self._io is not None
+            self._io.call_later(_WAKE_ANOTHER, self._wake_another)
 
     def submit_async(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this on the event loop."""
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._begin, work)
+        assert self._event_loop is not None
+        self._event_loop.call_soon_threadsafe(self._begin, work)
 
     def busy(self) -> bool:
         """Return whether something runs, or waits to run."""
         return any(self._busy) or bool(self._tasks or self._work)
 
     def stop(self) -> None:
-        """Have the threads and the loop end when they are done with what they run now."""
+        """End the threads and the event loop once they are done with what they run now."""
         self._work.extend([None] * self._count)
         while self._idle:
             self._wake()
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._event_loop is not None:
+            self._event_loop.call_soon_threadsafe(self._event_loop.stop)
+
+    def _wake_another(self) -> None:
+        """Wake more threads where work has waited for longer than hoped, and look again in a moment."""
+        self._waking = bool(self._work and self._idle)
+        if not self._waking:
+            self._wakes = 1
+            return
+        if time.monotonic() - self._begun >= _SHORT:
+            # Twice as many each time: long handlers soon run on as many threads as there are.
+            for _ in range(min(self._wakes, len(self._work))):
+                self._wake()
+            self._wakes *= 2
+        assert self._io is not None
+        self._io.call_later(_WAKE_ANOTHER, self._wake_another)
 
     def _start(self, number: int) -> None:
         threading.Thread(target=self._run, args=(number,), name=f"amqp_rpc handler {number}", daemon=True).start()
@@ -142,9 +148,9 @@ class Handlers:
             try:
                 work()
             except BaseException:
-                # Handlers' own errors are answers by now; this is a defect of ours, and the thread must go on.
+                # Exceptions of handlers are answers by now. This is a defect of this library; the thread must go on.
                 logger.exception("A call could not be answered")
-            # Else the last call's arguments live until the next one comes.
+            # Else the last call's arguments live until the next one.
             del work
             if thread not in self._places:
                 # Its place is another thread's by now.
@@ -152,15 +158,16 @@ class Handlers:
                 return
             self._average += (time.monotonic() - begun - self._average) / _WEIGHT
             if self._fetcher == number and self._average >= _SHORT:
-                # It has fetched, and will not come back to it: nobody does until the owner is told.
+                # It has waited at the sockets, and will not come back to them soon: the I/O thread has to.
                 self._fetcher = None
-                self._leave()
+                assert self._io is not None
+                self._io.recall()
         del self._places[thread]
         self._busy[number] = False
 
     def _take(self, number: int, woken: threading.Lock) -> Callable[[], object] | None:
         while True:
-            # In this order, for who asks whether something runs: busy before the work is gone from where it waited.
+            # In this order, for `busy`: the thread is busy before the work is gone from the queue.
             self._busy[number] = True
             try:
                 return self._work.popleft()
@@ -169,21 +176,22 @@ class Handlers:
                 if self._average < _SHORT and not self._fetching and self._fetch(number):
                     continue
                 self._idle.append(woken)
-            # In this order: whoever adds work after this look finds the thread among those that wait.
+            # In this order: a `submit` after this look finds the thread among those that wait.
             if self._work:
                 try:
                     self._idle.remove(woken)
                     continue
                 except ValueError:
-                    # Somebody is waking it already.
+                    # It is being woken already.
                     pass
             woken.acquire()
 
     def _fetch(self, number: int) -> bool:
-        """Fetch work, where it was brief lately: then no thread has to be woken for it."""
+        """Wait at the sockets until there is work; return False where another thread waits there."""
+        assert self._io is not None
         self._fetching, self._fetcher = True, number
         try:
-            return self._attend(self._work.__len__)
+            return self._io.attend(self._work.__len__, returns=True)
         finally:
             self._fetching = False
 
@@ -195,21 +203,22 @@ class Handlers:
         self._begun = time.monotonic()
         woken.release()
 
-    def _run_loop(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
+    def _run_event_loop(self) -> None:
+        loop = self._event_loop
+        assert loop is not None
+        asyncio.set_event_loop(loop)
         try:
-            self._loop.run_forever()
+            loop.run_forever()
             for task in self._tasks:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
-            self._loop.close()
+            loop.close()
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(work())
+        assert self._event_loop is not None
+        task = self._event_loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -1,37 +1,34 @@
-"""What a worker writes to the store of results; a store that is away never stops a task, nor holds up the others.
+"""Writes a worker's records to the store of results; a store that is away never stops a task, nor delays the others.
 
-While it is away nothing is written by those who run tasks: how the tasks ended is remembered here, without their
-results, and one thread looks whether the store is there again, and writes it then.
+While the store is away the threads that run tasks write nothing: the ends of tasks are remembered here, without their
+results, and one thread polls the store and writes them once it is back.
+
+A brief task costs one write: that it has begun is written a moment later, and not at all where it has ended by then.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import OrderedDict
 from typing import Final
 
-from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.message.text import plural
 from amqp_rpc.results.record import Record, Store
-from amqp_rpc.server.begun import Begun
-from amqp_rpc.server.calls import Dispatcher
-from amqp_rpc.server.jobs import Answer, Chunk, Job
-from amqp_rpc.server.task_jobs import TaskJob
-from amqp_rpc.server.tasks import TaskDispatcher
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at a store that is away.
+#: Seconds between two polls of a store that is away.
 LOOK_AGAIN: Final = 2.0
-#: Tasks whose end is remembered while the store is away; each takes some hundred bytes.
+#: Ends of tasks that are remembered while the store is away; each takes some hundred bytes.
 MOST_REMEMBERED: Final = 10_000
+#: Seconds after which the beginning of a task is written, and at most twice as many.
+PATIENCE: Final = 0.05
 
 
 class Recorder:
-    """Records what becomes of tasks; any thread may call it, but for an owner or an event loop: it does I/O.
+    """Records tasks; any thread may call it, but for an I/O thread or an event loop: it does I/O.
 
     Args:
         store: Where; None for nowhere.
@@ -41,87 +38,95 @@ class Recorder:
     def __init__(self, store: Store | None, *, expires: float) -> None:
         self._store = store
         self._expires = expires
-        self._begun = Begun(self._write)
-        #: Guards what follows; nobody holds it while the store is asked.
+        #: The records of tasks that have begun, not ended, and are not written yet, by id.
+        self._begun: dict[str, Record] = {}
+        #: Held while one of them is written: a task that ends meanwhile waits, and its end is written after it.
+        self._writing_begun = threading.Lock()
+        #: Set while there may be some.
+        self._has_begun = threading.Event()
+        #: Guards all below; never held during I/O.
         self._lock = threading.Lock()
         self._away = False
-        #: How tasks ended while it was away, by id, the last one of each.
+        #: The last end of each task that ended while the store was away, by id.
         self._remembered: OrderedDict[str, Record] = OrderedDict()
         self._lost = 0
         self._closing = threading.Event()
 
-    def accept(self, dispatcher: Dispatcher, delivery: Delivery) -> Job | Chunk | TaskJob | Answer:
-        """Return what a delivery asks for, as `Dispatcher.accept`, and record the task that begins, where it is one.
+    def start(self) -> None:
+        """Start the thread that writes which tasks have begun."""
+        if self._store is not None:
+            threading.Thread(target=self._write_begun, name="amqp_rpc tasks begun", daemon=True).start()
 
-        A delivery that another worker had may be of a task that succeeded, and whose worker died before it said so:
-        that is not run again. Only such a delivery costs a look into the store.
-        """
-        if self._store is None or not isinstance(dispatcher, TaskDispatcher):
-            return dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-        if delivery.redelivered and (found := self._find(delivery.properties.message_id)) is not None:
-            return dispatcher.repeated(delivery.properties, delivery.body, found)
-        todo = dispatcher.accept(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-        if isinstance(todo, TaskJob) and (record := todo.started()) is not None:
-            self._begun.add(record)
-        return todo
+    @property
+    def records(self) -> bool:
+        """Whether there is a store, and calls of this object may do I/O."""
+        return self._store is not None
 
-    async def accept_async(self, dispatcher: Dispatcher, delivery: Delivery) -> Job | Chunk | TaskJob | Answer:
-        """Do as `accept`, on a thread of its own where the store may be asked."""
-        if self._store is None or not delivery.redelivered:
-            return self.accept(dispatcher, delivery)
-        return await asyncio.to_thread(self.accept, dispatcher, delivery)
+    def succeeded(self, identity: object) -> Record | None:
+        """Return the record of a task that has succeeded; None for others, and without a store that answers."""
+        if self._store is None or not isinstance(identity, str):
+            return None
+        with self._lock:
+            away, record = self._away, self._remembered.get(identity)
+        if not away:
+            try:
+                record = self._store.get(identity)
+            except StoreUnavailable as error:
+                self._has_gone(error)
+                return None
+        return record if record is not None and record.state == "SUCCESS" else None
 
-    def record(self, answer: Answer | None) -> None:
-        """Record what has become of a task; to be called before its delivery is settled."""
-        if answer is not None and answer.record is not None:
-            self._begun.end(answer.record.id)
-            self._write(answer.record)
+    def begin(self, record: Record) -> None:
+        """Record a moment later that a task has begun, if it has not ended by then."""
+        self._begun[record.id] = record
+        if not self._has_begun.is_set():
+            self._has_begun.set()
 
-    def leave(self, answer: Answer) -> None:
-        """Record nothing more of a task that another worker has by now."""
-        if answer.record is not None:
-            self._begun.end(answer.record.id)
+    def end(self, record: Record) -> None:
+        """Record the end of a task's try; before its delivery is settled."""
+        self.leave(record)
+        self._write(record)
 
-    async def record_async(self, answer: Answer | None) -> None:
-        """Do as `record`, on a thread of its own."""
-        if answer is not None and answer.record is not None:
-            await asyncio.to_thread(self.record, answer)
+    def leave(self, record: Record) -> None:
+        """Do not record any more that a task has begun: another worker has it by now, or its end comes next."""
+        if self._begun.pop(record.id, None) is None:
+            with self._writing_begun:
+                pass
 
     def close(self) -> None:
-        """Write what is remembered, if the store is there by now, and close it."""
+        """Write what is remembered, if the store is back by now, and close it."""
         self._closing.set()
-        self._begun.close()
+        self._has_begun.set()
         with self._lock:
             left = bool(self._remembered)
         if left and not self._write_remembered():
             logger.error(
-                "The store of results is still away: %s lost, with what came of it",
+                "The store of results is still away: %s lost, with the results",
                 plural(len(self._remembered), "task's state is", "tasks' states are"),
             )
         if self._store is not None:
             self._store.close()
 
-    def _asked(self) -> Store:
-        assert self._store is not None
-        return self._store
-
-    def _find(self, identity: object) -> Record | None:
-        """Return the record of a task that has succeeded; None for others, and where the store can't be asked."""
-        with self._lock:
-            if self._away or not isinstance(identity, str):
-                remembered = self._remembered.get(identity) if isinstance(identity, str) else None
-                return remembered if remembered is not None and remembered.state == "SUCCESS" else None
-        try:
-            record = self._asked().get(identity)
-        except StoreUnavailable as error:
-            self._has_gone(error)
-            return None
-        return record if record is not None and record.state == "SUCCESS" else None
+    def _write_begun(self) -> None:
+        before: list[Record] = []
+        while self._has_begun.wait() and not self._closing.wait(PATIENCE):
+            for record in before:
+                with self._writing_begun:
+                    # Another try of the same task may have begun since: it is written in its own time.
+                    if self._begun.get(record.id) is record and self._begun.pop(record.id, None) is not None:
+                        self._write(record)
+            before = list(self._begun.values())
+            if not before:
+                # In this order: a task that begins after the second look finds the event cleared, and sets it.
+                self._has_begun.clear()
+                if self._begun:
+                    self._has_begun.set()
 
     def _write(self, record: Record) -> None:
+        assert self._store is not None
         if not self._away:
             try:
-                self._asked().put(record, expires=self._expires)
+                self._store.put(record, expires=self._expires)
             except StoreUnavailable as error:
                 self._has_gone(error)
             else:
@@ -136,45 +141,45 @@ class Recorder:
             self._remembered.move_to_end(record.id)
             if len(self._remembered) > MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-            # It may be there again since it failed here.
-            self._watch()
+            # It may be back since it failed here.
+            self._poll()
 
     def _has_gone(self, error: StoreUnavailable) -> None:
         with self._lock:
             if not self._away:
-                logger.error("%s. Tasks run on; their results are lost until it is there again", error)
-            self._watch()
+                logger.error("%s. Tasks run on; their results are lost until it is back", error)
+            self._poll()
 
-    def _watch(self) -> None:
-        """Have one thread look for the store; the lock is held."""
+    def _poll(self) -> None:
+        """Start the one thread that polls the store; the lock is held."""
         if not self._away and not self._closing.is_set():
             self._away = True
-            threading.Thread(target=self._look, name="amqp_rpc results", daemon=True).start()
+            threading.Thread(target=self._poll_store, name="amqp_rpc results", daemon=True).start()
 
-    def _look(self) -> None:
+    def _poll_store(self) -> None:
         while not self._closing.wait(LOOK_AGAIN):
             if self._write_remembered():
                 return
 
     def _write_remembered(self) -> bool:
         """Write what is remembered; return whether that was possible."""
-        store = self._asked()
+        assert self._store is not None
         try:
-            # Also where nothing is remembered: the store must answer before it counts as there.
-            store.get("")
+            # Also where nothing is remembered: the store must answer before it counts as back.
+            self._store.get("")
             while True:
                 with self._lock:
                     if not self._remembered:
                         self._away = False
                         lost = plural(self._lost, "result was", "results were")
-                        logger.warning("The store of results is there again; %s lost", lost)
+                        logger.warning("The store of results is back; %s lost", lost)
                         self._lost = 0
                         return True
                     record = next(iter(self._remembered.values()))
-                known = store.get(record.id)
+                known = self._store.get(record.id)
                 # Another worker may have had the task since.
                 if known is None or known.updated <= record.updated:
-                    store.put(record, expires=self._expires)
+                    self._store.put(record, expires=self._expires)
                 with self._lock:
                     if self._remembered.get(record.id) is record:
                         del self._remembered[record.id]

@@ -11,8 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from amqp_rpc.amqp.channel import Channel, Delivery
@@ -24,7 +23,9 @@ from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.server.redelivery import about_to_be_dropped
+from amqp_rpc.message.topology import DIRECT_REPLY_TO
+from amqp_rpc.server.state import State
+from amqp_rpc.server.tasks import about_to_be_dropped
 
 logger = logging.getLogger(__name__)
 
@@ -37,53 +38,139 @@ _AWAY = 2.0
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
-class Replies:
-    """Publishes what becomes of deliveries; `reply` and `dead_letter` may be called from any thread.
+class ReplyConnection:
+    """A connection that publishes replies, and acks each delivery when its reply has left.
 
     Args:
         addresses: Where the broker is.
+        state: The server's.
         name: What the broker's tools show for the connection.
         heartbeat: Seconds.
         owner: The thread that owns the connection.
-        counters: Where ``returned``, the replies whose caller was gone, are counted.
-        arguments: Those of the queues that it publishes to, by name; of others, None.
-        settled: Called, on this connection's owner, with deliveries that may be acknowledged now.
-        on_ready: Called when it can publish for the first time.
-        on_failed: Called when the first attempt to connect failed.
-        prepared: Task queues, which are declared, with all that their retries need, before any is needed.
-        persistent: Whether that is tried again for ever instead.
+        persistent: Whether the first attempt to connect is repeated for ever, instead of being an error.
     """
 
     def __init__(
         self,
         addresses: Addresses,
+        state: State,
         *,
         name: str,
         heartbeat: float,
         owner: IOThread,
-        counters: Counter[str],
-        arguments: Mapping[str, dict[str, Any] | None],
-        settled: Callable[[list[Delivery]], object],
-        on_ready: Callable[[], object],
-        on_failed: Callable[[BrokerError], object],
-        prepared: Sequence[str] = (),
         persistent: bool = False,
     ) -> None:
-        self._prepared = prepared
         self.connection = Connection(
             addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
         )
-        self._counters = counters
-        self._arguments = arguments
-        self._settled = settled
-        self._on_ready = on_ready
-        self._on_failed = on_failed
+        self._state = state
         self._channel: Channel | None = None
-        self._confirming: Channel | None = None
         #: Replies that wait for a connection, and those that were published but have not left this process.
         self._unsent: deque[tuple[Message, Delivery, bool]] = deque()
         self._leaving: list[tuple[Message, Delivery, bool]] = []
         self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
+
+    def on_open(self) -> None:
+        """Open the channel; the replies that waited are published on it."""
+        self.connection.open_channel(self._opened, self._closed)
+
+    def on_unblocked(self) -> None:
+        """Do nothing: this connection holds nothing back."""
+
+    def on_lost(self, _error: BrokerError) -> None:
+        """Keep what was not sent for the next connection."""
+        self._channel = None
+        unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
+        self._unsent.extendleft(reversed(unsent))
+        self._sending.clear()
+        self._leaving.clear()
+
+    def _opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.on_returned(self._returned)
+        unsent, self._unsent = self._unsent, deque()
+        for message, delivery, mandatory in unsent:
+            self.publish(message, delivery, mandatory)
+
+    def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
+        logger.warning("%s; opening another", error)
+        self._channel = None
+        self.connection.loop.call_later(_PUBLISH_AGAIN, self._reopen)
+
+    def _reopen(self) -> None:
+        if self._channel is None and self.connection.is_open:
+            self.connection.open_channel(self._opened, self._closed)
+
+    def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+        """Publish a reply, and ack its delivery once it has left; the I/O thread's."""
+        try:
+            sent = self._channel is not None and self._channel.publish(message, mandatory=mandatory)
+        # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
+        except Exception:
+            logger.exception("A reply to %s could not be written", message.routing_key)
+            self._state.acknowledge([delivery])
+            return
+        if not sent:
+            self._unsent.append((message, delivery, mandatory))
+            return
+        self._leaving.append((message, delivery, mandatory))
+        if len(self._leaving) == 1:
+            # All that this turn of the loop publishes leaves together, or not.
+            self.connection.loop.before_sleep(self._watch)
+
+    def _watch(self) -> None:
+        if self._leaving:
+            self._sending.append(self._leaving)
+            self._leaving = []
+            self.connection.when_sent(self._left)
+
+    def _left(self) -> None:
+        self._state.acknowledge([delivery for _, delivery, _ in self._sending.popleft()])
+
+    def _returned(self, queue: str, _properties: Properties) -> None:
+        self._state.counters["returned"] += 1
+        logger.info("A reply was dropped: its caller's queue %s is gone", queue)
+
+
+class Replies(ReplyConnection):
+    """Publishes replies, retries, requeues and dead letters; any thread may call its public methods.
+
+    Args:
+        addresses: As for `ReplyConnection`.
+        state: As for `ReplyConnection`.
+        name: As for `ReplyConnection`.
+        heartbeat: As for `ReplyConnection`.
+        owner: As for `ReplyConnection`.
+        arguments: Those of the task queues and dead-letter queues that it publishes to, by name.
+        prepared: The task queues, which are declared at the start with all that their retries need.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        state: State,
+        *,
+        name: str,
+        heartbeat: float,
+        owner: IOThread,
+        arguments: Mapping[str, dict[str, Any]],
+        prepared: Collection[str],
+    ) -> None:
+        super().__init__(addresses, state, name=f"{name} (replies)", heartbeat=heartbeat, owner=owner)
+        # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
+        # send: such replies have their own connection, which is opened for the first of them.
+        self._direct = ReplyConnection(
+            addresses,
+            state,
+            name=f"{name} (direct replies)",
+            heartbeat=heartbeat,
+            owner=owner,
+            persistent=True,
+        )
+        self._direct_started = False
+        self._arguments = arguments
+        self._prepared = prepared
+        self._confirming: Channel | None = None
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
         self._found: set[str] = set()
@@ -96,27 +183,38 @@ class Replies:
         self._unconfirmed: dict[int, bool] = {}
 
     def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
-        """Publish a reply, and settle the delivery that it answers.
+        """Publish a reply, and ack the delivery that it answers.
 
         Args:
             message: The reply.
-            delivery: What it answers.
-            mandatory: Whether the broker is to say when its caller is gone.
+            delivery: The request's.
+            mandatory: Whether the broker returns it when the caller is gone.
         """
-        self.connection.do(self._publish, message, delivery, mandatory)
+        direct = message.routing_key.startswith(DIRECT_REPLY_TO)
+        self.connection.do(self._publish_directly if direct else self.publish, message, delivery, mandatory)
 
     def tell(self, message: Message) -> None:
-        """Publish what may be lost; any thread."""
+        """Publish what may be lost."""
         self.connection.post(self._tell, message)
 
     def dead_letter(
-        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] = MappingProxyType({})
+        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
     ) -> None:
-        """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and settle it."""
+        """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and ack it."""
         letter = dead_letter(
-            delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details
+            delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details or {}
         )
         self.keep(letter, delivery)
+
+    def close(self, timeout: float) -> None:
+        """Close its connections; any thread but the I/O thread.
+
+        Args:
+            timeout: Seconds to wait for each good-bye of the broker.
+        """
+        self.connection.close(timeout)
+        if self._direct_started:
+            self._direct.connection.close(timeout)
 
     def keep(self, message: Message, delivery: Delivery) -> None:
         """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it.
@@ -125,61 +223,28 @@ class Replies:
         """
         self.connection.post(self._keep, message, delivery)
 
-    def on_open(self) -> None:
-        """Open the channels; what waited goes out on them."""
-        self.connection.open_channel(self._opened, self._closed)
-
-    def on_unblocked(self) -> None:
-        """Do nothing: this connection holds nothing back."""
-
     def on_lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
+        super().on_lost(error)
         if self._declared is not None:
             self._declared.lose()
-        self._channel = self._confirming = self._declared = None
-        unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
-        self._unsent.extendleft(reversed(unsent))
-        self._sending.clear()
-        self._leaving.clear()
+        self._confirming = self._declared = None
         self._confirm_opening = False
         self._unconfirmed.clear()
         if not self.connection.was_open:
-            self._on_failed(error)
+            self._state.failed(error)
 
     def _opened(self, channel: Channel) -> None:
-        self._channel = channel
-        channel.on_returned(self._returned)
-        unsent, self._unsent = self._unsent, deque()
-        for message, delivery, mandatory in unsent:
-            self._publish(message, delivery, mandatory)
+        super()._opened(channel)
         if self._kept or self._prepared:
             self._open_confirming()
-        self._on_ready()
+        self._state.ready("replies")
 
-    def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
-        logger.warning("%s; opening another", error)
-        self._channel = None
-        self.connection.loop.call_later(_PUBLISH_AGAIN, self._reopen)
-
-    def _reopen(self) -> None:
-        if self._channel is None and self.connection.is_open:
-            self.connection.open_channel(self._opened, self._closed)
-
-    def _publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
-        try:
-            sent = self._channel is not None and self._channel.publish(message, mandatory=mandatory)
-        # A reply that AMQP can't carry: it is dropped, and its delivery is settled all the same.
-        except Exception:
-            logger.exception("A reply to %s could not be written", message.routing_key)
-            self._settled([delivery])
-            return
-        if not sent:
-            self._unsent.append((message, delivery, mandatory))
-            return
-        self._leaving.append((message, delivery, mandatory))
-        if len(self._leaving) == 1:
-            # All that this turn of the loop publishes leaves together, or not.
-            self.connection.loop.before_sleep(self._watch)
+    def _publish_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+        if not self._direct_started:
+            self._direct_started = True
+            self._direct.connection.start()
+        self._direct.publish(message, delivery, mandatory)
 
     def _tell(self, message: Message) -> None:
         if self._channel is not None:
@@ -188,19 +253,6 @@ class Replies:
             # One that AMQP can't carry.
             except Exception:
                 logger.exception("A message to %s could not be written", message.routing_key)
-
-    def _watch(self) -> None:
-        if self._leaving:
-            self._sending.append(self._leaving)
-            self._leaving = []
-            self.connection.when_sent(self._left)
-
-    def _left(self) -> None:
-        self._settled([delivery for _, delivery, _ in self._sending.popleft()])
-
-    def _returned(self, queue: str, _properties: Properties) -> None:
-        self._counters["returned"] += 1
-        logger.info("A reply was dropped: its caller's queue %s is gone", queue)
 
     def _keep(self, message: Message, delivery: Delivery) -> None:
         self._kept[id(delivery)] = (message, delivery)
@@ -294,7 +346,7 @@ class Replies:
         self._unconfirmed.pop(key, None)
         self._refusals.pop(key, None)
         if kept is not None:
-            self._settled([kept[1]])
+            self._state.acknowledge([kept[1]])
 
     def _keep_now(self, key: int) -> None:
         channel, kept = self._confirming, self._kept.get(key)

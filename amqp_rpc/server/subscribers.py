@@ -22,8 +22,7 @@ from amqp_rpc.message.events import mark
 from amqp_rpc.message.exchanges import Binding
 from amqp_rpc.server import bindings_record
 from amqp_rpc.server.bindings_record import Bindings
-from amqp_rpc.server.events import EventDispatcher
-from amqp_rpc.service.registration import Function
+from amqp_rpc.server.tasks import EventDispatcher
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +32,11 @@ class Subscriber:
 
     Args:
         connection: Which consumes.
-        function: The subscription's.
-        dispatcher: Who sees to its events; it is told where what is tried again comes back to.
+        dispatcher: The dispatcher of its events; retries come back to its `home`.
     """
 
-    def __init__(self, connection: Connection, function: Function, dispatcher: EventDispatcher) -> None:
+    def __init__(self, connection: Connection, dispatcher: EventDispatcher) -> None:
+        function = dispatcher.function
         assert function.subscription is not None
         assert function.task is not None
         self._connection = connection

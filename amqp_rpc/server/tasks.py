@@ -1,6 +1,7 @@
-"""From a task's delivery to what becomes of it: it runs, is tried again later, or is a dead letter. Pure.
+"""From the delivery of a task or an event to its end: it runs, is retried later, or is dead-lettered. Pure.
 
-Whatever bytes come in, a `TaskJob` or an `Answer` comes out, and never an exception: nothing that was accepted is lost.
+Whatever bytes come in, a `TaskInvocation` or an `Answer` comes out and never an exception: no accepted task is lost.
+An event is a task whose body is the payload, and which has no caller to reply to.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
-from amqp_rpc.message.codec import PLAIN
+from amqp_rpc.message import codec, events
+from amqp_rpc.message.codec import MSGPACK, PLAIN, TEXT
 from amqp_rpc.message.envelope import (
     APPLICATION,
     RESULT,
@@ -24,26 +28,69 @@ from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
+from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
-from amqp_rpc.server.calls import Dispatcher, ran, traceback_of
-from amqp_rpc.server.jobs import Answer
-from amqp_rpc.server.redelivery import MOST_CRASHES, SUSPECTED, Suspects, apart, deaths, given_back
-from amqp_rpc.server.task_jobs import TaskJob
+from amqp_rpc.server.calls import Answer, Dispatcher, ran, traceback_of
+from amqp_rpc.server.invoke import Invocation, Outcome, exceeded
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.registration import Function
+from amqp_rpc.service.subscription import EventSignature
 
 logger = logging.getLogger(__name__)
 
-#: Characters that a retry's header says of the error before it.
+#: Workers that may die with one task before it is dead-lettered. A task that kills workers costs as many of them, and a
+#: task that only ran beside such ones must be unlucky as often: five were too few for 100 000 tasks and a worker that
+#: dies each second.
+MOST_CRASHES = 8
+#: Crashes from which on a task is suspected of killing workers.
+SUSPECTED = 2
+#: From RabbitMQ 4.0 on a quorum queue drops a message that it requeued 20 times; this many are close to that.
+_ABOUT_TO_BE_DROPPED = 15
+#: Units of delay of a copy at least: the broker has the acknowledgement long before.
+_SOON = 5
+#: Characters of the error in a retry's header.
 _LONGEST_LAST_ERROR = 1000
 
 
+@dataclass(slots=True, eq=False)
+class TaskInvocation(Invocation):
+    """One try of a task that is ready to run."""
+
+    properties: Properties = field(kw_only=True)
+
+
+class Suspects:
+    """Lets one task at a time run in a worker of those that are suspected of killing workers.
+
+    Most of them only ran beside the one that does: two of them side by side would be counted together again, and in the
+    end be dead-lettered together.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._running: TaskInvocation | None = None
+
+    def enter(self, task: TaskInvocation) -> bool:
+        """Return whether the task may run now; False while another one runs."""
+        with self._lock:
+            if self._running is not None:
+                return False
+            self._running = task
+            return True
+
+    def leave(self, task: TaskInvocation) -> None:
+        """Let another one run; harmless where the task has left before, at its time limit."""
+        with self._lock:
+            if self._running is task:
+                self._running = None
+
+
 class TaskDispatcher(Dispatcher):
-    """The tasks of one queue, ready for deliveries; the arguments are those of `Dispatcher`, and two more.
+    """The tasks of one queue; the arguments are those of `Dispatcher`, and two more.
 
     Args:
-        records: Whether a store of results is told what becomes of the tasks.
+        records: Whether there is a store of results.
         suspects: Those of all the queues of a worker; None for this one's alone.
     """
 
@@ -56,7 +103,7 @@ class TaskDispatcher(Dispatcher):
         functions: dict[str, Function],
         *,
         max_message_size: int,
-        tracebacks: bool,
+        tracebacks: bool = True,
         clock: Callable[[], float] = time.time,
         clock_skew: float = DEFAULT_CLOCK_SKEW,
         records: bool = False,
@@ -72,59 +119,130 @@ class TaskDispatcher(Dispatcher):
         )
         self._records = records
         self._suspects = suspects or Suspects()
-        #: Where what is tried again comes back to.
+        #: The queue that retries come back to.
         self.home = queue
 
-    def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskJob | Answer:  # type: ignore[override] # tasks have jobs of their own
-        """Return the job that a delivery asks for, or what becomes of it where there is none to run.
+    def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
+        """Return the invocation that a delivery asks for, or its end where there is none to run.
 
         Args:
             properties: The delivery's, as they came.
             body: The delivery's.
-            redelivered: Whether the broker gave it to a worker before.
+            redelivered: Whether the broker delivered it before.
         """
         request = Request.read(properties, body, redelivered=redelivered)
-        # Before it is read: reading it may be what ends workers.
+        # Before it is decoded: decoding it may be what kills workers.
         if redelivered and (ended := self._crashed(request, properties)) is not None:
             return ended
         try:
             function = self._find(request)
-            if self.expired(request):
+            if self._expired(request):
                 raise Expired(f"its time was over before a worker took it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
             if request.content_encoding not in PLAIN:
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
-            args, kwargs = self._taken(request, properties, function)
+            args, kwargs = self._read(request, properties, function)
         except AmqpRpcError as error:
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
-        # Nothing that a message holds may end the thread that reads messages.
+        # Nothing in a message may end the thread that reads messages.
         except Exception as error:
             logger.exception("A task for %s could not be read; it is a dead letter", request.function)
             reason = f"it could not be read: {error!r}"
             return self._dead(request, reason, "refused", error=Undecodable(reason))
-        leave = None
-        if request.crashes >= SUSPECTED and (leave := self._suspects.enter()) is None:
-            # One that was counted by this very delivery has gone back in `_crashed`.
-            return Answer(None, None, "again", again=given_back(self.home, properties, body, delay=apart(SUSPECTED)))
-        if not _told(function):
+        assert function.task is not None
+        task = TaskInvocation(request, function, args, kwargs, function.task.time_limit, properties=properties)
+        if request.crashes >= SUSPECTED and not self._suspects.enter(task):
+            # A crash that this very delivery counted was dealt with in `_crashed`.
+            return Answer(None, None, "again", again=requeued(self.home, properties, body, delay=apart(SUSPECTED)))
+        if not function.task.result:
             request.reply_to = None
         logger.info("%s %s() [%s] received", self.kind, function.name, request.message_id)
-        return TaskJob(self, request, properties, function, args, kwargs, leave=leave)
+        return task
 
-    def _taken(
+    def _read(
         self,
         request: Request,
         properties: Properties,  # noqa: ARG002 - an event's
         function: Function,
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments of the function."""
         return self._arguments(request, function)
 
-    def succeeded(self, request: Request, function: Function, result: Any, seconds: float) -> Answer:
-        """Return what becomes of a task that has run; it has failed where its result is wanted, and can't be sent."""
+    def started(self, task: TaskInvocation) -> Record | None:
+        """Return the record of a task that begins; None without a store, or where the task has no id."""
+        if not self._recorded(task.function):
+            return None
+        now = self._clock()
+        return self._record(task.request, task.function.name, "STARTED", now, started=now)
+
+    def answer(self, task: TaskInvocation, outcome: Outcome, *, gone: bool = False) -> Answer:
+        """Return the end of a task that has run: its result, a retry later, or a dead letter.
+
+        Args:
+            task: Which.
+            outcome: Its invocation's.
+            gone: Whether the broker has given the task to another worker, so that this one's failure is not logged.
+        """
+        if outcome.error is None:
+            return self._succeeded(task, outcome)
+        return self._failed(task, outcome.error, outcome.seconds, gone=gone)
+
+    def overrun(self, task: TaskInvocation, seconds: float, stack: str | None) -> Answer:
+        """Return the end of a task that exceeds its time limit, and whose handler has not ended.
+
+        Args:
+            task: Which.
+            seconds: That it has run for.
+            stack: Where its handler is; None where that is not known.
+        """
+        assert task.limit is not None
+        error = exceeded(task.function.name, task.limit)
+        if stack is not None:
+            error.add_note(f"It could not be ended, and was here:\n{stack}")
+        self.leave(task)
+        return self.answer(task, Outcome(None, error, seconds))
+
+    def leave(self, task: TaskInvocation) -> None:
+        """Let the next suspected task run; for each task that was accepted, once its handler has ended."""
+        if task.request.crashes >= SUSPECTED:
+            self._suspects.leave(task)
+
+    def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
+        """Return the end of a redelivered task that the store knows to have succeeded: it is not run again."""
+        request = Request.read(properties, body, redelivered=True)
+        logger.warning(
+            "Task %s() [%s] had succeeded when its worker died or lost its connection; it is not run again",
+            record.function, record.id,
+        )  # fmt: skip
         reply = None
-        if request.reply_to is not None or (self._records and _told(function)):
+        if request.reply_to is not None and record.body is not None:
+            kept = Properties(
+                content_type=record.content_type,
+                correlation_id=request.correlation_id,
+                type=record.kind,
+                delivery_mode=1,
+                app_id=APPLICATION,
+            )
+            reply = Message(request.reply_to, kept, record.body)
+        return Answer(reply, None, "repeated")
+
+    def unanswered(self, properties: Properties, body: bytes, error: Exception) -> Answer:
+        """Return the end of a task that met a defect of this library, before it ran or after.
+
+        Args:
+            properties: The delivery's, as they came.
+            body: The delivery's.
+            error: The defect's.
+        """
+        request = Request.read(properties, body, redelivered=False)
+        reason = f"it could not be answered, and may have run: {text_of(repr(error))}"
+        return self._dead(request, reason, "failed", error=MaybeExecuted(reason))
+
+    def _succeeded(self, task: TaskInvocation, outcome: Outcome) -> Answer:
+        request, function, seconds = task.request, task.function, outcome.seconds
+        reply = None
+        if request.reply_to is not None or self._recorded(function):
             try:
-                reply = self._result(request, function, result)
+                reply = self._result(request, function, outcome.result)
+            # A result that is wanted and can't be sent is a failure.
             except CodecError as error:
                 logger.warning(
                     "%s %s() [%s] failed after %.3f s: %s",
@@ -135,91 +253,36 @@ class TaskDispatcher(Dispatcher):
                     error,
                 )
                 refused = Answer(self._error(request, ran(error)), None, "raised")
-                return self._recorded(request, function, refused, seconds=seconds, error=f"{error}")
+                return self._with_record(request, function, refused, seconds=seconds, error=f"{error}")
         logger.info("%s %s() [%s] succeeded in %.3f s", self.kind, function.name, request.message_id, seconds)
-        return self._recorded(request, function, Answer(reply, None, "result"), seconds=seconds)
+        return self._with_record(request, function, Answer(reply, None, "result"), seconds=seconds)
 
-    def repeated(self, properties: Properties, body: bytes, record: Record) -> Answer:
-        """Return what becomes of a task that has succeeded before, by the store's word: it is not run again."""
-        request = Request.read(properties, body, redelivered=True)
-        logger.warning(
-            "Task %s() [%s] had succeeded when its worker died or lost its connection; it is not run again",
-            record.function, record.id,
-        )  # fmt: skip
-        reply = None
-        if request.reply_to is not None and record.body is not None:
-            said = Properties(
-                content_type=record.content_type,
-                correlation_id=request.correlation_id,
-                type=record.kind,
-                delivery_mode=1,
-                app_id=APPLICATION,
-            )
-            reply = Message(request.reply_to, said, record.body)
-        return Answer(reply, None, "repeated")
-
-    def started(self, request: Request, function: Function) -> Record | None:
-        """Return what the store is told of a task that begins; None where there is no store, or the task has no id."""
-        now = self._clock()
-        return self._record(request, function.name, "STARTED", now, started=now) if _told(function) else None
-
-    def failed(
-        self,
-        request: Request,
-        properties: Properties,
-        function: Function,
-        error: BaseException,
-        seconds: float,
-        *,
-        gone: bool = False,
-    ) -> Answer:
-        """Return what becomes of a task whose handler raised: another try later, or a dead letter.
-
-        Args:
-            request: As it was read.
-            properties: As they came.
-            function: Which raised.
-            error: What it raised.
-            seconds: That it took.
-            gone: Whether another worker has the task by now, which says what becomes of it: then it is not said here.
-        """
-        policy = function.task
+    def _failed(self, task: TaskInvocation, error: BaseException, seconds: float, *, gone: bool) -> Answer:
+        request, function, policy = task.request, task.function, task.function.task
         assert policy is not None
-        said = f"{type(error).__name__}: {text_of(error)}"
+        text = f"{type(error).__name__}: {text_of(error)}"
         delay = _until_retry(policy, request, error)
         if delay is not None:
             logger.log(
                 logging.DEBUG if gone else logging.WARNING,
                 "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
-                self.kind, function.name, request.message_id, seconds, said, request.attempt, policy.retries, delay,
+                self.kind, function.name, request.message_id, seconds, text, request.attempt, policy.retries, delay,
             )  # fmt: skip
             # Each try has its own count of the workers that died with it.
-            added = {ATTEMPT: request.attempt + 1, LAST_ERROR: said[:_LONGEST_LAST_ERROR]}
-            again = republished(properties, added, without={CRASHES})
+            added = {ATTEMPT: request.attempt + 1, LAST_ERROR: text[:_LONGEST_LAST_ERROR]}
+            again = republished(task.properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
-            return self._recorded(request, function, answer, seconds=seconds, error=said, delay=delay)
+            return self._with_record(request, function, answer, seconds=seconds, error=text, delay=delay)
         logger.log(
             logging.DEBUG if gone else logging.ERROR,
             "%s %s() [%s] failed after %.3f s (%s); it is a dead letter",
-            self.kind, function.name, request.message_id, seconds, said,
+            self.kind, function.name, request.message_id, seconds, text,
         )  # fmt: skip
-        reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else said
+        reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else text
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
-    def unanswered(self, properties: Properties, body: bytes, error: Exception) -> Answer:
-        """Return the end of a task that met a defect of ours, before it ran or after.
-
-        Args:
-            properties: The delivery's, as they came.
-            body: The delivery's.
-            error: What the defect raised.
-        """
-        request = Request.read(properties, body, redelivered=False)
-        reason = f"it could not be answered, and may have run: {text_of(repr(error))}"
-        return self._dead(request, reason, "failed", error=MaybeExecuted(reason))
-
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
-        """Return what becomes of a task that a worker died with, or lost its connection with; None where it runs."""
+        """Return the end of a task that a worker died with, or lost its connection with; None where it runs now."""
         counted = delivery_count(properties.headers)
         crashes = deaths(request.crashes, properties)
         if crashes >= MOST_CRASHES:
@@ -231,11 +294,11 @@ class TaskDispatcher(Dispatcher):
         )  # fmt: skip
         if counted is not None and crashes == 1:
             return None
-        # A classic queue counts nothing: a copy that goes back is counted, since a worker that is killed can't count.
-        # It comes a moment later, when this one is acknowledged: else whoever it kills leaves both behind.
-        # A quorum queue counts, but gives the next worker all at once that the last one died with: the one that kills,
-        # and those that were only beside it. The second time they are parted, each coming back at a time of its own.
-        # The broker must not drop it when its time is over, as it may a call: it is a dead letter then.
+        # A classic queue counts nothing: the requeued copy is counted, since a worker that is killed can't count.
+        # It comes a moment later, after this delivery's ack: else a worker that it kills leaves both behind.
+        # A quorum queue counts, but gives the next worker at once everything that the last one died with: the task that
+        # kills, and those beside it. The second time they are separated, each coming back at a time of its own.
+        # The broker must not drop the copy at its expiration, as it may drop a call: it is dead-lettered then.
         again = republished(properties, {CRASHES: crashes})
         return Answer(None, None, "again", again=Message(self.home, again, request.body, apart(crashes)))
 
@@ -250,7 +313,7 @@ class TaskDispatcher(Dispatcher):
         crashes: int | None = None,
         seconds: float | None = None,
     ) -> Answer:
-        """Return the end of a task that can't be done; it did not run where there is no function."""
+        """Return the end of a task that is dead-lettered; without a function, it did not run."""
         details: dict[str, Any] = {
             ATTEMPT: request.attempt,
             CRASHES: request.crashes if crashes is None else crashes,
@@ -260,16 +323,20 @@ class TaskDispatcher(Dispatcher):
         else:
             logger.error("%s %s() [%s] is a dead letter: %s", self.kind, request.function, request.message_id, reason)
         reply = None
-        if request.reply_to is not None or (self._records and _told(function)):
+        if request.reply_to is not None or self._recorded(function):
             if isinstance(error, AmqpRpcError) and function is None:
                 described = describe_verdict(error)
             else:
                 described = describe_raised(error, traceback=details.get(TRACEBACK))
             reply = self._error(request, described)
         answer = Answer(reply, reason, outcome, details=details)
-        return self._recorded(request, function, answer, seconds=seconds, error=reason)
+        return self._with_record(request, function, answer, seconds=seconds, error=reason)
 
-    def _recorded(
+    def _recorded(self, function: Function | None) -> bool:
+        """Return whether the store keeps a function's tasks; None stands for a function that is not known."""
+        return self._records and (function is None or function.task is None or function.task.result)
+
+    def _with_record(
         self,
         request: Request,
         function: Function | None,
@@ -279,8 +346,8 @@ class TaskDispatcher(Dispatcher):
         error: str | None = None,
         delay: float | None = None,
     ) -> Answer:
-        """Return the answer with what the store is told of it, and without the reply where nobody asked for one."""
-        if self._records and _told(function):
+        """Add the task's record to an answer, and take the reply away where the task has no address for one."""
+        if self._recorded(function):
             reply, now = answer.reply, self._clock()
             state: State = "RETRY"
             if reply is not None:
@@ -311,7 +378,7 @@ class TaskDispatcher(Dispatcher):
         error: str | None = None,
         reply: Message | None = None,
     ) -> Record | None:
-        if not self._records or request.message_id is None:
+        if request.message_id is None:
             return None
         return Record(
             id=request.message_id,
@@ -329,42 +396,109 @@ class TaskDispatcher(Dispatcher):
         )
 
 
-def dispatchers(
-    functions: dict[str, dict[str, Function]],
-    tasks: dict[str, dict[str, Function]],
-    *,
-    max_message_size: int,
-    tracebacks: bool,
-    clock_skew: float,
-    records: bool,
-) -> dict[str, Dispatcher | TaskDispatcher]:
-    """Return who sees to the deliveries of each queue: those of calls, and those of tasks; the rest as `Dispatcher`."""
-    calls = {
-        queue: Dispatcher(queue, each, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew)
-        for queue, each in functions.items()
-    }
-    suspects = Suspects()
-    return calls | {
-        queue: TaskDispatcher(
-            queue,
-            each,
-            max_message_size=max_message_size,
-            tracebacks=True,
-            clock_skew=clock_skew,
-            records=records,
-            suspects=suspects,
+class EventDispatcher(TaskDispatcher):
+    """The events of one subscription, whose deliveries have their topic in a header (`events.mark`).
+
+    Args:
+        function: The subscription's only one.
+        max_message_size: As for `Dispatcher`.
+        clock_skew: As for `Dispatcher`.
+    """
+
+    kind = "Event"
+
+    def __init__(self, function: Function, *, max_message_size: int, clock_skew: float) -> None:
+        super().__init__(
+            function.queue, {function.name: function}, max_message_size=max_message_size, clock_skew=clock_skew
         )
-        for queue, each in tasks.items()
-    }
+        self.function = function
+        signature = function.signature
+        assert isinstance(signature, EventSignature)
+        self._signature = signature
+        #: The names of the parameters for the payload and for the `Event`.
+        self._payload, self._event = signature.roles()
+
+    def asynchronous(self, properties: Properties) -> bool:  # noqa: ARG002 - the same for all
+        """Return whether the function is an ``async def`` one."""
+        return self.function.asynchronous
+
+    def _crashed(self, request: Request, properties: Properties) -> Answer | None:
+        self._find(request)
+        return super()._crashed(request, properties)
+
+    def _find(self, request: Request) -> Function:
+        # An event's type is its publisher's, and no function's name.
+        request.function = self.function.name
+        return self.function
+
+    def _read(
+        self,
+        request: Request,
+        properties: Properties,
+        function: Function,  # noqa: ARG002 - the only one
+    ) -> tuple[list[Any], dict[str, Any]]:
+        arguments: dict[str, Any] = {}
+        if self._payload is not None:
+            value = codec.decode(request.body, request.content_type, limit=self._limit)
+            # An event without a payload has None there.
+            if value is not None or not self._signature.has_default(self._payload):
+                arguments[self._payload] = self._signature.payload(
+                    self._payload, value, binary=request.content_type == MSGPACK, text=request.content_type == TEXT
+                )
+        if self._event is not None:
+            arguments[self._event] = events.read(request, properties)
+        return [], arguments
 
 
-def _told(function: Function | None) -> bool:
-    """Return whether anybody is told what becomes of a function's tasks; None stands for one that is not known."""
-    return function is None or function.task is None or function.task.result
+def requeued(queue: str, properties: Properties, body: bytes, *, delay: int = 0) -> Message:
+    """Return the copy of a task by which a worker requeues it before it has begun: nothing of the task is changed.
+
+    The copy keeps the count of crashes, since the broker counts it anew.
+
+    Args:
+        queue: Its name.
+        properties: The delivery's.
+        body: The delivery's.
+        delay: Units of delay until it is delivered again.
+    """
+    counted = {}
+    if delivery_count(properties.headers):
+        counted[CRASHES] = deaths(Request.read(properties, body, redelivered=True).crashes, properties)
+    return Message(queue, republished(properties, counted), body, delay)
+
+
+def deaths(before: int, properties: Properties) -> int:
+    """Return how many workers died with a task that is redelivered.
+
+    A quorum queue counts each requeue, and a broker that stops delivers the task to one worker after another as it
+    closes their connections. None of them has begun it: from `SUSPECTED` on a worker begins no redelivered task, but
+    requeues a copy. So no more than one crash is counted then, and up to `SUSPECTED` before.
+
+    Args:
+        before: As many as its header says.
+        properties: The delivery's.
+    """
+    counted = delivery_count(properties.headers)
+    return before + (1 if counted is None else min(counted, max(1, SUSPECTED - before)))
+
+
+def about_to_be_dropped(properties: Properties) -> bool:
+    """Return whether the broker may drop a message after a few more requeues."""
+    return (delivery_count(properties.headers) or 0) >= _ABOUT_TO_BE_DROPPED
+
+
+def apart(crashes: int) -> int:
+    """Return the units of delay after so many crashes: random, 0.5 to 1, 2.5 and then 8.5 seconds.
+
+    Without it, tasks that only ran beside one that kills workers would come back with it, and be counted with it, each
+    time.
+    """
+    # Two doublings a crash, and a jitter of the whole wait: up to 0.5, 2 and 8 seconds.
+    return _SOON + units(backoff(2 * crashes - 1, first=0.25, most=4.0, jitter=1.0))
 
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:
-    """Return the seconds until a task is tried again; None where it is not."""
+    """Return the seconds until a task is retried; None where it is not."""
     if isinstance(error, Reject) or request.attempt > policy.retries:
         return None
     if isinstance(error, Retry):

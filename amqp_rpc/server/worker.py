@@ -1,259 +1,352 @@
-"""A server's work: what it does with deliveries. They run, and are settled by what they come to.
+"""From a delivery to its settlement: a handler's thread runs it, and its answer settles it, once.
 
-A delivery is settled once: acknowledged when its reply has left, or when what must not be lost is confirmed; where its
-connection is lost before, the broker gives it to another server.
+A delivery is acked when its reply has left, or when the copy that must not be lost is confirmed; if its connection is
+lost before, the broker delivers it to another server. A call and a task take different ways here: only a task has a
+record, a time limit and a failure that another worker may settle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from functools import partial
-from typing import TypeVar
 
-from amqp_rpc.amqp.channel import Channel, Delivery
-from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.message.envelope import Message
+from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.envelope import ALIVE, Message, Properties
+from amqp_rpc.message.headers import WANTS_ALIVE
+from amqp_rpc.message.settings import SIGN_INTERVAL
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
-from amqp_rpc.server.calls import Dispatcher
-from amqp_rpc.server.in_hand import InHand
-from amqp_rpc.server.jobs import Answer, Chunk, Job
-from amqp_rpc.server.overruns import Overruns
-from amqp_rpc.server.pool import Handlers
+from amqp_rpc.server.calls import Answer, CallDispatcher
+from amqp_rpc.server.invoke import Outcome, invoke, invoke_async
+from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.recorder import Recorder
 from amqp_rpc.server.replies import Replies
-from amqp_rpc.server.sharing import Sharing
-from amqp_rpc.server.task_jobs import TaskJob
-from amqp_rpc.server.tasks import TaskDispatcher
+from amqp_rpc.server.state import State
+from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, requeued
+from amqp_rpc.server.time_limits import TimeLimits, Try
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until one more thread is woken for work that waits: what the loop's timers can tell apart.
-_WAKE_ANOTHER = 0.001
-
-#: Deliveries that are named in one line of the log.
+#: Deliveries that one log line names.
 _MOST_NAMED = 5
+#: Calls that one liveness message names: far below any limit of a message's size.
+_MOST_ALIVE = 1000
+_LONGEST_SIGN = 1024 * 1024
+#: Seconds until the first liveness message after a time without work: few calls take that long.
+_FIRST_SIGN = 0.1
+#: Seconds that a task may wait here for a thread, and between two polls.
+_PATIENCE, _POLL = 1.0, 0.5
 
-Limited = TypeVar("Limited", Job, Chunk, TaskJob, Job | Chunk | TaskJob)
 
-
-class Work:
-    """What a server does with deliveries.
+class Worker:
+    """Runs deliveries and settles them.
 
     Args:
-        connection: Which they come from.
-        dispatchers: Who sees to those of each queue.
-        handlers: Where functions run.
-        in_hand: What was delivered and is not settled yet.
-        recorder: Tells the store of results.
-        replies: Publishes what becomes of deliveries.
-        direct: Does so for names of direct reply-to, on a connection of its own that is opened when one is needed.
-        shared: Queues whose tasks go back when they wait here: see `Sharing`.
-        counters: What was done.
-        on_stuck: As for `Overruns`.
-        ends_when_stuck: As ``ends`` for `Overruns`.
-        settled: Called when deliveries were settled.
+        state: The server's.
+        pool: Where handlers run.
+        replies: Publishes replies, retries and dead letters, and acks what they settle.
+        recorder: Writes tasks to the store of results.
+        fair: The queues whose tasks are requeued when they wait here for a thread: see `_Backlog`.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        dispatchers: Mapping[str, Dispatcher | TaskDispatcher],
-        *,
-        handlers: Handlers,
-        in_hand: InHand,
-        recorder: Recorder,
-        replies: Replies,
-        direct: Replies,
-        shared: Collection[str],
-        counters: Counter[str],
-        on_stuck: Callable[[int], object],
-        ends_when_stuck: Callable[[int], bool],
-        settled: Callable[[], object],
+        self, state: State, pool: Pool, *, replies: Replies, recorder: Recorder, fair: Collection[str]
     ) -> None:
-        self._connection = connection
-        self._dispatchers = dispatchers
-        self._handlers = handlers
-        self._in_hand = in_hand
-        self._recorder = recorder
+        self._state = state
+        self._pool = pool
         self._replies = replies
-        self._direct = direct
-        self._counters = counters
-        self._settled = settled
-        self._overruns = Overruns(connection, handlers, on_stuck=on_stuck, ends=ends_when_stuck)
-        # From here on: the owner's alone.
-        self._sharing = Sharing(connection, shared, replies.keep)
-        self._direct_started = False
-        self._hoping = False
-        #: Whether what is in hand goes to other servers: said once, and not of each that fails after that.
-        self._given_back = False
+        self._recorder = recorder
+        self._limits = TimeLimits(state, pool, self._overrun)
+        # From here on: the I/O thread's alone.
+        self._backlog = _Backlog(state, replies, fair)
+        self._signing = False
+        #: Whether the unacked deliveries go to other servers: logged once, and not for each that fails after that.
+        self._given_up = False
 
-    def deliver(self, queue: str, delivery: Delivery) -> None:
-        """Take a delivery in hand, and have it run; the owner's."""
-        self._in_hand.take(delivery)
-        if self._dispatchers[queue].asynchronous(delivery.properties):
-            self._handlers.submit_async(partial(self._run_async, queue, delivery))
-            return
-        self._sharing.wait(queue, delivery)
-        if self._handlers.submit(partial(self._run, queue, delivery)) and not self._hoping:
-            self._hoping = True
-            self._connection.loop.call_later(_WAKE_ANOTHER, self.wake_another)
-
-    def _run(self, queue: str, delivery: Delivery) -> None:
-        if not self._sharing.begin(queue, delivery) or self._taken_back(delivery):
-            return
-        try:
-            todo = self._recorder.accept(self._dispatchers[queue], delivery)
-            answer = todo if isinstance(todo, Answer) else self._limited(queue, delivery, todo).run()
-            self._finish(queue, delivery, answer)
-        except Exception as error:
-            self._unanswered(queue, delivery, error)
-
-    async def _run_async(self, queue: str, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
-            return
-        try:
-            todo = await self._recorder.accept_async(self._dispatchers[queue], delivery)
-            answer = todo if isinstance(todo, Answer) else await self._limited(queue, delivery, todo).run_async()
-            if not self._is_another_s(delivery, answer):
-                await self._recorder.record_async(answer)
-                self._settle(queue, delivery, answer)
-        except Exception as error:
-            # It may write to the store.
-            await asyncio.to_thread(self._unanswered, queue, delivery, error)
-
-    def _limited(self, queue: str, delivery: Delivery, todo: Limited) -> Limited:
-        if isinstance(todo, TaskJob):
-            todo.gone = partial(_is_gone, delivery)
-            if todo.limit is not None:
-                self._overruns.watch(todo, partial(self._settle_overrun, queue, delivery))
-        return todo
-
-    def _settle_overrun(self, queue: str, delivery: Delivery, overrun: Callable[[], Answer]) -> None:
-        if self._taken_back(delivery):
-            return
-        try:
-            self._finish(queue, delivery, overrun())
-        except Exception as error:
-            self._unanswered(queue, delivery, error)
-
-    def wake_another(self) -> None:
-        """Wake one more handler where work waits, and look again in a moment; the owner's."""
-        self._hoping = self._handlers.wake_another()
-        if self._hoping:
-            self._connection.loop.call_later(_WAKE_ANOTHER, self.wake_another)
-
-    def _unanswered(self, queue: str, delivery: Delivery, error: Exception) -> None:
-        """Settle a delivery that met a defect of ours: left alone it would take a place of the prefetch for good."""
-        logger.error("A message of %s could not be answered", queue, exc_info=error)
-        dispatcher = self._dispatchers[queue]
-        if isinstance(dispatcher, TaskDispatcher):
-            try:
-                self._finish(queue, delivery, dispatcher.unanswered(delivery.properties, delivery.body, error))
-            except Exception:
-                logger.exception("What became of it could not be said")
+    def deliver(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
+        """Accept a delivery and have it run; the I/O thread's."""
+        self._state.unacked[id(delivery)] = delivery
+        if not self._signing:
+            self._signing = True
+            self._state.connection.loop.call_later(_FIRST_SIGN, self._sign)
+        asynchronous = dispatcher.asynchronous(delivery.properties)
+        if isinstance(dispatcher, CallDispatcher):
+            if asynchronous:
+                self._pool.submit_async(partial(self._run_call_async, dispatcher, delivery))
             else:
-                return
-        self._replies.dead_letter(queue, delivery, f"it could not be answered: {text_of(repr(error))}")
-
-    def _taken_back(self, delivery: Delivery) -> bool:
-        """Return whether the broker has given the delivery to another server since it came here; forget it then."""
-        if not _is_gone(delivery):
-            return False
-        self._connection.post(self.acknowledge, [delivery])
-        return True
-
-    def _is_another_s(self, delivery: Delivery, answer: Answer | None) -> bool:
-        """Return whether what becomes of a delivery is another server's to say: its channel is lost, and it failed.
-
-        Else what failed here would be there twice, and called a failure, while it runs there. What is done is done:
-        that is recorded, and its reply sent. A loss that comes after this look is seen by `Replies` before it
-        publishes; then the failure is recorded all the same, until the other server records what it comes to.
-        """
-        if answer is None or (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
-            return False
-        self._recorder.leave(answer)
-        if not self._given_back:
-            logger.warning(
-                "Message [%s] failed here after its connection was lost: another server has it, and nothing is said "
-                "of it", delivery.properties.message_id,
-            )  # fmt: skip
-        return True
-
-    def _finish(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
-        if not self._is_another_s(delivery, answer):
-            self._recorder.record(answer)
-            self._settle(queue, delivery, answer)
-
-    def _settle(self, queue: str, delivery: Delivery, answer: Answer | None) -> None:
-        if answer is None:
-            return  # its time limit came first
-        self._counters[answer.outcome] += 1
-        if answer.dead_letter is not None:
-            self._counters["dead_letters"] += 1
-            # Only `_reply_directly` may have a name of the other kind: see there.
-            if answer.reply is not None and not answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
-                self._replies.tell(answer.reply)
-            self._replies.dead_letter(queue, delivery, answer.dead_letter, answer.details)
-        elif answer.reply is not None and answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
-            self._connection.do(self._reply_directly, answer.reply, delivery)
-        elif answer.reply is not None:
-            # Who enqueued a task may well be gone: that is nothing to be told of.
-            mandatory = not isinstance(self._dispatchers[queue], TaskDispatcher)
-            self._replies.reply(answer.reply, delivery, mandatory=mandatory)
-        elif answer.again is not None:
-            self._replies.keep(answer.again, delivery)
+                self._pool.submit(partial(self._run_call, dispatcher, delivery))
+        elif asynchronous:
+            self._pool.submit_async(partial(self._run_task_async, dispatcher, delivery))
         else:
-            self._connection.do(self.acknowledge, [delivery])
+            self._backlog.add(dispatcher.queue, delivery)
+            self._pool.submit(partial(self._run_task, dispatcher, delivery))
 
-    def _reply_directly(self, message: Message, delivery: Delivery) -> None:
-        if not self._direct_started:
-            self._direct_started = True
-            self._direct.connection.start()
-        self._direct.reply(message, delivery)
-
-    def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Let the broker forget deliveries that were settled; the owner's."""
-        tags: dict[Channel, list[int]] = {}
-        for delivery in deliveries:
-            self._in_hand.settle(delivery)
-            tags.setdefault(delivery.channel, []).append(delivery.tag)
-        for channel, settled in tags.items():
-            if not channel.ack(settled):
-                self._counters["stale_acks"] += len(settled)
-        self._settled()
-
-    def give_back(self, seconds: float) -> None:
-        """Say which deliveries go back to the broker now, with the connection that is closed; any thread.
+    def give_up(self, seconds: float) -> None:
+        """Log which deliveries the broker takes back now, with the connection that is about to close; any thread.
 
         Args:
             seconds: That they had to be done.
         """
-        if self._given_back:
+        if self._given_up:
             return
-        self._given_back = True
-        left = [each for each in self._in_hand.left() if not _is_gone(each)]
-        said = [f"{each.properties.type or 'a text'} [{each.properties.message_id}]" for each in left[:_MOST_NAMED]]
-        more = f" and {len(left) - len(said)} more" if len(left) > len(said) else ""
+        self._given_up = True
+        left = [each for each in list(self._state.unacked.values()) if not _is_gone(each)]
+        named = [f"{each.properties.type or 'a text'} [{each.properties.message_id}]" for each in left[:_MOST_NAMED]]
+        more = f" and {len(left) - len(named)} more" if len(left) > len(named) else ""
         if left:
             logger.warning(
-                "Given back to the broker, not done within %g s: %s%s. Another worker gets %s, or this one when it is "
-                "started again", seconds, ", ".join(said), more, "it" if len(left) == 1 else "them",
+                "Requeued by the broker, not done within %g s: %s%s. Another worker gets %s, or this one when it is "
+                "started again", seconds, ", ".join(named), more, "it" if len(left) == 1 else "them",
             )  # fmt: skip
 
-    def close(self, timeout: float) -> None:
-        """Close the connection of direct replies, where it was opened; any thread but its owner's.
+    def _run_call(self, dispatcher: CallDispatcher, delivery: Delivery) -> None:
+        if self._taken_back(delivery):
+            return
+        try:
+            answer = dispatcher.run(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+            self._settle(dispatcher, delivery, answer)
+        except Exception as error:
+            self._unanswered(dispatcher, delivery, error)
 
-        Args:
-            timeout: Seconds to wait for the broker's good-bye.
+    async def _run_call_async(self, dispatcher: CallDispatcher, delivery: Delivery) -> None:
+        if self._taken_back(delivery):
+            return
+        try:
+            answer = await dispatcher.run_async(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+            self._settle(dispatcher, delivery, answer)
+        except Exception as error:
+            self._unanswered(dispatcher, delivery, error)
+
+    def _run_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> None:
+        if not self._backlog.begin(dispatcher.queue, delivery) or self._taken_back(delivery):
+            return
+        try:
+            task = self._accept_task(dispatcher, delivery)
+            answer = task if isinstance(task, Answer) else self._answer(dispatcher, delivery, task, invoke(task))
+            self._end_task(dispatcher, delivery, answer)
+        except Exception as error:
+            self._task_unanswered(dispatcher, delivery, error)
+
+    async def _run_task_async(self, dispatcher: TaskDispatcher, delivery: Delivery) -> None:
+        if self._taken_back(delivery):
+            return
+        try:
+            if delivery.redelivered and self._recorder.records:
+                task = await asyncio.to_thread(self._accept_task, dispatcher, delivery)
+            else:
+                task = self._accept_task(dispatcher, delivery)
+            if isinstance(task, Answer):
+                answer: Answer | None = task
+            else:
+                answer = self._answer(dispatcher, delivery, task, await invoke_async(task))
+            if answer is not None and answer.record is not None:
+                await asyncio.to_thread(self._end_task, dispatcher, delivery, answer)
+            else:
+                self._end_task(dispatcher, delivery, answer)
+        except Exception as error:
+            # It may write to the store.
+            await asyncio.to_thread(self._task_unanswered, dispatcher, delivery, error)
+
+    def _accept_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> TaskInvocation | Answer:
+        properties, body = delivery.properties, delivery.body
+        if delivery.redelivered and self._recorder.records:
+            # The task may have succeeded before its worker died. Only a redelivery costs a look into the store.
+            found = self._recorder.succeeded(properties.message_id)
+            if found is not None:
+                return dispatcher.repeated(properties, body, found)
+        task = dispatcher.accept(properties, body, redelivered=delivery.redelivered)
+        if isinstance(task, TaskInvocation):
+            if (record := dispatcher.started(task)) is not None:
+                self._recorder.begin(record)
+            if task.limit is not None:
+                self._limits.begin(dispatcher, delivery, task)
+        return task
+
+    def _answer(
+        self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, outcome: Outcome
+    ) -> Answer | None:
+        """Return the answer to an outcome; None where the task was settled before, at its time limit."""
+        dispatcher.leave(task)
+        if task.limit is None or self._limits.end(task):
+            return dispatcher.answer(task, outcome, gone=_is_gone(delivery))
+        logger.warning(
+            "Task %s() [%s] has ended with %s after %.3f s; that is dropped, since it failed at its time limit of %g s",
+            task.function.name, task.request.message_id,
+            "a result" if outcome.error is None else type(outcome.error).__name__, outcome.seconds, task.limit,
+        )  # fmt: skip
+        return None
+
+    def _overrun(self, late: Try, seconds: float, stack: str | None) -> None:
+        """Settle a task that has exceeded its time limit; a thread of its own."""
+        if self._taken_back(late.delivery):
+            return
+        try:
+            self._end_task(late.dispatcher, late.delivery, late.dispatcher.overrun(late.task, seconds, stack))
+        except Exception as error:
+            self._task_unanswered(late.dispatcher, late.delivery, error)
+
+    def _end_task(self, dispatcher: TaskDispatcher, delivery: Delivery, answer: Answer | None) -> None:
+        if answer is None or self._is_another_workers(delivery, answer):
+            return
+        if answer.record is not None:
+            self._recorder.end(answer.record)
+        self._settle(dispatcher, delivery, answer)
+
+    def _is_another_workers(self, delivery: Delivery, answer: Answer) -> bool:
+        """Return whether another worker settles the task: it failed here after its channel was lost.
+
+        Else the task would be in the broker twice, and be called a failure while it runs there. A success is recorded
+        and its reply sent. A loss that comes after this look is seen by `Replies` before it publishes; then the failure
+        is recorded all the same, until the other worker records its own end of the task.
         """
-        if self._direct_started:
-            self._direct.connection.close(timeout)
+        if (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
+            return False
+        if answer.record is not None:
+            self._recorder.leave(answer.record)
+        if not self._given_up:
+            logger.warning(
+                "Message [%s] failed here after its connection was lost: another server has it, and its failure here "
+                "is dropped", delivery.properties.message_id,
+            )  # fmt: skip
+        return True
+
+    def _settle(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, answer: Answer) -> None:
+        self._state.counters[answer.outcome] += 1
+        if answer.dead_letter is not None:
+            self._state.counters["dead_letters"] += 1
+            # A name of the other kind may only be used by `Replies.reply`: see there.
+            if answer.reply is not None and not answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
+                self._replies.tell(answer.reply)
+            self._replies.dead_letter(dispatcher.queue, delivery, answer.dead_letter, answer.details)
+        elif answer.reply is not None:
+            # A client that enqueued a task may well be gone: its reply is not mandatory, and no return is logged.
+            self._replies.reply(answer.reply, delivery, mandatory=isinstance(dispatcher, CallDispatcher))
+        elif answer.again is not None:
+            self._replies.keep(answer.again, delivery)
+        else:
+            self._state.connection.do(self._state.acknowledge, [delivery])
+
+    def _unanswered(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, error: Exception) -> None:
+        """Settle a delivery that met a defect of this library: unacked, it would keep a place of the prefetch."""
+        logger.error("A message of %s could not be answered", dispatcher.queue, exc_info=error)
+        self._replies.dead_letter(dispatcher.queue, delivery, f"it could not be answered: {text_of(repr(error))}")
+
+    def _task_unanswered(self, dispatcher: TaskDispatcher, delivery: Delivery, error: Exception) -> None:
+        try:
+            answer = dispatcher.unanswered(delivery.properties, delivery.body, error)
+            self._end_task(dispatcher, delivery, answer)
+        except Exception:
+            logger.exception("The end of a task of %s could not be recorded or replied", dispatcher.queue)
+            self._unanswered(dispatcher, delivery, error)
+        else:
+            logger.error("A message of %s could not be answered", dispatcher.queue, exc_info=error)
+
+    def _taken_back(self, delivery: Delivery) -> bool:
+        """Return whether the broker has taken the delivery back since it came here; forget it then."""
+        if not _is_gone(delivery):
+            return False
+        self._state.connection.post(self._state.acknowledge, [delivery])
+        return True
+
+    def _sign(self) -> None:
+        """Publish which calls are running here, twice a second, for callers that wait for one.
+
+        A caller can't see its call once it has left the queue. By these messages it tells a slow call from a lost one,
+        and the many calls that take less time cost none.
+        """
+        self._signing = bool(self._state.unacked)
+        if self._signing:
+            self._state.connection.loop.call_later(SIGN_INTERVAL, self._sign)
+            for message in _signs(self._state.unacked.values()):
+                self._replies.tell(message)
+
+
+class _Backlog:
+    """Tasks that wait here for a thread, and are requeued where a free worker may take them.
+
+    RabbitMQ bounds the deliveries of each consumer, and those of several together only with ``global`` in
+    ``basic.qos``, which newer versions refuse (https://www.rabbitmq.com/docs/consumer-prefetch). So a server of several
+    queues may hold a task of one while tasks of another keep all its threads. A task that has waited for a second is
+    requeued, as a copy, while its queue is empty and has other consumers: while the queue has more, no other worker is
+    free, and the task would only lose its place. It belongs to the I/O thread, but for `begin`.
+    """
+
+    def __init__(self, state: State, replies: Replies, queues: Collection[str]) -> None:
+        self._state = state
+        self._replies = replies
+        self._queues = frozenset(queues)
+        self._waiting: dict[int, tuple[str, Delivery, float]] = {}
+        self._polling = False
+
+    def add(self, queue: str, delivery: Delivery) -> None:
+        """Enter a delivery that waits for a thread."""
+        if queue in self._queues:
+            self._waiting[id(delivery)] = queue, delivery, time.monotonic()
+            if not self._polling:
+                self._polling = True
+                self._state.connection.loop.call_later(_POLL, self._poll)
+
+    def begin(self, queue: str, delivery: Delivery) -> bool:
+        """Return whether a delivery is still here, and begins now; any thread. Each is taken out by one, once."""
+        return queue not in self._queues or self._waiting.pop(id(delivery), None) is not None
+
+    def _poll(self) -> None:
+        self._polling = bool(self._waiting)
+        if self._polling:
+            self._state.connection.loop.call_later(_POLL, self._poll)
+        for queue, channel in {queue: delivery.channel for queue, delivery in self._overdue()}.items():
+            channel.inspect(queue, self._inspected)
+
+    def _inspected(self, state: QueueState) -> None:
+        if state.messages or state.consumers < 2:  # noqa: PLR2004 - another one than this
+            return
+        for queue, delivery in self._overdue():
+            if queue == state.name and self._waiting.pop(id(delivery), None) is not None:
+                logger.info("queue %s: a task is requeued: all threads are busy here", queue)
+                self._replies.keep(requeued(queue, delivery.properties, delivery.body), delivery)
+
+    def _overdue(self) -> list[tuple[str, Delivery]]:
+        long_ago = time.monotonic() - _PATIENCE
+        # The broker has redelivered those of a lost connection.
+        return [
+            (queue, delivery)
+            for queue, delivery, since in list(self._waiting.values())
+            if since <= long_ago and not _is_gone(delivery)
+        ]
+
+
+def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
+    """Yield a liveness message for each caller whose calls ask for one (header ``alive``)."""
+    callers: defaultdict[str, list[str]] = defaultdict(list)
+    for delivery in unacked:
+        properties = delivery.properties
+        asked = (properties.headers or {}).get(WANTS_ALIVE) is True
+        reply_to, identity = properties.reply_to, properties.correlation_id
+        # pika gives bytes for what is no UTF-8.
+        if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
+            callers[reply_to].append(identity)
+    for reply_to, identities in callers.items():
+        # A malformed name of that kind would cost the connection, and the callers who use it don't ask.
+        if reply_to.startswith(DIRECT_REPLY_TO):
+            continue
+        for start in range(0, len(identities), _MOST_ALIVE):
+            properties = Properties(
+                content_type=MSGPACK,
+                delivery_mode=1,
+                # An old one says nothing: it must not pile up at a caller that does not read.
+                expiration=str(int(SIGN_INTERVAL * 1000)),
+                type=ALIVE,
+            )
+            named = identities[start : start + _MOST_ALIVE]
+            yield Message(reply_to, properties, codec.encode(named, MSGPACK, limit=_LONGEST_SIGN))
 
 
 def _is_gone(delivery: Delivery) -> bool:
-    """Return whether the broker has given the delivery to another server, or is about to."""
+    """Return whether the broker has taken the delivery back, or is about to."""
     return not delivery.channel.is_open

@@ -48,7 +48,7 @@ def brief(client: Client, service: Service) -> set[int]:
 
 def fetching(client: Client, service: Service, server: Server) -> None:
     """Call until a handler's thread fetches the calls itself: on a busy machine a brief function may take long."""
-    until(lambda: brief(client, service) and server._handlers._fetching)
+    until(lambda: brief(client, service) and server._pool._fetching)
 
 
 def test_a_brief_function_runs_on_the_thread_that_reads_its_calls(

@@ -413,7 +413,7 @@ def test_tasks_run_while_the_store_is_away_and_their_states_are_written_when_it_
     said = [record.message for record in caplog.records if "store of results" in record.message]
     assert len(said) == 2
     assert "Tasks run on; their results are lost" in said[0]
-    assert said[1] == "The store of results is there again; 6 results were lost"
+    assert said[1] == "The store of results is back; 6 results were lost"
 
 
 def test_tasks_run_when_the_file_can_t_be_written(
@@ -487,10 +487,10 @@ def test_a_task_that_meets_a_defect_of_the_worker_s_own_is_recorded_and_told_as_
     url: str, serve: Serve, service: Service, queue: str, sqlite_url: str, raw: Raw, monkeypatch: pytest.MonkeyPatch,
     asynchronous: bool,
 ) -> None:  # fmt: skip
-    def broken(*_arguments: object) -> NoReturn:
+    def broken(*_arguments: object, **_options: object) -> NoReturn:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(TaskDispatcher, "succeeded", broken)
+    monkeypatch.setattr(TaskDispatcher, "answer", broken)
 
     if asynchronous:
 
@@ -510,7 +510,7 @@ def test_a_task_that_meets_a_defect_of_the_worker_s_own_is_recorded_and_told_as_
             handle.result(timeout=20)
         until(lambda: client.task(handle.id).state == "FAILURE")
     assert "a defect" in dead_letter(raw, queue).headers["reason"]
-    until(lambda: not len(server._in_hand))
+    until(lambda: not server._state.unacked)
     assert server.counters["dead_letters"] == 1
 
 

@@ -14,8 +14,7 @@ from amqp_rpc import Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Properties
-from amqp_rpc.server.calls import LONGEST_TRACEBACK, Dispatcher
-from amqp_rpc.server.jobs import Answer, Chunk
+from amqp_rpc.server.calls import LONGEST_TRACEBACK, Answer, CallDispatcher, Chunk
 
 LIMIT = 10_000
 
@@ -110,8 +109,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def dispatcher(clock) -> Dispatcher:
-    return Dispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
+def dispatcher(clock) -> CallDispatcher:
+    return CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
 
 
 def request(
@@ -128,9 +127,8 @@ def request(
     return Properties(**kept), body
 
 
-def answer(dispatcher: Dispatcher, properties: Properties, body: bytes, *, redelivered: bool = False) -> Answer:
-    job = dispatcher.accept(properties, body, redelivered=redelivered)
-    return job if isinstance(job, Answer) else job.run()
+def answer(dispatcher: CallDispatcher, properties: Properties, body: bytes, *, redelivered: bool = False) -> Answer:
+    return dispatcher.run(properties, body, redelivered=redelivered)
 
 
 def said(answered: Answer) -> Any:
@@ -240,7 +238,7 @@ class TestRefusals:
 
     def test_a_message_without_a_name_needs_a_default_function(self):
         two = {name: service.functions[name] for name in ("again", "wait")}
-        refused = answer(Dispatcher(service.queue, two, max_message_size=LIMIT, tracebacks=False), *request(4))
+        refused = answer(CallDispatcher(service.queue, two, max_message_size=LIMIT, tracebacks=False), *request(4))
         assert said(refused)[1]["message"].endswith("none is the default; there are: again, wait")
 
     @pytest.mark.parametrize(
@@ -343,7 +341,7 @@ class TestWhatHandlersRaise:
     @pytest.mark.parametrize("tracebacks", [False, True])
     @pytest.mark.parametrize("content_type", [MSGPACK, JSON])
     def test_anything_is_an_error_reply_within_the_limit(self, kind, tracebacks, content_type):
-        dispatcher = Dispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=tracebacks)
+        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=tracebacks)
         answered = answer(dispatcher, *request(kind, function="fail", content_type=content_type))
         assert answered.outcome == "raised"
         assert error_of(answered).rpartition(".")[2] == type(ERRORS[kind]).__name__
@@ -362,8 +360,7 @@ class TestWhatHandlersRaise:
 
     @pytest.mark.parametrize("kind", ERRORS)
     def test_an_async_handler_is_treated_alike(self, dispatcher, kind):
-        job = dispatcher.accept(*request(kind, function="fail_later"), redelivered=False)
-        answered = asyncio.run(job.run_async())
+        answered = asyncio.run(dispatcher.run_async(*request(kind, function="fail_later"), redelivered=False))
         # Python itself turns a StopIteration of a coroutine into a RuntimeError.
         expected = "RuntimeError" if kind == "StopIteration" else type(ERRORS[kind]).__name__
         assert error_of(answered).rpartition(".")[2] == expected
@@ -372,13 +369,13 @@ class TestWhatHandlersRaise:
         assert "traceback" not in said(answer(dispatcher, *request("ValueError", function="fail")))[1]
 
     def test_the_traceback_begins_at_the_handler(self):
-        dispatcher = Dispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=True)
+        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=True)
         traceback = said(answer(dispatcher, *request("ValueError", function="fail")))[1]["traceback"]
         assert "raise ERRORS[kind]" in traceback
-        assert "jobs.py" not in traceback
+        assert "invoke.py" not in traceback
 
     def test_only_the_end_of_a_long_traceback_travels(self):
-        dispatcher = Dispatcher(service.queue, service.functions, max_message_size=100_000, tracebacks=True)
+        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=100_000, tracebacks=True)
         error = said(answer(dispatcher, *request("large", function="fail")))[1]
         assert len(error["traceback"]) <= LONGEST_TRACEBACK
 
@@ -415,7 +412,7 @@ class TestChunks:
         assert outcomes(answer(dispatcher, *calls)) == [2, bad, bad, bad, bad, 4, bad, 6]
 
     def test_a_call_that_raises_fails_alone_and_in_its_place(self):
-        dispatcher = Dispatcher(service.queue, service.functions, max_message_size=LIMIT * 20, tracebacks=False)
+        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT * 20, tracebacks=False)
         names = outcomes(answer(dispatcher, *chunk(*((kind,) for kind in ERRORS), function="fail")))
         assert [name.rpartition(".")[2] for name in names] == [type(error).__name__ for error in ERRORS.values()]
 
@@ -441,7 +438,7 @@ class TestChunks:
         def text(length: int) -> str:
             return "x" * length
 
-        dispatcher = Dispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False)
+        dispatcher = CallDispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False)
         answered = answer(dispatcher, *chunk((LIMIT // 2,), (LIMIT // 2,), function="text"))
         kind, error = said(answered)
         assert (kind, error["type"], error["data"]) == ("error", "MessageTooLarge", {"ran": True})
@@ -466,7 +463,7 @@ class TestChunks:
             clock.now += 1.0
             return n
 
-        dispatcher = Dispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
+        dispatcher = CallDispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
         answered = answer(dispatcher, *chunk((1,), (2,), (3,), (4,), function="slow", deadline=1_000_500))
         assert outcomes(answered) == [1, 2, "Expired", "Expired"]
         assert ran == [1, 2]
@@ -477,15 +474,16 @@ class TestChunks:
         assert answer(dispatcher, properties, body) == Answer(None, None, "result")
 
     def test_one_of_an_async_function_runs_together_and_answers_in_order(self, dispatcher):
-        job = dispatcher.accept(*chunk((1,), (-1,), ("x",), (2,), function="wait"), redelivered=False)
-        assert isinstance(job, Chunk)
-        assert outcomes(asyncio.run(job.run_async())) == [1, "ValueError", "InvalidArguments", 2]
+        calls = chunk((1,), (-1,), ("x",), (2,), function="wait")
+        assert isinstance(dispatcher.accept(*calls, redelivered=False), Chunk)
+        answered = asyncio.run(dispatcher.run_async(*calls, redelivered=False))
+        assert outcomes(answered) == [1, "ValueError", "InvalidArguments", 2]
 
 
 class TestAsync:
     def test_an_async_function_is_awaited(self, dispatcher):
-        job = dispatcher.accept(*request(4, function="wait"), redelivered=False)
-        assert said(asyncio.run(job.run_async())) == ("result", 4)
+        answered = asyncio.run(dispatcher.run_async(*request(4, function="wait"), redelivered=False))
+        assert said(answered) == ("result", 4)
 
     @pytest.mark.parametrize(
         ("name", "expected"), [("wait", True), ("double", False), (None, False), ("nothing", False)]
@@ -515,7 +513,7 @@ class TestAnything:
         redelivered=st.booleans(),
     )
     def test_any_delivery_ends_in_an_answer(self, properties, body, redelivered):
-        dispatcher = Dispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False)
+        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False)
         dispatcher.asynchronous(properties)
         answered = answer(dispatcher, properties, body, redelivered=redelivered)
         assert answered.outcome in {"result", "raised", "refused", "expired", "again"}

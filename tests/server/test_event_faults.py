@@ -179,7 +179,7 @@ def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_bro
     with Client(node.url, timeout=60) as client:
         with Server(service, url=node.url) as server:
             client.publish("tgone", mandatory=True)
-            until(lambda: server.counters["retried"] == 1 and not len(server._in_hand))
+            until(lambda: server.counters["retried"] == 1 and not server._state.unacked)
         until(lambda: delayed() == 0)
 
 

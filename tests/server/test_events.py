@@ -13,9 +13,9 @@ from amqp_rpc.message.envelope import Properties, Request, lighter
 from amqp_rpc.message.events import check_headers, mark, read
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.message.topology import ARRIVALS, delay
-from amqp_rpc.server.events import EventDispatcher
-from amqp_rpc.server.jobs import Answer
-from amqp_rpc.server.task_jobs import TaskJob
+from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.invoke import Outcome, invoke
+from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
 
 
 def dispatcher(function: Any, **options: Any) -> EventDispatcher:
@@ -38,7 +38,7 @@ def test_an_event_is_given_its_payload_and_what_is_known_of_it() -> None:
         content_type=codec.MSGPACK, message_id="1", timestamp=1_700_000_000, headers={"tenant": "acme", "x-match": "a"}
     )
     job = dispatcher(handle).accept(properties, codec.encode({"id": 1}, codec.MSGPACK, limit=99), redelivered=False)
-    assert isinstance(job, TaskJob)
+    assert isinstance(job, TaskInvocation)
     assert job.kwargs == {
         "order": {"id": 1},
         "event": Event(
@@ -49,11 +49,11 @@ def test_an_event_is_given_its_payload_and_what_is_known_of_it() -> None:
 
 def test_a_type_and_a_reply_to_of_somebody_else_mean_nothing() -> None:
     properties = marked(type="other", reply_to="amq.gen-x", content_type=codec.JSON)
-    job = dispatcher(handle).accept(properties, b"{}", redelivered=False)
-    assert isinstance(job, TaskJob)
+    events = dispatcher(handle)
+    job = events.accept(properties, b"{}", redelivered=False)
+    assert isinstance(job, TaskInvocation)
     assert job.function.name == "handle"
-    answer = job.run()
-    assert answer is not None
+    answer = events.answer(job, invoke(job))
     assert (answer.reply, answer.dead_letter, answer.outcome) == (None, None, "result")
 
 
@@ -91,8 +91,8 @@ def test_the_topic_stays_where_headers_are_too_large() -> None:
     job = dispatcher(handle, retries=1).accept(
         marked(content_type=codec.JSON, headers={"big": "x" * 1000}), b"{}", redelivered=False
     )
-    assert isinstance(job, TaskJob)
-    answer = dispatcher(handle, retries=1).failed(job.request, job.properties, job.function, ValueError(), 0.1)
+    assert isinstance(job, TaskInvocation)
+    answer = dispatcher(handle, retries=1).answer(job, Outcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert [(each.properties.headers or {})[TOPIC] for each in lighter(answer.again)] == ["orders.eu.paid"] * 2
 
@@ -116,8 +116,8 @@ def test_what_is_tried_again_comes_back_to_the_instance() -> None:
     events = dispatcher(handle, mode="broadcast")
     events.home = "amqp_rpc.instance.x"
     job = events.accept(marked(content_type=codec.JSON), b"{}", redelivered=False)
-    assert isinstance(job, TaskJob)
-    answer = events.failed(job.request, job.properties, job.function, ValueError(), 0.1)
+    assert isinstance(job, TaskInvocation)
+    answer = events.answer(job, Outcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert (answer.again.routing_key, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
 

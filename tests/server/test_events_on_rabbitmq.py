@@ -340,7 +340,7 @@ def test_a_dead_letter_is_replayed_with_its_topic(
 
     server = serve(service)
     client.publish(f"{topic}.paid")
-    until(lambda: server.counters["dead_letters"] == 1 and not len(server._in_hand))
+    until(lambda: server.counters["dead_letters"] == 1 and not server._state.unacked)
     mended.set()
     client.dead_letters(queue).replay(all=True)
     until(lambda: topics == [f"{topic}.paid"])

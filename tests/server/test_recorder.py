@@ -10,8 +10,6 @@ import pytest
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.results.record import Record
 from amqp_rpc.server import recorder
-from amqp_rpc.server.begun import Begun
-from amqp_rpc.server.jobs import Answer
 from amqp_rpc.server.recorder import Recorder
 from tests.waiting import until
 
@@ -59,60 +57,49 @@ def keeps(store, monkeypatch):
     made.close()
 
 
-def ended(record: Record) -> Answer:
-    return Answer(None, None, "result", record=record)
-
-
 class TestBegun:
     @pytest.fixture
-    def written(self) -> list[Record]:
-        return []
+    def begins(self, store):
+        begins = Recorder(store, expires=60.0)
+        begins.start()
+        yield begins
+        begins.close()
 
-    @pytest.fixture
-    def begun(self, written):
-        begun = Begun(written.append)
-        yield begun
-        begun.close()
-
-    def test_what_ends_at_once_is_never_written(self, begun, written):
+    def test_what_ends_at_once_is_never_written(self, begins, store):
         for n in range(100):
-            begun.add(a_record(str(n), "STARTED"))
-            begun.end(str(n))
+            begins.begin(a_record(str(n), "STARTED"))
+            begins.leave(a_record(str(n)))
         # One that stays shows that the others' time is over.
-        begun.add(a_record("stays", "STARTED"))
-        until(lambda: written)
-        assert [record.id for record in written] == ["stays"]
+        begins.begin(a_record("stays", "STARTED"))
+        until(lambda: store.written)
+        assert [record.id for record in store.written] == ["stays"]
 
-    def test_it_wakes_up_again_after_a_time_without_work(self, begun, written):
+    def test_it_wakes_up_again_after_a_time_without_work(self, begins, store):
         for n in range(3):
-            begun.add(a_record(str(n), "STARTED"))
-            until(lambda n=n: len(written) == n + 1)
-            until(lambda: begun._idle)
-        assert [record.id for record in written] == ["0", "1", "2"]
+            begins.begin(a_record(str(n), "STARTED"))
+            until(lambda n=n: len(store.written) == n + 1)
+            until(lambda: not begins._has_begun.is_set())
+        assert [record.id for record in store.written] == ["0", "1", "2"]
 
-    def test_the_end_of_a_task_waits_until_its_beginning_is_written(self):
-        writing, go_on, order = threading.Event(), threading.Event(), []
+    def test_the_end_of_a_task_waits_until_its_beginning_is_written(self, begins, store, monkeypatch):
+        writing, go_on = threading.Event(), threading.Event()
+        put = store.put
 
-        def write(record: Record) -> None:
-            writing.set()
-            go_on.wait(20)
-            order.append(record.state)
+        def slow(record: Record, *, expires: float) -> None:
+            if record.state == "STARTED":
+                writing.set()
+                go_on.wait(20)
+            put(record, expires=expires)
 
-        begun = Begun(write)
-        begun.add(a_record("1", "STARTED"))
+        monkeypatch.setattr(store, "put", slow)
+        begins.begin(a_record("1", "STARTED"))
         assert writing.wait(20)
-
-        def end() -> None:
-            begun.end("1")
-            order.append("SUCCESS")
-
-        ending = threading.Thread(target=end)
+        ending = threading.Thread(target=begins.end, args=(a_record("1"),))
         ending.start()
-        assert order == []
+        assert store.written == []
         go_on.set()
         ending.join(20)
-        assert order == ["STARTED", "SUCCESS"]
-        begun.close()
+        assert [record.state for record in store.written] == ["STARTED", "SUCCESS"]
 
 
 def test_while_the_store_is_away_it_is_asked_by_one_thread_alone(store, monkeypatch, caplog):
@@ -120,7 +107,7 @@ def test_while_the_store_is_away_it_is_asked_by_one_thread_alone(store, monkeypa
     keeps, store.away = Recorder(store, expires=60.0), True
     with caplog.at_level(logging.WARNING):
         for n in range(1000):
-            keeps.record(ended(a_record(str(n))))
+            keeps.end(a_record(str(n)))
     assert store.asked == 1
     assert len(caplog.records) == 1
     store.away = False
@@ -130,29 +117,29 @@ def test_while_the_store_is_away_it_is_asked_by_one_thread_alone(store, monkeypa
 
 def test_one_result_that_is_lost_is_said_to_be_one(store, keeps, caplog):
     store.away = True
-    keeps.record(ended(a_record("1")))
+    keeps.end(a_record("1"))
     store.away = False
-    until(lambda: "is there again; 1 result was lost" in caplog.text)
+    until(lambda: "is back; 1 result was lost" in caplog.text)
 
 
 def test_what_is_remembered_is_written_without_the_results_when_the_store_is_back(store, keeps, caplog):
     store.away = True
-    keeps.record(ended(a_record("1")))
-    keeps.record(ended(a_record("2", "RETRY")))
-    keeps.record(ended(a_record("3", "FAILURE")))
+    keeps.end(a_record("1"))
+    keeps.end(a_record("2", "RETRY"))
+    keeps.end(a_record("3", "FAILURE"))
     store.away = False
     until(lambda: len(store.kept) == 2)
     assert [(r.id, r.state, r.body) for r in store.written] == [("1", "SUCCESS", None), ("3", "FAILURE", None)]
-    until(lambda: "is there again; 2 results were lost" in caplog.text)
-    keeps.record(ended(a_record("4")))
+    until(lambda: "is back; 2 results were lost" in caplog.text)
+    keeps.end(a_record("4"))
     assert store.kept["4"].body == b"\xc0"
 
 
 def test_what_another_worker_wrote_since_is_left(store, keeps):
     store.kept["1"] = a_record("1", "SUCCESS", updated=20.0)
     store.away = True
-    keeps.record(ended(a_record("1", "FAILURE", updated=10.0)))
-    keeps.record(ended(a_record("2")))
+    keeps.end(a_record("1", "FAILURE", updated=10.0))
+    keeps.end(a_record("2"))
     store.away = False
     until(lambda: "2" in store.kept)
     assert store.kept["1"].updated == 20.0
@@ -163,7 +150,7 @@ def test_no_more_is_remembered_than_it_says(store, monkeypatch):
     monkeypatch.setattr(recorder, "MOST_REMEMBERED", 10)
     keeps, store.away = Recorder(store, expires=60.0), True
     for n in range(25):
-        keeps.record(ended(a_record(str(n))))
+        keeps.end(a_record(str(n)))
     store.away = False
     keeps.close()
     assert sorted(store.kept, key=int) == [str(n) for n in range(15, 25)]
@@ -172,7 +159,7 @@ def test_no_more_is_remembered_than_it_says(store, monkeypatch):
 def test_a_store_that_goes_away_again_in_the_middle_loses_nothing_that_is_remembered(store, keeps, monkeypatch):
     store.away = True
     for n in range(5):
-        keeps.record(ended(a_record(str(n))))
+        keeps.end(a_record(str(n)))
     put = store.put
 
     def put_two(record: Record, *, expires: float) -> None:

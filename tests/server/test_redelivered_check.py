@@ -56,7 +56,7 @@ def test_a_call_that_comes_during_the_trial_is_served(
     server = serve(service)
     until(lambda: _polled(raw), what="the answer")
     assert [(properties.type, json.loads(body)) for properties, body in raw.replies] == [("result", 42)]
-    until(lambda: server.counters["result"] == 1 and not len(server._in_hand), what="its acknowledgement")
+    until(lambda: server.counters["result"] == 1 and not server._state.unacked, what="its acknowledgement")
 
 
 def test_another_servers_probe_is_not_left_in_the_queue(

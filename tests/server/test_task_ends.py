@@ -234,7 +234,7 @@ def test_a_worker_that_is_told_to_stop_finishes_the_tasks_in_hand_and_takes_no_m
     assert begun.wait(20)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    until(lambda: server._consumers.ended)
+    until(lambda: not server._state.delivering)
     later = client.enqueue("work", False, queue=queue)
     go_on.set()
     stopping.join(30)
@@ -257,9 +257,7 @@ def test_what_is_not_done_when_the_drain_is_over_is_done_by_another_worker(
         gate.unlink()
     said = [line for line in server.text().splitlines() if handle.id in line]
     assert len(said) == 1
-    assert (
-        f"Given back to the broker, not done within 0.1 s: note_until [{handle.id}]. Another worker gets it" in said[0]
-    )
+    assert f"Requeued by the broker, not done within 0.1 s: note_until [{handle.id}]. Another worker gets it" in said[0]
     with serving(*TASKS, url=url) as other:
         assert handle.result(timeout=30) == other.pid
     assert words(path).count("ended") == 1
@@ -291,7 +289,7 @@ def test_coroutines_that_are_cut_off_when_the_drain_is_over_are_said_to_be_given
     said = [record.message for record in caplog.records if any(handle.id in record.message for handle in handles)]
     assert len(said) == 1
     assert re.fullmatch(
-        r"Given back to the broker, not done within 0.1 s: (work \[\S+\], ){4}work \[\S+\] and 2 more. Another .*",
+        r"Requeued by the broker, not done within 0.1 s: (work \[\S+\], ){4}work \[\S+\] and 2 more. Another .*",
         said[0],
     )
 

@@ -95,7 +95,7 @@ def test_queues_that_are_new_survive_a_broker_that_is_killed_at_once(new_node: N
         node.start()
         with Server(service, url=node.url) as server:
             until(lambda: ran)
-            until(lambda: not len(server._in_hand), what="the dead letter to be taken")
+            until(lambda: not server._state.unacked, what="the dead letter to be taken")
 
 
 @pytest.mark.node
@@ -178,7 +178,7 @@ def test_what_fails_after_its_connection_was_lost_leaves_no_copy_beside_what_the
         assert begun.wait(20)
         lose_calls(node, server)
         go_on.set()
-        until(lambda: len(ran) >= len(tries) and not len(server._in_hand))
+        until(lambda: len(ran) >= len(tries) and not server._state.unacked)
         assert ran == tries
         assert server.counters[outcome] == 1
         assert server.counters["stale_acks"] == 1
@@ -213,7 +213,7 @@ def test_a_failure_after_its_connection_was_lost_is_not_recorded_over_what_anoth
         lose_calls(node, server)
         assert handle.result(timeout=20) == "done"
         go_on.set()
-        until(lambda: not len(server._in_hand))
+        until(lambda: not server._state.unacked)
         record = client.task(handle.id).record()
         assert record is not None
         assert record.state == "SUCCESS"
@@ -245,7 +245,7 @@ def test_a_success_after_its_connection_was_lost_is_recorded_and_told_and_spares
         lose_calls(node, server)
         go_on.set()
         assert handle.result(timeout=20) == "done"
-        until(lambda: not len(server._in_hand))
+        until(lambda: not server._state.unacked)
         assert ran == [1]
         assert server.counters["repeated"] == 1
 
@@ -277,7 +277,7 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
             # The original, delivered again, waits for the same room.
             until(lambda: server.counters["stale_acks"] and server.counters["failed"] == 3, timeout=40)
             channel.queue_purge("tfull.dead")
-            until(lambda: dead() and not len(server._in_hand))
+            until(lambda: dead() and not server._state.unacked)
             reasons = []
             while (got := channel.basic_get("tfull.dead", auto_ack=True))[0] is not None:
                 reasons.append(got[1].headers["reason"])

@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 
 from amqp_rpc import Retry, Service
-from amqp_rpc.message.envelope import ERROR, task_properties
-from amqp_rpc.server.jobs import Answer
-from amqp_rpc.server.task_jobs import TaskJob
-from amqp_rpc.server.tasks import TaskDispatcher
+from amqp_rpc.message.envelope import ERROR, Properties, task_properties
+from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.invoke import invoke
+from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, deaths, requeued
+
+
+def end(tasks: TaskDispatcher, accepted: TaskInvocation | Answer) -> Answer:
+    """Run a task that was accepted, and return its answer."""
+    assert isinstance(accepted, TaskInvocation)
+    outcome = invoke(accepted)
+    tasks.leave(accepted)
+    return tasks.answer(accepted, outcome)
 
 
 def run(result: Any, *, records: bool, reply_to: str | None) -> Answer:
@@ -26,11 +34,7 @@ def run(result: Any, *, records: bool, reply_to: str | None) -> Answer:
     tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True, records=records)
     properties = task_properties(function="work", identity="1", expires=None, now=0.0)
     properties.reply_to = reply_to
-    job = tasks.accept(properties, b"\x92\x90\x80", redelivered=False)
-    assert isinstance(job, TaskJob)
-    answer = job.run()
-    assert answer is not None
-    return answer
+    return end(tasks, tasks.accept(properties, b"\x92\x90\x80", redelivered=False))
 
 
 @pytest.mark.parametrize("result", [object(), "x" * 101], ids=["no data", "too large"])
@@ -69,11 +73,7 @@ def ends(raises: Callable[[], BaseException]) -> Answer:
 
     tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True)
     properties = task_properties(function="work", identity="1", expires=None, now=0.0)
-    job = tasks.accept(properties, b"\x92\x90\x80", redelivered=False)
-    assert isinstance(job, TaskJob)
-    answer = job.run()
-    assert answer is not None
-    return answer
+    return end(tasks, tasks.accept(properties, b"\x92\x90\x80", redelivered=False))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def suspected(*, crashes: int, limit: float | None = None) -> tuple[TaskDispatch
 
 @pytest.mark.parametrize("body", [b"\x92\x90\x80", b"\x92\x91\xc3\x80"], ids=["succeeds", "fails"])
 def test_of_tasks_that_two_workers_died_with_one_runs_at_a_time(body: bytes) -> None:
-    _, accept = suspected(crashes=2)
+    tasks, accept = suspected(crashes=2)
     first = accept(body)
-    assert isinstance(first, TaskJob)
+    assert isinstance(first, TaskInvocation)
 
     back = accept()
     assert isinstance(back, Answer)
@@ -121,22 +121,44 @@ def test_of_tasks_that_two_workers_died_with_one_runs_at_a_time(body: bytes) -> 
     assert (back.again.properties.headers or {})["crashes"] == 2
     assert back.again.delay > 0
 
-    assert first.run() is not None
-    assert isinstance(accept(), TaskJob)
+    end(tasks, first)
+    assert isinstance(accept(), TaskInvocation)
 
 
 def test_a_suspected_task_that_does_not_end_at_its_time_limit_holds_up_no_other() -> None:
-    _, accept = suspected(crashes=2, limit=1.0)
+    tasks, accept = suspected(crashes=2, limit=1.0)
     first = accept()
     assert isinstance(accept(), Answer)
 
-    first.overrun(1.0, None)
-    assert isinstance(accept(), TaskJob)
+    tasks.overrun(first, 1.0, None)
+    assert isinstance(accept(), TaskInvocation)
     # That its handler ends at last makes no room for two.
-    first.run()
+    tasks.leave(first)
     assert isinstance(accept(), Answer)
 
 
 def test_a_task_that_one_worker_died_with_runs_beside_others() -> None:
     _, accept = suspected(crashes=1)
-    assert all(isinstance(accept(), TaskJob) for _ in range(3))
+    assert all(isinstance(accept(), TaskInvocation) for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("before", "counted", "expected"),
+    [(0, 0, 0), (0, 1, 1), (0, 2, 2), (0, 7, 2), (1, 1, 2), (1, 7, 2), (2, 1, 3), (2, 3, 3), (4, 7, 5), (3, None, 4)],
+)
+def test_a_task_that_a_stopping_broker_gave_to_many_is_not_taken_for_what_ended_them(
+    before: int, counted: int | None, expected: int
+) -> None:
+    headers = {} if counted is None else {"x-delivery-count": counted}
+    assert deaths(before, Properties(headers=headers)) == expected
+
+
+def test_a_requeued_task_keeps_the_count_of_the_workers_that_it_ended() -> None:
+    headers = {"attempt": 2, "crashes": 2, "x-delivery-count": 1, "x-death": [], "mine": "x"}
+    properties = Properties(headers=headers, type="f", message_id="1", reply_to="r", expiration="1000")
+    back = requeued("q", properties, b"body")
+    assert (back.routing_key, back.body, back.delay) == ("q", b"body", 0)
+    assert back.properties.headers == {"attempt": 2, "crashes": 3, "mine": "x"}
+    assert (back.properties.type, back.properties.message_id, back.properties.reply_to) == ("f", "1", "r")
+    assert (back.properties.delivery_mode, back.properties.expiration) == (2, None)
+    assert "crashes" not in (requeued("q", Properties(headers={"attempt": 1}), b"").properties.headers or {})

@@ -16,9 +16,8 @@ from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.message.envelope import Message, task_properties
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.server import consumers
-from amqp_rpc.server.jobs import Answer
-from amqp_rpc.server.task_jobs import TaskJob
-from amqp_rpc.server.tasks import TaskDispatcher
+from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation
 from tests.served_by import Raw
 from tests.waiting import until
 
@@ -311,7 +310,7 @@ def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_
         properties.headers = {**(properties.headers or {}), "crashes": crashed, "x-delivery-count": counted}
         return tasks.accept(properties, b"\x92\x90\x80", redelivered=True)
 
-    assert isinstance(again(0, 1), TaskJob)
+    assert isinstance(again(0, 1), TaskInvocation)
     for crashed, counted in [(0, 2), (1, 1), (2, 1), (6, 1)]:
         messages = [again(crashed, counted).again for _ in range(50)]
         assert {message.properties.headers["crashes"] for message in messages} == {crashed + counted}
@@ -403,7 +402,7 @@ def test_a_task_that_came_with_huge_headers_is_tried_again_and_a_dead_letter(
     assert properties.headers["reason"].startswith("ValueError: \U0001f600")
     assert (properties.headers["attempt"], properties.headers["queue"]) == (2, queue)
     assert tries == [1, 2]
-    until(lambda: not len(server._in_hand))
+    until(lambda: not server._state.unacked)
     assert server.counters["consumed"] == 1
 
 
@@ -431,7 +430,7 @@ def test_what_can_t_be_written_keeps_its_task_with_the_broker_and_harms_no_other
     until(lambda: f"What becomes of task [{kept.id}] could not be written" in caplog.text)
     client.enqueue(fail, "after")
     assert dead_letter(raw, queue).headers["reason"] == "ValueError: after"
-    until(lambda: len(server._in_hand) == 1)
+    until(lambda: len(server._state.unacked) == 1)
     monkeypatch.undo()
     server.stop(drain_timeout=0.1)
     # It comes back when the worker ends.

@@ -1,4 +1,4 @@
-"""Tasks that come again: when what becomes of one is another worker's to say."""
+"""When what must not be lost is published, and when another server publishes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.message.envelope import Properties
-from amqp_rpc.server.redelivery import deaths
 from amqp_rpc.server.replies import _is_another_s
 
 
@@ -31,14 +30,3 @@ def test_what_lost_its_channel_is_another_s_unless_the_broker_is_about_to_drop_i
     channel = cast(Channel, SimpleNamespace(is_open=is_open))
     headers = None if counted is None else {"x-delivery-count": counted}
     assert _is_another_s(Delivery(channel, 1, True, Properties(headers=headers), b"")) is expected
-
-
-@pytest.mark.parametrize(
-    ("before", "counted", "expected"),
-    [(0, 0, 0), (0, 1, 1), (0, 2, 2), (0, 7, 2), (1, 1, 2), (1, 7, 2), (2, 1, 3), (2, 3, 3), (4, 7, 5), (3, None, 4)],
-)
-def test_a_task_that_a_stopping_broker_gave_to_many_is_not_taken_for_what_ended_them(
-    before: int, counted: int | None, expected: int
-) -> None:
-    headers = {} if counted is None else {"x-delivery-count": counted}
-    assert deaths(before, Properties(headers=headers)) == expected

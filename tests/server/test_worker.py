@@ -1,4 +1,4 @@
-"""Which of the tasks that wait in a server for a handler go back to the broker, and as what."""
+"""Which of the tasks that wait in a server for a thread are requeued."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import pytest
 
 from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.server import sharing
-from amqp_rpc.server.redelivery import given_back
-from amqp_rpc.server.sharing import Sharing
+from amqp_rpc.server import worker
+from amqp_rpc.server.worker import _Backlog
 
 
 class Place:
-    """A connection, its loop and a channel in one, without a broker."""
+    """A state, a connection, its loop, a channel and replies in one, without a broker."""
 
     def __init__(self, messages: int, consumers: int) -> None:
         self.loop = self
@@ -24,7 +23,11 @@ class Place:
         self.state = messages, consumers
         self.timers: list[Callable[[], object]] = []
         self.back: list[tuple[Message, Delivery]] = []
-        self.sharing = Sharing(self, ["shared"], lambda message, delivery: self.back.append((message, delivery)))  # type: ignore[arg-type] # all that is asked of it
+        self.connection = self
+        self.backlog = _Backlog(self, self, ["shared"])  # type: ignore[arg-type] # it is all that is asked of it
+
+    def keep(self, message: Message, delivery: Delivery) -> None:
+        self.back.append((message, delivery))
 
     def call_later(self, _delay: float, callback: Callable[[], object]) -> None:
         self.timers.append(callback)
@@ -41,7 +44,7 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "_PATIENCE", 0.0)
+    monkeypatch.setattr(worker, "_PATIENCE", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -52,28 +55,28 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_goes_back_only_where_another_worker_may_be_free(messages: int, consumers: int, goes_back: bool) -> None:
     place = Place(messages, consumers)
     delivery = place.delivery()
-    place.sharing.wait("shared", delivery)
+    place.backlog.add("shared", delivery)
     place.look()
     assert [(message.routing_key, each) for message, each in place.back] == [("shared", delivery)] * goes_back
-    assert place.sharing.begin("shared", delivery) is not goes_back
-    assert not place.sharing.begin("shared", delivery)
+    assert place.backlog.begin("shared", delivery) is not goes_back
+    assert not place.backlog.begin("shared", delivery)
 
 
 def test_what_has_begun_stays_and_the_looks_end() -> None:
     place = Place(0, 2)
     delivery = place.delivery()
-    place.sharing.wait("shared", delivery)
-    assert place.sharing.begin("shared", delivery)
+    place.backlog.add("shared", delivery)
+    assert place.backlog.begin("shared", delivery)
     place.look()
     assert (place.back, place.timers) == ([], [])
-    place.sharing.wait("shared", place.delivery())
+    place.backlog.add("shared", place.delivery())
     assert len(place.timers) == 1
 
 
 def test_one_that_has_not_waited_long_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(worker, "_PATIENCE", 3600.0)
     place = Place(0, 2)
-    place.sharing.wait("shared", place.delivery())
+    place.backlog.add("shared", place.delivery())
     place.look()
     assert place.back == []
     assert len(place.timers) == 1
@@ -82,27 +85,16 @@ def test_one_that_has_not_waited_long_stays(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_the_broker_has_taken_back_is_left_to_its_handler() -> None:
     place = Place(0, 2)
     delivery = place.delivery()
-    place.sharing.wait("shared", delivery)
+    place.backlog.add("shared", delivery)
     place.is_open = False
     place.look()
     assert place.back == []
-    assert place.sharing.begin("shared", delivery)
+    assert place.backlog.begin("shared", delivery)
 
 
 def test_of_other_queues_nothing_is_kept() -> None:
     place = Place(0, 2)
     delivery = place.delivery()
-    place.sharing.wait("other", delivery)
+    place.backlog.add("other", delivery)
     assert place.timers == []
-    assert place.sharing.begin("other", delivery)
-
-
-def test_a_task_that_goes_back_keeps_the_count_of_the_workers_that_it_ended() -> None:
-    headers = {"attempt": 2, "crashes": 2, "x-delivery-count": 1, "x-death": [], "mine": "x"}
-    properties = Properties(headers=headers, type="f", message_id="1", reply_to="r", expiration="1000")
-    back = given_back("q", properties, b"body")
-    assert (back.routing_key, back.body, back.delay) == ("q", b"body", 0)
-    assert back.properties.headers == {"attempt": 2, "crashes": 3, "mine": "x"}
-    assert (back.properties.type, back.properties.message_id, back.properties.reply_to) == ("f", "1", "r")
-    assert (back.properties.delivery_mode, back.properties.expiration) == (2, None)
-    assert "crashes" not in (given_back("q", Properties(headers={"attempt": 1}), b"").properties.headers or {})
+    assert place.backlog.begin("other", delivery)

@@ -1,0 +1,131 @@
+"""What the parts of one server share: whether it has started, which deliveries are unacked, whether it is drained."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from amqp_rpc.amqp.channel import Channel, Delivery
+from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.message.topology import holds_calls
+from amqp_rpc.server.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two polls of the running handlers, while a server drains without a connection.
+_POLL = 0.1
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+
+
+class State:
+    """The state of one server. Unless a method says otherwise it belongs to the I/O thread.
+
+    Args:
+        connection: Which consumes.
+        pool: Where handlers run.
+        parts: The names of what must be ready before the server has started.
+    """
+
+    def __init__(self, connection: Connection, pool: Pool, parts: Iterable[str]) -> None:
+        self.connection = connection
+        self.counters: Counter[str] = Counter()
+        #: Set once every part is ready, or one has failed.
+        self.started = threading.Event()
+        self.failure: AmqpRpcError | None = None
+        #: Set once `stop_delivering` was called and nothing is unacked.
+        self.drained = threading.Event()
+        #: The deliveries that are not settled, by their identity. Any thread may copy it.
+        self.unacked: dict[int, Delivery] = {}
+        self.on_stuck: Callable[[int], object] = lambda _handlers: None
+        self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
+        self._pool = pool
+        self._not_ready = set(parts)
+        #: Whether more deliveries may come.
+        self.delivering = True
+        self._polling = False
+
+    def ready(self, part: str) -> None:
+        """Note that a part is ready; after a lost connection it is so again."""
+        self._not_ready.discard(part)
+        if not self._not_ready:
+            self.started.set()
+
+    def failed(self, error: AmqpRpcError) -> None:
+        """End the start with an error; later ones are ignored."""
+        if not self.started.is_set():
+            self.failure = error
+            self.started.set()
+
+    def refused(self, queue: str, error: AmqpRpcError, code: int, times: int = 0) -> None:
+        """Report that the broker has closed the channel of a queue's consumer.
+
+        Args:
+            queue: Its name.
+            error: The broker's.
+            code: AMQP's reply code.
+            times: How often it has done so in a row; 0 where the queue was consumed until then.
+        """
+        if not self.started.is_set() and code != _NOT_FOUND:
+            self.failed(_refusal(queue, error, code))
+        elif times == 0:
+            logger.warning("queue %s: %s; consuming it again", queue, error)
+        elif times == 1:
+            logger.error(
+                "queue %s: not consumed: %s. Trying again; the log will say when it works",
+                queue, _refusal(queue, error, code),
+            )  # fmt: skip
+
+    def acknowledge(self, deliveries: list[Delivery]) -> None:
+        """Acknowledge deliveries that are settled."""
+        tags: dict[Channel, list[int]] = {}
+        for delivery in deliveries:
+            self.unacked.pop(id(delivery), None)
+            tags.setdefault(delivery.channel, []).append(delivery.tag)
+        for channel, settled in tags.items():
+            if not channel.ack(settled):
+                self.counters["stale_acks"] += len(settled)
+        if not self.delivering:
+            self.check_drained()
+
+    def stop_delivering(self) -> None:
+        """Note that no more deliveries will come: once nothing is unacked, the server is drained."""
+        self.delivering = False
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        """Look whether the server is drained; also when the connection is lost."""
+        if self.delivering:
+            return
+        if not self.unacked:
+            # The acks must have left before the connection is closed.
+            if self.connection.is_open:
+                self.connection.when_sent(self.drained.set)
+            else:
+                self.drained.set()
+        elif not self.connection.is_open:
+            # No reply and no ack can be sent now, but running handlers are not cut off.
+            if not self._pool.busy():
+                self.drained.set()
+            elif not self._polling:
+                self._polling = True
+                self.connection.loop.call_later(_POLL, self._poll)
+
+    def _poll(self) -> None:
+        self._polling = False
+        self.check_drained()
+
+
+def _refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
+    """Return the error of a queue that the broker did not let this server consume."""
+    if code == _PRECONDITION_FAILED and isinstance(error, BrokerError):
+        advice = (
+            "Delete it, or give the service another name"
+            if holds_calls(queue)
+            else "Say the same in @service.task or @service.subscribe (queue_type=, max_length=, max_priority=), take "
+            "another queue=, or delete it"
+        )
+        return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {advice}")
+    return error
