@@ -12,7 +12,7 @@ from amqp_rpc.amqp.declared import Declared
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
-from tests.timers import Timers
+from tests.amqp.fake import Timers
 
 NOT_FOUND = 404
 

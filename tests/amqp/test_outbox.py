@@ -13,7 +13,7 @@ from amqp_rpc.amqp.outbox import Outbox, Publication
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost, PublishRefused
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.settings import broker_addresses
-from tests.timers import Timers
+from tests.amqp.fake import Timers
 
 _PRECONDITION_FAILED = 406
 

@@ -1,0 +1,162 @@
+"""A channel that is kept open: it opens with its connection, sets itself up, and reopens when the broker closes it.
+
+Subclass `Keeper` and write `set_up`; the other hooks do nothing unless overridden. All belongs to the connection's I/O
+thread, but for `begin`. This is the one place that decides when a channel is opened again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from amqp_rpc.amqp.channel import Channel, ChannelClosed
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, backoff
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+#: A channel that stays open for so many seconds has worked: the next back-off begins anew.
+_WORKED = 5.0
+
+
+class Keeper:
+    """One channel of a connection, for as long as there is one; a listener of that connection.
+
+    Args:
+        name: The channel's, in logs: ``queue thumbnails``, ``reply queue``.
+    """
+
+    #: Seconds before the channel is opened again, and the most, for a broker that closes it again and again.
+    FIRST_PAUSE, LONGEST_PAUSE = FIRST_RETRY, LONGEST_RETRY
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._connection: Connection | None = None
+        #: The channel, once it is set up.
+        self.channel: Channel | None = None
+        #: The channel, from its opening on; and whether it is being opened or set up.
+        self._newest: Channel | None = None
+        self._opening = False
+        #: How often the broker has closed it in a row.
+        self.closings = 0
+        self._ready_since = 0.0
+        #: Whether the last one was closed before it was set up.
+        self._refused = False
+        #: Whether it is closed for good.
+        self.ended = False
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, after `begin`."""
+        assert self._connection is not None
+        return self._connection
+
+    def begin(self, connection: Connection) -> None:
+        """Belong to a connection from now on; before it is started, or on its I/O thread."""
+        if self._connection is not connection:
+            self._connection, self.channel, self._newest, self._opening = connection, None, None, False
+
+    # Hooks.
+
+    async def set_up(self, channel: Channel) -> None:
+        """Declare, consume and so on. A channel that the broker closes meanwhile is opened again, after a pause."""
+
+    def ready(self) -> None:
+        """Go on with ``self.channel``, which is set up."""
+
+    def closed(self, error: BrokerError, code: int) -> None:
+        """Forget the channel, which the broker has closed, or the consumer, which it has cancelled (code 0).
+
+        Not called when the connection is lost: see `lost`.
+        """
+
+    def lost(self, error: BrokerError) -> None:
+        """Forget the connection with its channels and exclusive queues; where it was never open, it stays so."""
+
+    def wanted(self) -> bool:
+        """Return whether the channel is to be open: asked when it could be opened."""
+        return True
+
+    def pause(self, code: int) -> float:  # noqa: ARG002 - for those who override it
+        """Return the seconds until the channel is opened again, after the broker has closed it for that reason."""
+        return backoff(self.closings, first=self.FIRST_PAUSE, most=self.LONGEST_PAUSE)
+
+    # The connection's events.
+
+    def on_open(self) -> None:
+        """Open the channel, where it is wanted and not open yet."""
+        if not self.ended and self.wanted():
+            self.open()
+
+    def on_unblocked(self) -> None:
+        """Publish again: the broker takes messages again, after an alarm."""
+
+    def on_lost(self, error: BrokerError) -> None:
+        """Forget the channel."""
+        self.channel, self._newest, self._opening = None, None, False
+        self.closings, self._refused = 0, False
+        self.lost(error)
+
+    # What subclasses call.
+
+    def open(self) -> None:
+        """Open the channel, unless it is open; where the connection is not open, `on_open` will."""
+        if self._newest is None and not self._opening and self.connection.is_open:
+            self._opening = True
+            self.connection.run(self._open())
+
+    def cancelled(self) -> None:
+        """Open another channel: the broker has cancelled a consumer of this one. For ``consume(on_cancelled=)``."""
+        if self._newest is not None:
+            channel = self._newest
+            self._again(BrokerError("consumer cancelled by the broker (was the queue deleted?)"), 0)
+            channel.close()
+
+    def close(self) -> None:
+        """Close the channel for good; harmless when it is closed."""
+        self.ended = True
+        self.channel, channel, self._newest = None, self._newest, None
+        if channel is not None:
+            channel.close()
+
+    async def _open(self) -> None:
+        channel = await self.connection.open_channel(on_closed=self._on_closed)
+        if self.ended:
+            channel.close()
+            return
+        self._newest = channel
+        try:
+            await self.set_up(channel)
+        except ChannelClosed as closed:
+            # Where it is this channel, `_on_closed` follows.
+            if channel.is_open:
+                self._again(closed.error, closed.code)
+                channel.close()
+            return
+        self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
+        if self._refused:
+            self._refused = False
+            logger.warning("%s: works again", self.name)
+        self.ready()
+
+    def _on_closed(self, channel: Channel, error: BrokerError, code: int) -> None:
+        if channel is self._newest:
+            self._again(error, code)
+
+    def _again(self, error: BrokerError, code: int) -> None:
+        if self.channel is None:
+            self._refused = True
+        elif time.monotonic() - self._ready_since > _WORKED:
+            self.closings = 0
+        self.channel, self._newest, self._opening = None, None, False
+        self.closings += 1
+        pause = self.pause(code)
+        # An outage is one warning at its beginning, and one at its end.
+        level = logging.WARNING if self.closings == 1 else logging.INFO
+        logger.log(level, "%s: %s; trying again in %.1f s", self.name, error, pause)
+        self.closed(error, code)
+        self.connection.loop.call_later(pause, self.on_open)
