@@ -27,8 +27,8 @@ from amqp_rpc.message.settings import (
 )
 from amqp_rpc.message.text import plural
 from amqp_rpc.server.server import Server
+from amqp_rpc.service.function import Function
 from amqp_rpc.service.loading import load
-from amqp_rpc.service.registration import Function
 
 _EPILOG = f"""\b
 TARGET is a module with a service (services.fib), or package.module:attribute.

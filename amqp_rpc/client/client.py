@@ -40,7 +40,7 @@ from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import split_call
 from amqp_rpc.results.store import open_store
 from amqp_rpc.service.context import time_left
-from amqp_rpc.service.registration import Function, registered
+from amqp_rpc.service.function import Function, registered
 
 R = TypeVar("R")
 

@@ -14,8 +14,8 @@ from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import Message, Properties, task_properties
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 from amqp_rpc.message.topology import units
+from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.policy import check_priority, check_task_queue
-from amqp_rpc.service.registration import Function, registered_task
 
 #: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.
 LONGEST_UNIQUE = 40 * 86_400.0

@@ -11,7 +11,7 @@ from amqp_rpc.errors import AmqpRpcError, Undecodable
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import ERROR, RESULT, RESULTS
 from amqp_rpc.message.failures import rebuild
-from amqp_rpc.service.registration import Function
+from amqp_rpc.service.function import Function
 
 #: What stands for one call in the reply to a chunk.
 _OUTCOME = ("has a result", "the result or the error")

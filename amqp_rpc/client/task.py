@@ -14,7 +14,7 @@ from amqp_rpc.message.envelope import ERROR, Properties
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.results.record import Record, State, Store
-from amqp_rpc.service.registration import registered_task
+from amqp_rpc.service.function import registered_task
 
 #: Seconds between two looks into the store, at first and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25

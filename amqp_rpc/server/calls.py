@@ -43,7 +43,7 @@ from amqp_rpc.message.text import brief, text_of
 from amqp_rpc.results.record import Record
 from amqp_rpc.server.invoke import Invocation, Outcome, invoke, invoke_async
 from amqp_rpc.service.catalog import default_function
-from amqp_rpc.service.registration import Function
+from amqp_rpc.service.function import Function
 
 logger = logging.getLogger(__name__)
 

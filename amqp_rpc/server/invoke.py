@@ -16,7 +16,7 @@ from typing import Any
 from amqp_rpc.errors import TimeLimitExceeded
 from amqp_rpc.message.envelope import Request
 from amqp_rpc.service.context import handling
-from amqp_rpc.service.registration import Function
+from amqp_rpc.service.function import Function
 
 
 @dataclass(slots=True, eq=False)

@@ -44,7 +44,7 @@ from amqp_rpc.server.subscribers import Subscriber
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 from amqp_rpc.service.catalog import chosen, merge, merge_schedules, merge_subscriptions, merge_tasks, queue_arguments
-from amqp_rpc.service.registration import Function
+from amqp_rpc.service.function import Function
 from amqp_rpc.service.schedules import Schedule
 from amqp_rpc.service.service import Service
 

@@ -33,9 +33,9 @@ from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
 from amqp_rpc.server.calls import Answer, Dispatcher, ran, traceback_of
 from amqp_rpc.server.invoke import Invocation, Outcome, exceeded
+from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
-from amqp_rpc.service.registration import Function
-from amqp_rpc.service.subscription import EventSignature
+from amqp_rpc.service.signature import EventSignature
 
 logger = logging.getLogger(__name__)
 

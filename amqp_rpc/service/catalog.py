@@ -7,10 +7,10 @@ from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.topology import clock_queue
-from amqp_rpc.service.registration import Function
+from amqp_rpc.service.function import Function
 from amqp_rpc.service.schedules import Schedule
 from amqp_rpc.service.service import Service
-from amqp_rpc.service.subscription import EventSignature
+from amqp_rpc.service.signature import EventSignature
 
 
 def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:

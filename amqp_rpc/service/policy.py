@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import topology
@@ -21,21 +22,35 @@ DEFAULT_BACKOFF = (1.0, 600.0)
 HIGHEST_PRIORITY = 9
 
 
+class SubscriptionOptions(TypedDict, total=False):
+    """The options of `Service.subscribe`, which `Service.task` has as well: see there."""
+
+    queue_type: QueueType
+    retries: int
+    backoff: tuple[float, float]
+    retry_for: tuple[type[BaseException], ...]
+    time_limit: float | None
+    max_length: int | None
+
+
+class TaskOptions(SubscriptionOptions, total=False):
+    """The other options of `Service.task`."""
+
+    priority: int | None
+    max_priority: int | None
+    result: bool
+
+
+def check_options(method: str, given: Mapping[str, object], known: type[SubscriptionOptions]) -> None:
+    """Refuse an option that a method does not have, as Python refuses an unknown keyword."""
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"Service.{method}() got an unexpected keyword argument {name!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What becomes of the tasks of a function.
-
-    Args:
-        queue: Which holds them.
-        queue_type: How it is kept: ``"quorum"``, or ``"classic"`` on one node.
-        retries: How often a task that fails is tried again.
-        backoff: Seconds before the first retry, doubled each time, and the most that they become.
-        retry_for: The exceptions that are worth another try; after others it is a dead letter at once.
-        time_limit: Seconds that one try may take; None for no limit.
-        priority: Of its tasks, from 0 to 9, unless they have their own; None for none.
-        max_length: Tasks that may wait in the queue; None for no bound.
-        max_priority: The highest priority that a classic queue tells apart.
-        result: Whether anybody is told what becomes of a task.
+    """The queue of a function's tasks or events, and their retries; the options are those of `Service.task`.
 
     Raises:
         ConfigurationError: One of them is out of range.

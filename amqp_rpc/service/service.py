@@ -1,23 +1,33 @@
-"""A service: a passive list of functions. Importing one opens no socket and starts no thread."""
+"""A service: a list of functions with their options. Importing one opens no socket and starts no thread."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack, get_args, overload
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.topology import CALL_QUEUE, LONGEST_NAME, call_queue, dead_letter_queue, task_queue
-from amqp_rpc.service.policy import DEFAULT_BACKOFF, DEFAULT_RETRIES, Policy, QueueType
-from amqp_rpc.service.registration import Function, mark, mark_task, named, too_long
+from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
+from amqp_rpc.message.topology import (
+    CALL_QUEUE,
+    LONGEST_NAME,
+    call_queue,
+    dead_letter_queue,
+    delayed_key,
+    event_queue,
+    instance_queue,
+    task_queue,
+)
+from amqp_rpc.service.function import Function, Mode, Subscription, named, too_long
+from amqp_rpc.service.policy import Policy, SubscriptionOptions, TaskOptions, check_options
 from amqp_rpc.service.schedules import Cron, Every, Schedule, Times
-from amqp_rpc.service.signature import CALL_OPTIONS, TASK_OPTIONS, where
-from amqp_rpc.service.subscribing import Subscribing
+from amqp_rpc.service.signature import CALL_OPTIONS, EVENT_OPTIONS, TASK_OPTIONS, EventSignature, where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Service(Subscribing):
+class Service:
     """A list of functions that a server runs and clients call.
 
     Args:
@@ -48,6 +58,7 @@ class Service(Subscribing):
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}
         self._schedules: dict[str, Schedule] = {}
+        #: By queue.
         self._subscriptions: dict[str, Function] = {}
 
     @property
@@ -67,8 +78,13 @@ class Service(Subscribing):
 
     @property
     def schedules(self) -> list[Schedule]:
-        """When its tasks are due by themselves, in the order of registration."""
+        """The schedules of its tasks, in the order of registration."""
         return list(self._schedules.values())
+
+    @property
+    def subscriptions(self) -> list[Function]:
+        """The functions that are registered for events, in their order."""
+        return list(self._subscriptions.values())
 
     @overload
     def rpc(self, function: F, /) -> F: ...
@@ -83,7 +99,7 @@ class Service(Subscribing):
 
         Args:
             function: An ordinary or an ``async def`` function; its type hints say what callers may send.
-            name: What clients call it; the function's own name unless given.
+            name: Its name for clients; the function's own name unless given.
             idempotent: Whether running it twice does no harm. Only then is a call sent again that may have run.
             default: Whether it answers plain text bodies that name no function, as RabbitMQ's tutorials send.
                 A service's only function does that in any case.
@@ -100,7 +116,21 @@ class Service(Subscribing):
         """
 
         def register(function: F) -> F:
-            self._add(function, name=name, idempotent=idempotent, default=default)
+            known, signature = named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
+            if (other := self._functions.get(known)) is not None:
+                raise _taken(known, signature.where, other)
+            if default and (other := next((f for f in self._functions.values() if f.default), None)):
+                raise ConfigurationError(f"{signature.where}: {other.name!r} is the default function already")
+            self._functions[known] = Function(
+                known,
+                self.name,
+                function,
+                signature,
+                inspect.iscoroutinefunction(function),
+                idempotent=idempotent,
+                default=default,
+            )
+            self._functions[known].mark()
             return function
 
         return register if function is None else register(function)
@@ -114,16 +144,8 @@ class Service(Subscribing):
         *,
         name: str | None = None,
         queue: str | None = None,
-        queue_type: QueueType = "quorum",
-        retries: int = DEFAULT_RETRIES,
-        backoff: tuple[float, float] = DEFAULT_BACKOFF,
-        retry_for: tuple[type[BaseException], ...] = (Exception,),
-        time_limit: float | None = None,
-        priority: int | None = None,
-        max_length: int | None = None,
-        max_priority: int | None = None,
-        result: bool = True,
         default: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> Callable[[F], F]: ...
     def task(
         self,
@@ -132,39 +154,37 @@ class Service(Subscribing):
         *,
         name: str | None = None,
         queue: str | None = None,
-        queue_type: QueueType = "quorum",
-        retries: int = DEFAULT_RETRIES,
-        backoff: tuple[float, float] = DEFAULT_BACKOFF,
-        retry_for: tuple[type[BaseException], ...] = (Exception,),
-        time_limit: float | None = None,
-        priority: int | None = None,
-        max_length: int | None = None,
-        max_priority: int | None = None,
-        result: bool = True,
         default: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> F | Callable[[F], F]:
         """Register a function whose work can wait: clients enqueue it. It stays the function that it is.
 
-        A task that was accepted runs to its end at least once, or is a dead letter: write it so that running it twice
-        does no harm.
+        An accepted task runs to its end at least once, or becomes a dead letter: write it so that running it twice does
+        no harm.
 
         Args:
             function: An ordinary or an ``async def`` function; its type hints say what may be enqueued.
-            name: What clients call it; the function's own name unless given.
-            queue: Which holds its tasks; unless given ``task_queue``, or ``task_queue.<service>``.
-            queue_type: ``"quorum"``, kept on a majority of a cluster's nodes; ``"classic"`` on one.
-            retries: How often a task that raises is tried again (5); then it is a dead letter.
-            backoff: Seconds before the first retry, doubled each time, and the most that they become (1.0, 600.0).
-            retry_for: The exceptions that are worth another try (``Exception``).
-            time_limit: Seconds that one try may take (None: no limit); then it has failed, and is tried again.
-            priority: Of its tasks, from 0 to 9, unless they are enqueued with another one. A quorum queue prefers 5 to
-                9 to the others (RabbitMQ 4.0 and newer); a classic one knows them all up to ``max_priority``.
-            max_length: Tasks that may wait in the queue; `Client.enqueue` raises `PublishRefused` when it is full.
-            max_priority: The highest priority that a classic queue tells apart (None: it has none).
-            result: Whether anybody is told what becomes of a task (True). Without, its handle has no state and no
-                result, and workers drain half as many again; what fails is in the log and in the dead-letter queue.
+            name: Its name for clients; the function's own name unless given.
+            queue: The queue that holds its tasks; unless given ``task_queue``, or ``task_queue.<service>``.
             default: Whether it takes plain text bodies that name no function, as RabbitMQ's tutorials send. A queue's
                 only task does that in any case.
+            **options: Any of these:
+
+                - ``queue_type``: ``"quorum"`` (the default), kept on a majority of a cluster's nodes; or ``"classic"``,
+                  kept on one.
+                - ``retries``: How often a task that raises is tried again (5); then it is a dead letter.
+                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
+                - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
+                - ``time_limit``: Seconds that one attempt may take (None: no limit); then it has failed, and is tried
+                  again.
+                - ``priority``: Of its tasks, from 0 to 9, unless they are enqueued with another one. A quorum queue
+                  prefers 5 to 9 to the others (RabbitMQ 4.0 and newer); a classic one knows them all up to
+                  ``max_priority``.
+                - ``max_length``: Tasks that may wait in the queue; `Client.enqueue` raises `PublishRefused` when it is
+                  full.
+                - ``max_priority``: The highest priority that a classic queue tells apart (None: it has none).
+                - ``result``: Whether clients can ask for the task's state and result (True). Without, workers drain
+                  half as many again; failures are in the log and in the dead-letter queue.
 
         Raises:
             ConfigurationError: The name is taken, a parameter has a reserved name, a type can't be sent, the queue is
@@ -176,21 +196,24 @@ class Service(Subscribing):
             ... def resize(path: str, size: int = 128) -> None:
             ...     ...
         """
+        check_options("task", options, TaskOptions)
 
         def register(function: F) -> F:
-            policy = Policy(
-                queue if queue is not None else task_queue(self.name),
-                queue_type=queue_type,
-                retries=retries,
-                backoff=backoff,
-                retry_for=retry_for,
-                time_limit=time_limit,
-                priority=priority,
-                max_length=max_length,
-                max_priority=max_priority,
-                result=result,
+            policy = Policy(queue if queue is not None else task_queue(self.name), **options)
+            known, signature = named(function, name, "@service.task", reserved=TASK_OPTIONS)
+            key = policy.queue, known
+            if (other := self._tasks.get(key)) is not None:
+                raise _taken(known, signature.where, other)
+            self._tasks[key] = Function(
+                known,
+                self.name,
+                function,
+                signature,
+                inspect.iscoroutinefunction(function),
+                default=default,
+                task=policy,
             )
-            self._add_task(function, policy, name=name, default=default)
+            self._tasks[key].mark()
             return function
 
         return register if function is None else register(function)
@@ -201,7 +224,7 @@ class Service(Subscribing):
     ) -> Callable[[F], F]:  # fmt: skip
         """Have a task enqueued again and again, once for each tick, however many servers run.
 
-        It stands above ``@service.task``. Ticks are at whole multiples of the interval since the Unix epoch, so that
+        Write it above ``@service.task``. Ticks are at whole multiples of the interval since the Unix epoch, so that
         ``"1h"`` is at every full hour in UTC. After an outage only the latest missed tick is enqueued.
 
         Args:
@@ -221,7 +244,15 @@ class Service(Subscribing):
             ... def clean_up() -> None:
             ...     ...
         """
-        return self._scheduling("every", lambda: Every.parse(interval), name, args, kwargs or {})
+
+        def register(function: F) -> F:
+            task = self._task_of(function, "every")
+            with _place(f"{task.signature.where}: @service.every of {task.name}()"):
+                schedule = self._schedule(task, name, Every.parse(interval), args, kwargs or {})
+            self._add(schedule, task)
+            return function
+
+        return register
 
     def cron(
         self, expression: str, /, *, timezone: str = "UTC", name: str | None = None, args: Sequence[Any] = (),
@@ -232,7 +263,7 @@ class Service(Subscribing):
         Args:
             expression: ``"*/5 * * * *"``: minute, hour, day of the month, month, day of the week; with six fields,
                 seconds come first. https://manpages.debian.org/bookworm/cron/crontab.5.en.html
-            timezone: Whose clocks, as ``"Europe/Berlin"`` (``"UTC"``).
+            timezone: The time zone of the expression, such as ``"Europe/Berlin"`` (``"UTC"``).
             name: As for `every`.
             args: As for `every`.
             kwargs: As for `every`.
@@ -247,75 +278,145 @@ class Service(Subscribing):
             ... def report() -> None:
             ...     ...
         """
-        return self._scheduling("cron", lambda: Cron.parse(expression, timezone), name, args, kwargs or {})
 
-    def _scheduling(
-        self, kind: str, parse: Callable[[], Times], name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Callable[[F], F]:
         def register(function: F) -> F:
-            task = next((task for task in reversed(self._tasks.values()) if task.call is function), None)
-            if task is None:
-                raise ConfigurationError(
-                    f"{where(function)}: @service.{kind} is for a task of this service: write it above @service.task"
-                )
-            begins = (name or task.name) if self.name is None else f"{self.name}.{name or task.name}"
-            try:
-                priority = task.task.priority if task.task is not None else None
-                schedule = Schedule.of(task.signature, task.queue, begins, parse(), args, kwargs, priority=priority)
-            except ConfigurationError as error:
-                raise ConfigurationError(
-                    f"{task.signature.where}: @service.{kind} of {task.name}(): {error}"
-                ) from error
-            if schedule.name in self._schedules:
-                raise ConfigurationError(
-                    f"{task.signature.where}: there is a schedule {schedule.name!r} already; give one of them name="
-                )
-            self._schedules[schedule.name] = schedule
+            task = self._task_of(function, "cron")
+            with _place(f"{task.signature.where}: @service.cron of {task.name}()"):
+                schedule = self._schedule(task, name, Cron.parse(expression, timezone), args, kwargs or {})
+            self._add(schedule, task)
             return function
 
         return register
 
-    def _add_task(self, function: Callable[..., Any], policy: Policy, *, name: str | None, default: bool) -> None:
-        name, signature = named(function, name, "@service.task", reserved=TASK_OPTIONS)
-        key = policy.queue, name
-        if key in self._tasks:
-            raise ConfigurationError(
-                f"{signature.where}: {name!r} is registered already, at {self._tasks[key].signature.where}; "
-                "give one of them name="
-            )
-        task = Function(
-            name=name,
-            service=self.name,
-            call=function,
-            signature=signature,
-            idempotent=True,
-            default=default,
-            asynchronous=inspect.iscoroutinefunction(function),
-            task=policy,
-        )
-        self._tasks[key] = task
-        mark_task(function, task)
+    def subscribe(
+        self,
+        *topics: str,
+        exchange: str | Exchange | None = None,
+        headers: Mapping[str, Any] | None = None,
+        mode: Mode = "shared",
+        name: str | None = None,
+        queue: str | None = None,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Callable[[F], F]:
+        """Register a function for events that clients publish. It stays the function that it is.
 
-    def _add(self, function: Callable[..., Any], *, name: str | None, idempotent: bool, default: bool) -> None:
-        name, signature = named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
-        if name in self._functions:
+        It takes the payload, as its type hint says, and an `Event` where a parameter has that type hint; both are
+        optional. An event runs to its end at least once, or becomes a dead letter, as a task: write the function so
+        that running it twice does no harm. https://www.rabbitmq.com/docs/exchanges
+
+        Args:
+            topics: Patterns of topics: ``"orders.*.paid"``, where ``*`` stands for one word and ``#`` for any number of
+                them. With a direct exchange, the very topics; with fanout and headers, none.
+            exchange: The exchange of the events; a name is that of a topic exchange. The default one unless given.
+            headers: The headers that events must have, for a headers exchange: all, or any with ``"x-match": "any"``.
+            mode: ``"shared"``: each event once for the service: its replicas share a durable queue. *History*: events
+                that are published while none of them runs wait, from the first start of the first one on.
+                ``"broadcast"``: each event for every instance that runs: each process has a queue of its own, which
+                RabbitMQ deletes with the connection. *No history*: an instance misses events that are published before
+                it is ready or while it has no connection, and events that wait for a retry when the connection is lost.
+            name: Of the function, in its queue's name and in the log; its own unless given.
+            queue: The queue that holds the events; ``events.<service>.<function>`` unless given. Its dead letters go to
+                ``<queue>.dead``, in both modes.
+            **options: Any of these:
+
+                - ``queue_type``: ``"quorum"`` (the default), kept on a majority of a cluster's nodes; or ``"classic"``,
+                  kept on one.
+                - ``retries``: How often an event whose handler raises is tried again (5); then it is a dead letter.
+                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
+                - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
+                - ``time_limit``: Seconds that one attempt may take (None: no limit); then it has failed, and is tried
+                  again.
+                - ``max_length``: Events that may wait. A shared queue that is full refuses more, and `Client.publish`
+                  raises `PublishRefused`; a broadcast one drops the oldest.
+
+        Raises:
+            ConfigurationError: A pattern can never match, the exchange's kind does not fit, the name is taken, a type
+                can't be sent, or a setting is out of range. It names the file and the line.
+
+        Example:
+            >>> from amqp_rpc import Service
+            >>> service = Service("mail")
+            >>> @service.subscribe("orders.*.paid", "orders.*.refunded", retries=3)
+            ... def receipt(order: dict) -> None:
+            ...     ...
+        """
+        check_options("subscribe", options, SubscriptionOptions)
+        if topics and callable(topics[0]):
             raise ConfigurationError(
-                f"{signature.where}: {name!r} is registered already, at {self._functions[name].signature.where}; "
-                "give one of them name="
+                f"{where(topics[0])}: @service.subscribe needs to know to what: @service.subscribe('orders.*.paid')"
             )
-        if default and (other := next((f for f in self._functions.values() if f.default), None)):
-            raise ConfigurationError(f"{signature.where}: {other.name!r} is the default function already")
-        registered = Function(
-            name=name,
-            service=self.name,
-            call=function,
-            signature=signature,
-            idempotent=idempotent,
-            default=default,
-            asynchronous=inspect.iscoroutinefunction(function),
+
+        def register(function: F) -> F:
+            known, signature = named(function, name, "@service.subscribe", reserved=EVENT_OPTIONS, kind=EventSignature)
+            with _place(f"{signature.where}: {known}()"):
+                if mode not in get_args(Mode):
+                    raise ConfigurationError(
+                        "mode is 'shared' (each event once for the service, with history) or 'broadcast' (each event "
+                        f"for every instance, and only the latest: no history), not {mode!r}"
+                    )
+                source = as_exchange(exchange)
+                subscription = Subscription(source, bindings(source, topics, headers), mode)
+                policy = Policy(queue if queue is not None else event_queue(self.name, known), result=False, **options)
+                if mode == "broadcast":
+                    # A retry comes back to the instance, whose queue has a longer name.
+                    delayed_key(1, instance_queue(policy.queue, "0" * 16))
+            if (other := self._subscriptions.get(policy.queue)) is not None:
+                raise ConfigurationError(
+                    f"{signature.where}: queue {policy.queue!r} is registered already, at {other.signature.where}; one "
+                    "function takes several topics, @service.subscribe('a.*', 'b.*'), and two functions need two "
+                    "names: name=, or queue="
+                )
+            self._subscriptions[policy.queue] = Function(
+                known,
+                self.name,
+                function,
+                signature,
+                inspect.iscoroutinefunction(function),
+                default=True,
+                task=policy,
+                subscription=subscription,
+            )
+            return function
+
+        return register
+
+    def _task_of(self, function: object, decorator: str) -> Function:
+        for task in reversed(self._tasks.values()):
+            if task.call is function:
+                return task
+        raise ConfigurationError(
+            f"{where(function)}: @service.{decorator} is for a task of this service: write it above @service.task"
         )
-        self._functions[name] = registered
-        mark(function, registered)
+
+    def _schedule(
+        self, task: Function, name: str | None, times: Times, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Schedule:
+        own = name or task.name
+        priority = None if task.task is None else task.task.priority
+        begins = own if self.name is None else f"{self.name}.{own}"
+        return Schedule.of(task.signature, task.queue, begins, times, args, kwargs, priority=priority)
+
+    def _add(self, schedule: Schedule, task: Function) -> None:
+        if schedule.name in self._schedules:
+            raise ConfigurationError(
+                f"{task.signature.where}: there is a schedule {schedule.name!r} already; give one of them name="
+            )
+        self._schedules[schedule.name] = schedule
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
+
+
+def _taken(name: str, place: str, other: Function) -> ConfigurationError:
+    return ConfigurationError(
+        f"{place}: {name!r} is registered already, at {other.signature.where}; give one of them name="
+    )
+
+
+@contextlib.contextmanager
+def _place(place: str) -> Iterator[None]:
+    """Say in an error where it comes from."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from error

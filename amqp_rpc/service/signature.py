@@ -17,6 +17,7 @@ from typing import Any, Optional
 import msgspec
 
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
+from amqp_rpc.message.events import Event
 from amqp_rpc.message.text import brief
 
 
@@ -34,6 +35,8 @@ class Options:
 
 
 CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
+#: No one gives an event's handler arguments by name.
+EVENT_OPTIONS = Options("client.publish()", frozenset())
 TASK_OPTIONS = Options(
     "client.enqueue()",
     frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "unique_key", "queue"}),
@@ -138,6 +141,63 @@ class Signature:
                     f"{self.where}: {self.name}({name}: {_type_name(hint)}): {_type_name(kind.cls)} can't be sent; "
                     "take a number, text, bytes, list, map, date, Decimal, UUID, enum, dataclass or TypedDict"
                 )
+
+
+class EventSignature(Signature):
+    """The parameters of an event's handler: one takes the payload, one the `Event`, and each may be left away."""
+
+    def _check(self) -> None:
+        super()._check()
+        try:
+            self.roles()
+        except ConfigurationError as error:
+            # A name that the module defines further down is known when the service is served.
+            if not isinstance(error.__cause__, NameError):
+                raise
+
+    def roles(self) -> tuple[str | None, str | None]:
+        """Return the names of the parameters for the payload and for the `Event`; None for one that is not there.
+
+        Raises:
+            ConfigurationError: There are more parameters, or a type hint fails.
+        """
+        hints = self.compile().hints
+        events = [name for name, hint in hints.items() if hint is Event or Event in typing.get_args(hint)]
+        others = [name for name in hints if name not in events]
+        required = [name for name in self.required if name not in events]
+        takes = others[0] if others else None
+        if len(events) > 1 or [name for name in required if name != takes]:
+            raise ConfigurationError(
+                f"{self.where}: {self.name}() takes {', '.join(self.required)}, and an event has one payload: write "
+                f"{self.name}(payload), with its type hint, and a parameter with the type hint Event if you need it"
+            )
+        return takes, events[0] if events else None
+
+    def has_default(self, name: str) -> bool:
+        """Return whether a parameter may be left away."""
+        return name not in self.required
+
+    def payload(self, name: str, value: Any, *, binary: bool, text: bool) -> Any:
+        """Return a payload as its parameter's type hint says.
+
+        Args:
+            name: The parameter's.
+            value: What was decoded.
+            binary: Whether it came in a form that has bytes.
+            text: Whether it came as plain text: it is taken as it is where text fits, and else converted.
+
+        Raises:
+            InvalidArguments: It does not fit.
+        """
+        compiled = self.compile()
+        if not text:
+            return compiled.convert(name, value, binary=binary)
+        if compiled.hints[name] is bytes:
+            return value.encode()
+        try:
+            return compiled.convert(name, value, binary=False)
+        except InvalidArguments:
+            return compiled.convert(name, value, binary=False, strict=False)
 
 
 class _Compiled:
@@ -295,7 +355,7 @@ def _kinds(info: Any) -> Iterator[Any]:
 _DESCRIBED = (msgspec.inspect.Type, msgspec.inspect.Field)
 
 
-def where(function: Callable[..., Any]) -> str:
+def where(function: Any) -> str:
     """Return the file and the line of a function, for errors that name it."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)

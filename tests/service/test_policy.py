@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.topology import LONGEST_DELAY
-from amqp_rpc.service.policy import Policy
+from amqp_rpc.service.policy import Policy, SubscriptionOptions, TaskOptions
+from amqp_rpc.service.service import Service
 
 
 @pytest.mark.parametrize(("attempt", "middle"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (10_000, 10.0)])
@@ -46,3 +49,18 @@ def test_a_queue_s_name_that_means_something_else_or_can_t_be_sent_is_refused(na
 
 def test_a_queue_s_name_may_have_199_bytes():
     assert Policy("x" * 199).queue == "x" * 199
+
+
+def test_an_option_that_does_not_exist_is_refused_as_python_does():
+    service = Service()
+    with pytest.raises(TypeError, match=r"Service.task\(\) got an unexpected keyword argument 'retrys'"):
+        service.task(retrys=3)
+    with pytest.raises(TypeError, match=r"Service.subscribe\(\) got an unexpected keyword argument 'max_priority'"):
+        service.subscribe("a", max_priority=3)
+
+
+@pytest.mark.parametrize("method", [Service.task, Service.subscribe])
+def test_every_option_is_explained(method):
+    known = TaskOptions if method is Service.task else SubscriptionOptions
+    assert all(f"``{name}``:" in method.__doc__ for name in known.__annotations__)
+    assert set(known.__annotations__) < {field.name for field in dataclasses.fields(Policy)}

@@ -1,0 +1,144 @@
+"""A registered function: its name, its signature and its options. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.exchanges import Binding, Exchange
+from amqp_rpc.message.topology import LONGEST_NAME, call_queue
+from amqp_rpc.service.policy import Policy
+from amqp_rpc.service.signature import Options, Signature
+
+#: Who gets an event: one of a service's replicas, or each.
+Mode = Literal["shared", "broadcast"]
+
+#: The attributes by which `Client.call(fib, 30)` and `Client.enqueue` find the registration of a function object.
+_MARK = "__amqp_rpc__"
+_TASK_MARK = "__amqp_rpc_task__"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Which events a function handles, of which exchange; and whether one replica of its service gets each, or all."""
+
+    exchange: Exchange
+    bindings: tuple[Binding, ...]
+    mode: Mode
+
+    def __str__(self) -> str:
+        """Return it as a banner shows it: ``orders.*.paid``."""
+        return ", ".join(binding.key or _compared(binding) or "everything" for binding in self.bindings)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function as it was registered: to be called, as a task, or for events."""
+
+    name: str
+    service: str | None
+    call: Callable[..., Any]
+    signature: Signature
+    asynchronous: bool
+    #: Whether it may run more than once with the same arguments.
+    idempotent: bool = True
+    #: Whether it takes plain text bodies that name no function.
+    default: bool = False
+    #: Its queue and retries; None for a function that is called.
+    task: Policy | None = None
+    #: The events that it handles; None for all others. It has a policy too, as a task has.
+    subscription: Subscription | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue that holds its calls, its tasks, or its events."""
+        return call_queue(self.service) if self.task is None else self.task.queue
+
+    @property
+    def shared(self) -> bool:
+        """Whether it handles events from a durable queue that all replicas of its service share."""
+        return self.subscription is not None and self.subscription.mode == "shared"
+
+    def mark(self) -> None:
+        """Have the function object remember its registration.
+
+        The first registration names the object; with a later one it is called by its name as text.
+        """
+        mark = _MARK if self.task is None else _TASK_MARK
+        # A wrapper has the mark of the function that it wraps (functools.wraps), and is another function.
+        if getattr(getattr(self.call, mark, None), "call", None) is not self.call:
+            # A bound method can't be marked.
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(self.call, mark, self)
+
+
+def named(
+    function: Any, name: str | None, decorator: str, *, reserved: Options, kind: type[Signature] = Signature
+) -> tuple[str, Signature]:
+    """Return the name and the signature under which a function is registered.
+
+    Args:
+        function: The decorated object.
+        name: Its name for clients; None takes its own.
+        decorator: For errors.
+        reserved: The names that its parameters can't have.
+        kind: The signature's class.
+
+    Raises:
+        ConfigurationError: It is no function, or has no name that can be sent.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
+    name = name if name is not None else getattr(function, "__name__", "")
+    signature = kind(function, name, reserved)
+    if not name or "." in name or too_long(name):
+        raise ConfigurationError(
+            f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
+            f"{LONGEST_NAME} bytes"
+        )
+    return name, signature
+
+
+def too_long(name: str) -> bool:
+    """Return whether AMQP has no room for a name."""
+    return len(name.encode()) > LONGEST_NAME
+
+
+def registered(function: object) -> Function:
+    """Return the registration of a function object.
+
+    Raises:
+        ConfigurationError: It was not registered with ``@service.rpc``.
+    """
+    return _marked(
+        function,
+        _MARK,
+        "is not registered with any service; decorate it with @service.rpc, or call it by its name as text",
+    )
+
+
+def registered_task(function: object) -> Function:
+    """Return the registration of a task's function object.
+
+    Raises:
+        ConfigurationError: It was not registered with ``@service.task``.
+    """
+    return _marked(
+        function,
+        _TASK_MARK,
+        "is no task of any service; decorate it with @service.task, or enqueue it by its name as text",
+    )
+
+
+def _marked(function: object, mark: str, advice: str) -> Function:
+    found = getattr(function, mark, None)
+    if not isinstance(found, Function):
+        raise ConfigurationError(f"{getattr(function, '__qualname__', function)!r} {advice}")
+    return found
+
+
+def _compared(binding: Binding) -> str:
+    return ", ".join(f"{name}={value}" for name, value in binding.arguments)
