@@ -38,7 +38,7 @@ from amqp_rpc.message.settings import (
 )
 from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import split_call
-from amqp_rpc.results.store import open_store
+from amqp_rpc.results import open_store
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.function import Function, registered
 

@@ -19,7 +19,7 @@ from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.client.caller import Caller
-    from amqp_rpc.results.record import Store
+    from amqp_rpc.results import Store
 
 
 class Producer(TaskForms):

@@ -13,7 +13,8 @@ from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUn
 from amqp_rpc.message.envelope import ERROR, Properties
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT
 from amqp_rpc.message.timing import backoff
-from amqp_rpc.results.record import Record, State, Store
+from amqp_rpc.results import Store
+from amqp_rpc.results.record import Record, State
 from amqp_rpc.service.function import registered_task
 
 #: Seconds between two looks into the store, at first and at most.

@@ -1,41 +1,41 @@
-"""What is known of a task: its state, and its result or its error, as a store keeps it; pure values.
+"""A task's state, and its result or error, as a store keeps it. Pure.
 
-A result is kept as a reply carries it, bytes and content type and all: whoever reads replies reads it as well.
+A result is kept as a reply carries it, with its content type: a client reads both in the same way.
 """
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from amqp_rpc.errors import Undecodable
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 
-#: What a task is doing. ``PENDING``: no worker has begun it, as far as is known, or there never was such a task.
+#: ``PENDING``: no worker is known to have begun the task, or there never was one with this id.
 State = Literal["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"]
 
-#: Characters of an error's text beside the error itself: for lists, and for where the rest is lost.
+#: Characters of an error's text beside the error itself: for lists, and for when the rest is lost.
 LONGEST_ERROR = 1000
-#: Bytes of a record's encoding: any body that was read is taken, its size was checked where it was made.
+#: Bytes of an encoded record. There is no real bound: each body's size was checked when it was made.
 _LARGEST = 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a store knows of a task.
+    """A task, as the worker that had it last left it.
 
     Args:
-        id: The task's.
-        state: ``STARTED``, ``RETRY``, ``SUCCESS`` or ``FAILURE``; there are no records of pending tasks.
-        function: Its function's name; empty where the message named none.
-        queue: Which held it.
-        attempt: Which try this is of, from 1.
-        updated: When this was so, in Unix seconds.
-        started: When the try began; None where it did not.
-        next_try: When the next one may begin, after a failure; None otherwise.
-        error: What was raised, in a few words; None where nothing was.
-        kind: What the reply is, ``"result"`` or ``"error"``; None where the task has not ended, or this was lost.
+        id: The task's id.
+        state: ``STARTED``, ``RETRY``, ``SUCCESS`` or ``FAILURE``; pending tasks have no record.
+        function: The name of its function; empty when the message named none.
+        queue: The queue that held it.
+        attempt: Which attempt this is, from 1.
+        updated: When the worker wrote this, in Unix seconds.
+        started: When the attempt began; None when it did not.
+        next_try: When the next attempt may begin, after a failure; else None.
+        error: What was raised, in a few words; None without an error.
+        kind: The reply's type, ``"result"`` or ``"error"``; None when the task has not ended, or its result was lost.
         content_type: The body's.
         body: The result, or the error, as a reply carries it.
     """
@@ -55,44 +55,25 @@ class Record:
 
     @property
     def ended(self) -> bool:
-        """Whether the task has run to its end, or is a dead letter."""
+        """Return whether the task has run to its end, or is a dead letter."""
         return self.state in ("SUCCESS", "FAILURE")
 
     def bare(self) -> Record:
-        """Return the record without the result: what is kept where the result can't be."""
+        """Return the record without its result, for when the result can't be kept."""
         return replace(self, kind=None, content_type=None, body=None)
 
     def encode(self) -> bytes:
-        """Return its bytes, for stores that keep nothing else."""
+        """Return it as bytes, for stores that keep nothing else."""
         return codec.encode(list(astuple(self)), MSGPACK, limit=_LARGEST)
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
-        """Return the record of `encode`.
+        """Return the record that `encode` made into bytes.
 
         Raises:
-            Undecodable: It is none.
+            Undecodable: The bytes are no record.
         """
         try:
             return cls(*codec.decode(data, MSGPACK, limit=_LARGEST))
         except TypeError as error:
             raise Undecodable(f"it is no record of a task: {error}") from error
-
-
-class Store(Protocol):
-    """Where records are kept; every method may be called from any thread, and does I/O.
-
-    Each raises `StoreUnavailable` where the store can't be reached, read or written, after a few seconds at most.
-    """
-
-    def put(self, record: Record, *, expires: float) -> None:
-        """Keep a record in the place of an earlier one of the same task, for that many seconds."""
-
-    def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
-        """Return what is known of a task; None where nothing is, or it has expired."""
-
-    def close(self) -> None:
-        """Give back what is open; it is opened again when it is needed."""
-
-    def __str__(self) -> str:
-        """Return its URL, without a password."""

@@ -1,6 +1,6 @@
 """Results in Redis, for workers and clients of several machines; the only importer of redis-py.
 
-Each is one key, ``amqp_rpc:task:<id>``, that Redis removes by itself when its time is over
+Each record is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expires
 (https://redis.io/docs/latest/commands/set/).
 """
 
@@ -12,14 +12,14 @@ from amqp_rpc.errors import ConfigurationError, StoreUnavailable, Undecodable
 from amqp_rpc.message.settings import hide_password
 from amqp_rpc.results.record import Record
 
-#: Seconds for a connection, and for one answer: a Redis that is gone must not hold up workers for longer.
+#: Seconds to connect, and to wait for one answer: workers must not wait longer for a Redis that is gone.
 _CONNECT_TIMEOUT: Final = 1.0
 _ANSWER_TIMEOUT: Final = 2.0
 _PREFIX: Final = "amqp_rpc:task:"
 
 
 class RedisStore:
-    """Keeps records in Redis; connections are made when they are needed, and made anew when they break.
+    """A store in Redis. It connects when it must, and again after a connection breaks.
 
     Args:
         url: ``redis://user:password@host:port/database``, or ``rediss://…`` for TLS.
@@ -45,33 +45,25 @@ class RedisStore:
                 url,
                 socket_connect_timeout=_CONNECT_TIMEOUT,
                 socket_timeout=_ANSWER_TIMEOUT,
-                # It looks by itself whether a connection that it has kept was closed; who asks here must not wait more.
+                # redis-py notices a closed connection by itself; a retry would only make callers wait longer.
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
-            # The cause is not told: it may quote the password.
+            # Without the cause: it may quote the password.
             raise ConfigurationError(
                 f"{self._url!r} is not a Redis URL, such as redis://user:password@host:6379/0; write special "
                 "characters of a password as %XX"
             ) from (None if "@" in url else error)
 
     def put(self, record: Record, *, expires: float) -> None:
-        """Keep a record in the place of an earlier one of the same task, for that many seconds.
-
-        Raises:
-            StoreUnavailable: Redis can't be reached, or refuses it.
-        """
+        """Keep a record: `Store.put`."""
         try:
             self._redis.set(_PREFIX + record.id, record.encode(), px=max(1, int(expires * 1000)))
         except self._errors as error:
             raise self._unavailable(error) from error
 
     def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
-        """Return what is known of a task; None where nothing is, or it has expired.
-
-        Raises:
-            StoreUnavailable: Redis can't be reached, or has something else there.
-        """
+        """Return the record of a task: `Store.get`."""
         try:
             data = cast(bytes | None, self._redis.get(_PREFIX + id))
             return None if data is None else Record.decode(data)
@@ -79,7 +71,7 @@ class RedisStore:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
-        """Close the connections; they are made again when they are needed."""
+        """Close the connections: `Store.close`."""
         self._redis.close()
 
     def __str__(self) -> str:

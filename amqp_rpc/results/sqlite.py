@@ -1,8 +1,7 @@
-"""Results in a file of this machine, by SQLite: any number of its processes may share it. Never on a network's drive.
+"""Results in a SQLite file, for any number of processes of one machine; the only importer of sqlite3 and tenacity.
 
-It is written ahead (WAL: https://www.sqlite.org/wal.html), so that who reads never waits for who writes, with
-``synchronous=NORMAL``: the file is whole after any crash, and what was written in the last moments before a loss of
-power may be missing.
+The file must not be on a network drive. It is in WAL mode (https://www.sqlite.org/wal.html), so that readers never wait
+for writers, with ``synchronous=NORMAL``: it survives any crash, and a power loss may cost the last moments before it.
 """
 
 from __future__ import annotations
@@ -19,28 +18,18 @@ import tenacity
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
 from amqp_rpc.results.record import Record
 
-#: Seconds to wait for another process that writes; each takes microseconds, unless somebody holds the file.
+#: Seconds to wait for another process to write; a write takes microseconds, unless some program holds the file.
 _BUSY_TIMEOUT: Final = 5.0
-#: Seconds between two looks for what has expired, and how many records one look removes.
+#: Seconds between two deletions of expired records, and how many records one deletes.
 _SWEEP_INTERVAL: Final = 10.0
 _SWEPT: Final = 1000
 #: The version of the table below.
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE tasks (
-    id TEXT NOT NULL PRIMARY KEY,
-    state TEXT NOT NULL,
-    function TEXT NOT NULL,
-    queue TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    updated REAL NOT NULL,
-    started REAL,
-    next_try REAL,
-    error TEXT,
-    kind TEXT,
-    content_type TEXT,
-    expires REAL NOT NULL,
-    body BLOB
+    id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL, function TEXT NOT NULL, queue TEXT NOT NULL,
+    attempt INTEGER NOT NULL, updated REAL NOT NULL, started REAL, next_try REAL, error TEXT, kind TEXT,
+    content_type TEXT, expires REAL NOT NULL, body BLOB
 )
 """
 _INDEX: Final = "CREATE INDEX tasks_expires ON tasks (expires)"
@@ -62,24 +51,24 @@ _SWEEP: Final = "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks WHERE
 
 
 class SqliteStore:
-    """Keeps records in a file, which is made when it is first needed.
+    """A store in a file; the first use creates it.
 
     Args:
-        path: The file's; relative to the working directory, unless it is absolute.
+        path: Of the file, absolute or relative to the working directory.
 
     Raises:
         ConfigurationError: Its folder does not exist.
     """
 
     def __init__(self, path: str) -> None:
-        #: Whole from now on: the process may change its working directory.
+        #: Absolute: the process may change its working directory.
         self.path = Path(path).absolute()
         if not self.path.parent.is_dir():
             raise ConfigurationError(
                 f"the store of results {str(self)!r} is in a folder that does not exist: {self.path.parent}. "
                 "Make it, or name another; sqlite:///… is relative to the working directory, sqlite:////… is absolute"
             )
-        #: By process id: a connection must not be used by a fork of its process, nor closed there.
+        #: By process id: a forked process must neither use its parent's connection nor close it.
         #: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
         self._opened: dict[int, _Opened] = {}
 
@@ -99,11 +88,7 @@ class SqliteStore:
         return cls(path)
 
     def put(self, record: Record, *, expires: float) -> None:
-        """Keep a record in the place of an earlier one of the same task, for that many seconds.
-
-        Raises:
-            StoreUnavailable: The file can't be written.
-        """
+        """Keep a record: `Store.put`."""
         r, now = record, time.time()
         row = (
             r.id, r.state, r.function, r.queue, r.attempt, r.updated, r.started, r.next_try, r.error, r.kind,
@@ -116,17 +101,13 @@ class SqliteStore:
                 connection.execute(_PUT, row)
                 if now >= opened.swept + _SWEEP_INTERVAL or now < opened.swept:
                     removed = connection.execute(_SWEEP, (now, _SWEPT)).rowcount
-                    # Where there may be more, the next record's turn goes on with it.
+                    # When there may be more, the next record's turn deletes them.
                     opened.swept = now if removed < _SWEPT else 0.0
             except sqlite3.Error as error:
                 raise self._unavailable(opened, error) from error
 
     def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
-        """Return what is known of a task; None where nothing is, or it has expired.
-
-        Raises:
-            StoreUnavailable: The file can't be read.
-        """
+        """Return the record of a task: `Store.get`."""
         opened = self._mine()
         with opened.lock:
             try:
@@ -136,7 +117,7 @@ class SqliteStore:
         return None if row is None else Record(*row)
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is needed."""
+        """Close the file: `Store.close`."""
         opened = self._mine()
         with opened.lock:
             opened.close()
@@ -145,7 +126,7 @@ class SqliteStore:
         return f"sqlite:///{self.path}"
 
     def _mine(self) -> _Opened:
-        # One operation, and the loser's is dropped: two threads that come first get the same one.
+        # setdefault is atomic: two threads that come first get the same one.
         process = os.getpid()
         return self._opened.get(process) or self._opened.setdefault(process, _Opened())
 
@@ -163,7 +144,7 @@ class SqliteStore:
         return opened.connection
 
     def _unavailable(self, opened: _Opened, error: sqlite3.Error) -> StoreUnavailable:
-        # The next one opens the file anew: it may have been replaced, or the disk mounted again.
+        # The next use opens the file again: someone may replace it, or mount the disk again.
         opened.close()
         return StoreUnavailable(f"the store of results {str(self)!r} can't be used: {error}")
 
@@ -184,21 +165,21 @@ class _Opened:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Set a new connection up, and make the table where there is none."""
+    """Configure a new connection, and create the table if it is missing."""
     _to_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     if _version(connection) == _VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Again, now that no other process can make it meanwhile.
+        # Checked again, now that no other process can create it meanwhile.
         version = _version(connection)
         if version == 0:
             connection.execute(_SCHEMA)
             connection.execute(_INDEX)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
-            raise sqlite3.DatabaseError(  # noqa: TRY301 - told as SQLite's own errors are
+            raise sqlite3.DatabaseError(  # noqa: TRY301 - reported as SQLite's own errors are
                 f"its tables have version {version}, and this amqp_rpc knows {_VERSION}; give it a file of its own"
             )
     except BaseException:

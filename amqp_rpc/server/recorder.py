@@ -15,7 +15,8 @@ from typing import Final
 
 from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.message.text import plural
-from amqp_rpc.results.record import Record, Store
+from amqp_rpc.results import Store
+from amqp_rpc.results.record import Record
 
 logger = logging.getLogger(__name__)
 

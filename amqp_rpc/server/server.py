@@ -32,7 +32,7 @@ from amqp_rpc.message.settings import (
 )
 from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
-from amqp_rpc.results.store import open_store
+from amqp_rpc.results import open_store
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.clocks import Clocks
 from amqp_rpc.server.consumers import Consumers

@@ -31,9 +31,9 @@ from amqp_rpc import (
     StoreUnavailable,
     Undecodable,
 )
+from amqp_rpc.results import open_store
 from amqp_rpc.results.record import Record
 from amqp_rpc.results.sqlite import SqliteStore
-from amqp_rpc.results.store import open_store
 from amqp_rpc.server.tasks import TaskDispatcher
 from tests.programs import serving
 from tests.served_by import Raw

@@ -17,9 +17,9 @@ import pytest
 
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
 from amqp_rpc.message.settings import result_seconds, results_url
-from amqp_rpc.results.record import Record, Store
+from amqp_rpc.results import Store, open_store
+from amqp_rpc.results.record import Record
 from amqp_rpc.results.sqlite import SqliteStore
-from amqp_rpc.results.store import open_store
 from tests.stores import RedisServer
 from tests.waiting import until
 
