@@ -1,4 +1,4 @@
-"""`make chaos`: servers and clients under load, one fault after another, and the promises checked by what was recorded.
+"""`make chaos`: servers and clients under load, one fault after another; the records must show every promise kept.
 
-Nothing here is imported by `amqp_rpc`. It ends every process that it started, and touches no broker but its own.
+`amqp_rpc` imports nothing from here. It ends every process that it started, and touches no broker but its own.
 """

@@ -1,4 +1,4 @@
-"""``python -m chaos``: run the scenarios with a seed, and end with 1 where something that must be zero is not."""
+"""``python -m chaos``: run the scenarios with a seed; exit with 1 if a figure that must be zero is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.scenario import SCENARIOS, run
 from tests.nodes import missing
 
-#: Seconds of faults of each scenario, unless told.
+#: The default seconds of faults of each scenario.
 SECONDS = {"single": 210.0, "cluster": 120.0}
 
 
@@ -35,7 +35,7 @@ def main() -> int:
         parser.error(f"no fault's name contains {given.only!r}; there are: {', '.join(dict.fromkeys(names))}")
     if (reason := missing()) is not None:
         sys.exit(reason)
-    # Ended like by Ctrl-C: with everything that was started.
+    # SIGTERM ends it as Ctrl-C does, with every process that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     top = Path(tempfile.mkdtemp(prefix="amqp-rpc-chaos-"))
     troubles: list[str] = []

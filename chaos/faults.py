@@ -1,4 +1,4 @@
-"""The faults: what is done to the stage, for how long, and how it is undone."""
+"""The faults: how each is injected into the stage, how long it lasts, and how it is undone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from chaos.record import FAULTS, Record
 from chaos.stage import QUEUE, Stage
 
-#: Seconds that a fault's consequences may last once it is undone: then every server must consume again.
+#: Seconds after the end of a fault within which every server must consume again.
 COMES_BACK = 30.0
-#: Seconds between the nodes of a cluster, where each has its turn.
+#: Seconds between two nodes of a cluster, for faults that hit each node in turn.
 IN_TURN = (0.5, 3.0)
 #: Seconds without a fault after each.
 PAUSES = (4.0, 6.0)
@@ -23,10 +23,10 @@ class Fault:
     """A kind of fault.
 
     Args:
-        name: What the table calls it.
-        inject: Does it; returns what undoes it.
-        lasts: Seconds until it is undone, from and to.
-        outage: Whether there is a time without any server; else others serve meanwhile.
+       name: Its name in the table.
+       inject: Injects it, and returns a function that undoes it.
+       lasts: The range of seconds until it is undone.
+       outage: Whether no server is reachable for a time; otherwise other servers go on.
     """
 
     name: str
@@ -59,7 +59,7 @@ def kill_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
 
 
 def kill_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
-    """``kill -9`` each node in turn, and start it, the next one a moment later."""
+    """``kill -9`` and restart each node, one after another."""
     for node in stage.nodes:
         node.kill()
         time.sleep(chance.uniform(*IN_TURN))
@@ -69,7 +69,7 @@ def kill_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
 
 
 def stop_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
-    """Stop each node in turn, as in a rolling upgrade of the cluster, and start it."""
+    """Stop and restart each node, one after another, as in a rolling upgrade of the cluster."""
     for node in stage.nodes:
         node.stop()
         node.start()
@@ -92,7 +92,7 @@ def cut(stage: Stage, _chance: random.Random) -> Callable[[], object]:
 
 
 def freeze(stage: Stage, _chance: random.Random) -> Callable[[], object]:
-    """Let no byte through, without a word to anybody."""
+    """Let no byte through, and close nothing."""
     for proxy in stage.proxies:
         proxy.freeze()
 
@@ -116,14 +116,14 @@ def delete_queue(stage: Stage, _chance: random.Random) -> Callable[[], object]:
 
 
 def alarm(stage: Stage, chance: random.Random) -> Callable[[], object]:
-    """A memory alarm: the broker takes no messages."""
+    """Raise a memory alarm: the broker blocks publishers."""
     node = chance.choice(stage.nodes)
     node.ctl("set_vm_memory_high_watermark", "0.0000001")
     return lambda: node.ctl("set_vm_memory_high_watermark", "0.4")
 
 
 def _nothing() -> None:
-    """Undo nothing."""
+    """Do nothing: the fault undoes itself."""
 
 
 SINGLE = (
@@ -143,7 +143,7 @@ CLUSTER = (
     Fault("node stopped", stop_broker, lasts=(2.0, 8.0)),
     Fault("kill -9 a server", kill_server, outage=False),
 )
-#: For tasks: a queue that is deleted takes with it what was accepted.
+#: For tasks, without the deletion of queues, which deletes accepted tasks too.
 TASKS_SINGLE = tuple(fault for fault in SINGLE if fault.inject is not delete_queue)
 TASKS_CLUSTER = (
     *CLUSTER,
@@ -155,7 +155,7 @@ TASKS_CLUSTER = (
 
 
 class Injection:
-    """Injects faults in an order of chance, every kind before any a second time, and records when.
+    """Injects faults in random order, each kind once before any kind a second time, and records them.
 
     Args:
         faults: The kinds.
@@ -165,12 +165,12 @@ class Injection:
     def __init__(self, stage: Stage, faults: tuple[Fault, ...], seed: int) -> None:
         self._stage = stage
         self._faults = faults
-        self._chance = random.Random(seed)  # noqa: S311 - chance that can be repeated, not a secret
+        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not a secret
         self._record = Record(stage.folder / FAULTS)
         self._left: list[Fault] = []
 
     def run(self, seconds: float, say: Callable[[str], object], *, more: Callable[[], bool] = lambda: False) -> None:
-        """Inject faults for that long, and as long as there is more to come, the last one whole."""
+        """Inject faults for so many seconds, and while `more` is true; the last fault is complete."""
         end = time.monotonic() + seconds
         self._pause()
         while time.monotonic() < end or more():
@@ -194,7 +194,7 @@ class Injection:
         self._record.write(
             fault=fault.name, injected=injected, undone=undone, served=served, over=over, back=back, outage=fault.outage
         )
-        again = "" if back else f"; {self._stage.consumers()} consumers then"
+        again = "" if back else f"; only {self._stage.consumers()} consumers"
         return f"{fault.name}: {undone - injected:.1f} s, all servers there {over - undone:.1f} s later{again}"
 
     def _pause(self) -> None:

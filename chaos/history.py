@@ -1,4 +1,4 @@
-"""The records of a run, read back: calls, what ran, faults, and what the clients held."""
+"""The records of a run: calls, executions, faults, and the measures of the clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Call:
     timeout: float
     seconds: float
     began: float
-    #: When it ended, and with what; None where it never did.
+    #: The time of its end, and its outcome; None if it never ended.
     ended: float | None = None
     outcome: str = "hung"
     right: bool = True
@@ -32,12 +32,12 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """When it had to have ended."""
+        """The time by which it had to end."""
         return self.began + self.timeout
 
     @property
     def good(self) -> bool:
-        """Whether the function's own answer came, be it a result or what it raises."""
+        """The function itself answered, with its result or its error."""
         return self.outcome in {"result", "RemoteError"}
 
 
@@ -47,7 +47,7 @@ class Injected:
 
     name: str
     injected: float
-    #: When it was undone, when a server was seen to consume, and when all were.
+    #: The times when it was undone, when the first server consumed again, and when all did.
     undone: float
     served: float
     over: float
@@ -56,17 +56,17 @@ class Injected:
 
     @property
     def until(self) -> float:
-        """Until when no server may have been there; where others served meanwhile, only its moment counts."""
+        """The end of the time without a server; for a fault that leaves other servers, its own time."""
         return self.served if self.outage else self.injected
 
 
 @dataclass
 class History:
-    """All that was recorded."""
+    """The complete records."""
 
     calls: list[Call]
     faults: list[Injected]
-    #: The processes that began each call, and how many runs came to their end.
+    #: For each call: the processes that started it, and the number of finished executions.
     runs: dict[int, list[int]]
     finished: Counter[int]
     begin: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class History:
         return found
 
     def on(self, call: Call) -> str:
-        """Return the faults that were on while a call was, for whoever looks for a cause."""
+        """Return the faults that were active during a call, as hints at a cause."""
         ended = call.ended if call.ended is not None else call.deadline
         said = [
             f"{fault.name} ({call.began - fault.injected:+.2f} s from its begin, {call.began - fault.undone:+.2f} s "

@@ -1,7 +1,7 @@
-"""A client process under constant load: ``python -m chaos.load``. It records what becomes of every call.
+"""A client process under constant load: ``python -m chaos.load``. It records every call and its outcome.
 
-It says ``ready`` on its output when it has measured itself at rest and begins; when its input ends it makes no more
-calls, waits for those under way, measures itself again and ends.
+It measures itself at rest, prints ``ready`` and starts. When its input ends, it starts no more calls, waits for those
+in flight, measures itself again and ends.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from amqp_rpc import AmqpRpcError, AsyncClient, Client, RemoteError
 from chaos.record import CALLS, Record
 from chaos.served import answer
 
-#: Threads that call, and tasks of one event loop that do; each makes one call after another.
+#: Threads, and tasks of one event loop, each of which makes one call after another.
 THREADS, TASKS = 5, 10
-#: Seconds a call may take, and what its function takes: mostly little, now and then longer than a heartbeat.
+#: Timeouts of calls, and durations of their functions: mostly short, sometimes longer than a heartbeat.
 TIMEOUTS = (0.5, 1.0, 2.0, 5.0, 10.0)
 TIMEOUT_WEIGHTS = (15, 15, 15, 20, 35)
 DURATIONS = ((0.0, 0.02), (0.05, 0.2), (0.5, 1.0), (2.0, 4.0))
 DURATION_WEIGHTS = (75, 18, 5, 2)
-#: The most seconds between two calls of one thread or task.
+#: The longest pause between two calls of one thread or task.
 PAUSE = 0.12
-#: Calls before the first measure, so that caches are filled and every thread has been started.
+#: Calls before the first measure, to fill caches and start every thread.
 WARM_UP = 300
 #: Seconds beyond the longest timeout after which a call counts as hung.
 PATIENCE = 5.0
-#: Seconds for a client at rest to let go of what the last calls used.
+#: Seconds for a client at rest to free the memory of its last calls.
 SETTLE = 10.0
 
 FUNCTIONS = (("pure", True), ("pure_async", True), ("once", False), ("once_async", False), ("refuse", False))
@@ -70,7 +70,7 @@ def plans(chance: random.Random) -> Plan:
 
 
 class Load:
-    """What one client process does."""
+    """The load of one client process."""
 
     def __init__(self, urls: list[str], number: int, seed: int, folder: Path) -> None:
         self._record = Record(folder / CALLS)
@@ -167,7 +167,7 @@ class Load:
         self._record.write(call=number, deadline=deadline, ended=ended, **result)
 
     def _measure(self) -> dict[str, int]:
-        """Return what this process holds."""
+        """Return the memory, threads, descriptors and pending calls of this process."""
         gc.collect()
         links = [_link(entry) for entry in Path("/proc/self/fd").iterdir()]
         callers = [self._client._caller, self._async_client._client._caller]  # noqa: SLF001 - what must not leak
@@ -181,7 +181,7 @@ class Load:
         }
 
     def _settled(self, begin: dict[str, int]) -> dict[str, int]:
-        """Return the measure, once it is what it was at the beginning, or after some seconds."""
+        """Return the measure when it equals that of the beginning, or after some seconds."""
         until = time.monotonic() + SETTLE
         counted: Callable[[dict[str, int]], list[int]] = lambda found: [found[key] for key in found if key != "memory"]  # noqa: E731
         while counted(found := self._measure()) != counted(begin) and time.monotonic() < until:

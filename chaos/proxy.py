@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be cut, and frozen: the network between the programs and one RabbitMQ node."""
+"""A TCP proxy whose connections can be cut and frozen: the network between the programs and one RabbitMQ node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _CHUNK = 65_536
 
 
 class Proxy:
-    """Listens on loopback and forwards to a port there; it runs on a thread of its own.
+    """Listens on loopback and forwards to another port of loopback, on a thread of its own.
 
-    A peer whose other side can't be reached, or has died, gets a reset, as from a machine that is gone.
+    A peer whose other side is unreachable or has died gets a reset, as from a machine that is gone.
     """
 
     def __init__(self, target: int) -> None:
@@ -29,11 +29,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The AMQP address of the node through it."""
+        """The AMQP URL of the node through the proxy."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def cut(self) -> int:
-        """Reset every connection, and return how many there were (each has two ends)."""
+        """Reset every connection, and return their number (each has two ends)."""
 
         async def cut() -> int:
             gone = list(self._writers)
@@ -44,11 +44,11 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(cut(), self._loop).result(10)
 
     def freeze(self) -> None:
-        """Forward nothing from now on, neither bytes nor ends, and open nothing; tell nobody."""
+        """Forward neither bytes nor ends of connections, and accept none, without closing any."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def thaw(self) -> None:
-        """Forward again, first of all what was held back."""
+        """Forward again, starting with the bytes that were held back."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Proxy:
 
     async def _end(self) -> None:
         self._flowing.set()
-        # All of them end by themselves, now that their connections are reset.
+        # Their connections are reset, so all of them end by themselves.
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=5)
@@ -82,7 +82,7 @@ class Proxy:
         self._writers -= {writer, far_writer}
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one direction to its end, and then that end."""
+        """Forward one direction, and its end too."""
         try:
             while data := await reader.read(_CHUNK):
                 await self._flowing.wait()
@@ -96,7 +96,7 @@ class Proxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection so that its peer is told of a reset, and what was not yet sent is lost."""
+    """Close a connection with a reset; bytes that were not sent are lost."""
     sock = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

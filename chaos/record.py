@@ -1,7 +1,7 @@
-"""Append-only records of what happened, one JSON object a line; they survive a kill -9 of who writes them.
+"""Append-only records, one JSON object per line; they survive a kill -9 of the process that writes them.
 
-A record is one `write` to a file that is open for appending: several processes may write to one file, and what was
-written is the kernel's, whatever becomes of the process. All times are the machine's monotonic clock.
+A record is one `write` to a file that is open for appending: several processes may write to one file, and the kernel
+keeps the record even if the process dies. All times are the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXECUTIONS, CALLS, FAULTS = "executions", "calls", "faults"
 
 
 class Record:
-    """A file of records that is written to; safe from any thread."""
+    """A file of records; safe from any thread."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -28,7 +28,7 @@ class Record:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Return the records of a file, none where there is no file; a last line that was cut off is left out."""
+    """Return the records of a file, without a last line that was cut off; none if there is no file."""
     if path.exists():
         for line in path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):

@@ -29,7 +29,7 @@ SCENARIOS = {each.name: each for each in (Scenario("single", 1, SINGLE), Scenari
 def run(
     scenario: Scenario, *, seed: int, seconds: float, only: str, folder: Path, say: Callable[[str], object]
 ) -> list[str]:
-    """Run a scenario and say its figures; return what must be zero and is not."""
+    """Run a scenario and print its figures; return the figures that must be zero and are not."""
     faults = tuple(fault for fault in scenario.faults if only in fault.name)
     if not faults:
         return []
@@ -42,10 +42,10 @@ def run(
         troubles = [] if stage.whole(1) else [f"at the end {stage.consumers()} of {SERVERS} servers consume"]
         stage.stop_clients()
         stage.stop_servers()
-        troubles += [f"a server fell: {each}" for each in stage.fallen]
+        troubles += [f"a server ended by itself: {each}" for each in stage.fallen]
         troubles += [f"a drain ended with code {code}" for code in stage.drained if code]
     history = History.read(folder)
-    troubles += [f"{fault.name}: not all servers came back" for fault in history.faults if not fault.back]
+    troubles += [f"{fault.name}: not all servers consumed again" for fault in history.faults if not fault.back]
     troubles += leaks(history)
     failed = {name: calls for name, check in CHECKS.items() if (calls := check(history))}
     for line in table.lines(history):

@@ -1,4 +1,4 @@
-"""The functions that are called under faults: each records, when it begins and ends, which call it runs.
+"""The functions that are called under faults: each records the begin and the end of each call.
 
 Served by ``amqp-rpc serve chaos.served`` with ``CHAOS_FOLDER`` set; the process dies with the one that started it.
 """
@@ -24,12 +24,12 @@ _PR_SET_PDEATHSIG = 1
 _record = None
 if "CHAOS_FOLDER" in os.environ:
     _record = Record(Path(os.environ["CHAOS_FOLDER"]) / EXECUTIONS)
-    # A harness that is killed can't end its servers.
+    # A harness that is killed can't end its servers, so they end with it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def answer(number: int) -> list[int]:
-    """Return what each function returns for a call; no other call has the same."""
+    """Return the result of each function for a call, which differs from that of any other call."""
     return [number, number * number + 1]
 
 

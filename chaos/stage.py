@@ -1,6 +1,6 @@
-"""What the faults are injected into: RabbitMQ nodes behind proxies, server processes and client processes.
+"""The stage of a run: RabbitMQ nodes behind proxies, server processes and client processes.
 
-Closing it ends every process that it started, in whatever state it is.
+Closing it ends every process that it started, in any state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.nodes import START_TIMEOUT, Nodes
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = "rpc_queue.chaos"
 SERVERS, CLIENTS = 3, 2
-#: Seconds that a server gets to finish its calls, more than the longest call takes.
+#: Seconds that a server has to finish its calls, more than the longest call takes.
 DRAIN_TIMEOUT = 10
 
 
@@ -47,11 +47,11 @@ class Server:
 
     @property
     def ready(self) -> bool:
-        """Whether it has said that it serves."""
+        """Its log says that it serves."""
         return b"Ready." in self.log.read_bytes()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.process.kill()
         self.process.wait()
 
@@ -60,16 +60,16 @@ class Stage:
     """Nodes, proxies, servers and clients of one run.
 
     Args:
-        nodes: How many RabbitMQ nodes; several are a cluster.
-        seed: For the clients' load.
-        folder: Where records and logs go.
+        nodes: The number of RabbitMQ nodes; several are a cluster.
+        seed: The seed of the clients' load.
+        folder: The folder of records and logs.
     """
 
-    #: What the servers serve, the queues that they consume then, and each one's threads.
+    #: The module that the servers serve, the queues that it consumes, and the threads of each server.
     served_module = "chaos.served"
     queues: tuple[str, ...] = (QUEUE,)
     threads = 16
-    #: What the nodes' applications are told beside their defaults: see `Node`.
+    #: Parameters of the nodes' applications: see `Node`.
     parameters: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Stage:
         self.nodes: list[Node] = []
         self.proxies: list[Proxy] = []
         self.servers: list[Server] = []
-        #: Exit codes of servers that were told to drain, and servers that ended though nobody told them.
+        #: Exit codes of servers that were drained, and servers that ended by themselves.
         self.drained: list[int] = []
         self.fallen: list[str] = []
         self.clients: list[subprocess.Popen[str]] = []
@@ -105,16 +105,16 @@ class Stage:
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, through the proxies."""
+        """The URLs of the nodes through the proxies."""
         return [proxy.url for proxy in self.proxies]
 
     @property
     def version(self) -> str:
-        """RabbitMQ's."""
+        """The version of RabbitMQ."""
         return self.nodes[0].version
 
     def start_server(self) -> Server:
-        """Start one more server, and wait until it serves."""
+        """Start another server, and wait until it serves."""
         server = self.launch()
         until(lambda: server.ready or server.process.poll() is not None, timeout=40)
         if not server.ready:
@@ -122,19 +122,19 @@ class Stage:
         return server
 
     def launch(self) -> Server:
-        """Start one more server."""
+        """Start another server."""
         self._numbers += 1
         server = Server(self._numbers, self.urls, self.folder, served=self.served_module, threads=self.threads)
         self.servers.append(server)
         return server
 
     def kill_server(self, server: Server) -> None:
-        """``kill -9`` one."""
+        """``kill -9`` a server."""
         server.kill()
         self.servers.remove(server)
 
     def drain_server(self, server: Server) -> None:
-        """SIGTERM one, and wait for its end."""
+        """SIGTERM a server, and wait for its end."""
         server.process.send_signal(signal.SIGTERM)
         try:
             self.drained.append(server.process.wait(DRAIN_TIMEOUT + 15))
@@ -144,14 +144,14 @@ class Stage:
         self.servers.remove(server)
 
     def replace_fallen(self) -> None:
-        """Start a server for each that ended by itself, and remember that it did."""
+        """Record each server that ended by itself, and start another in its place."""
         for server in [each for each in self.servers if each.process.poll() is not None]:
             self.servers.remove(server)
             self.fallen.append(f"server {server.number} ended with {server.process.returncode}: {server.log}")
             self.start_server()
 
     def start_clients(self) -> None:
-        """Start the clients, and wait until they are at it."""
+        """Start the clients, and wait until they call."""
         self.start_programs("chaos.load")
         for client in self.clients:
             assert client.stdout is not None
@@ -159,7 +159,7 @@ class Stage:
                 raise RuntimeError(f"a client did not start; see {self.folder}")
 
     def start_programs(self, module: str, *options: str) -> None:
-        """Start the processes that send."""
+        """Start the sending processes."""
         for number in range(1, CLIENTS + 1):
             urls = [f"--url={url}" for url in self.urls]
             with (self.folder / f"client-{number}.log").open("wb") as log:
@@ -171,7 +171,7 @@ class Stage:
                 ))  # fmt: skip
 
     def stop_clients(self) -> None:
-        """Have the clients finish the calls under way, and end."""
+        """Make the clients finish the calls in flight, and end."""
         for client in self.clients:
             assert client.stdin is not None
             client.stdin.close()
@@ -185,7 +185,7 @@ class Stage:
             self.drain_server(server)
 
     def ask(self, question: Callable[[Any], Any]) -> Any:
-        """Return the answer of the first node that gives one, asked with an AMQP channel; None where none does."""
+        """Ask the nodes on an AMQP channel, and return the first answer; None if no node answers."""
         for node in self.nodes:
             parameters = pika.URLParameters(node.url)
             parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 3
@@ -199,18 +199,18 @@ class Stage:
         return None
 
     def consumers(self) -> int:
-        """Return how many servers consume the queues, as the broker sees it."""
+        """Return the number of servers that consume the queues, according to the broker."""
         counts = self.ask(
             lambda channel: [channel.queue_declare(name, passive=True).method.consumer_count for name in self.queues]
         )
         return min(counts) if counts else 0
 
     def served(self, timeout: float) -> bool:
-        """Wait until a server consumes; return whether one does."""
+        """Wait until a server consumes; return whether one does in time."""
         return until(self.consumers, timeout=timeout)
 
     def whole(self, timeout: float) -> bool:
-        """Wait until all servers consume again, and none that is dead; return whether they do."""
+        """Wait until all servers consume again, and no dead one; return whether they do in time."""
         return until(lambda: self.consumers() == SERVERS, timeout=timeout, pause=0.1)
 
     def _start_nodes(self, made: Nodes, ends: ExitStack) -> None:
@@ -238,7 +238,7 @@ class Stage:
 
 
 def until(condition: Callable[[], object], *, timeout: float, pause: float = 0.02) -> bool:
-    """Wait for a condition that nothing announces; return whether it came true in time."""
+    """Poll a condition; return whether it came true in time."""
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""A run's figures as lines of text."""
+"""The figures of a run as lines of text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from chaos.history import Call, History
 from chaos.verdict import CHECKS, first_good, outcomes, owed, struck, undisturbed
 
-#: How many calls that went wrong are told in detail, of each kind.
+#: The most failed calls that are shown in detail, for each kind of failure.
 MOST_DETAILS = 10
 
 
 def lines(history: History) -> Iterator[str]:
-    """Return the table."""
+    """Yield the lines of the table."""
     span = max((call.began for call in history.calls), default=0) - min((c.began for c in history.calls), default=0)
     yield f"   {'calls made':56} {len(history.calls):7}   ({len(history.calls) / (span or 1):.0f}/s)"
     for outcome, count in outcomes(history).most_common():
@@ -23,14 +23,14 @@ def lines(history: History) -> Iterator[str]:
     doubtful = sum(call.may_have_run and not call.good and call.number not in history.runs for call in history.calls)
     met = struck(history)
     through = set(map(id, owed(history)))
-    yield f"   {'under way while a fault was on':56} {len(met):7}"
-    yield f"   {'of these: idempotent and with time enough, so owed':56} {sum(id(call) in through for call in met):7}"
+    yield f"   {'in flight during a fault':56} {len(met):7}"
+    yield f"   {'of these: idempotent, with enough time to succeed':56} {sum(id(call) in through for call in met):7}"
     yield f"   {'of these: not idempotent':56} {sum(not call.idempotent for call in met):7}"
     yield f"   {'idempotent, executed more than once':56} {repeated:7}"
-    yield f"   {'said it may have run, and did not':56} {doubtful:7}"
-    yield f"   {'failed away from any fault':56} {len(undisturbed(history)):7}"
+    yield f"   {'error says that it may have run, and it did not':56} {doubtful:7}"
+    yield f"   {'failed without any fault':56} {len(undisturbed(history)):7}"
     yield f"   clients' counters: {dict(history.counters)}"
-    yield "   seconds from a fault's end to the first good call (of the caller that waited longest):"
+    yield "   seconds from a fault's end to the first good call (of the slowest caller):"
     for name in dict.fromkeys(fault.name for fault in history.faults):
         firsts = [first_good(history, fault) for fault in history.faults if fault.name == name]
         yield f"     {name:54} {', '.join('never' if first is None else f'{first:.2f}' for first in firsts):>7}"
@@ -41,7 +41,7 @@ def lines(history: History) -> Iterator[str]:
 
 
 def details(history: History, failed: Mapping[str, list[Call]]) -> Iterator[str]:
-    """Return what is known of calls that went wrong."""
+    """Yield the details of calls that broke a promise."""
     for name, calls in failed.items():
         yield f"-- {name}: {len(calls)}"
         for call in calls[:MOST_DETAILS]:

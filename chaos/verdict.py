@@ -1,4 +1,4 @@
-"""What must be zero, and what is only told: the checks of a run's history. Pure."""
+"""The checks of a run's history: figures that must be zero, and figures that are only shown. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 
 from chaos.history import Call, History, Injected
 
-#: Seconds after its deadline that a call may end.
+#: Seconds after its deadline in which a call may end.
 LATE = 0.5
-#: Seconds with servers and without a fault, before its deadline, in which an idempotent call must succeed, beside the
-#: seconds that its function takes.
+#: An idempotent call must succeed if it has so many seconds with a server and without a fault before its deadline, in
+#: addition to the seconds that its function takes.
 ENOUGH = 3.0
-#: Bytes that a client may have grown by: the C library's memory is not given back to the last page.
+#: Bytes by which a client may have grown: the C library does not return every page.
 GROWTH = 24 * 1024 * 1024
 
 Check = Callable[[History], list[Call]]
 
 
 def late(history: History) -> list[Call]:
-    """Return the calls that ended too late."""
+    """Return the calls that ended after their deadline."""
     return [call for call in history.calls if call.ended is not None and call.ended > call.deadline + LATE]
 
 
@@ -30,7 +30,7 @@ def hung(history: History) -> list[Call]:
 
 
 def wrong(history: History) -> list[Call]:
-    """Return the calls with another call's answer, with no answer of any function, or with one though none ran."""
+    """Return the calls with another call's answer, an unknown answer, or an answer although no function ran."""
     return [
         call
         for call in history.calls
@@ -44,22 +44,22 @@ def twice(history: History) -> list[Call]:
 
 
 def denied(history: History) -> list[Call]:
-    """Return the calls whose error says that they did not run, and that ran."""
+    """Return the calls that ran although their error says that they did not."""
     return [call for call in history.calls if not call.may_have_run and call.number in history.runs]
 
 
 def given_up(history: History) -> list[Call]:
-    """Return the idempotent calls that failed though they had time enough with a server."""
+    """Return the idempotent calls that failed although they had enough time with a server."""
     return [call for call in owed(history) if not call.good]
 
 
 def owed(history: History) -> list[Call]:
-    """Return the idempotent calls that had time enough with a server."""
+    """Return the idempotent calls that had enough time with a server."""
     return [call for call in history.calls if call.idempotent and quiet(history, call) >= ENOUGH + call.seconds]
 
 
 def struck(history: History) -> list[Call]:
-    """Return the calls that were under way when a fault came, or began while it was on."""
+    """Return the calls that were in flight during a fault."""
     spans = [(fault.injected, fault.until) for fault in history.faults]
     return [
         call
@@ -69,7 +69,7 @@ def struck(history: History) -> list[Call]:
 
 
 def dropped(history: History) -> list[Call]:
-    """Return the calls that failed in a rolling restart, where there was a server at any time."""
+    """Return the calls that failed in a rolling restart, during which a server was always up."""
     rolling = [fault for fault in history.faults if fault.name == "rolling restart"]
     return [
         call
@@ -81,25 +81,25 @@ def dropped(history: History) -> list[Call]:
 
 
 def lost_in_peace(history: History) -> list[Call]:
-    """Return the calls that were lost, not just slow, where there was no fault."""
+    """Return the calls that were lost, not just slow, without a fault."""
     return [call for call in undisturbed(history) if call.outcome != "CallTimeout"]
 
 
-#: What must be zero.
+#: The figures that must be zero.
 CHECKS: dict[str, Check] = {
     f"ended later than deadline + {LATE} s": late,
     "hung": hung,
     "wrong or swapped answers": wrong,
     "not idempotent, executed twice": twice,
-    "said 'did not run', and ran": denied,
-    "idempotent, failed though a server was back": given_up,
+    "error says that it did not run, and it ran": denied,
+    "idempotent, failed although a server was back": given_up,
     "failed in a rolling restart": dropped,
-    "lost away from any fault": lost_in_peace,
+    "lost without any fault": lost_in_peace,
 }
 
 
 def quiet(history: History, call: Call) -> float:
-    """Return the longest stretch without a fault, and with a server, between a call's begin and its deadline."""
+    """Return the longest time with a server and without a fault between a call's begin and its deadline."""
     edges = [(fault.injected, fault.until) for fault in history.faults if fault.injected < call.deadline]
     edges = [edge for edge in edges if edge[1] > call.began]
     begins = [call.began, *(until for _, until in edges)]
@@ -108,7 +108,7 @@ def quiet(history: History, call: Call) -> float:
 
 
 def first_good(history: History, fault: Injected) -> float | None:
-    """Return the seconds from a fault's end to the first good call, of the caller whose first one came last."""
+    """Return the seconds from a fault's end to the first good call of the slowest caller."""
     firsts: dict[tuple[int, bool], float] = {}
     after = fault.undone if fault.outage else fault.injected
     following = min((each.injected for each in history.faults if each.injected > fault.injected), default=float("inf"))
@@ -120,7 +120,7 @@ def first_good(history: History, fault: Injected) -> float | None:
 
 
 def leaks(history: History) -> Iterator[str]:
-    """Return what the clients hold at the end that they did not at the beginning."""
+    """Yield the measures of clients that have grown from the beginning to the end."""
     for client, begin in history.begin.items():
         end = history.end.get(client)
         if end is None:
@@ -132,7 +132,7 @@ def leaks(history: History) -> Iterator[str]:
 
 
 def outcomes(history: History) -> Counter[str]:
-    """Return how many calls ended how; errors with and without ``wait_for_server`` apart."""
+    """Count the calls by outcome; errors with and without ``wait_for_server`` are separate."""
     return Counter(
         call.outcome if call.good else f"{call.outcome}{'' if call.waits else ' (did not wait for a server)'}"
         for call in history.calls
@@ -140,7 +140,7 @@ def outcomes(history: History) -> Counter[str]:
 
 
 def undisturbed(history: History) -> list[Call]:
-    """Return the calls that failed where there was no fault; the machine may be slow, so this is only told."""
+    """Return the calls that failed without a fault; the machine may be slow, so their number is only shown."""
     spans = list(itertools.chain((fault.injected - 0.1, fault.over + 0.5) for fault in history.faults))
     return [
         call

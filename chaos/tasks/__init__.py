@@ -1,4 +1,4 @@
-"""`make chaos-tasks`: tasks and events under faults, and every execution recorded outside.
+"""`make chaos-tasks`: tasks and events under faults, with a record of every execution outside of the broker.
 
-None is lost, and none comes too early. Stage, faults and proxies are those of `chaos`; what tasks need beside is here.
+None may be lost, and none may run too early. Stage, faults and proxies are those of `chaos`; the rest is here.
 """

@@ -1,4 +1,4 @@
-"""``python -m chaos.tasks``: tasks and events under faults; it ends with 1 where something that must be zero is not."""
+"""``python -m chaos.tasks``: tasks and events under faults; exit with 1 if a figure that must be zero is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.tasks.scenario import SCENARIOS, run
 from tests.nodes import missing
 
-#: The part of the tasks that each scenario gets, and its seconds, unless told.
+#: Each scenario's share of the tasks, and its default seconds.
 SHARES = {"single": 0.6, "cluster": 0.4}
 SECONDS = {"single": 240.0, "cluster": 180.0}
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        help="over which each scenario's tasks are spread (single 240, cluster 180); faults go on until the last one",
+        help="over which each scenario's tasks are spread (single 240, cluster 180); faults go on until the last task",
     )
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
     parser.add_argument(
@@ -43,7 +43,7 @@ def main() -> int:
         parser.error(f"no fault's name contains {given.only!r}; there are: {', '.join(dict.fromkeys(fault_names))}")
     if (reason := missing()) is not None:
         sys.exit(reason)
-    # Ended like by Ctrl-C: with everything that was started.
+    # SIGTERM ends it as Ctrl-C does, with every process that it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     top = Path(tempfile.mkdtemp(prefix="amqp-rpc-chaos-"))
     troubles: list[str] = []

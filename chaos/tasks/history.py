@@ -1,6 +1,6 @@
-"""The records of a run, read back: tasks, their runs, dead letters and faults.
+"""The records of a run: tasks, their executions, dead letters and faults.
 
-What a subscription makes of an event is a task here: it was accepted when the event was.
+An event is one task here for each subscription that it matches, accepted when the event was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUCCESS = "success"
 
 @dataclass(frozen=True)
 class Run:
-    """One execution; without an end where its worker died."""
+    """One execution; it has no end if its worker died."""
 
     pid: int
     attempt: int
@@ -41,7 +41,7 @@ class DeadLetter:
 
 @dataclass
 class Task:
-    """A task as its producer saw it, and what became of it."""
+    """A task as its producer recorded it, with its executions and dead letters."""
 
     key: int
     kind: Kind
@@ -59,27 +59,27 @@ class Task:
 
     @property
     def accepted(self) -> bool:
-        """Whether `enqueue`, or `publish`, returned."""
+        """`enqueue` or `publish` returned."""
         return self.outcome == ACCEPTED
 
     @property
     def due(self) -> float:
-        """When it may begin at the earliest."""
+        """The earliest time at which it may start."""
         return self.began + self.delay
 
     @property
     def succeeded(self) -> float | None:
-        """When its first success was recorded; None where none was."""
+        """The time of its first recorded success; None without one."""
         return min((run.ended for run in self.runs if run.outcome == SUCCESS and run.ended is not None), default=None)
 
 
 @dataclass
 class TaskHistory:
-    """All that was recorded."""
+    """The complete records."""
 
     tasks: dict[int, Task]
     faults: list[Injected]
-    #: When each worker that a task killed died, by process id.
+    #: The time of death of each worker that a task killed, by process id.
     deaths: dict[int, float]
 
     @classmethod
@@ -113,11 +113,11 @@ class TaskHistory:
         return TaskHistory(tasks, self.faults, self.deaths)
 
     def missing(self) -> list[Task]:
-        """Return the accepted tasks that have not run to their end: they should be dead letters."""
+        """Return the accepted tasks that have not finished, which should be dead letters."""
         return [task for task in self.tasks.values() if task.accepted and task.succeeded is None]
 
     def on(self, begin: float, end: float) -> list[str]:
-        """Return the names of the faults that were on between two times, and the moments, the latest one last."""
+        """Return the names and times of the faults between two times, the latest one last."""
         return [
             f"{fault.name} at {fault.injected:.2f}"
             for fault in self.faults

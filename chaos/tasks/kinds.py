@@ -1,4 +1,4 @@
-"""The kinds of tasks, and of events: what each does, how many there are, and what has to become of it. Pure."""
+"""The kinds of tasks and events: their behaviour, their share, and their required outcome. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from chaos.tasks import served
 from chaos.tasks.served import SUBSCRIPTIONS
 
-#: What tasks are told apart by in the table: the type of their queue, and events.
+#: The columns of the table: tasks by the type of their queue, and events.
 PARTS = ("quorum", "classic", "bounded", "events")
 QUORUM, CLASSIC, BOUNDED, OF_EVENTS = PARTS
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of task; or of what one subscription makes of an event, which is as a task then.
+    """A kind of task, or of an event for one subscription.
 
     Args:
-        name: What the table calls it.
-        function: Of `served`.
-        weight: How many of a thousand; 0 where `plan` has another rule.
-        dead: What the reason says with which it must become a dead letter; None where it must run to its end.
-        delay: Seconds that it is enqueued for, from and to.
-        fails: How often it fails first, from and to.
-        after: Seconds after which it then asks to be tried again; 0 leaves it to the backoff.
+        name: Its name in the table.
+        function: Its function in `served`.
+        weight: Its share per thousand; 0 if `plan` has another rule.
+        dead: A part of the reason with which it must become a dead letter; None if it must finish.
+        delay: The range of its delay in seconds.
+        fails: The range of failures before it succeeds.
+        after: The range of seconds in its ``Retry(after=…)``; 0 leaves the delay to the back-off.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Kind:
 
     @property
     def part(self) -> str:
-        """Which of `PARTS` it belongs to."""
+        """Its column, one of `PARTS`."""
         if self.function in SUBSCRIPTIONS:
             return OF_EVENTS
         return next((part for part in (CLASSIC, BOUNDED) if self.function.endswith(f"_{part}")), QUORUM)
 
 
-#: How long a delay is at most: so many levels are in use.
+#: The longest delay, which determines the number of delay queues in use.
 LONGEST = 20.0
 _DIED = " workers died, one after another"
 KINDS = {
@@ -75,23 +75,23 @@ KINDS = {
 }
 _OF_BURST = ("bounded: plain", "bounded: delayed", "bounded: Retry(after=…), then succeeds", "bounded: delayed")
 _EVENT_KINDS = {kind.function: kind for kind in KINDS.values() if kind.part == OF_EVENTS}
-#: Those that come at fixed places, since each costs several workers: at which one of so many of a producer's tasks.
+#: Kinds at fixed places, because each costs several workers: (n, m) is the n-th of every m tasks of a producer.
 EVERY = {"kills its workers": (500, 2000), "kills its first worker": (300, 700)}
-#: Those of the bounded queue come many at the same time, so that it is full: how many, from which one of so many of a
-#: producer's tasks on, not soon after one that kills its worker. Each takes seconds enough that the next ones find the
-#: workers busy, and not so many that workers die with it again and again.
+#: Tasks of the bounded queue come in bursts that fill it: the size of a burst, and its place in every so many tasks of
+#: a producer, not soon after one that kills its worker. Each runs long enough that the next ones find the workers busy,
+#: and short enough that workers rarely die during it.
 BURST, BURST_FROM, BURST_PERIOD = 40, 700, 1400
 BURST_SECONDS = (0.2, 0.5)
 
 #: Events for each task.
 EVENTS = 0.1
-#: How many events of a hundred fit a subscription beside the one to everything.
+#: Events per hundred that match a subscription besides the one to everything.
 _BESIDE = {"": 30, "retried": 50, "rejected": 10, "mistyped": 10}
 
-#: Seconds that a run takes: mostly little.
+#: Durations of executions in seconds, mostly short.
 DURATIONS = ((0.0, 0.02), (0.05, 0.1), (0.2, 1.0))
 DURATION_WEIGHTS = (90, 9, 1)
-#: Seconds for the broker to take a task: mostly as many as any fault lasts.
+#: Timeouts of `enqueue` in seconds, mostly longer than any fault.
 TIMEOUTS = (60.0, 5.0, 2.0)
 TIMEOUT_WEIGHTS = (70, 15, 15)
 
@@ -112,7 +112,7 @@ def plan(number: int, chance: random.Random) -> Plan:
     """Return a producer's next task.
 
     Args:
-        number: How many it has enqueued.
+        number: The number of tasks that it has enqueued.
         chance: The same seed gives the same tasks.
     """
     (name,) = chance.choices([*KINDS], [kind.weight for kind in KINDS.values()])
@@ -134,19 +134,19 @@ def plan(number: int, chance: random.Random) -> Plan:
 
 
 def due(number: int) -> int:
-    """Return the number of the task with which a producer's task is enqueued: its own, or its burst's first."""
+    """Return the number of the task together with which a task is enqueued: the first of its burst, or itself."""
     first = _burst(number)
     return first if number - first < BURST else number
 
 
 def _burst(number: int) -> int:
-    """Return the number of the first task of the burst that was the last."""
+    """Return the number of the first task of the latest burst."""
     return number - (number - BURST_FROM) % BURST_PERIOD
 
 
 @dataclass(frozen=True)
 class EventPlan:
-    """One event, before it is published: for which subscriptions, by what topic."""
+    """One event, before it is published, with its topic and its subscriptions."""
 
     kinds: tuple[Kind, ...]
     topic: str
@@ -166,13 +166,13 @@ def plan_event(chance: random.Random) -> EventPlan:
         topic=f"chaos.{chance.choice(['eu', 'us'])}.{beside or 'plain'}",
         seconds=round(chance.uniform(*span), 4),
         fails=chance.randint(1, 2),
-        # Half of them leave it to the backoff.
+        # Half of them leave the delay to the back-off.
         after=chance.choice([0.0, round(chance.uniform(0.2, 4.0), 3)]),
         timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
     )
 
 
 def least_backoff(attempt: int) -> float:
-    """Return the shortest that the backoff after a failed try may be: its jitter is a fifth."""
+    """Return the shortest back-off after a failed attempt: its jitter is a fifth."""
     first, most = served.BACKOFF
     return min(most, float(first * 2 ** (attempt - 1))) * 0.8

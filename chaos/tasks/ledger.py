@@ -1,8 +1,8 @@
-"""What is recorded of tasks, in SQLite: who enqueued what, what ran where and how it ended, what became a dead letter.
+"""The records of tasks in SQLite: tasks enqueued, executions with their ends, and dead letters.
 
-Every process writes to a file of its own, so that none waits for another's lock; they are read together. What was
-committed is the kernel's, whatever becomes of the process (https://www.sqlite.org/pragma.html#pragma_synchronous: OFF
-loses at a power cut alone). All times are the machine's monotonic clock.
+Every process writes to a file of its own, so that none waits for another's lock; they are read together. The kernel
+keeps committed records even if the process dies (https://www.sqlite.org/pragma.html#pragma_synchronous: OFF loses them
+only at a power cut). All times are the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Ledger:
     """A file of records; safe from any thread of the process that opened it.
 
     Args:
-        folder: The run's.
-        name: The file's, one for each process.
+        folder: The folder of the run.
+        name: The name of the file, one for each process.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        # A commit is done when it returns: each statement is one.
+        # Each statement is a transaction, committed when it returns.
         self._database = sqlite3.connect(folder / f"{name}.sqlite", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = OFF")
@@ -42,21 +42,21 @@ class Ledger:
         self._lock = threading.Lock()
 
     def add(self, table: str, **fields: Any) -> int:
-        """Append a record; return its number."""
+        """Append a record, and return its number."""
         names, places = ", ".join(fields), ", ".join("?" * len(fields))
         with self._lock:
             done = self._database.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", [*fields.values()])  # noqa: S608 - our own names
         return int(done.lastrowid or 0)
 
     def complete(self, table: str, number: int, **fields: Any) -> None:
-        """Add to a record what became of it."""
+        """Add the outcome to a record."""
         names = ", ".join(f"{name} = ?" for name in fields)
         with self._lock:
             self._database.execute(f"UPDATE {table} SET {names} WHERE rowid = ?", [*fields.values(), number])  # noqa: S608 - as above
 
 
 def rows(folder: Path, table: str) -> Iterator[dict[str, Any]]:
-    """Return the records of all processes of a run; those that still write may be among them."""
+    """Return the records of all processes of a run, even of those that still write."""
     for path in sorted(folder.glob("*.sqlite")):
         database = sqlite3.connect(path, timeout=20)
         database.row_factory = sqlite3.Row

@@ -1,8 +1,8 @@
-"""A producer: ``python -m chaos.tasks.load``. It enqueues so many tasks, spread over so many seconds, and ends.
+"""A producer: ``python -m chaos.tasks.load``. It enqueues a number of tasks, spread over some seconds, and ends.
 
-Beside them it publishes events. Each task is recorded before it is enqueued, and then what `enqueue` said:
-``accepted``, ``refused`` (it will not run), ``unknown`` (it may), or another error's name. When its input ends it sends
-no more.
+It publishes events too. Each task is recorded before it is enqueued, and again with the outcome of `enqueue`:
+``accepted``, ``refused`` (it will not run), ``unknown`` (it may run), or the name of another error. When its input
+ends, it stops sending.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from chaos.tasks.ledger import Ledger
 from chaos.tasks.outcomes import outcome
 from chaos.tasks.publishing import Publishing
 
-#: Threads that enqueue, each one task after another.
+#: Threads, each of which enqueues one task after another.
 THREADS = 12
 
 
 class Producer:
-    """What one producer process does."""
+    """The load of one producer process."""
 
     def __init__(self, urls: list[str], *, number: int, tasks: int, seconds: float, seed: int, folder: Path) -> None:
         self._client = Client(urls, heartbeat=2)
@@ -36,7 +36,7 @@ class Producer:
         self._first = number * 10_000_000
         self._tasks = tasks
         self._pause = seconds / max(1, tasks)
-        self._chance = random.Random(f"{seed} {number}")  # noqa: S311 - chance that can be repeated, not a secret
+        self._chance = random.Random(f"{seed} {number}")  # noqa: S311 - repeatable, not a secret
         self._lock = threading.Lock()
         self._made = 0
         self._stopping = threading.Event()
@@ -51,7 +51,7 @@ class Producer:
         )
 
     def run(self) -> None:
-        """Enqueue and publish all, or as many as there is time for."""
+        """Enqueue and publish until all is sent or the input ends."""
         threading.Thread(target=self._watch, daemon=True).start()
         threads = [threading.Thread(target=self._enqueue, args=(time.monotonic(),)) for _ in range(THREADS)]
         threads.append(threading.Thread(target=self._publishing.run))

@@ -1,4 +1,4 @@
-"""What a client's error means for what it was to enqueue or publish. Pure."""
+"""The meaning of a client's error for the task or event that it sent. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ ACCEPTED, REFUSED, UNKNOWN = "accepted", "refused", "unknown"
 
 
 def outcome(error: Exception | None) -> tuple[str, str]:
-    """Return how it ended, and what was said.
+    """Return the outcome of `enqueue` or `publish`, and the text of its error.
 
-    ``accepted``; ``refused``, by an error that says that it will not run; ``unknown``, by one that says that it may;
-    or the name of an error that no fault explains.
+    The outcome is ``accepted``; ``refused`` if the error says that it will not run; ``unknown`` if the error says that
+    it may run; or the name of an error that no fault explains.
     """
     if error is None:
         return ACCEPTED, ""

@@ -1,6 +1,6 @@
-"""The events that a producer publishes: one at a time, and many together, in turns.
+"""The events of a producer, published one at a time and many together, in turns.
 
-What is recorded is what is promised: one record for each subscription that an event matches.
+Each event has one record for each subscription that it matches.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from chaos.tasks.ledger import Ledger
 from chaos.tasks.outcomes import outcome
 from chaos.tasks.served import SUBSCRIPTIONS, Happened, event_key
 
-#: Events that are published together, and as many one after another before them.
+#: Events that are published together, after as many single ones.
 MANY = 10
-#: Where the keys of a producer's events begin, among its tasks'.
+#: The offset of the keys of a producer's events from those of its tasks.
 _AFTER_TASKS = 5_000_000
 
 
 class Publishing:
-    """Publishes so many events, spread over so many seconds.
+    """Publishes a number of events, spread over some seconds.
 
     Args:
-        client: Publishes them.
-        ledger: Where they are recorded.
-        first: The first key of all that this producer sends.
-        events: How many.
-        seconds: Over which they are spread.
-        chance: The same gives the same events.
-        stopping: Set when no more are to be published.
+        client: The client that publishes them.
+        ledger: The file of their records.
+        first: The producer's first key.
+        events: The number of events.
+        seconds: The seconds over which they are spread.
+        chance: The same seed gives the same events.
+        stopping: Set to stop publishing.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Publishing:
         self._stopping = stopping
 
     def run(self) -> None:
-        """Publish all, or as many as there is time for."""
+        """Publish until all is sent or ``stopping`` is set."""
         began = time.monotonic()
         for number in range(0, self._events, 2 * MANY):
             if self._stopping.wait(max(0, began + number * self._pause - time.monotonic())):

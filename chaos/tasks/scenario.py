@@ -21,7 +21,7 @@ SCENARIOS = {each.name: each for each in (Scenario("single", 1, TASKS_SINGLE), S
 def run(
     scenario: Scenario, *, tasks: int, seed: int, seconds: float, only: str, folder: Path, say: Callable[[str], object]
 ) -> list[str]:
-    """Run a scenario and say its figures; return what must be zero and is not."""
+    """Run a scenario and print its figures; return the figures that must be zero and are not."""
     faults = tuple(fault for fault in scenario.faults if only in fault.name)
     if not faults:
         return []
@@ -33,7 +33,7 @@ def run(
 
     with TaskStage(nodes=scenario.nodes, seed=seed, folder=folder) as stage:
         say(f"== {scenario.name}, seed {seed}, RabbitMQ {stage.version} × {scenario.nodes}; records in {folder}")
-        say(f"   What a queue does not take when its delay is over RabbitMQ hands on again after {AGAIN} s, not 180.")
+        say(f"   When a queue refuses a task whose delay is over, RabbitMQ sends it again after {AGAIN} s, not 180.")
         stage.begin()
         stage.produce(tasks, seconds)
         Injection(stage, faults, seed).run(seconds, tell, more=stage.producing)

@@ -1,8 +1,8 @@
-"""The tasks and the handlers of events that run under faults: each records its begin and its end outside, in SQLite.
+"""The tasks and event handlers that run under faults: each records its begin and its end outside, in SQLite.
 
 Served by ``amqp-rpc serve chaos.tasks.served`` with ``CHAOS_FOLDER`` set; the process dies with the one that started
-it. Every function takes the same: the task's key, the seconds it takes, how often it fails, and when it asks to be
-tried again. An event has one key for each subscription, `SUBSCRIPTIONS` of them in a row.
+it. Every function has the same parameters: the task's key, its duration, its number of failures, and the delay of its
+retries. An event has one key for each subscription, `SUBSCRIPTIONS` of them in a row.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from chaos.tasks.ledger import Ledger
 service = Service("chaos_tasks")
 
 QUEUE, CLASSIC, BOUNDED = "chaos_tasks", "chaos_tasks_classic", "chaos_tasks_bounded"
-#: Tasks that wait in the bounded queue at most, beside those that workers have.
+#: The length limit of the bounded queue, without unacked tasks.
 FULL = 5
 #: The handlers of events.
 SUBSCRIPTIONS = ("everything", "retried", "rejected", "mistyped")
-#: Tries after the first of those that fail for ever, and of the others: more than they need.
+#: Retries of tasks that always fail, and of the others: more than they need.
 FEW, MANY = 2, 5
 BACKOFF = (0.3, 2.0)
 
@@ -38,7 +38,7 @@ _folder = Path(os.environ["CHAOS_FOLDER"]) if "CHAOS_FOLDER" in os.environ else 
 _ledger = None
 if _folder is not None:
     _ledger = Ledger(_folder, f"worker-{os.getpid()}")
-    # A harness that is killed can't end its workers.
+    # A harness that is killed can't end its workers, so they end with it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -68,7 +68,7 @@ def work_classic(key: int, seconds: float, fails: int, after: float) -> None:
 
 @service.task(queue=BOUNDED, max_length=FULL, retries=MANY, backoff=BACKOFF)
 async def work_bounded(key: int, seconds: float, fails: int, after: float) -> None:
-    """The same in a queue that is full often. On the event loop, where it keeps no thread from other tasks."""
+    """The same in a queue that is often full, on the event loop, where it blocks no thread of other tasks."""
     with _recorded(key):
         await asyncio.sleep(seconds)
         _fail(fails, after)
@@ -92,7 +92,7 @@ def fail_classic(key: int, seconds: float, fails: int, after: float) -> None:
 
 @service.task(queue=QUEUE, retries=MANY)
 def reject(key: int, seconds: float, fails: int, after: float) -> None:
-    """Refuse to be tried again."""
+    """Refuse another attempt."""
     with _recorded(key):
         threading.Event().wait(seconds)
         raise Reject(f"no such thing as {key}, {fails}, {after}")
@@ -115,7 +115,7 @@ def die(key: int, seconds: float, fails: int, after: float) -> None:
 
 @dataclass(frozen=True)
 class Happened:
-    """What an event says."""
+    """The payload of an event."""
 
     key: int
     seconds: float
@@ -125,7 +125,7 @@ class Happened:
 
 @dataclass(frozen=True)
 class Dated(Happened):
-    """What no event says."""
+    """A payload that no event has."""
 
     day: datetime
 
@@ -147,7 +147,7 @@ async def retried(event: Happened) -> None:
 
 @service.subscribe("chaos.*.rejected", retries=MANY)
 def rejected(event: Happened) -> None:
-    """Refuse to be tried again."""
+    """Refuse another attempt."""
     with _recorded(event_key(event.key, "rejected")):
         raise Reject(f"no such thing as {event.key}")
 

@@ -1,4 +1,4 @@
-"""The stage for tasks and events: workers that are replaced when they die, producers, and what the queues have left."""
+"""The stage for tasks and events: workers that are replaced when they die, producers, and the rest in the queues."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from chaos.tasks.history import TaskHistory
 from chaos.tasks.ledger import Ledger
 from chaos.tasks.served import BOUNDED, CLASSIC, QUEUE, event_key, service
 
-#: Seconds between two looks for workers that died.
+#: The poll interval for workers that died.
 _LOOK = 0.2
-#: Seconds for all that was accepted to come to its end once the faults are over, and for the queues to say so.
+#: Seconds after the last fault in which every accepted task must end and the queues must be empty.
 SETTLE = 300.0
-#: Seconds after which RabbitMQ hands on again what a queue that was full, or away, did not take when its delay was
-#: over. By default it is three minutes, and a task that finds its queue full would be tried once in a run, or twice.
+#: Seconds after which RabbitMQ sends a task again whose queue was full or away at the end of its delay. The default of
+#: three minutes would allow one or two attempts in a run.
 AGAIN = 5
 #: Bytes of the largest arguments.
 _LARGEST = 1024 * 1024
@@ -38,31 +38,31 @@ class TaskStage(Stage):
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         super().__init__(nodes=nodes, seed=seed, folder=folder)
-        #: Workers that ended though nobody told them: process id and exit code; and those that were told, likewise.
+        #: Workers that ended by themselves, and those that were stopped: process id and exit code.
         self.died: list[tuple[int, int]] = []
         self.ended: list[tuple[int, int]] = []
         self.draining: list[Server] = []
-        # Two threads start and end workers: who injects, and who replaces the dead.
+        # Two threads start and end workers: the one that injects faults, and the one that replaces dead workers.
         self._lock = threading.RLock()
         self._keeping = threading.Event()
         self._over = threading.Event()
 
     def start_server(self) -> Server:
-        """Start one more worker, and wait until it serves; one that dies before is replaced like any other."""
+        """Start another worker, and wait until it serves; one that dies before is replaced like any other."""
         with self._lock:
             server = self.launch()
         until(lambda: server.ready or server.process.poll() is not None, timeout=40)
         return server
 
     def kill_server(self, server: Server) -> None:
-        """``kill -9`` one, or another where a task was faster."""
+        """``kill -9`` a worker, or another one if a task has killed it."""
         with self._lock:
             super().kill_server(server if server in self.servers else self.servers[0])
 
     def drain_server(self, server: Server) -> None:
-        """SIGTERM one, or another where a task was faster, and wait for its end; none where there is none too many."""
+        """SIGTERM a worker, or another one if a task has killed it, and wait for its end; none if none is too many."""
         with self._lock:
-            # A task has ended one meanwhile: there is none too many.
+            # A task has killed one meanwhile, so none is too many.
             if len(self.servers) <= SERVERS:
                 return
             if server not in self.servers:
@@ -71,24 +71,24 @@ class TaskStage(Stage):
             self.draining.append(server)
         server.process.send_signal(signal.SIGTERM)
         if not until(lambda: server.process.poll() is not None, timeout=25):
-            self.fallen.append(f"worker {server.number} was told to drain, and did not end: {server.log}")
+            self.fallen.append(f"worker {server.number} did not end when it was drained: {server.log}")
             server.kill()
         self.ended.append((server.process.pid, server.process.returncode))
 
     def replace_fallen(self) -> None:
-        """Start a worker for each that has ended, and remember how it did."""
+        """Record each worker that has ended, and start another in its place."""
         with self._lock:
             for server in [each for each in self.servers if each.process.poll() is not None]:
                 self.servers.remove(server)
-                # While there is no broker a worker that starts says so and ends.
+                # Without a broker, a worker that starts reports that and ends.
                 if server.ready:
                     self.died.append((server.process.pid, server.process.returncode))
                 if len(self.servers) < SERVERS:
                     self.launch()
 
     def begin(self) -> None:
-        """Begin to replace workers that die."""
-        # It starts processes that die with the thread that did: it ends after them.
+        """Start replacing workers that die."""
+        # Its processes die with the thread that started them, so this thread outlives them.
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
         self._keeping.set()
 
@@ -97,11 +97,11 @@ class TaskStage(Stage):
         self.start_programs("chaos.tasks.load", f"--tasks={tasks // CLIENTS}", f"--seconds={seconds}")
 
     def producing(self) -> bool:
-        """Return whether some are not done yet."""
+        """Return whether a producer still runs."""
         return any(client.poll() is None for client in self.clients)
 
     def settle(self) -> bool:
-        """Wait until all that was accepted has ended or is a dead letter, and the queues are empty."""
+        """Wait until every accepted task has finished or is a dead letter, and the queues are empty."""
         dead = [dead_letter_queue(name) for name in self.queues]
 
         def accounted() -> bool:
@@ -114,7 +114,7 @@ class TaskStage(Stage):
         return until(lambda: accounted() and not self.left(), timeout=SETTLE, pause=2)
 
     def left(self) -> dict[str, str]:
-        """Return the messages that the queues have, those of dead letters apart; a queue that is broken says so."""
+        """Return the number of messages of each queue that is not empty, without dead-letter queues, or its failure."""
         for node in self.nodes:
             with suppress(ControlFailed):
                 lines = node.ctl("list_queues", "name", "messages", "--no-table-headers").splitlines()
@@ -129,7 +129,7 @@ class TaskStage(Stage):
         return {"all": "no node answers"}
 
     def read_dead(self) -> list[str]:
-        """Take all dead letters out of their queues, and record them; return the queues where that could not be."""
+        """Record all dead letters and remove them from their queues; return the queues that could not be read."""
         ledger = Ledger(self.folder, "dead")
         subscriptions = {each.queue: each.name for each in service.subscriptions}
 
@@ -156,7 +156,7 @@ class TaskStage(Stage):
         return [queue for queue in self.queues if not taken(queue)]
 
     def finish(self) -> None:
-        """Drain all workers; none is replaced any more."""
+        """Stop replacing workers, and drain all of them."""
         self._keeping.clear()
         with self._lock:
             self.replace_fallen()

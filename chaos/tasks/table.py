@@ -1,4 +1,4 @@
-"""A run's figures as lines of text."""
+"""The figures of a run as lines of text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from chaos.tasks.outcomes import UNKNOWN
 from chaos.tasks.stage import AGAIN
 from chaos.tasks.verdict import CHECKS, after_success, at_once, early, found_full, outcomes
 
-#: How many tasks that went wrong are told in detail, of each kind.
+#: The most failed tasks that are shown in detail, for each kind of failure.
 MOST_DETAILS = 10
 
 
 def lines(history: TaskHistory) -> Iterator[str]:
-    """Return the table."""
+    """Yield the lines of the table."""
     parts = [history.part(name) for name in PARTS]
     tasks = [task for task in history.tasks.values() if task.kind.part != OF_EVENTS]
     runs = [run for task in history.tasks.values() for run in task.runs]
@@ -38,8 +38,8 @@ def lines(history: TaskHistory) -> Iterator[str]:
     for name, check in CHECKS.items():
         yield _row(name, (len(check(part)) for part in parts))
     yield "   counted"
-    yield _row("executions cut off: their worker died", (_cut_off(part) for part in parts))
-    yield _row("enqueue or publish did not know, and it came", (_came(part) for part in parts))
+    yield _row("executions cut off by their worker's death", (_cut_off(part) for part in parts))
+    yield _row("enqueue or publish was not sure, and it ran", (_came(part) for part in parts))
     yield _row("ran twice at the same time", (len(at_once(part)) for part in parts))
     more = (sum(len(task.dead) > 1 for task in part.tasks.values()) for part in parts)
     yield _row("dead letters, more than one of a task", more)
@@ -52,7 +52,7 @@ def lines(history: TaskHistory) -> Iterator[str]:
 
 
 def details(history: TaskHistory, failed: Mapping[str, list[Task]]) -> Iterator[str]:
-    """Return what is known of tasks that went wrong."""
+    """Yield the details of tasks that broke a promise."""
     for name, tasks in failed.items():
         yield f"-- {name}: {len(tasks)}"
         for task in tasks[:MOST_DETAILS]:

@@ -1,4 +1,4 @@
-"""What must be zero, and what is only told: the checks of a run's history. Pure."""
+"""The checks of a run's history: figures that must be zero, and figures that are only shown. Pure."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from chaos.tasks.history import Run, Task, TaskHistory
 from chaos.tasks.kinds import PARTS, least_backoff
 from chaos.tasks.outcomes import ACCEPTED, REFUSED, UNKNOWN
 
-#: Seconds before a run's recorded end in which what kept it from being acknowledged may have begun: the record is
-#: written before the function returns. And after a fault, in which a broken connection is noticed by its heartbeat.
+#: Seconds before an execution's recorded end in which the cause of its missing ack may lie (the record is written
+#: before the function returns), and seconds after a fault in which a heartbeat may detect a broken connection.
 BEFORE, NOTICED = 0.5, 8.0
-#: Seconds between the record that a task will kill its worker, and a run's that could not be acknowledged by then.
+#: Seconds between the record that a task will kill its worker and the end of an execution that was not acked by then.
 ABOUT = 3.0
 
 Check = Callable[[TaskHistory], list[Task]]
 
 
 def lost(history: TaskHistory) -> list[Task]:
-    """Return the accepted tasks that neither ran to their end nor are dead letters."""
+    """Return the accepted tasks that neither finished nor are dead letters."""
     return [task for task in history.missing() if not task.dead]
 
 
 def without_cause(history: TaskHistory) -> list[Task]:
-    """Return the tasks that are dead letters for a reason that is not their kind's."""
+    """Return the tasks that are dead letters for another reason than that of their kind."""
     return [
         task
         for task in history.tasks.values()
@@ -34,21 +34,21 @@ def without_cause(history: TaskHistory) -> list[Task]:
 
 
 def ended_wrongly(history: TaskHistory) -> list[Task]:
-    """Return the tasks that had to become dead letters, and ran to an end."""
+    """Return the tasks that had to become dead letters, and finished."""
     return [task for task in history.tasks.values() if task.kind.dead is not None and task.succeeded is not None]
 
 
 def too_early(history: TaskHistory) -> list[Task]:
-    """Return the tasks of which a try began before its delay was over."""
+    """Return the tasks with an attempt that started before the end of its delay."""
     return [task for task in history.tasks.values() if any(early(task))]
 
 
 def early(task: Task) -> Iterator[tuple[Run, float]]:
-    """Return the runs of a task that began too early, and by how many seconds.
+    """Return the executions of a task that started too early, and by how many seconds.
 
-    A first try may not begin before the task's delay is over, counted from before it was enqueued; a later one not
-    before its retry's delay is, counted from the end of the try before it, the earliest where there were several. A
-    run that is given back and not counted as a try, since its worker died, may begin at once.
+    A first attempt may not start before the end of the task's delay, counted from before it was enqueued; a later one
+    not before the end of its retry's delay, counted from the earliest end of the attempt before it. An execution that
+    is requeued without counting as an attempt, because its worker died, may start at once.
     """
     for run in task.runs:
         if run.attempt == 1:
@@ -61,23 +61,23 @@ def early(task: Task) -> Iterator[tuple[Run, float]]:
 
 
 def denied(history: TaskHistory) -> list[Task]:
-    """Return the tasks of which `enqueue` or `publish` said that they will not run, and that ran."""
+    """Return the tasks that ran although `enqueue` or `publish` reported that they will not."""
     return [task for task in history.tasks.values() if task.outcome == REFUSED and task.runs]
 
 
 def never_returned(history: TaskHistory) -> list[Task]:
-    """Return the tasks whose `enqueue`, or `publish`, never ended."""
+    """Return the tasks whose `enqueue` or `publish` never ended."""
     return [task for task in history.tasks.values() if task.ended is None]
 
 
 def failed_oddly(history: TaskHistory) -> list[Task]:
-    """Return the tasks whose `enqueue`, or `publish`, raised what no fault explains."""
+    """Return the tasks whose `enqueue` or `publish` raised an error that no fault explains."""
     known = {ACCEPTED, REFUSED, UNKNOWN, "never returned"}
     return [task for task in history.tasks.values() if task.outcome not in known]
 
 
 def after_success(history: TaskHistory) -> dict[str, list[Task]]:
-    """Return the tasks of which a run began after an earlier one's success was recorded, by what explains it."""
+    """Return the tasks that started again after a recorded success, by the explanation."""
     found: dict[str, list[Task]] = {}
     for task in history.tasks.values():
         if (ended := task.succeeded) is not None:
@@ -88,10 +88,10 @@ def after_success(history: TaskHistory) -> dict[str, list[Task]]:
 
 
 def why_again(history: TaskHistory, task: Task, ended: float, again: Run) -> str:
-    """Return what explains that a task began once more: the nearest first.
+    """Return the nearest explanation of another execution.
 
-    Its worker was killed, by another task, before it had acknowledged; or a fault broke its connection; or there were
-    two of it before: its publication was repeated, or an earlier try's.
+    Another task killed its worker before the ack; or a fault broke its connection; or the broker had two copies
+    already, because its publication, or that of an earlier attempt, was repeated.
     """
     if any(died_with(history, run) for run in task.runs if run.began < again.began):
         return "a task killed its worker"
@@ -107,7 +107,7 @@ def why_again(history: TaskHistory, task: Task, ended: float, again: Run) -> str
 
 
 def died_with(history: TaskHistory, run: Run) -> bool:
-    """Return whether a task killed a run's worker before the run could be acknowledged, or about then."""
+    """Return whether a task killed an execution's worker before, or at about the time of, its ack."""
     died = history.deaths.get(run.pid)
     return died is not None and (run.ended is None or abs(died - run.ended) < ABOUT)
 
@@ -116,12 +116,12 @@ UNEXPLAINED = "no fault explains it"
 
 
 def unexplained(history: TaskHistory) -> list[Task]:
-    """Return the tasks that began after their success, where no fault explains it."""
+    """Return the tasks that started again after their success although no fault explains it."""
     return after_success(history).get(UNEXPLAINED, [])
 
 
 def at_once(history: TaskHistory) -> list[Task]:
-    """Return the tasks of which two runs, both with an end, were under way at the same time."""
+    """Return the tasks with two finished executions at the same time."""
     return [
         task
         for task in history.tasks.values()
@@ -131,21 +131,21 @@ def at_once(history: TaskHistory) -> list[Task]:
     ]
 
 
-#: What must be zero, of tasks and events alike.
+#: The figures that must be zero, for tasks and events alike.
 CHECKS: dict[str, Check] = {
     "accepted and lost": lost,
     "dead letters without cause": without_cause,
-    "ran to an end, and had to be a dead letter": ended_wrongly,
-    "began earlier than its delay": too_early,
-    "began after its SUCCESS, unexplained": unexplained,
-    "it 'will not run', was said, and it ran": denied,
+    "finished, and had to be a dead letter": ended_wrongly,
+    "started before the end of its delay": too_early,
+    "started after its SUCCESS, unexplained": unexplained,
+    "error says that it will not run, and it ran": denied,
     "enqueue or publish never returned": never_returned,
     "enqueue or publish raised something else": failed_oddly,
 }
 
 
 def failures(history: TaskHistory) -> dict[str, list[Task]]:
-    """Return the tasks that broke a promise, by which, and of what part."""
+    """Return the tasks that broke a promise, by part and promise."""
     return {
         f"{part}: {name}": found
         for part in PARTS
@@ -155,7 +155,7 @@ def failures(history: TaskHistory) -> dict[str, list[Task]]:
 
 
 def outcomes(history: TaskHistory) -> Counter[str]:
-    """Return how many times `enqueue` or `publish` ended how."""
+    """Count the tasks by the outcome of `enqueue` or `publish`."""
     return Counter(
         task.outcome if task.outcome in {ACCEPTED, "never returned"} else f"{task.outcome}: {task.said.split(':')[0]}"
         for task in history.tasks.values()
@@ -163,6 +163,6 @@ def outcomes(history: TaskHistory) -> Counter[str]:
 
 
 def found_full(history: TaskHistory, seconds: float) -> list[Task]:
-    """Return the delayed tasks whose first try began so many seconds too late: their queue took them no sooner."""
+    """Return the delayed tasks whose first attempt started so many seconds late, because their queue refused them."""
     firsts = ((task, [run.began for run in task.runs if run.attempt == 1]) for task in history.tasks.values())
     return [task for task, began in firsts if task.delay and began and min(began) > task.due + seconds]
