@@ -1,4 +1,4 @@
-"""The cases: what each contender is asked for. Their letters are those of the targets."""
+"""The cases of calls, and the titles of all cases. Their letters are those of the targets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WITH_QUEUES = "qrs"
 #: Cases of calls that are measured in the same rounds, because they are compared with each other.
 GROUPS = ["abcd", "e", "f", "g", "h"]
 
-#: Bytes of the body that is echoed, unless the case is about that.
+#: The size of the echoed body in bytes, except in the case of larger bodies.
 SIZE = 100
 THREADS = 16
 SIZES = {"100 B": 100, "10 KB": 10_000, "1 MB": 1_000_000, "8 MB": 8_000_000}
@@ -61,11 +61,11 @@ def naps(processes: int) -> str:
 
 
 def entries(case: str, contenders: Iterable[Contender], *, seconds: float, capacity: float) -> list[Entry]:
-    """Return what is measured in a case.
+    """Return the entries of a case: one for each figure that is measured.
 
     Args:
         case: Its letter.
-        contenders: Who is there.
+        contenders: The available contenders.
         seconds: How long each is measured in each round.
         capacity: The calls per second that ours answers; for the open loop.
     """
@@ -79,7 +79,7 @@ def entries(case: str, contenders: Iterable[Contender], *, seconds: float, capac
             return [Entry("e", name, {**basic, "case": "one", "size": size}, label) for (label, size), name in sizes]
         case "f":
             rates = {f"{LOW_RATE}/s": float(LOW_RATE)} | {load: part * capacity for load, part in LOADS.items()}
-            # slow ones first: who can't keep up with them isn't asked for more
+            # low rates first: a contender that can't keep up is not tried at higher ones
             return [
                 Entry("f", name, {**basic, "case": "open", "rate": rate}, label)
                 for (label, rate), name in product(rates.items(), names)

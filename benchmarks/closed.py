@@ -1,6 +1,6 @@
-"""Closed loops: the next call goes out when an answer came. For the clients of all contenders that are in Python.
+"""Closed loops: each answer starts the next call. For the clients of all contenders in Python.
 
-It runs in every contender's own environment: the standard library is all that it imports.
+It runs in every contender's own environment, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ H = TypeVar("H")
 Call = Callable[[str], object]
 AsyncCall = Callable[[str], Awaitable[object]]
 
-#: The same threads each time: Celery loses answers of a thread that takes an ended one's place.
+#: The same threads each time: Celery loses answers of a thread that replaces an ended one.
 _pool = ThreadPoolExecutor(64)
 
 
 class Clock:
-    """Says when to stop calling, and how long it took until the last answer."""
+    """Tells when to stop calling, and measures the time until the last answer."""
 
     def __init__(self, seconds: float) -> None:
         self._began = time.perf_counter()
@@ -37,7 +37,7 @@ class Clock:
         return time.perf_counter() < self._end
 
     def reply(self, calls: int) -> Reply:
-        """Return what is told to the bench, now that the last answer is there."""
+        """Return the report to the bench, at the last answer."""
         return {"calls": calls, "seconds": time.perf_counter() - self._began}
 
 
@@ -54,7 +54,7 @@ def one(call: Call, request: Request) -> Reply:
 
 
 def window(start: Callable[[str], H], finish: Callable[[H], object], request: Request) -> Reply:
-    """Keep so many calls under way, and wait for the oldest of them."""
+    """Keep a number of calls in flight, and wait for the oldest of them."""
     payload, calls = Payloads(request["size"]), 0
     waiting: deque[tuple[str, H]] = deque()
     clock = Clock(request["seconds"])
@@ -70,7 +70,7 @@ def window(start: Callable[[str], H], finish: Callable[[H], object], request: Re
 
 
 def threads(calls: Sequence[Call], request: Request) -> Reply:
-    """Make one call at a time on each of so many threads; each has a way to call."""
+    """Make one call at a time on each of several threads."""
     payload, numbers = Payloads(request["size"]), itertools.count()
     together = threading.Barrier(len(calls) + 1)
 
@@ -105,7 +105,7 @@ async def one_async(call: AsyncCall, request: Request) -> Reply:
 
 
 async def tasks(call: AsyncCall, request: Request) -> Reply:
-    """Make one call at a time in each of so many tasks."""
+    """Make one call at a time in each of several asyncio tasks."""
     payload, numbers = Payloads(request["size"]), itertools.count()
 
     async def work() -> int:
@@ -123,7 +123,7 @@ async def tasks(call: AsyncCall, request: Request) -> Reply:
 
 
 async def threads_beside_loop(call: AsyncCall, request: Request) -> Reply:
-    """Call from threads what lives on this event loop: how asyncio lets threads in."""
+    """Call from threads with a client that lives on this event loop."""
     loop = asyncio.get_running_loop()
 
     async def coroutine(sent: str) -> object:

@@ -1,4 +1,4 @@
-"""What contenders need: a virtual environment each, made once, or two programs in C.
+"""The environments of contenders: a virtual environment for each, made once, or two programs in C.
 
 They are kept in ``$XDG_CACHE_HOME/amqp_rpc-bench``, under a name that changes with what is in them.
 """
@@ -30,7 +30,7 @@ def interpreter(folder: str) -> str:
 
 
 def environment(name: str, requirements: Path) -> str:
-    """Return the Python of a virtual environment with what is listed, which is made if there is none yet."""
+    """Return the Python of a virtual environment with these requirements; make it if it is missing."""
     key = hashlib.sha256(f"{sys.version}\n{requirements.read_text()}".encode()).hexdigest()[:12]
     folder = _cache() / f"{name}-{key}"
     python = folder / "bin" / "python"

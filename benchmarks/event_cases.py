@@ -26,7 +26,7 @@ _EXCHANGE = "bench.events"
 
 
 def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> list[Entry]:
-    """Return what is measured in a case.
+    """Return the entries of a case: one for each figure that is measured.
 
     Args:
         case: Its letter.
@@ -76,7 +76,7 @@ class EventField(TaskField):
         self._purge(queue)
         reply = self._client(entry.contender).ask(entry.request)
         if "calls" in reply:
-            # What was said to be published is there.
+            # Every event that was reported as published is in the queue.
             self._await(queue, reply["calls"])
         self._purge(queue)
         return reply

@@ -1,4 +1,4 @@
-"""Case (i): what servers and clients cost while nobody calls, and how long ours takes to import and to start. Linux."""
+"""Case (i): the cost of idle servers and clients, and the time that ours takes to import and to start. Linux only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IMPORT = "import time; began = time.perf_counter(); import amqp_rpc; print(time
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process cost while it was idle.
+    """The cost of an idle process.
 
     Attributes:
         cpu: Percent of a core.
@@ -35,7 +35,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Idle:
-    """What case (i) measured.
+    """The figures of case (i).
 
     Attributes:
         servers: By contender, before the other cases.

@@ -1,4 +1,4 @@
-"""What is measured, round by round, and the ratios within a round; only those mean something on a shared machine."""
+"""The figures of each round, and the ratios within a round: on a shared machine, only ratios are meaningful."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """What it is called in tables."""
+        """Its name in tables."""
         return f"{self.contender}, {self.variant}" if self.variant else self.contender
 
     @property
     def hopeless(self) -> bool:
-        """Whether it need not be tried again."""
+        """It is not tried again."""
         behind = self.overruns >= MAX_FAILURES and not self.measured
         return bool(self.unsupported) or behind or len(self.failures) >= MAX_FAILURES
 
@@ -69,13 +69,13 @@ class Entry:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether it answered at the asked rate, in most rounds."""
+        """It answered at the required rate in most rounds."""
         enough = [rate for rate in self.measured if rate >= KEEPS_UP * self.request["rate"]]
         return len(enough) * 2 > len(self.measured) + self.overruns
 
     @property
     def standing(self) -> str:
-        """Whether it keeps up, in words: how often it fell behind, for a pause of the machine is no lack of speed."""
+        """`keeps_up` as text: how often it fell behind, because a pause of the machine is no lack of speed."""
         tried = len(self.measured) + self.overruns
         behind = self.overruns + sum(rate < KEEPS_UP * self.request["rate"] for rate in self.measured)
         if self.failures:

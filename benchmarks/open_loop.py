@@ -41,12 +41,12 @@ class Schedule:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing more to send."""
+        """Nothing is left to send."""
         return self._overrun or self._failure is not None or self._sent == self._total
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing more to send or to wait for."""
+        """Nothing is left to send or to wait for."""
         return self._failure is not None or (self.ended and len(self._latencies) == self._sent)
 
     @property
@@ -84,7 +84,7 @@ class Schedule:
             self._all_answered.wait(PATIENCE)
 
     def reply(self) -> Reply:
-        """Return what is told to the bench, or raise what failed."""
+        """Return the report to the bench, or raise the failure."""
         if self._failure is not None:
             raise self._failure
         if not self.done:
@@ -163,7 +163,7 @@ class Pacer:
 
     def _run(self) -> None:
         while not self._schedule.ended:
-            # A loop that is late is told again and again, but with pauses: it has work to do.
+            # Wake a late loop repeatedly, but with pauses: it has work to do.
             time.sleep(self._schedule.wait or 0.0003)
             self._wake()
 

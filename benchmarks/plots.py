@@ -22,7 +22,7 @@ from benchmarks.contenders import FLOOR, OURS
 _COLORS = {OURS: "#c44e52", "amqp_rpc-defaults": "#dd8f92", FLOOR: "#55555f"}
 _PEER = "#9fb4cc"
 _LINES = ["#4c72b0", "#55a868", "#8172b3", "#ccb974", "#64b5cd", "#937860", "#da8bc3"]
-#: What is drawn as bars: a case, and its variant.
+#: The bars: case and variant.
 _BARS = [("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", "1 MB"), ("e", "8 MB")]
 _PERCENTILES = {"p50": "50", "p99": "99", "p999": "99.9"}
 

@@ -15,7 +15,7 @@ from benchmarks.task_field import TaskField
 _TAKEN, _QUICK_TAKEN = 5000, 300
 #: Variants, by case.
 _WAYS = {"q": ["put"], "r": ["take"], "s": ["through"]}
-#: What ours has besides: beside `put`, without waiting for each confirm.
+#: The way that only ours has: `put` without waiting for each confirm.
 MANY = "put_many"
 
 
@@ -25,7 +25,7 @@ def variant(queue_type: str, way: str = "") -> str:
 
 
 def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> list[Entry]:
-    """Return what is measured in a case.
+    """Return the entries of a case: one for each figure that is measured.
 
     Args:
         case: Its letter.
@@ -63,7 +63,7 @@ class QueueField(TaskField):
         self._purge(request["queue"])
         reply = self._client(entry.contender).ask(request)
         if "calls" in reply:
-            # What was said to be put is there, and of what was taken nothing is.
+            # Every item that was reported as put is in the queue, and no item that was taken.
             self._await(request["queue"], reply["calls"] if entry.case == "q" else 0)
         self._purge(request["queue"])
         return reply

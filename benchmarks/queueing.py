@@ -30,7 +30,7 @@ class Ends(Protocol):
 
 
 def cases(opened: Callable[[Request], Ends]) -> Mapping[str, Callable[[Request], Reply]]:
-    """Return what a client can be asked for.
+    """Return the requests that a client answers.
 
     Args:
         opened: Opens a queue.

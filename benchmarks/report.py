@@ -1,4 +1,4 @@
-"""What is left of a run: a line about the machine, a file of JSON, and the plots."""
+"""The report of a run: a line about the machine, a file of JSON, and the plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Facts = dict[str, Any]
 
 
 def headline(facts: Facts) -> str:
-    """Return what one must know to read the tables."""
+    """Return the facts that a reader of the tables needs."""
     left_out = "".join(f"\n{name} was left out: {why}" for name, why in facts["left out"].items())
     return (
         f"amqp_rpc {facts['amqp_rpc']} · pika {facts['pika']} · Python {facts['Python']} · "

@@ -40,7 +40,7 @@ _IDLE_SECONDS = 10.0
 #: Seconds of each size of the echo, where few calls fit in.
 _SIZE_SECONDS = 0.6
 _STARTS = 5
-#: Calls per second that ours is taken to answer where nobody could measure it.
+#: The assumed calls per second of ours if they were not measured.
 _GUESS = 10_000.0
 _NAMES = list(dict.fromkeys(contender.name for contender in [*ALL, *TASKS, *EVENTS, *QUEUES]))
 

@@ -1,9 +1,9 @@
-"""What a worker notes of the tasks that it ran, and tells the bench once it has run all that it should.
+"""The count of the tasks that a worker has run, which it reports to the bench at the end.
 
-The worker runs with ``BENCH_COUNT``, how many different tasks there are, and ``BENCH_REPORT``, a file to write: JSON
+The worker runs with ``BENCH_COUNT``, the number of different tasks, and ``BENCH_REPORT``, a file to write: JSON
 with ``ran``, ``distinct``, and the ``seconds`` from the first to the last.
 
-It runs in every contender's own environment: the standard library is all that it imports.
+It runs in every contender's own environment, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tally:
         self._lock = threading.Lock()
 
     def ran(self, text: str) -> None:
-        """Note a task that runs."""
+        """Count a task."""
         if not self._texts:
             self._began = time.perf_counter()
         self._texts.append(text)
@@ -38,7 +38,7 @@ class Tally:
         with self._lock:
             distinct = len(set(self._texts))
             if distinct < self._expected:
-                return  # some ran twice, and others are still to come
+                return  # some ran twice, and others have not run yet
             self._expected = float("inf")
             told = {"ran": len(self._texts), "distinct": distinct, "seconds": now - self._began}
             unfinished = Path(f"{self._report}.part")

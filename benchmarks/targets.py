@@ -1,4 +1,4 @@
-"""The targets: what the project wants to reach, and whether this run did. A target without its figures is not met."""
+"""The targets of the project, and whether a run meets them. A target without its figures is not met."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
 from benchmarks.task_cases import DELAYED, DRAIN, RESULT, beside
 
-#: What "linear" means: eight times the bytes take at most this many times as long.
+#: "Linear" means that eight times the bytes take at most this many times as long.
 LINEAR = 8 * 1.25
-#: By how much tasks that are delayed may slow others.
+#: The largest factor by which delayed tasks may slow others.
 _SLOWED = 1.2
 _IDLE_CPU, _IDLE_MEMORY, _IMPORT, _READY = 0.5, 45.0, 0.12, 0.6
 
 
 @dataclass(frozen=True)
 class Target:
-    """A line: what is wanted, and what was measured.
+    """A line: a target, and the measured value.
 
     Attributes:
-        case: The case's letter.
-        text: What is wanted.
-        value: What was measured; None where it was not.
-        spread: The least and the most over the rounds, where there are rounds.
-        met: Whether it is reached; None where it was not measured.
-        note: What else there is to say.
+        case: The letter of the case.
+        text: The target.
+        value: The measured value; None if it was not measured.
+        spread: The minimum and maximum of the rounds, if there are rounds.
+        met: Whether it is met; None if it was not measured.
+        note: A remark.
     """
 
     case: str
@@ -45,19 +45,19 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Met or not, in words."""
+        """``met`` as text."""
         return {True: "met", False: "NOT MET", None: "not measured"}[self.met]
 
 
 class Results:
-    """All that was measured, found by case, contender and variant."""
+    """The figures of a run, by case, contender and variant."""
 
     def __init__(self, entries: Sequence[Entry], idle: Idle | None) -> None:
         self.entries = entries
         self.idle = idle
 
     def of(self, case: str, contender: str, variant: str = "") -> Entry | None:
-        """Return what was measured of a contender; None where it was not."""
+        """Return the entry of a contender; None if it was not measured."""
         for entry in self.entries:
             if (entry.case, entry.contender, entry.variant) == (case, contender, variant):
                 return entry

@@ -1,4 +1,4 @@
-"""The cases with tasks: what each contender is asked for."""
+"""The cases with tasks."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from benchmarks.contenders import OURS
 from benchmarks.contenders.tasks import OUR_QUEUES, QUORUM, WORKERS, Worker
 from benchmarks.measuring import Entry
 
-#: Cases that are measured in the same rounds: a task at a time, and many, for the peers' only way is the former.
+#: Cases that are measured in the same rounds. The peers can only enqueue one task at a time, so j and k are together.
 GROUPS = ["jk", "l", "m"]
-#: Rounds at most, where each takes long.
+#: The most rounds of slow cases.
 ROUNDS = {"jk": 4, "l": 3, "m": 4}
-#: Tasks that wait for a worker, and tasks that wait for an hour; and the same in a quick run.
+#: Tasks that wait for a worker, and tasks with a delay of an hour; the same for a quick run.
 DRAINED, QUICK_DRAINED = 15_000, 300
 DELAYED, QUICK_DELAYED = 100_000, 2000
 HOUR = 3600.0
-#: How ours are enqueued: the variant's name, the queue's type, and whether their results are told.
+#: The variants of ours: name, type of the queue, and whether tasks have results.
 _WAYS = [("", "classic", False), ("with results", "classic", True), ("quorum", "quorum", False)]
 #: Variants of case (m).
 RESULT, DRAIN = "enqueue to result", "drain"
 
 
 def beside(variant: str, delayed: int) -> str:
-    """Return the name of a variant of case (m) beside so many delayed tasks."""
+    """Return the name of a variant of case (m) beside a number of delayed tasks."""
     return f"{variant}, beside {delayed:_} delayed".replace("_", " ")
 
 
 def entries(case: str, names: Sequence[str], *, seconds: float, quick: bool) -> list[Entry]:
-    """Return what is measured in a case.
+    """Return the entries of a case: one for each figure that is measured.
 
     Args:
         case: Its letter.
-        names: The contenders that are there.
+        names: The available contenders.
         seconds: How long each is measured in each round, where time is what bounds it.
-        quick: Whether it is only to be seen that all works.
+        quick: Whether the run only checks that everything works.
     """
     drained = QUICK_DRAINED if quick else DRAINED
     match case:
@@ -87,5 +87,5 @@ def fill(worker: Worker, count: int) -> dict[str, object]:
 
 
 def delay(count: int) -> dict[str, object]:
-    """Return the request for so many tasks that wait for an hour."""
+    """Return the request for a number of tasks with a delay of an hour."""
     return {**fill(QUORUM, count), "seconds": 60.0, "delay": HOUR}

@@ -1,6 +1,6 @@
-"""The contenders of the cases with tasks: a client each all the time, a worker while it is needed.
+"""The contenders of the cases with tasks: a client of each for the whole run, and workers when they are needed.
 
-What they say is checked: what was enqueued is in the queue, and of what was drained nothing is left there.
+Their reports are checked: every enqueued task is in the queue, and a drained queue is empty.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from benchmarks.measuring import Entry
 from benchmarks.processes import BrokenError, Process, await_consumers
 from benchmarks.protocol import Reply, Request
 
-#: Seconds that a worker gets to start and run all that waits.
+#: Seconds for a worker to start and run all tasks.
 _DRAIN = 60.0
-#: Seconds until a queue holds what its clients say.
+#: Seconds until a queue has the number of tasks that its client reports.
 _SETTLE = 10.0
 
 
@@ -35,10 +35,10 @@ class TaskField(Field):
     _delayed = 0
 
     def enter(self, contenders: Sequence[Contender]) -> None:
-        """Take in who can be had."""
+        """Add the contenders that are available."""
         for contender in contenders:
             try:
-                # What it runs with is made where there is none yet.
+                # This makes its environment, if it is missing.
                 self._words(contender, contender.client)
                 self.contenders[contender.name] = contender
             except UnavailableError as error:
@@ -60,7 +60,7 @@ class TaskField(Field):
         return reply
 
     def _drain(self, name: str, its: Worker, request: Request) -> Reply:
-        """Fill a queue, and have a new worker empty it."""
+        """Fill a queue, and let a new worker empty it."""
         queue, count = self._queue(its), request["count"]
         self._purge(queue)
         reply = self._client(name).ask(task_cases.fill(its, count))
@@ -75,13 +75,13 @@ class TaskField(Field):
         finally:
             running.end()
         told = json.loads(report.read_text())
-        # All are acknowledged: none came back when the worker ended.
+        # All tasks were acked: none was requeued when the worker ended.
         self._await(queue, 0)
         # from the first to the last: one less
         return {"calls": count - 1, "seconds": told["seconds"]}
 
     def _beside(self, entry: Entry, its: Worker) -> Reply:
-        """Have a client measure while a worker runs."""
+        """Let a client measure while a worker runs."""
         running = self._start(its, {})
         try:
             await_consumers(running, self._url, self._queue(its))
@@ -90,7 +90,7 @@ class TaskField(Field):
             running.end()
 
     def _delay(self, count: int) -> None:
-        """Have so many tasks wait for an hour, or none."""
+        """Enqueue tasks with a delay of an hour, until there are so many, or remove them."""
         if count == self._delayed:
             return
         level = topology.delay(topology.highest_level(topology.units(task_cases.HOUR)))
@@ -103,7 +103,7 @@ class TaskField(Field):
             if reply.get("calls") != count:
                 raise BrokenError(f"{count} delayed tasks could not be enqueued: {reply}")
             self._await(level, count)
-            say(f"  {count} delayed tasks are there, after {time.monotonic() - began:.1f} s")
+            say(f"  {count} delayed tasks are enqueued, after {time.monotonic() - began:.1f} s")
 
     def _queue(self, its: Worker) -> str:
         return OUR_QUEUES[its.queue_type] if its.contender == OURS else self.contenders[its.contender].queue
@@ -112,7 +112,7 @@ class TaskField(Field):
         return self._run(its.contender, its.words, {**its.environment, **variables})
 
     def _run(self, name: str, words: tuple[str, ...], variables: Mapping[str, str]) -> Process:
-        """Start a contender's process that works for a while."""
+        """Start a short-lived process of a contender."""
         contender = self.contenders[name]
         environment = {**self._variables(contender), **variables}
         started = Process(self._words(contender, words), self._log(contender, "worker"), environment, folder=self._tree)
@@ -121,7 +121,7 @@ class TaskField(Field):
         return started
 
     def _await_report(self, running: Process, report: Path, count: int) -> None:
-        """Wait until a process has told what it ran.
+        """Wait for the report of a process.
 
         Raises:
             BrokenError: It ended, or did not do so in time.
@@ -135,7 +135,7 @@ class TaskField(Field):
             time.sleep(0.02)
 
     def _await(self, queue: str, count: int) -> None:
-        """Wait until a queue holds so many tasks, and nobody else has some.
+        """Wait until a queue has so many tasks and no consumer.
 
         Raises:
             BrokenError: It does not, in time.

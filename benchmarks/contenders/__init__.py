@@ -1,7 +1,7 @@
-"""Who is measured: each contender is a folder here, with its server, its client and its pinned requirements.
+"""The contenders: each is a folder here, with its server, its client and its pinned requirements.
 
-How each is set for speed is said in its folder, in ``__init__.py``. It runs with these variables: ``AMQP_URL``,
-``BENCH_QUEUE``, ``BENCH_PREFETCH``, and those that stand here.
+The docstring of each folder's ``__init__.py`` has its settings for speed. Each runs with ``AMQP_URL``, ``BENCH_QUEUE``,
+``BENCH_PREFETCH``, and the variables here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: How many messages every server takes at once, and how many calls are in flight.
+#: The prefetch of every server, and the number of calls in flight.
 PREFETCH = 100
 
 OURS = "amqp_rpc"
@@ -21,13 +21,13 @@ class Contender:
     """A way to make calls.
 
     Attributes:
-        name: What ``--only`` and the tables call it.
-        family: What the targets call it, and its other variants.
-        folder: Its folder here.
-        server: Its server's words after the interpreter; in C, the program.
-        client: Its client's words.
-        queue: The queue that its server consumes; it is ready when somebody does.
-        environment: Variables of its own.
+        name: Its name in ``--only`` and in the tables.
+        family: The name that it shares with its other variants, for the targets.
+        folder: Its folder.
+        server: The arguments of the interpreter for its server; in C, the program.
+        client: The same for its client.
+        queue: The queue of its server, which is ready when the queue has a consumer.
+        environment: Additional variables.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Contender:
 
     @property
     def is_peer(self) -> bool:
-        """Whether it is neither ours nor the floor."""
+        """It is neither ours nor the floor."""
         return self.family not in (OURS, FLOOR)
 
 
@@ -49,7 +49,7 @@ def _module(folder: str, name: str) -> tuple[str, str]:
 
 
 def serve(*options: str) -> tuple[str, ...]:
-    """Return the words that serve our functions."""
+    """Return the arguments of the interpreter that serve our functions."""
     return "-m", "amqp_rpc", "serve", f"{__name__}.amqp_rpc.service:service", *options
 
 

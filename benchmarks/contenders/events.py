@@ -1,7 +1,7 @@
-"""Who is measured with events: durable queues at a durable topic exchange, persistent messages, confirms, for all.
+"""The contenders with events; all have durable queues at a durable topic exchange, persistent messages and confirms.
 
-What publishes does so into one queue, and what is fanned out has ten, each with a subscriber that acknowledges. All of
-a contender's subscribers are in one process.
+Publishing is measured with one queue, fan-out with ten queues, each with a subscriber that acks. All subscribers of a
+contender are in one process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.contenders import OURS, Contender
 _HERE = __name__.rpartition(".")[0]
 
 AIO_PIKA, KOMBU, FASTSTREAM = "aio-pika", "kombu", "faststream"
-#: Of the queues.
+#: The types of the queues.
 TYPES = ["quorum", "classic"]
 SUBSCRIBERS = 10
 
@@ -24,10 +24,10 @@ class Subscribers:
     """One process with all of a contender's subscribers to one exchange.
 
     Attributes:
-        contender: The contender's name.
-        words: Its words after the interpreter.
-        queue_type: Of its queues.
-        environment: Variables of its own.
+        contender: The name of the contender.
+        words: Its arguments of the interpreter.
+        queue_type: The type of its queues.
+        environment: Additional variables.
     """
 
     contender: str
@@ -37,12 +37,12 @@ class Subscribers:
 
     @property
     def exchange(self) -> str:
-        """Where its events are published."""
+        """The exchange of its events."""
         return f"bench.fan.{self.contender}.{self.queue_type}"
 
     @property
     def queues(self) -> list[str]:
-        """Those of its subscribers."""
+        """The queues of its subscribers."""
         return [fan_queue(self.exchange, number) for number in range(SUBSCRIBERS)]
 
 

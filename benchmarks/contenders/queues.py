@@ -1,4 +1,4 @@
-"""Who is measured with queues between processes: durable, persistent, confirmed, acknowledged one by one, for all."""
+"""The contenders with queues between processes; all are durable, persistent, confirmed, and acked one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _HERE = __name__.rpartition(".")[0]
 KOMBU = "kombu"
 #: Of each queue's type, in both.
 TYPES = ["quorum", "classic"]
-#: What a client in C can put, one item at a time, is what the broker allows.
+#: The rate of a client in C, one item at a time, is the limit of the broker.
 QUEUES = [
     Contender(FLOOR, FLOOR, "c", (), ("task_client",), "bench.queue.c"),
     Contender(OURS, OURS, "amqp_rpc", (), ("-m", f"{_HERE}.amqp_rpc.queue_client"), "bench.queue.ours"),

@@ -1,4 +1,4 @@
-"""Who is measured with tasks, and the workers that run them: each is one process, with a way to be set.
+"""The contenders with tasks, and their workers: each worker is one process with one set of options.
 
 The queue is durable and classic and its messages are persistent for all; ours has a quorum queue beside it.
 """
@@ -26,7 +26,7 @@ class Worker:
         queue_type: The queue's.
         environment: Variables of its own.
         late: Whether a task is acknowledged after it ran, so that none is lost with its worker.
-        results: Whether its tasks' results are told to who enqueued them.
+        results: Whether its tasks have results.
     """
 
     contender: str
@@ -72,9 +72,9 @@ def _celery(pool: str, threads: int, *, late: bool) -> Worker:
     return Worker("celery", variant, words, environment=environment, late=late)
 
 
-#: What is compared with the peers: ours on a queue like theirs, without results as theirs, with their prefetch.
+#: Ours as it is compared with the peers: the same queue type and prefetch, and no results.
 _CLASSIC = _ours("", "classic", "--prefetch=100")
-#: What ours is for who sets nothing but a prefetch: on a quorum queue.
+#: Ours with its defaults, except for the prefetch: on a quorum queue.
 QUORUM = _ours("quorum", "quorum", "--prefetch=100")
 WORKERS = [
     _CLASSIC,

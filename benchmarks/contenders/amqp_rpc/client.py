@@ -32,7 +32,7 @@ def naps(request: Request) -> Reply:
 
 def mapped(function: str, request: Request) -> Reply:
     payload, calls = Payloads(request["size"]), 0
-    # map reads ahead by what is in flight, and that is what is kept here
+    # map reads ahead by the calls in flight, which are kept here
     sent: list[str] = []
 
     def texts() -> Iterator[str]:
@@ -53,7 +53,7 @@ def chunks(request: Request) -> Reply:
     """Many calls in one message."""
     function, calls = f"{os.environ['BENCH_NAME']}.double", 0
     clock = closed.Clock(request["seconds"])
-    # one look at the clock for each chunk: it must not be what is measured
+    # the clock is read once per chunk, so that it does not count
     numbers = itertools.chain.from_iterable(
         range(first, first + request["chunksize"])
         for first in itertools.takewhile(lambda _: clock.runs(), itertools.count(0, request["chunksize"]))

@@ -21,7 +21,7 @@ class Ends:
         self.close = self._queue.close
 
     def take(self) -> object:
-        """Take an item, and be done with it."""
+        """Get an item, and ack it."""
         item = self._queue.get(timeout=PATIENCE)
         self._queue.task_done()
         return item

@@ -20,7 +20,7 @@ def echo(text: str) -> str:
 
 @service.rpc
 def double(number: int) -> int:
-    """Do next to nothing: what is measured is the way there."""
+    """Do next to nothing: the way to it and back is measured."""
     return 2 * number
 
 

@@ -12,11 +12,11 @@ from benchmarks import closed, enqueuing
 from benchmarks.contenders.amqp_rpc import tasks
 from benchmarks.protocol import PATIENCE, Payloads, Reply, Request, answer, check
 
-#: How many tasks each `enqueue_many` gets.
+#: The number of tasks of each `enqueue_many`.
 MANY = 1000
 
 client = Client(os.environ["AMQP_URL"], timeout=PATIENCE)
-#: By the queue's type, and whether their results are told.
+#: The tasks, by the queue's type and with results or without.
 NOTES = {
     ("classic", False): tasks.note_classic,
     ("quorum", False): tasks.note_quorum,
@@ -32,7 +32,7 @@ def enqueue(request: Request) -> Reply:
 
 
 def enqueue_awaited(request: Request) -> Reply:
-    """Enqueue one task at a time in each of so many asyncio tasks."""
+    """Enqueue one task at a time in each of several asyncio tasks."""
     note, payload, numbers = (
         NOTES[request["queue_type"], request["results"]],
         Payloads(request["size"]),
@@ -52,7 +52,7 @@ def enqueue_awaited(request: Request) -> Reply:
 
             clock = closed.Clock(request["seconds"])
             counts = await asyncio.gather(*(work() for _ in range(request["in_flight"])))
-            # One more was there before the clock ran.
+            # One more was enqueued before the clock started.
             return clock.reply(sum(counts))
 
     return asyncio.run(run())
@@ -67,7 +67,7 @@ def enqueue_many(request: Request) -> Reply:
 
 
 def fill(request: Request) -> Reply:
-    """Enqueue so many tasks; with a delay, where there is one."""
+    """Enqueue a number of tasks, delayed if the request has a delay."""
     note, payload, began = (
         NOTES[request["queue_type"], request["results"]],
         Payloads(request["size"]),
@@ -80,7 +80,7 @@ def fill(request: Request) -> Reply:
 
 
 def result(request: Request) -> Reply:
-    """Enqueue a task and wait for its result, one at a time; tell how long each took."""
+    """Enqueue a task and wait for its result, one at a time; report the duration of each."""
     echo, payload = ECHOES[request["queue_type"]], Payloads(request["size"])
     latencies: list[float] = []
     clock = closed.Clock(request["seconds"])

@@ -1,6 +1,6 @@
 """The tasks that the bench enqueues: on a classic queue, as the peers' are, and on a quorum queue, our default.
 
-``note`` has no result, as the peers' tasks have none; ``told`` is the same as ours are unless told otherwise.
+``note`` has no result, as the peers' tasks; ``told`` has one, our default.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ app.conf.update(
     task_default_delivery_mode="transient",
     broker_pool_limit=20,
     broker_heartbeat=0,
-    # the worker takes this many for each of its threads; in all it is the prefetch that the others have
+    # per thread of the worker; in all, the prefetch of the others
     worker_prefetch_multiplier=max(1, int(os.environ["BENCH_PREFETCH"]) // CONCURRENCY),
     task_acks_late=False,
     result_persistent=False,

@@ -14,7 +14,7 @@ CONCURRENCY = int(os.environ.get("BENCH_THREADS", "1"))
 
 
 def application(*, confirm: bool) -> Celery:
-    """Return the application; one without confirms only fills queues, which nobody measures."""
+    """Return the application; the one without confirms only fills queues, which is not measured."""
     made = Celery("bench", broker=os.environ["AMQP_URL"])
     made.conf.update(
         broker_transport_options={"confirm_publish": confirm},

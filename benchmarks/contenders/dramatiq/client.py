@@ -10,7 +10,7 @@ from benchmarks.protocol import Reply, Request, answer
 
 
 def fill(request: Request) -> Reply:
-    """Send without confirms, on a channel for that: nobody measures it."""
+    """Send without confirms, on a channel of its own; this is not measured."""
     broker = dramatiq.get_broker()
     del broker.channel
     broker.confirm_delivery = False

@@ -9,7 +9,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from benchmarks.tally import TALLY
 
-# no heartbeats: its client sends none while others have their turns
+# no heartbeats: its client sends none during the turns of others
 dramatiq.set_broker(RabbitmqBroker(url=f"{os.environ['AMQP_URL']}?heartbeat=0", confirm_delivery=True))
 
 

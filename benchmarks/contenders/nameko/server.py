@@ -21,7 +21,7 @@ class Bench:
 
     @rpc
     def echo(self, text: str) -> str:
-        """Return what it was sent."""
+        """Return the text."""
         return text
 
 

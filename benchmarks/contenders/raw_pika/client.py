@@ -1,4 +1,4 @@
-"""The tutorial's client, able to have several calls under way."""
+"""The tutorial's client, extended to several calls in flight."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Client:
         )
 
     def wait(self, *, most: float = PATIENCE) -> None:
-        """Answer what comes until no call is under way."""
+        """Process data until no call is in flight."""
         until = time.monotonic() + most
         while self.waiting:
             if time.monotonic() > until:
