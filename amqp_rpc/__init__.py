@@ -55,8 +55,7 @@ from amqp_rpc.service.service import Service
 
 if TYPE_CHECKING:
     from amqp_rpc.client.aio import AsyncClient
-    from amqp_rpc.client.async_operating import AsyncDeadLetters
-    from amqp_rpc.client.async_producer import AsyncTaskHandle
+    from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle
     from amqp_rpc.server.server import Server
 
 __version__ = "0.1.0"
@@ -118,8 +117,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
 _LATER = {
     "AsyncClient": "amqp_rpc.client.aio",
-    "AsyncDeadLetters": "amqp_rpc.client.async_operating",
-    "AsyncTaskHandle": "amqp_rpc.client.async_producer",
+    "AsyncDeadLetters": "amqp_rpc.client.bridge",
+    "AsyncTaskHandle": "amqp_rpc.client.bridge",
     "Server": "amqp_rpc.server.server",
 }
 

@@ -18,6 +18,8 @@ def main() -> None:
         # With the function object a type checker knows arguments and result. The function still runs on the server.
         number: int = client.call(fib, 300)
         print("by the function object:", number)
+        # Beside a function object, options are given first.
+        print("the same with options:", client.with_options(timeout=2.5, idempotent=True).call(fib, 30))
 
         # An exception of the function is raised here too.
         try:

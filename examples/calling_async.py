@@ -21,7 +21,7 @@ async def main() -> None:
 
         # A call never hangs: it ends by its timeout, and the error says that it may have run.
         try:
-            await client.call(naive_fib, 32, timeout=0.1)
+            await client.with_options(timeout=0.1).call(naive_fib, 32)
         except CallTimeout as error:
             print("timeout:", error, "| may have run:", error.may_have_run)
 

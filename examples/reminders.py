@@ -22,15 +22,15 @@ def main() -> None:
     """Enqueue in each way, and wait for the results."""
     with Client() as client:
         tasks = [
-            client.enqueue(remind, "ann", of="lunch", delay=1.5),  # seconds
-            client.enqueue(remind, "bob", eta=datetime.now(UTC) + timedelta(seconds=1)),
-            client.enqueue(remind, "carol", expires=3600),  # dead-lettered unless a worker starts it by then
-            client.enqueue(remind, "dave", priority=9),
-            client.enqueue("reminders.remind", "erin"),  # by name: without importing the worker's code
-            client.enqueue(remind, "frank", unique_for=10.0),
+            client.with_options(delay=1.5).enqueue(remind, "ann", of="lunch"),  # seconds
+            client.with_options(eta=datetime.now(UTC) + timedelta(seconds=1)).enqueue(remind, "bob"),
+            client.with_options(expires=3600).enqueue(remind, "carol"),  # dead-lettered unless started by then
+            client.with_options(priority=9).enqueue(remind, "dave"),
+            client.enqueue("reminders.remind", "erin", delay=1.5),  # by name: without importing the worker's code
+            client.with_options(unique_for=10.0).enqueue(remind, "frank"),
         ]
         try:
-            client.enqueue(remind, "frank", unique_for=10.0)
+            client.with_options(unique_for=10.0).enqueue(remind, "frank")
         except AlreadyQueued:
             print("frank is reminded once")
         tasks += client.enqueue_many(remind, [("grace",), {"whom": "heidi", "of": "tea"}])

@@ -1,33 +1,23 @@
-"""The client for asyncio: the same calls, awaited. A thin front over the same connection and its owner thread."""
+"""The client for asyncio: the same calls, awaited. A thin front over the same connection and its I/O thread."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, Unpack, cast
 
-from amqp_rpc.client.async_operating import AsyncOperating
-from amqp_rpc.client.async_producer import AsyncProducer
-from amqp_rpc.client.async_publisher import AsyncPublisher
-from amqp_rpc.client.client import DEFAULT_MAP_IN_FLIGHT, Client
-from amqp_rpc.client.forms import AsyncForms, Default
+from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, Front, awaited
+from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT
+from amqp_rpc.client.client import Client, WithOptions
+from amqp_rpc.client.typing import AsyncCalls, Default, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.message.settings import (
-    DEFAULT_HEARTBEAT,
-    DEFAULT_MAX_MESSAGE_SIZE,
-    DEFAULT_MAX_PENDING,
-    DEFAULT_MAX_PENDING_BYTES,
-    DEFAULT_TIMEOUT,
-    count,
-)
-
-R = TypeVar("R")
+from amqp_rpc.message.settings import count
 
 
-class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
+class AsyncClient(Front[Client]):
     """Calls functions that servers run, from asyncio; the arguments are those of `Client`.
 
     Example:
@@ -36,78 +26,43 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
         832040
     """
 
-    def __init__(
-        self,
-        url: str | Sequence[str] | None = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        heartbeat: float = DEFAULT_HEARTBEAT,
-        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
-        max_pending: int = DEFAULT_MAX_PENDING,
-        max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
-        results: str | None = None,
-    ) -> None:
-        self._client = Client(
-            url,
-            timeout=timeout,
-            heartbeat=heartbeat,
-            max_message_size=max_message_size,
-            max_pending=max_pending,
-            max_pending_bytes=max_pending_bytes,
-            results=results,
-        )
+    @typed_as(Client)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(Client(*args, **kwargs))
+
+    @typed(AsyncCalls.call)
+    async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function on a server and return its result: `Client.call`, awaited.
+
+        Cancelling the awaiting task gives the call up; it may run all the same.
+        """
+        return await self._start(function, *args, **kwargs)
+
+    @typed(AsyncCalls.submit)
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop."""
+        return self._start(function, *args, **kwargs)
 
     def _start(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        if self._client.full:
+        if self._blocking.full:
             return asyncio.ensure_future(self._start_on_a_thread(function, *args, **kwargs))
-        return asyncio.wrap_future(self._client.submit(function, *args, **kwargs))
+        return asyncio.wrap_future(self._blocking.submit(function, *args, **kwargs))
 
     async def _start_on_a_thread(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Wait for room where waiting does not block the event loop."""
-        return await asyncio.wrap_future(await asyncio.to_thread(self._client.submit, function, *args, **kwargs))
+        return await asyncio.wrap_future(await asyncio.to_thread(self._blocking.submit, function, *args, **kwargs))
 
-    @overload
-    def map(
-        self,
-        function: Callable[..., Awaitable[R]],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> AsyncIterator[R]: ...
-    @overload
-    def map(
-        self,
-        function: Callable[..., R],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> AsyncIterator[R]: ...
-    @overload
-    def map(
-        self,
-        function: str,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> AsyncIterator[Any]: ...
+    @typed(AsyncCalls.map)
     async def map(
         self,
         function: Any,
         /,
         *iterables: Iterable[Any],
         timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
         wait_for_server: bool = False,
         chunksize: int = 1,
-        in_flight: int = DEFAULT_MAP_IN_FLIGHT,
+        in_flight: int = DEFAULT_IN_FLIGHT,
     ) -> AsyncIterator[Any]:
         """Call a function for every item, many at a time; yield the results in the items' order: see `Client.map`.
 
@@ -117,10 +72,10 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
         """
         count("in_flight", in_flight)
         count("chunksize", chunksize)
-        arguments = zip(*iterables, strict=False)
-        send = self._client.chunks(
-            function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server, awaited=False
-        )
+        send = self._blocking.chunks(
+            function, zip(*iterables, strict=False), chunksize,
+            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=False,
+        )  # fmt: skip
         messages = max(1, in_flight // chunksize)
         waiting: deque[asyncio.Future[list[Any]]] = deque()
         try:
@@ -137,26 +92,60 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
             for future in waiting:
                 future.cancel()
 
-    @property
-    def _producer(self) -> Client:
-        return self._client
+    @typed(AsyncCalls.enqueue)
+    async def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> AsyncTaskHandle[Any]:
+        """Enqueue a task, and return once the broker has confirmed it: `Client.enqueue`, awaited.
 
-    @property
-    def _publisher(self) -> Client:
-        return self._client
+        Cancelling does not take back what was sent.
 
-    @property
-    def _operating(self) -> Client:
-        return self._client
+        Example:
+            >>> handle = await client.enqueue("resize", "a.png")  # doctest: +SKIP
+            >>> await handle.result()  # doctest: +SKIP
+        """
+        return AsyncTaskHandle(await asyncio.to_thread(self._blocking.enqueue, function, *args, **kwargs))
 
-    async def close(self) -> None:
-        """Close the connection: `Client.close`, without blocking the event loop."""
-        await asyncio.to_thread(self._client.close)
+    async def enqueue_many(
+        self,
+        function: str | Callable[..., Any],
+        arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+        /,
+        **options: Any,
+    ) -> list[AsyncTaskHandle[Any]]:
+        """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited."""
+        handles = await asyncio.to_thread(self._blocking.enqueue_many, function, arguments, **options)
+        return [AsyncTaskHandle(handle) for handle in handles]
+
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id, in any process: `Client.task`."""
+        return AsyncTaskHandle(self._blocking.task(id, function))
+
+    publish = awaited(Client.publish)
+    publish_many = awaited(Client.publish_many)
+    queue_states = awaited(Client.queue_states)
+    close = awaited(Client.close)
+
+    def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
+        """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.
+
+        Example:
+            >>> await client.with_options(timeout=2.5, idempotent=True).call(fib, 30)  # doctest: +SKIP
+            832040
+        """
+        return cast(AsyncCalls, WithOptions(self, dict(options)))
+
+    def dead_letters(self, queue: str, *, timeout: float | Default = Default.TIMEOUT) -> AsyncDeadLetters:
+        """Return the dead letters of a queue; the broker is not asked yet: see `Client.dead_letters`.
+
+        Example:
+            >>> for letter in await client.dead_letters("thumbnails").list():  # doctest: +SKIP
+            ...     print(letter.id, letter.reason)
+        """
+        return AsyncDeadLetters(self._blocking.dead_letters(queue, timeout=timeout))
 
     @property
     def counters(self) -> Counter[str]:
-        """What happened so far: see `Client.counters`."""
-        return self._client.counters
+        """Counts of what happened: see `Client.counters`."""
+        return self._blocking.counters
 
     async def __aenter__(self) -> Self:
         return self
@@ -167,4 +156,4 @@ class AsyncClient(AsyncForms, AsyncProducer, AsyncPublisher, AsyncOperating):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"Async{self._client!r}"
+        return f"Async{self._blocking!r}"

@@ -1,102 +1,132 @@
-"""Many messages for the broker, each sent without waiting for the confirm of the one before."""
+"""Many calls, tasks or events at a time: each is sent without waiting for the end of the one before."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotAllAccepted
+from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
+from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.outbox import Publication
     from amqp_rpc.client.caller import Caller
 
+#: Calls of one `Client.map` that are in flight at the same time.
+DEFAULT_IN_FLIGHT = 100
 #: Messages that wait for the broker's confirm at the same time.
 _UNCONFIRMED = 1000
-#: Seconds that the broker has to answer for what was published before Ctrl-C.
+#: Seconds that the broker has to confirm the messages that were published before Ctrl-C.
 _ANSWER = 1.0
 
 
-def publish_all(
-    caller: Caller,
-    things: Iterable[Any],
-    publish: Callable[[int, Any], Publication],
-    *,
-    note: Callable[[int], str],
-) -> tuple[int, dict[int, AmqpRpcError]]:
-    """Publish all; return, once the broker has answered for each, how many there were, and why it did not take some.
+def outcomes(messages: Iterator[Future[list[Any]]], most: int) -> Iterator[Any]:
+    """Yield the results of messages with calls, in their order, and raise the first error.
+
+    Args:
+        messages: Sends the next message each time that it is asked.
+        most: How many messages are in flight at the same time.
+    """
+    waiting: deque[Future[list[Any]]] = deque()
+    try:
+        while True:
+            # Many in one go, at the latest before it waits: the I/O thread is woken once for messages sent together.
+            if len(waiting) <= most // 2 or not waiting[0].done():
+                waiting.extend(itertools.islice(messages, most - len(waiting)))
+            if not waiting:
+                return
+            for outcome in waiting.popleft().result():
+                if isinstance(outcome, AmqpRpcError):
+                    raise outcome
+                yield outcome
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class Batch:
+    """Messages that are published ahead of the broker's confirms; not thread-safe.
 
     Args:
         caller: The client's.
-        things: What is published; it is read as the broker keeps up.
-        publish: Publishes one, by its number from 0.
-        note: Returns what is said of so many that were accepted, where an error ends it.
-
-    Raises:
-        ConfigurationError: Something among them makes no sense; what came before it was published.
+        one: The word for one of them in errors: ``event``.
+        done: The end of the note that an error gets: ``published before``.
+        of: The end of the error where some were not accepted: `` of resize()``.
     """
-    count = sent = accepted = refused = 0
-    errors: dict[int, AmqpRpcError] = {}
-    waiting: deque[tuple[int, Publication]] = deque()
 
-    def confirm(left: int) -> None:
-        nonlocal accepted, refused
-        while len(waiting) > left:
-            number, publication = waiting.popleft()
+    def __init__(self, caller: Caller, one: str, done: str, of: str = "") -> None:
+        self._caller = caller
+        self._one = one
+        self._done = done
+        self._of = of
+        self._waiting: deque[tuple[int, Publication]] = deque()
+        self._count = self._sent = self._accepted = self._refused = 0
+        #: Why the broker did not accept some, by their numbers.
+        self.errors: dict[int, AmqpRpcError] = {}
+
+    def publish(self, publications: Iterable[Publication | AmqpRpcError]) -> None:
+        """Publish all; return once the broker has answered for each.
+
+        Args:
+            publications: Messages, or the errors because of which there is none; they are read as the broker keeps up.
+
+        Raises:
+            ConfigurationError: One of them makes no sense; those before it were published.
+        """
+        try:
+            for number, each in enumerate(publications):
+                self._count += 1
+                if isinstance(each, AmqpRpcError):
+                    self.errors[number] = each
+                    continue
+                self._waiting.append((number, each))
+                self._sent += 1
+                # Half of them at once: else each confirm that comes would wake this thread for one message.
+                if len(self._waiting) >= _UNCONFIRMED:
+                    self._confirm(_UNCONFIRMED // 2)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._hurry()
+            self._confirm(0)
+            unknown = self._sent - self._accepted - self._refused
+            note = f"{plural(self._accepted, f'{self._one} was', f'{self._one}s were')} {self._done}"
+            error.add_note(note + (f"; of {unknown} more it is not known" if unknown else ""))
+            raise
+        self._confirm(0)
+
+    def not_all(self, others: str, handles: list[Any] | None = None) -> NotAllAccepted:
+        """Return the error that says which were not accepted, and why.
+
+        Args:
+            others: What happened to the others: ``will run``.
+            handles: The handles of those that were accepted, None in the places of the others.
+        """
+        first = min(self.errors)
+        refused = len(self.errors)
+        return NotAllAccepted(
+            f"{refused} of {plural(self._count, self._one, f'{self._one}s')}{self._of} "
+            f"{'was' if refused == 1 else 'were'} not accepted; the others {others}. "
+            f"The first of them, number {first}: {self.errors[first]}",
+            handles,
+            self.errors,
+        )
+
+    def _confirm(self, left: int) -> None:
+        """Wait for confirms until only that many publications are left without."""
+        while len(self._waiting) > left:
+            number, publication = self._waiting.popleft()
             try:
-                caller.confirmed(publication)
-                accepted += 1
+                self._caller.confirmed(publication)
+                self._accepted += 1
             except AmqpRpcError as error:
-                errors[number] = error
-                refused += not error.may_have_run
+                self.errors[number] = error
+                self._refused += not error.may_have_run
 
-    try:
-        for number, each in enumerate(things):
-            count += 1
-            try:
-                waiting.append((number, publish(number, each)))
-                sent += 1
-            except ConfigurationError:
-                raise
-            except AmqpRpcError as error:
-                errors[number] = error
-            # Half of them at once: else each confirm that comes would wake this thread for one message.
-            if len(waiting) >= _UNCONFIRMED:
-                confirm(_UNCONFIRMED // 2)
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            _hurry(publication for _, publication in waiting)
-        confirm(0)
-        unknown = sent - accepted - refused
-        error.add_note(note(accepted) + (f"; of {unknown} more it is not known" if unknown else ""))
-        raise
-    confirm(0)
-    return count, errors
-
-
-def _hurry(publications: Iterable[Publication]) -> None:
-    """Have the broker's answer awaited for a moment only: Ctrl-C was pressed."""
-    for publication in publications:
-        publication.expires_at = min(publication.expires_at, time.monotonic() + _ANSWER)
-
-
-def not_all(
-    errors: dict[int, AmqpRpcError], *, of: str, others: str, handles: list[Any] | None = None
-) -> NotAllAccepted:
-    """Return what is raised where some were not accepted.
-
-    Args:
-        errors: Why, by their numbers.
-        of: What all of them are: "7 events".
-        others: What became of the others.
-        handles: As for `NotAllAccepted`.
-    """
-    first, why = next(iter(sorted(errors.items())))
-    return NotAllAccepted(
-        f"{len(errors)} of {of} {'was' if len(errors) == 1 else 'were'} not accepted; the others {others}. "
-        f"The first of them, number {first}: {why}",
-        handles,
-        errors,
-    )
+    def _hurry(self) -> None:
+        """Have the confirms awaited for a moment only: Ctrl-C was pressed."""
+        for _, publication in self._waiting:
+            publication.expires_at = min(publication.expires_at, time.monotonic() + _ANSWER)

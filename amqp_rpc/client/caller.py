@@ -19,8 +19,7 @@ from amqp_rpc.amqp.conversation import Conversation, Conversations, Follower
 from amqp_rpc.amqp.outbox import Outbox, Publication
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import PendingCall
-from amqp_rpc.client.capacity import Capacity
+from amqp_rpc.client.calls import Capacity, PendingCall
 from amqp_rpc.client.requester import Requester
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
 from amqp_rpc.message.settings import Addresses

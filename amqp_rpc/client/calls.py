@@ -1,18 +1,21 @@
-"""A call under way: a future that ends by its deadline, and reads its reply when it is asked to."""
+"""Calls in flight: futures that end by their deadlines, the bound on how many, and the thread for their callbacks."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import queue
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from amqp_rpc.client import callbacks
+from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.timing import Deadline
+
+logger = logging.getLogger(__name__)
 
 #: Seconds after its deadline that a waiting thread gives the owner to end a call, before it does so itself.
 _GRACE = 0.05
@@ -36,14 +39,6 @@ class Ends(Protocol):
         """Wait for a call's end, until that time on the monotonic clock."""
 
 
-@dataclass(slots=True)
-class Reply:
-    """A reply as it came."""
-
-    properties: Properties
-    body: bytes
-
-
 class PendingCall(Future[Any]):
     """A call under way: a `concurrent.futures.Future` whose result is decoded when it is asked for."""
 
@@ -62,7 +57,7 @@ class PendingCall(Future[Any]):
         wait_for_server: bool,
         chunk: bool,
         awaited: bool,
-        read: Callable[[Reply], Any],
+        decoder: Decoder,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -84,7 +79,7 @@ class PendingCall(Future[Any]):
         self.silent = 0
         self.in_hand = False
         self._caller = caller
-        self._read = read
+        self._decoder = decoder
         self._outcome: tuple[Any, BaseException | None] | None = None
 
     def result(self, timeout: float | None = None) -> Any:
@@ -129,7 +124,7 @@ class PendingCall(Future[Any]):
         if self.done() or getattr(fn, "__module__", "") == "asyncio.futures":
             super().add_done_callback(fn)
         else:
-            super().add_done_callback(lambda future: callbacks.run(fn, future))
+            super().add_done_callback(lambda future: _call_back_queue().put((fn, future)))
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():
@@ -154,7 +149,93 @@ class PendingCall(Future[Any]):
     def _opened(self, reply: Reply) -> tuple[Any, BaseException | None]:
         if self._outcome is None:
             try:
-                self._outcome = (self._read(reply), None)
+                self._outcome = (self._decoder.read(reply), None)
             except AmqpRpcError as error:
                 self._outcome = (None, error)
         return self._outcome
+
+
+class Capacity:
+    """A bound on what a client holds in memory; thread-safe.
+
+    Args:
+        calls: How many calls.
+        size: How many bytes of bodies. A single call is let in however large it is.
+    """
+
+    def __init__(self, *, calls: int, size: int) -> None:
+        self._most_calls = calls
+        self._most_size = size
+        self._calls = 0
+        self._size = 0
+        self._closed = False
+        self._waiting = 0
+        #: The condition's own lock, without its detour.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def take(self, size: int, until: float) -> bool:
+        """Take room for a call; wait for it until that time on the monotonic clock.
+
+        Returns:
+            Whether there was room in time. Once it is closed there always is: what ends calls then is the client.
+        """
+        with self._lock:
+            if not self._fits(size):
+                self._waiting += 1
+                self._changed.wait_for(lambda: self._fits(size), Deadline(until).remaining())
+                self._waiting -= 1
+                if not self._fits(size):
+                    return False
+            self._calls += 1
+            self._size += size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give a call's room back."""
+        with self._lock:
+            self._calls -= 1
+            self._size -= size
+            if self._waiting:
+                self._changed.notify_all()
+
+    def fits(self, size: int) -> bool:
+        """Return whether there is room at this moment."""
+        with self._changed:
+            return self._fits(size)
+
+    def close(self) -> None:
+        """Let everybody in who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        if self._closed or self._calls == 0:
+            return True
+        return self._calls < self._most_calls and self._size + size <= self._most_size
+
+
+#: Held while the thread for callbacks is started.
+_starting = threading.Lock()
+_callbacks: queue.SimpleQueue[tuple[Callable[[Any], object], Future[Any]]] | None = None
+
+
+def _call_back_queue() -> queue.SimpleQueue[tuple[Callable[[Any], object], Future[Any]]]:
+    """Return the queue of the thread that runs callbacks; start the thread the first time."""
+    global _callbacks  # noqa: PLW0603 - one thread for the process, as concurrent.futures has one for its queue
+    with _starting:
+        if _callbacks is None:
+            _callbacks = queue.SimpleQueue()
+            threading.Thread(target=_run_callbacks, args=(_callbacks,), name="amqp_rpc callbacks", daemon=True).start()
+    return _callbacks
+
+
+def _run_callbacks(callbacks: queue.SimpleQueue[tuple[Callable[[Any], object], Future[Any]]]) -> None:
+    while True:
+        callback, future = callbacks.get()
+        try:
+            callback(future)
+        except Exception:
+            logger.exception("callback of a future raised: %r", callback)
+        del callback, future

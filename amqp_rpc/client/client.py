@@ -1,4 +1,4 @@
-"""A client: calls functions that servers run, one connection for any number of threads and calls."""
+"""A client: calls functions, enqueues tasks and publishes events; one connection for any number of threads."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import socket
 import threading
 import time
 import weakref
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, Unpack, cast
 
-from amqp_rpc.client import reply
+from amqp_rpc.amqp.channel import QueueState
+from amqp_rpc.amqp.outbox import Publication
+from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.caller import Caller
-from amqp_rpc.client.calls import PendingCall, Reply
-from amqp_rpc.client.capacity import Capacity
-from amqp_rpc.client.forms import Default, Forms
-from amqp_rpc.client.operating import Operating
-from amqp_rpc.client.producer import Producer
-from amqp_rpc.client.publisher import Publisher
-from amqp_rpc.client.queueing import Queueing
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotSent
+from amqp_rpc.client.calls import Capacity, PendingCall
+from amqp_rpc.client.event import ContentType, EventPlan, EventPublication, event_plan, topic_and_payload
+from amqp_rpc.client.reply import Decoder
+from amqp_rpc.client.task import Plan, TaskHandle, default_key, encoded, plan, task_by_id
+from amqp_rpc.client.typing import Calls, Default, Options, typed
+from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
 from amqp_rpc.message import codec
+from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -37,34 +39,37 @@ from amqp_rpc.message.settings import (
     results_url,
 )
 from amqp_rpc.message.timing import Deadline
-from amqp_rpc.message.topology import split_call
+from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments, split_call
+from amqp_rpc.ops.dead_letters import DeadLetters
+from amqp_rpc.queues.queue import Queue
+from amqp_rpc.queues.receipts import Receipts
 from amqp_rpc.results import open_store
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.function import Function, registered
+from amqp_rpc.service.policy import QueueType
 
-R = TypeVar("R")
-
-#: Calls of one `Client.map` that are under way at the same time.
-DEFAULT_MAP_IN_FLIGHT = 100
-#: Seconds that `Client.close` gives the broker to say good-bye.
-_CLOSE_TIMEOUT = 5.0
+#: Seconds for the broker to answer to the end of the connection, and to the end of the queue of receipts.
+_CLOSE_TIMEOUT, _RECEIPTS_TIMEOUT = 5.0, 2.0
+#: A number in a table of AMQP 0-9-1 has 64 bits and a sign (section 4.2.1 of its specification).
+_LARGEST = 2**63 - 1
 
 
-class Client(Forms, Producer, Publisher, Queueing, Operating):
+class Client:
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
 
     Args:
         url: The broker's, ``amqp://user:password@host:port/vhost``; several for the nodes of a cluster, as a list or
-            with commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
+            with commas between them: it connects to any one of them. None reads ``AMQP_URL``, else takes the local
+            default.
         timeout: Seconds that a call may take unless it says otherwise (30.0).
-        heartbeat: Seconds between heartbeats (10.0); a broker that is silent for longer is taken for gone.
+        heartbeat: Seconds between heartbeats (10.0); a connection that is silent for longer counts as lost.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
-        max_pending: How many calls may be under way (10 000). `submit` waits while there are as many, until the new
-            call's deadline, and raises `Overloaded` then.
+        max_pending: How many calls may be in flight (10 000). At the bound `submit` waits, until the new call's
+            deadline, and raises `Overloaded` then.
         max_pending_bytes: How many bytes their bodies may have together (256 MiB).
-        results: Where workers keep what becomes of tasks, their ``results=``: ``sqlite:///file.db``, or
+        results: Where workers record the outcomes of tasks, their ``results=``: ``sqlite:///file.db``, or
             ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
             the client that enqueued it, while its connection lasts.
 
@@ -100,90 +105,114 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
+        #: Held while a queue is made, and while they are listed: a weak set can't be read while it grows. A signal
+        #: handler may do either.
         self._making_queues = threading.RLock()
-        # A client that nobody holds any more takes its connection and its thread with it.
+        self._receipts: Receipts | None = None
+        self._queues: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
+        # The connection and its thread end with a client that is garbage.
         weakref.finalize(self, self._caller.abandon).atexit = False
 
-    def _start(
+    @typed(Calls.call)
+    def call(
         self,
         function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        timeout: float | Default,
-        idempotent: bool | None,
-        wait_for_server: bool,
-        awaited: bool = False,
+        /,
+        *args: Any,
+        timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function on a server and return its result.
+
+        Beside a function object, a type checker accepts the options in `with_options` only.
+
+        Args:
+            function: ``"fib"``, ``"billing.charge"`` (a named service's), or the function object that was registered:
+                then a type checker knows the arguments and the result, and the result has the annotated type.
+            args: Its positional arguments.
+            timeout: Seconds for everything: connecting, sending, running and the answer. The client's unless given.
+            idempotent: Whether it may run twice: only then is it sent again after a loss. The function's own unless
+                given.
+            wait_for_server: Whether to wait for a server, within the timeout, where there is none.
+            kwargs: Its named arguments.
+
+        Raises:
+            RemoteError: It raised; the error is also an instance of the builtin that it raised.
+            NoServer, Unroutable, FunctionNotFound, InvalidArguments: It did not run.
+            CallTimeout, MaybeExecuted: It may have run.
+            BrokerError: No connection; it did not run.
+            Unencodable, MessageTooLarge: An argument can't be sent; it did not run.
+
+        Example:
+            >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
+            832040
+        """
+        future = self._start(
+            function, args, kwargs,
+            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
+        )  # fmt: skip
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C, say: what was not sent must not be sent later, when no one waits for it.
+            future.cancel()
+            raise
+
+    @typed(Calls.submit)
+    def submit(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
     ) -> Future[Any]:
-        seconds = self._seconds(timeout)
-        target, known = _target(function)
-        return self._submit(
-            target,
-            codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit),
-            timeout=seconds,
-            idempotent=known.idempotent if known is not None and idempotent is None else bool(idempotent),
-            wait_for_server=wait_for_server,
-            chunk=False,
-            awaited=awaited,
-            read=lambda came: reply.read(came, known, limit=self._limit),
+        """Send a call and return at once; the result is in the future.
+
+        The arguments are those of `call`. The future ends by the call's deadline whether or not a thread waits for it;
+        ``cancel()`` gives the call up, and drops its reply.
+
+        Raises:
+            ConfigurationError: The timeout is None or out of range, or the function object is not registered.
+            Unencodable, MessageTooLarge: An argument can't be sent.
+
+        Example:
+            >>> futures = [client.submit("fib", n) for n in range(10)]  # doctest: +SKIP
+        """
+        return self._start(
+            function, args, kwargs, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server
         )
 
-    @overload
-    def map(
-        self,
-        function: Callable[..., Awaitable[R]],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> Iterator[R]: ...
-    @overload
-    def map(
-        self,
-        function: Callable[..., R],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> Iterator[R]: ...
-    @overload
-    def map(
-        self,
-        function: str,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = ...,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = ...,
-    ) -> Iterator[Any]: ...
+    @typed(Calls.map)
     def map(
         self,
         function: Any,
         /,
         *iterables: Iterable[Any],
         timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
         wait_for_server: bool = False,
         chunksize: int = 1,
-        in_flight: int = DEFAULT_MAP_IN_FLIGHT,
+        in_flight: int = DEFAULT_IN_FLIGHT,
     ) -> Iterator[Any]:
         """Call a function for every item, many at a time; yield the results in the items' order.
 
-        It is lazy: an item is taken when there is room for its call, so the iterables may be endless. A call that
+        It is lazy: it reads an item when there is room for its call, so the iterables may be endless. A call that
         fails raises where its result would have come; the calls behind it are given up.
 
         Args:
             function: As for `call`.
             iterables: One for each positional argument; it ends with the shortest.
             timeout: Seconds for each message. The client's unless given.
+            idempotent: As for `call`.
             wait_for_server: As for `call`.
             chunksize: How many calls travel in one message (1). More makes tiny functions several times as fast; the
                 calls of a chunk run one after another on one server, and fail one by one.
-            in_flight: How many calls are under way at the same time (100), or one chunk where that is more.
+            in_flight: How many calls are in flight at the same time (100), or one chunk where that is more.
 
         Example:
             >>> list(client.map("fib", range(5)))  # doctest: +SKIP
@@ -191,30 +220,11 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         """
         count("in_flight", in_flight)
         count("chunksize", chunksize)
-        arguments = zip(*iterables, strict=False)
-        send = self.chunks(
-            function, arguments, chunksize, timeout=timeout, wait_for_server=wait_for_server, awaited=True
-        )
-        messages = max(1, in_flight // chunksize)
-
-        def outcomes() -> Iterator[Any]:
-            waiting: deque[Future[list[Any]]] = deque()
-            try:
-                while True:
-                    # Many in one go, at the latest before it waits: for what is sent together the owner is woken once.
-                    if len(waiting) <= messages // 2 or not waiting[0].done():
-                        waiting.extend(itertools.islice(send, messages - len(waiting)))
-                    if not waiting:
-                        return
-                    for outcome in waiting.popleft().result():
-                        if isinstance(outcome, AmqpRpcError):
-                            raise outcome
-                        yield outcome
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-        return outcomes()
+        messages = self.chunks(
+            function, zip(*iterables, strict=False), chunksize,
+            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
+        )  # fmt: skip
+        return outcomes(messages, max(1, in_flight // chunksize))
 
     def chunks(
         self,
@@ -223,6 +233,7 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         size: int,
         *,
         timeout: float | Default,
+        idempotent: bool | None,
         wait_for_server: bool,
         awaited: bool,
     ) -> Iterator[Future[list[Any]]]:
@@ -233,7 +244,8 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
             arguments: The positional ones of each call.
             size: How many calls travel in one message.
             timeout: As for `map`.
-            wait_for_server: As for `call`.
+            idempotent: As for `map`.
+            wait_for_server: As for `map`.
             awaited: Whether the thread that asks waits for the results.
 
         Yields:
@@ -247,31 +259,387 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
                 target,
                 codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit),
                 timeout=self._seconds(timeout),
-                idempotent=known is not None and known.idempotent,
+                idempotent=_idempotent(known, idempotent),
                 wait_for_server=wait_for_server,
                 chunk=size > 1,
                 awaited=awaited,
-                read=lambda came: reply.read_many(came, known, limit=self._limit),
+                decoder=Decoder(known, self._limit, many=True),
             )
 
-    def close(self) -> None:
-        """Close the connection; calls that are under way end with `MaybeExecuted` or `NotSent`.
+    @typed(Calls.enqueue)
+    def enqueue(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        queue: str | None = None,
+        delay: float | None = None,
+        eta: datetime | None = None,
+        expires: float | None = None,
+        priority: int | None = None,
+        unique_for: float | None = None,
+        unique_key: str | None = None,
+        timeout: float | Default = Default.TIMEOUT,
+        **kwargs: Any,
+    ) -> TaskHandle[Any]:
+        """Enqueue a task, and return once the broker has confirmed it: it will run to its end, or be a dead letter.
 
-        Its queues (`queue`) are closed before: what was taken and not done goes back to them.
+        Beside a function object, a type checker accepts the options in `with_options` only.
+
+        Args:
+            function: A task's name (``"resize"``, or ``"images.resize"`` for service ``images``), or the function
+                itself where it was registered with ``@service.task``.
+            args: Positional arguments.
+            queue: The queue that holds it; unless given the function's own.
+            delay: Seconds until a worker may start it; it waits in the broker, and survives its restarts.
+            eta: The same as a time, with its zone.
+            expires: Seconds from now after which no worker starts it any more; it is a dead letter then.
+            priority: From 0 to 9; the function's own unless given. See ``@service.task``.
+            unique_for: Seconds for which no second task with its key is enqueued: `AlreadyQueued` is raised instead.
+                The key is kept by one node of the broker, and taken whether or not the first task has run by then; it
+                is released where the task turned out not to be accepted. After a crash of that node, or of this
+                process between the key and the task, it may be free too early, or taken in vain for its time.
+            unique_key: The key, beside the function's name and its queue. Unless given it is all the arguments, as they
+                are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)`` have two keys.
+            timeout: Seconds for the broker to confirm it (the client's, 30.0). The first task of a queue's life takes
+                two seconds, in which the broker might forget the queue.
+            kwargs: Named arguments.
+
+        Raises:
+            PublishRefused: The broker does not accept it: a full queue, a memory or disk alarm. It will not run.
+            AlreadyQueued: One with its key was enqueued. It will not run.
+            NotConnected: No connection in time. It will not run.
+            ConnectionLost: It was sent, and not confirmed in time. It may run.
+            ConfigurationError: No such task, no such time, a delay that is longer than ``expires``, or a queue that
+                exists with other arguments.
+            Unencodable, MessageTooLarge: An argument can't be sent.
+
+        Example:
+            >>> client.enqueue("resize", "a.png", size=3)  # doctest: +SKIP
         """
-        self._close_queues()
+        how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
+        seconds = self._seconds(timeout)
+        body = encoded(args, kwargs, limit=self._limit)
+        if unique_for is None:
+            if unique_key is not None:
+                raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
+            return self._accepted(how, body, seconds)
+        key = default_key(args, kwargs, limit=self._limit) if unique_key is None else unique_key.encode()
+        claim = how.claim(self._caller.identity(), key, unique_for, timeout=seconds)
+        self._caller.publish(claim)
+        try:
+            self._caller.confirmed(claim)
+        except PublishRefused as error:
+            if claim.refused:
+                raise AlreadyQueued(
+                    f"{how.function}() was not enqueued: one with the same key was, less than {unique_for:g} s ago"
+                ) from error
+            raise
+        try:
+            return self._accepted(how, body, seconds)
+        except AmqpRpcError as error:
+            if not error.may_have_run:
+                self._caller.give_back(claim)
+            raise
+
+    def enqueue_many(
+        self,
+        function: str | Callable[..., Any],
+        arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
+        /,
+        *,
+        queue: str | None = None,
+        delay: float | None = None,
+        eta: datetime | None = None,
+        expires: float | None = None,
+        priority: int | None = None,
+        timeout: float | Default = Default.TIMEOUT,
+    ) -> list[TaskHandle[Any]]:
+        """Enqueue many tasks of a function, and return once the broker has confirmed all of them.
+
+        They are sent without waiting for each other, up to a thousand ahead of the broker's confirms: many times as
+        fast as one `enqueue` after another, with the same promise.
+
+        Args:
+            function: As for `enqueue`.
+            arguments: One for each task: a tuple of positional arguments, or a mapping of named ones. It may be any
+                iterable; it is read as the broker keeps up.
+            queue: As for `enqueue`.
+            delay: As for `enqueue`.
+            eta: As for `enqueue`.
+            expires: As for `enqueue`.
+            priority: As for `enqueue`.
+            timeout: Seconds for the broker to confirm each of them (the client's, 30.0).
+
+        Returns:
+            Their handles, in the arguments' order.
+
+        Raises:
+            NotAllAccepted: Some were not accepted. It says which, and why, and has the handles of the others.
+            ConfigurationError: No such task, no such time, a queue that exists with other arguments, or something
+                among the arguments that is neither a tuple nor a mapping.
+
+        Example:
+            >>> client.enqueue_many("resize", [("a.png",), {"path": "b.png", "size": 3}])  # doctest: +SKIP
+        """
+        how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
+        seconds = self._seconds(timeout)
+        batch = Batch(
+            self._caller, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
+        )
+        handles: list[TaskHandle[Any] | None] = []
+
+        def publications() -> Iterator[Publication | AmqpRpcError]:
+            for each in arguments:
+                try:
+                    publication, handle = self._published(how, self._body(each), seconds)
+                except ConfigurationError:
+                    raise
+                except AmqpRpcError as error:
+                    handles.append(None)
+                    yield error
+                else:
+                    handles.append(handle)
+                    yield publication
+
+        batch.publish(publications())
+        if batch.errors:
+            accepted = [None if number in batch.errors else handle for number, handle in enumerate(handles)]
+            raise batch.not_all("will run", accepted)
+        return cast(list[TaskHandle[Any]], handles)
+
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle[Any]:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id, in any process; the store is not asked before the handle is.
+
+        Args:
+            id: The `TaskHandle.id` of where it was enqueued. An id that never was a task's is ``PENDING``.
+            function: The function itself, where it was registered with ``@service.task``: the result is then of the
+                type that its annotation names.
+
+        Raises:
+            ConfigurationError: This client has no store: ``results=``; or the function is no task.
+
+        Example:
+            >>> client.task("2f0c…-1").result(timeout=5)  # doctest: +SKIP
+        """
+        return task_by_id(id, function, self._caller, self._store, limit=self._limit)
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any = None,
+        /,
+        *,
+        exchange: str | Exchange | None = None,
+        headers: Mapping[str, Any] | None = None,
+        content_type: ContentType | None = None,
+        expires: float | None = None,
+        mandatory: bool = False,
+        timeout: float | Default = Default.TIMEOUT,
+    ) -> str:
+        """Publish an event, and return its id once the broker has confirmed it for all subscribers.
+
+        Functions subscribe to events with `Service.subscribe`. An event without subscribers is no error; it is counted,
+        as ``unrouted`` in `Client.counters`. https://www.rabbitmq.com/docs/confirms
+
+        Args:
+            topic: Words with dots between them, ``"orders.eu.paid"``, of 255 bytes at most. ``""`` for exchanges that
+                don't look at it.
+            payload: Any value that can be sent: a map, a dataclass, a number, text; see the arguments of calls.
+            exchange: The exchange; a name is that of a topic exchange. The default one unless given. It is declared,
+                durable.
+            headers: What subscribers see beside it, and headers exchanges look at: text, whole numbers, booleans.
+            content_type: Of the body: ``"application/msgpack"``, ``"application/json"`` or ``"text/plain"``. Text goes
+                as text and everything else as msgpack, unless given.
+            expires: Seconds after which no subscriber starts with it any more; it is a dead letter there then.
+            mandatory: Whether to raise `Unroutable` where no queue is bound for it.
+            timeout: Seconds for the broker to confirm it (the client's, 30.0).
+
+        Returns:
+            Its id: `Event.id`, the same for every subscriber.
+
+        Raises:
+            Unroutable: It is mandatory, and no queue is bound for it: no subscriber gets it.
+            PublishRefused: A memory or disk alarm, or some subscriber's queue is full; others may have it.
+            NotConnected: No connection in time. No subscriber gets it.
+            ConnectionLost: It was sent, and not confirmed in time. It may have arrived.
+            ConfigurationError: The topic is too long, a header has a name of ours, or the exchange is of another kind.
+            Unencodable, MessageTooLarge: The payload, or the headers, can't be sent.
+
+        Example:
+            >>> client.publish("orders.eu.paid", {"order": 7, "amount": 12})  # doctest: +SKIP
+        """
+        how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
+        publication = self._published_event(how, topic, payload, self._seconds(timeout))
+        self._caller.confirmed(publication)
+        return publication.identity
+
+    def publish_many(
+        self,
+        events: Iterable[tuple[str, Any]],
+        /,
+        *,
+        exchange: str | Exchange | None = None,
+        headers: Mapping[str, Any] | None = None,
+        content_type: ContentType | None = None,
+        expires: float | None = None,
+        mandatory: bool = False,
+        timeout: float | Default = Default.TIMEOUT,
+    ) -> list[str]:
+        """Publish many events, and return their ids once the broker has confirmed all of them.
+
+        They are sent without waiting for each other, up to a thousand ahead of the broker's confirms: many times as
+        fast as one `publish` after another, with the same promise. They leave in their order.
+
+        Args:
+            events: A topic and a payload for each; it may be any iterable, and is read as the broker keeps up.
+            exchange: As for `publish`.
+            headers: Of each of them.
+            content_type: As for `publish`.
+            expires: As for `publish`.
+            mandatory: As for `publish`.
+            timeout: Seconds for the broker to confirm each of them (the client's, 30.0).
+
+        Raises:
+            NotAllAccepted: Some were not accepted. It says which, and why; the others were published.
+            ConfigurationError: As for `publish`; or an item that is not a topic and a payload.
+
+        Example:
+            >>> client.publish_many((f"sensors.{n}", n) for n in range(3))  # doctest: +SKIP
+        """
+        how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
+        seconds = self._seconds(timeout)
+        batch = Batch(self._caller, "event", "published before")
+        identities: list[str] = []
+
+        def publications() -> Iterator[Publication | AmqpRpcError]:
+            for each in events:
+                try:
+                    publication = self._published_event(how, *topic_and_payload(each), seconds)
+                except ConfigurationError:
+                    raise
+                except AmqpRpcError as error:
+                    yield error
+                else:
+                    identities.append(publication.identity)
+                    yield publication
+
+        batch.publish(publications())
+        if batch.errors:
+            raise batch.not_all("were published")
+        return identities
+
+    def with_options(self, **options: Unpack[Options]) -> Calls:
+        """Return this client with options for its `call`, `submit`, `map` and `enqueue`, which keeps their types.
+
+        A type checker can't check a function's own arguments beside options. Here the options are given first, and the
+        arguments are checked as without any. The object is cheap, and may be kept.
+
+        Args:
+            options: Those of `call`: ``timeout``, ``idempotent``, ``wait_for_server``; those of `enqueue`: ``timeout``,
+                ``queue``, ``delay``, ``eta``, ``expires``, ``priority``, ``unique_for``, ``unique_key``.
+
+        Raises:
+            ConfigurationError: There is no such option; or, when the object is used, the method has no such option.
+
+        Example:
+            >>> client.with_options(timeout=2.5, idempotent=True).call(fib, 30)  # doctest: +SKIP
+            832040
+        """
+        return cast(Calls, WithOptions(self, dict(options)))
+
+    def queue(self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum") -> Queue[Any]:
+        """Return a queue between processes, with the methods of `queue.Queue`; the broker is not asked yet.
+
+        It is durable, and the first `put` or `get` declares it. All programs that use it give it the same ``maxsize``
+        and ``queue_type``.
+
+        Args:
+            name: The queue's.
+            maxsize: How many items may wait in it (0: any number). Items that consumers have prefetched don't count.
+            queue_type: ``"quorum"``: kept by a majority of the broker's nodes. ``"classic"``: by one of them, on disk.
+
+        Raises:
+            ConfigurationError: The name, the size or the type is not valid.
+
+        Example:
+            >>> with client.queue("numbers") as numbers:  # doctest: +SKIP
+            ...     numbers.put(1)
+        """
+        _check_queue(name, maxsize, queue_type)
+        # As in the standard library.
+        maxsize = max(0, maxsize)
+        with self._making_queues:
+            if self._receipts is None:
+                self._receipts = Receipts(self._caller)
+            made: Queue[Any] = Queue(
+                self._caller,
+                self._receipts,
+                name,
+                item_arguments(queue_type, maxsize=maxsize),
+                maxsize=maxsize,
+                timeout=self._timeout,
+                limit=self._limit,
+            )
+            self._queues.add(made)
+        return made
+
+    def dead_letters(self, queue: str, *, timeout: float | Default = Default.TIMEOUT) -> DeadLetters:
+        """Return the dead letters of a queue, to be listed, replayed and dropped; the broker is not asked yet.
+
+        Args:
+            queue: The tasks' queue, or the calls': ``"thumbnails"``, ``"rpc_queue"``.
+            timeout: Seconds that each of its methods may take (the client's, 30.0).
+
+        Example:
+            >>> for letter in client.dead_letters("thumbnails").list():  # doctest: +SKIP
+            ...     print(letter.id, letter.reason)
+        """
+        return DeadLetters(self._caller, queue, timeout=self._seconds(timeout))
+
+    def queue_states(
+        self, queues: Iterable[str], *, timeout: float | Default = Default.TIMEOUT
+    ) -> dict[str, QueueState | None]:
+        """Return the states of queues, by name: ``messages`` that wait, and ``consumers``; None for no such queue.
+
+        Args:
+            queues: Their names.
+            timeout: Seconds that it may take (the client's, 30.0).
+
+        Raises:
+            BrokerError: No connection, no permission, or no answer in time.
+        """
+        seconds = self._seconds(timeout)
+        states: dict[str, QueueState | None] = {}
+        for queue in queues:
+            # Each on a channel of its own: the broker closes it where there is no such queue.
+            with self._caller.converse(seconds) as conversation:
+                states[queue] = conversation.inspect(queue)
+        return states
+
+    def close(self) -> None:
+        """Close the connection; calls that are in flight end with `MaybeExecuted` or `NotSent`.
+
+        Its queues (`queue`) are closed before: items that were received and not done are requeued.
+        """
+        with self._making_queues:
+            made = list(self._queues)
+        for queue in made:
+            queue.close()
+        if self._receipts is not None:
+            self._receipts.close(_RECEIPTS_TIMEOUT)
         self._caller.close(_CLOSE_TIMEOUT)
         if self._store is not None:
             self._store.close()
 
     @property
     def full(self) -> bool:
-        """Whether as many calls are under way as may be: then `submit` waits."""
+        """Whether as many calls are in flight as may be: then `submit` waits."""
         return not self._caller.capacity.fits(1)
 
     @property
     def counters(self) -> Counter[str]:
-        """What happened so far: ``late_replies``, ``timeouts``; ``unrouted``: events that no queue was bound for."""
+        """Counts of what happened: ``late_replies``, ``timeouts``; ``unrouted``: events that no queue was bound for."""
         return self._caller.counters.copy()
 
     def __enter__(self) -> Self:
@@ -286,7 +654,7 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         return f"Client({str(self._addresses)!r})"
 
     def _seconds(self, timeout: float | Default) -> float:
-        """Return the seconds that a call gets: no more than are left to the call that is being handled here."""
+        """Return the seconds for an operation: no more than are left to the call that is being handled here."""
         if timeout is Default.TIMEOUT:
             seconds = self._timeout
         else:
@@ -299,6 +667,30 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
             return left
         return seconds
 
+    def _start(
+        self,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        timeout: float | Default,
+        idempotent: bool | None,
+        wait_for_server: bool,
+        awaited: bool = False,
+    ) -> PendingCall:
+        seconds = self._seconds(timeout)
+        target, known = _target(function)
+        return self._submit(
+            target,
+            codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit),
+            timeout=seconds,
+            idempotent=_idempotent(known, idempotent),
+            wait_for_server=wait_for_server,
+            chunk=False,
+            awaited=awaited,
+            decoder=Decoder(known, self._limit),
+        )
+
     def _submit(
         self,
         target: tuple[str, str],
@@ -309,7 +701,7 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
         wait_for_server: bool,
         chunk: bool,
         awaited: bool,
-        read: Callable[[Reply], Any],
+        decoder: Decoder,
     ) -> PendingCall:
         queue, name = target
         call = PendingCall(
@@ -325,17 +717,140 @@ class Client(Forms, Producer, Publisher, Queueing, Operating):
             wait_for_server=wait_for_server,
             chunk=chunk,
             awaited=awaited,
-            read=read,
+            decoder=decoder,
         )
         self._caller.submit(call)
         return call
 
+    def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
+        publication, handle = self._published(how, body, seconds)
+        self._caller.confirmed(publication)
+        return handle
+
+    def _published(self, how: Plan, body: bytes, seconds: float) -> tuple[Publication, TaskHandle[Any]]:
+        publication = how.publication(self._caller.identity(), body, timeout=seconds)
+        handle = TaskHandle[Any](
+            publication.identity,
+            how.queue,
+            how.function,
+            self._caller,
+            Decoder(how.known, self._limit) if how.result else None,
+            store=self._store,
+            replied=how.result,
+        )
+        if how.result:
+            # Before it is published: a worker may be faster than the confirm.
+            self._caller.tasks[handle.id] = handle
+        self._caller.publish(publication)
+        return publication, handle
+
+    def _event_plan(
+        self,
+        exchange: str | Exchange | None,
+        headers: Mapping[str, Any] | None,
+        content_type: ContentType | None,
+        expires: float | None,
+        *,
+        mandatory: bool,
+    ) -> EventPlan:
+        return event_plan(
+            exchange, headers, content_type, expires,
+            mandatory=mandatory, limit=self._limit, counters=self._caller.counters,
+        )  # fmt: skip
+
+    def _published_event(self, how: EventPlan, topic: str, payload: Any, seconds: float) -> EventPublication:
+        publication = how.publication(topic, payload, self._caller.identity(), timeout=seconds)
+        self._caller.publish(publication)
+        return publication
+
+    def _body(self, arguments: Any) -> bytes:
+        if isinstance(arguments, tuple):
+            return encoded(arguments, {}, limit=self._limit)
+        if isinstance(arguments, Mapping):
+            return encoded((), dict(arguments), limit=self._limit)
+        raise ConfigurationError(
+            f"enqueue_many takes a tuple of positional arguments or a mapping of named ones for each task, not "
+            f"{type(arguments).__name__}; one argument is (x,)"
+        )
+
+
+class WithOptions:
+    """`call`, `submit`, `map` and `enqueue` of a client, or of one for asyncio, with options; see `Calls`.
+
+    Args:
+        client: The client.
+        options: Its options, by name.
+    """
+
+    def __init__(self, client: Any, options: dict[str, Any]) -> None:
+        unknown = options.keys() - _CALL_OPTIONS - _TASK_OPTIONS
+        if unknown:
+            raise ConfigurationError(
+                f"with_options has no option {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(sorted(_CALL_OPTIONS | _TASK_OPTIONS))}"
+            )
+        self._client = client
+        self._options = options
+
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function: `Client.call`."""
+        return self._client.call(function, *args, **self._with("call", _CALL_OPTIONS, kwargs))
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Send a call: `Client.submit`."""
+        return self._client.submit(function, *args, **self._with("submit", _CALL_OPTIONS, kwargs))
+
+    def map(self, function: Any, /, *iterables: Iterable[Any], **kwargs: Any) -> Any:
+        """Call a function for every item: `Client.map`."""
+        return self._client.map(function, *iterables, **self._with("map", _CALL_OPTIONS, kwargs))
+
+    def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Enqueue a task: `Client.enqueue`."""
+        return self._client.enqueue(function, *args, **self._with("enqueue", _TASK_OPTIONS, kwargs))
+
+    def _with(self, method: str, accepted: frozenset[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the keywords of a method: those given to it count before the options."""
+        if not self._options.keys() <= accepted:
+            others = ", ".join(sorted(self._options.keys() - accepted))
+            raise ConfigurationError(f"{method} has no option {others}; give with_options only those of {method}")
+        return self._options | kwargs
+
+    def __repr__(self) -> str:
+        return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
+
+
+_CALL_OPTIONS = frozenset({"timeout", "idempotent", "wait_for_server"})
+_TASK_OPTIONS = Options.__optional_keys__ - {"idempotent", "wait_for_server"}
+
 
 def _target(function: Any) -> tuple[tuple[str, str], Function | None]:
-    """Return the queue and the name of what is called, and its registration where the object was given."""
+    """Return the queue and the name of a function, and its registration where the object was given."""
     if isinstance(function, str):
         return split_call(function), None
     if callable(function):
         known = registered(function)
         return (known.queue, known.name), known
     raise ConfigurationError(f"call takes a function's name or a registered function, not {function!r}")
+
+
+def _idempotent(known: Function | None, given: bool | None) -> bool:
+    return known is not None and known.idempotent if given is None else bool(given)
+
+
+def _check_queue(name: str, maxsize: int, queue_type: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"a queue has a name, not {name!r}")
+    try:
+        size = len(dead_letter_queue(name).encode())
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"a queue's name in AMQP is text in UTF-8, which {name!r} is not") from error
+    if size > LONGEST_NAME:
+        raise ConfigurationError(
+            f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes, with '.dead' behind"
+        )
+    if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+        raise ConfigurationError(f"maxsize is a whole number, not {maxsize!r}")
+    if maxsize > _LARGEST:
+        raise ConfigurationError(f"maxsize in AMQP is at most {_LARGEST}, not {maxsize}; 0 is no bound")
+    if queue_type not in ("quorum", "classic"):
+        raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')

@@ -1,57 +1,75 @@
-"""What a reply says: a result as its function's annotation names it, or the error that it stands for. Pure."""
+"""Decodes replies: a result, as the type that the function's annotation names, or the error that it stands for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from amqp_rpc.client.calls import Reply
 from amqp_rpc.errors import AmqpRpcError, Undecodable
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import ERROR, RESULT, RESULTS
+from amqp_rpc.message.envelope import ERROR, RESULT, RESULTS, Properties
 from amqp_rpc.message.failures import rebuild
 from amqp_rpc.service.function import Function
 
-#: What stands for one call in the reply to a chunk.
-_OUTCOME = ("has a result", "the result or the error")
+#: The items that stand for one call in the reply to a chunk: whether it has a result, and the result or the error.
+_OUTCOME = 2
 
 
-def read(reply: Reply, known: Function | None, *, limit: int) -> Any:
-    """Return a reply's result, or raise its error."""
-    kind, value = _decoded(reply, limit)
-    if kind != RESULT:
-        raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-    return _as_annotated(value, known)
+@dataclass(slots=True)
+class Reply:
+    """A reply as it came from the broker."""
+
+    properties: Properties
+    body: bytes
 
 
-def read_many(reply: Reply, known: Function | None, *, limit: int) -> list[Any]:
-    """Return the results and errors of a reply, which is a chunk's or a single call's."""
-    try:
-        kind, value = _decoded(reply, limit)
-        if kind == RESULT:
-            return [_as_annotated(value, known)]
-    except AmqpRpcError as error:
-        # It answers every call of the message: whoever asks for the first one is told.
-        return [error]
-    match value:
-        case [*outcomes] if kind == RESULTS and all(isinstance(o, list) and len(o) == len(_OUTCOME) for o in outcomes):
-            return [_as_annotated(each, known) if ran else rebuild(each) for ran, each in outcomes]
-    raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Decodes the replies of a function.
 
+    Args:
+        known: The function's registration; None where only its name is known.
+        limit: Bytes of a body at most.
+        many: Whether a reply has a list of outcomes, results and errors, since its request was a chunk of calls.
+    """
 
-def _decoded(reply: Reply, limit: int) -> tuple[str | None, Any]:
-    value = codec.decode(reply.body, codec.base_type(reply.properties.content_type), limit=limit)
-    if reply.properties.type == ERROR:
-        raise rebuild(value)
-    return reply.properties.type, value
+    known: Function | None
+    limit: int
+    many: bool = False
 
+    def read(self, reply: Reply) -> Any:
+        """Return a reply's result, or raise its error; of a chunk, return all its results and errors."""
+        return self._outcomes(reply) if self.many else self._result(*self._decoded(reply))
 
-def _as_annotated(value: Any, known: Function | None) -> Any:
-    """Return a result as the type that the function's annotation names, where the function is known here."""
-    if known is None:
-        return value
-    try:
-        return known.signature.compile().convert_result(value)
-    except msgspec.ValidationError as error:
-        raise Undecodable(f"{known.name}() returned something else than it is annotated with: {error}") from error
+    def _outcomes(self, reply: Reply) -> list[Any]:
+        try:
+            kind, value = self._decoded(reply)
+        except AmqpRpcError as error:
+            # It answers every call of the message: the first one raises it.
+            return [error]
+        match value:
+            case [*outcomes] if kind == RESULTS and all(isinstance(o, list) and len(o) == _OUTCOME for o in outcomes):
+                return [self._annotated(each) if ran else rebuild(each) for ran, each in outcomes]
+        return [self._result(kind, value)]
+
+    def _decoded(self, reply: Reply) -> tuple[str | None, Any]:
+        value = codec.decode(reply.body, codec.base_type(reply.properties.content_type), limit=self.limit)
+        if reply.properties.type == ERROR:
+            raise rebuild(value)
+        return reply.properties.type, value
+
+    def _result(self, kind: str | None, value: Any) -> Any:
+        if kind != RESULT:
+            raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
+        return self._annotated(value)
+
+    def _annotated(self, value: Any) -> Any:
+        """Return a result as the type that the function's annotation names, where the function is known here."""
+        if self.known is None:
+            return value
+        try:
+            return self.known.signature.compile().convert_result(value)
+        except msgspec.ValidationError as error:
+            raise Undecodable(f"{self.known.name}() returned something else than its annotation: {error}") from error

@@ -16,10 +16,10 @@ from weakref import WeakValueDictionary
 from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import PendingCall, Reply
+from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.liveness import Silence
 from amqp_rpc.client.presence import Presence
-from amqp_rpc.client.silence import Silence
-from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.client.reply import Reply
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, MaybeExecuted
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
@@ -50,7 +50,7 @@ class Requester:
         self._counters = counters
         self._addresses = addresses
         #: Tasks whose results somebody may ask for, by id.
-        self.tasks: WeakValueDictionary[str, TaskHandle[Any]] = WeakValueDictionary()
+        self.tasks: WeakValueDictionary[str, Any] = WeakValueDictionary()
         #: Called when there is a reply queue.
         self.on_ready: Callable[[], object] = lambda: None
         #: Why the connection was lost, or a channel closed, the last time.

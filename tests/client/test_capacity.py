@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from amqp_rpc.client.capacity import Capacity
+from amqp_rpc.client.calls import Capacity
 from amqp_rpc.message.timing import Deadline
 from tests.waiting import until
 

@@ -9,6 +9,7 @@ import pytest
 from amqp_rpc import CallTimeout, NoServer, NotSent
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.reply import Decoder
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.settings import broker_addresses
@@ -27,7 +28,7 @@ class Nobody:
 def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
     made = PendingCall(
         Nobody(), "id", "rpc_queue", "charge", "application/msgpack", b"", timeout=2.5, expires_at=0.0,
-        chunk=False, awaited=False, read=lambda reply: reply,
+        chunk=False, awaited=False, decoder=Decoder(None, 1000),
         **{"idempotent": False, "wait_for_server": False, **options},
     )  # fmt: skip
     made.written, made.attempt = written, attempt

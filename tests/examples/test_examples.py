@@ -62,15 +62,16 @@ def test_the_example_of_tests_passes(url):
 def test_calling(fib_served):
     printed = example("calling", url=fib_served).splitlines()
 
-    assert printed[:5] == [
+    assert printed[:6] == [
         "by name: 832040",
         "named argument, at most 2.5 seconds: 832040",
         "by the function object: 222232244629420445529739893461909967206666939096499764990979600",
+        "the same with options: 832040",
         "it raised ValueError: n must be from 0 to 10000, not -1",
         "it did not run: fib(): parameter 'n': expected int, got str; it was 'thirty'",
     ]
-    assert printed[5].startswith("nobody there: ")
-    assert len(printed) == 6
+    assert printed[6].startswith("nobody there: ")
+    assert len(printed) == 7
 
 
 def test_calling_without_a_server_says_how_to_start_one(url):

@@ -85,24 +85,31 @@ def calls(client: Client) -> None:
     """Call and submit."""
     assert_type(client.call(fib, 30), int)
     assert_type(client.call(fib, n=30), int)
-    assert_type(client.call(fib, 30, timeout=2.5), int)
-    assert_type(client.call(fib, 30, timeout=2), int)
-    assert_type(client.call(fib, 30, wait_for_server=True), int)
-    assert_type(client.call(fib, 30, timeout=2.5, wait_for_server=True), int)
     assert_type(client.call(charge, "card", 5, note="hi"), Receipt)
     assert_type(client.call(wait, 1.5), str)
-    assert_type(client.call(wait, 1.5, timeout=2.5), str)
     client.call(nothing)
 
     assert_type(client.submit(fib, 30), Future[int])
-    assert_type(client.submit(fib, 30, timeout=2.5), Future[int])
-    assert_type(client.submit(fib, 30, wait_for_server=True), Future[int])
     assert_type(client.submit(wait, 1.5), Future[str])
     assert_type(client.submit(charge, "card").result(), Receipt)
 
     assert_type(client.call("fib", 30), Any)
     assert_type(client.call("billing.charge", amount=3, timeout=1.0, idempotent=True, wait_for_server=True), Any)
     assert_type(client.submit("fib", 30, timeout=1), Future[Any])
+
+
+def options(client: Client) -> None:
+    """Call and submit with options."""
+    assert_type(client.with_options(timeout=2.5).call(fib, 30), int)
+    assert_type(client.with_options(timeout=2).call(fib, n=30), int)
+    assert_type(client.with_options(timeout=2.5, idempotent=True, wait_for_server=True).call(fib, 30), int)
+    assert_type(client.with_options(timeout=2.5).call(charge, "card", 5, note="hi"), Receipt)
+    assert_type(client.with_options(timeout=2.5).call(wait, 1.5), str)
+    assert_type(client.with_options(timeout=2.5).submit(fib, 30), Future[int])
+    assert_type(client.with_options(wait_for_server=True).submit(wait, 1.5), Future[str])
+    assert_type(client.with_options(timeout=2.5).call("fib", 30, timeout=5), Any)
+    assert_type(client.with_options(timeout=2.5).map(fib, range(10)), Iterator[int])
+    assert_type(client.with_options(timeout=2.5).map(wait, [1.5], chunksize=10), Iterator[str])
 
 
 def maps(client: Client) -> None:
@@ -117,14 +124,15 @@ def maps(client: Client) -> None:
 async def awaited(client: AsyncClient) -> None:
     """Do the same from asyncio."""
     assert_type(await client.call(fib, 30), int)
-    assert_type(await client.call(fib, 30, timeout=2.5), int)
-    assert_type(await client.call(fib, 30, wait_for_server=True), int)
-    assert_type(await client.call(wait, 1.5, idempotent=True), str)
     assert_type(await client.call(wait, 1.5), str)
-    assert_type(await client.call(wait, 1.5, timeout=2.5), str)
+    patient = client.with_options(timeout=60.0, wait_for_server=True)
+    assert_type(await patient.call(fib, 30), int)
+    assert_type(await patient.call(wait, 1.5), str)
+    assert_type(patient.submit(wait, 1.5), asyncio.Future[str])
+    assert_type(patient.map(fib, range(10)), AsyncIterator[int])
     assert_type(await client.call("fib", 30, timeout=2.5), Any)
     assert_type(client.submit(fib, 30), asyncio.Future[int])
-    assert_type(client.submit(wait, 1.5, timeout=2.5), asyncio.Future[str])
+    assert_type(client.submit(wait, 1.5), asyncio.Future[str])
     assert_type(client.map(fib, range(10)), AsyncIterator[int])
     assert_type(client.map("fib", range(10)), AsyncIterator[Any])
     assert_type([n async for n in client.map(fib, range(10))], list[int])
@@ -136,11 +144,11 @@ def tasks(client: Client) -> None:
     assert_type(client.enqueue(resize, "a.png", size=3), TaskHandle[bytes])
     assert_type(client.enqueue(notify, "ann"), TaskHandle[Receipt])
     assert_type(client.enqueue(clean_up), TaskHandle[None])
-    assert_type(client.enqueue(resize, "a.png", delay=2.5), TaskHandle[bytes])
-    assert_type(client.enqueue(resize, "a.png", eta=datetime.now(UTC)), TaskHandle[bytes])
-    assert_type(client.enqueue(notify, "ann", urgent=True, expires=60.0, priority=9), TaskHandle[Receipt])
-    assert_type(client.enqueue(notify, "ann", unique_for=60.0, unique_key="ann"), TaskHandle[Receipt])
-    assert_type(client.enqueue(resize, "a.png", queue="others", timeout=5.0), TaskHandle[bytes])
+    assert_type(client.with_options(delay=2.5).enqueue(resize, "a.png"), TaskHandle[bytes])
+    assert_type(client.with_options(eta=datetime.now(UTC)).enqueue(resize, "a.png"), TaskHandle[bytes])
+    assert_type(client.with_options(expires=60.0, priority=9).enqueue(notify, "ann", urgent=True), TaskHandle[Receipt])
+    assert_type(client.with_options(unique_for=60.0, unique_key="ann").enqueue(notify, "ann"), TaskHandle[Receipt])
+    assert_type(client.with_options(queue="others", timeout=5.0).enqueue(resize, "a.png"), TaskHandle[bytes])
     assert_type(client.enqueue("resize", "a.png", size=3, queue="thumbnails", delay=1), TaskHandle[Any])
 
     handle = client.enqueue(resize, "a.png")
@@ -163,7 +171,7 @@ async def awaited_tasks(client: AsyncClient) -> None:
     assert_type(await handle.result(timeout=5), bytes)
     assert_type(await handle.ready(), bool)
     assert_type(await (await client.enqueue(notify, "ann")).result(), Receipt)
-    assert_type(await (await client.enqueue(notify, "ann", delay=1.0)).result(), Receipt)
+    assert_type(await (await client.with_options(delay=1.0).enqueue(notify, "ann")).result(), Receipt)
     assert_type(await (await client.enqueue("resize", "a.png", queue="thumbnails")).result(), Any)
     many = await client.enqueue_many(resize, [("a.png",), ("b.png",)], delay=1.0)
     assert_type([await each.result() for each in many], list[Any])
@@ -230,5 +238,5 @@ def contexts() -> None:
 
 async def async_contexts() -> None:
     """The same for asyncio."""
-    async with AsyncClient() as client:
+    async with AsyncClient(["amqp://a", "amqp://b"], timeout=2.5, results="sqlite:///a.db") as client:
         assert_type(client, AsyncClient)

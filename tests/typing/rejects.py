@@ -55,6 +55,23 @@ def calls(client: Client) -> None:
     client.call(wait, 1.5).no()  # error: attr-defined
 
 
+def options(client: Client) -> None:
+    """So would these, with options; beside a function object there are none."""
+    client.call(fib, 30, timeout=2.5)  # error: arg-type, call-arg
+    client.submit(wait, 1.5, wait_for_server=True)  # error: call-arg
+    client.enqueue(resize, "a.png", delay=2.5)  # error: arg-type, call-arg
+    client.with_options(timeout=2.5).call(fib, "30")  # error: call-overload
+    client.with_options(timeout=2.5).call(fib, 30).upper()  # error: attr-defined
+    client.with_options(timeout=2.5).call(wait, 1.5, note=5)  # error: arg-type
+    client.with_options(timeout=2.5).submit(fib)  # error: call-overload
+    client.with_options(timeout=2.5).map(fib, 30)  # error: call-overload
+    client.with_options(delay=2.5).enqueue(resize, 5)  # error: call-overload
+    client.with_options(delay=2.5).enqueue(notify, "ann").result().no()  # error: attr-defined
+    client.with_options(timeout=None).call(fib, 30)  # error: arg-type
+    client.with_options(delay="2")  # error: arg-type
+    client.with_options(retries=3)  # error: call-arg
+
+
 def tasks(client: Client) -> None:
     """So would these."""
     client.enqueue(resize, 5)  # error: call-overload
@@ -102,6 +119,8 @@ async def awaited(client: AsyncClient) -> None:
     await client.call(fib, 30, timeout="2")  # error: call-arg, arg-type
     (await client.call(wait, 1.5)).no()  # error: attr-defined
     client.submit(wait)  # error: call-overload
+    await client.with_options(timeout=2.5).call(fib, "30")  # error: call-overload
+    (await client.with_options(delay=2.5).enqueue(resize, "a.png")).no()  # error: attr-defined
     await client.enqueue(resize, 5)  # error: call-overload
     await client.enqueue(notify, "ann", delay="2")  # error: call-arg
     (await (await client.enqueue(notify, "ann")).result()).no()  # error: attr-defined
@@ -122,6 +141,8 @@ def events(client: Client) -> None:
 Client(timeout="5")  # error: arg-type
 Client(timeout=None)  # error: arg-type
 Client(retries=3)  # error: call-arg
+AsyncClient(timeout="5")  # error: arg-type
+AsyncClient(retries=3)  # error: call-arg
 Service(5)  # error: arg-type
 service.rpc(5)  # error: call-overload
 service.rpc(idempotent="yes")  # error: call-overload

@@ -8,7 +8,8 @@ import pytest
 
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client.calls import PendingCall
-from amqp_rpc.client.silence import Silence
+from amqp_rpc.client.liveness import Silence
+from amqp_rpc.client.reply import Decoder
 
 QUEUE = "rpc_queue"
 
@@ -33,7 +34,7 @@ class Watched:
     ) -> PendingCall:
         call = PendingCall(
             Nobody(), identity, queue, "f", "application/msgpack", b"", timeout=timeout, expires_at=0.0,
-            idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, read=lambda reply: reply,
+            idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, decoder=Decoder(None, 1000),
         )  # fmt: skip
         self.pending.add(identity, call)
         call.written = True

@@ -1,9 +1,10 @@
-"""What an event becomes on its way to its exchange, and what is said of one that does not come there."""
+"""Events: how each is published, and the errors of those that do not reach their exchange."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, Conne
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Message
-from amqp_rpc.message.events import event_properties
-from amqp_rpc.message.exchanges import Exchange, other_exchange
+from amqp_rpc.message.events import check_headers, event_properties
+from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic, other_exchange
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 
 #: What an event's body may be.
@@ -26,13 +27,13 @@ class EventPlan:
     """How events are published, as one call of the client says.
 
     Args:
-        exchange: Where.
+        exchange: Their exchange.
         headers: Their headers.
         content_type: Of their bodies; None for text where a payload is text, and msgpack elsewhere.
         mandatory: Whether it is an error that no queue is bound for one.
-        expires: Seconds after which one is not handled any more; None for never.
-        limit: The most bytes of a body.
-        counters: Where those are counted that no queue was bound for.
+        expires: Seconds after which no subscriber starts with one any more; None for never.
+        limit: Bytes of a body at most.
+        counters: Counts those that no queue was bound for, as ``unrouted``.
     """
 
     exchange: Exchange
@@ -43,24 +44,20 @@ class EventPlan:
     limit: int
     counters: Counter[str]
 
-    def __post_init__(self) -> None:
-        if self.content_type is not None and self.content_type not in _CONTENT_TYPES:
-            raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {self.content_type!r}")
-        if self.expires is not None:
-            positive("expires", self.expires, most=LONGEST_EXPIRES)
-
     def publication(self, topic: str, payload: Any, identity: str, *, timeout: float) -> EventPublication:
         """Return an event that is ready to be published.
 
         Args:
-            topic: Which was checked.
-            payload: What it carries.
+            topic: Its topic.
+            payload: Its payload.
             identity: Its id.
-            timeout: Seconds for the broker to take it.
+            timeout: Seconds for the broker to confirm it.
 
         Raises:
+            ConfigurationError: The topic can't be one.
             Unencodable, MessageTooLarge: The payload can't be sent.
         """
+        check_topic(topic)
         now = time.time()
         content_type = self.content_type or (TEXT if type(payload) is str else MSGPACK)
         properties = event_properties(
@@ -75,13 +72,45 @@ class EventPlan:
         return EventPublication(message, self, timeout=timeout)
 
 
+def event_plan(
+    exchange: str | Exchange | None,
+    headers: Mapping[str, Any] | None,
+    content_type: ContentType | None,
+    expires: float | None,
+    *,
+    mandatory: bool,
+    limit: int,
+    counters: Counter[str],
+) -> EventPlan:
+    """Return how events are published; the arguments are those of `Client.publish`.
+
+    Raises:
+        ConfigurationError: The exchange, a header, the type or the time makes no sense.
+    """
+    if content_type is not None and content_type not in _CONTENT_TYPES:
+        raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {content_type!r}")
+    if expires is not None:
+        positive("expires", expires, most=LONGEST_EXPIRES)
+    return EventPlan(as_exchange(exchange), check_headers(headers), content_type, mandatory, expires, limit, counters)
+
+
+def topic_and_payload(event: Any) -> tuple[str, Any]:
+    """Return the parts of one of the events for `Client.publish_many`."""
+    match event:
+        case (str() as topic, payload):
+            return topic, payload
+    raise ConfigurationError(
+        f"publish_many takes a topic and a payload for each event, (topic, payload), not {event!r}"
+    )
+
+
 class EventPublication(Publication):
     """An event on its way to the broker.
 
     Args:
-        message: It.
+        message: The event.
         plan: How it is published.
-        timeout: Seconds that it was given.
+        timeout: Seconds for the broker to confirm it.
     """
 
     __slots__ = ("_plan",)
@@ -94,12 +123,12 @@ class EventPublication(Publication):
 
     @property
     def what(self) -> str:
-        """What it is, and what was not done with it."""
+        """It, and what was not done with it, for errors."""
         return f"event {self.message.routing_key!r} was not published"
 
     @property
     def unknown(self) -> ConnectionLost:
-        """What it ends with where the broker may have it."""
+        """The error where the broker may have it."""
         return ConnectionLost(
             f"the broker did not confirm event {self.message.routing_key!r} within {self.timeout:g} s; subscribers may "
             "get it. Publish it again only if they may get it twice"
@@ -107,7 +136,7 @@ class EventPublication(Publication):
 
     @property
     def refusal(self) -> PublishRefused:
-        """What it ends with where a queue said no; others may have taken it."""
+        """The error where a queue refused it; others may have accepted it."""
         error = PublishRefused(
             f"the broker refused event {self.message.routing_key!r} for a subscriber: its queue is full (max_length), "
             "or has lost its leader. Other subscribers may have it: publish it again only if they may get it twice"
@@ -117,11 +146,11 @@ class EventPublication(Publication):
 
     @property
     def bounded(self) -> bool:
-        """Whether a bound may refuse it: which queues are bound, and to how much, is not known here."""
+        """Whether a bound may refuse it: the queues, and their bounds, are not known here."""
         return True
 
     def verdict(self) -> AmqpRpcError | None:
-        """Return what it ends with, and count it where no queue is bound for it."""
+        """Return its error, if it has one, and count it where no queue is bound for it."""
         if not self.returned:
             return None
         self._plan.counters["unrouted"] += 1
@@ -135,5 +164,5 @@ class EventPublication(Publication):
         )
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:  # noqa: ARG002 - it needs one thing alone
-        """Return what it ends with where its exchange is another one."""
+        """Return the error where its exchange is another one."""
         return ConfigurationError(f"{other_exchange(str(self._plan.exchange), error)}. Nothing was published")

@@ -1,0 +1,212 @@
+"""What type checkers know of clients: the signatures of `call`, `submit`, `map` and `enqueue`, each written once.
+
+A function's name takes any arguments, and the options as keywords. A registered function takes its own arguments and
+gives what it returns, with ``async def`` seen through. A type checker can't check these arguments beside options
+(https://typing.python.org/en/latest/spec/generics.html#paramspec), so it refuses the options here and accepts them in
+`Client.with_options`. At run time both ways work for both.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from amqp_rpc.client.bridge import AsyncTaskHandle
+    from amqp_rpc.client.task import TaskHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Default(enum.Enum):
+    """Stands for "not given", which None is not."""
+
+    TIMEOUT = "the client's timeout"
+
+
+class Options(TypedDict, total=False):
+    """The options of `Client.with_options`."""
+
+    timeout: float
+    #: Those of `call`, `submit` and `map`.
+    idempotent: bool | None
+    wait_for_server: bool
+    #: Those of `enqueue`.
+    queue: str | None
+    delay: float | None
+    eta: datetime | None
+    expires: float | None
+    priority: int | None
+    unique_for: float | None
+    unique_key: str | None
+
+
+class MapOptions(TypedDict, total=False):
+    """The options of `map`."""
+
+    timeout: float | Default
+    idempotent: bool | None
+    wait_for_server: bool
+    chunksize: int
+    in_flight: int
+
+
+def typed(signature: T) -> Callable[[Callable[..., Any]], T]:  # noqa: ARG001 - only its type counts
+    """Have type checkers see a method with the signature of another one, of `Calls` or `AsyncCalls`."""
+    return lambda method: cast(T, method)
+
+
+def typed_as(kind: Callable[P, object]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:  # noqa: ARG001 - the same
+    """Have type checkers see a constructor with the arguments of another class."""
+    return lambda init: init
+
+
+class Calls(Protocol):
+    """Calls functions, and enqueues tasks: a `Client`, or one with options."""
+
+    @overload
+    def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotent: bool | None = ...,
+        wait_for_server: bool = ...,
+        **kwargs: Any,
+    ) -> Any: ...
+    @overload
+    def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def submit(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotent: bool | None = ...,
+        wait_for_server: bool = ...,
+        **kwargs: Any,
+    ) -> Future[Any]: ...
+    @overload
+    def submit(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R]: ...
+    @overload
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+
+    @overload
+    def map(self, function: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[Any]: ...
+    @overload
+    def map(
+        self, function: Callable[..., Awaitable[R]], /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> Iterator[R]: ...
+    @overload
+    def map(
+        self, function: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> Iterator[R]: ...
+
+    @overload
+    def enqueue(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        queue: str | None = ...,
+        delay: float | None = ...,
+        eta: datetime | None = ...,
+        expires: float | None = ...,
+        priority: int | None = ...,
+        unique_for: float | None = ...,
+        unique_key: str | None = ...,
+        timeout: float = ...,
+        **kwargs: Any,
+    ) -> TaskHandle[Any]: ...
+    @overload
+    def enqueue(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[R]: ...
+    @overload
+    def enqueue(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]: ...
+
+
+class AsyncCalls(Protocol):
+    """The same for asyncio: an `AsyncClient`, or one with options."""
+
+    @overload
+    async def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotent: bool | None = ...,
+        wait_for_server: bool = ...,
+        **kwargs: Any,
+    ) -> Any: ...
+    @overload
+    async def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def submit(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float = ...,
+        idempotent: bool | None = ...,
+        wait_for_server: bool = ...,
+        **kwargs: Any,
+    ) -> asyncio.Future[Any]: ...
+    @overload
+    def submit(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[R]: ...
+    @overload
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]: ...
+
+    @overload
+    def map(self, function: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> AsyncIterator[Any]: ...
+    @overload
+    def map(
+        self, function: Callable[..., Awaitable[R]], /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> AsyncIterator[R]: ...
+    @overload
+    def map(
+        self, function: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> AsyncIterator[R]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        queue: str | None = ...,
+        delay: float | None = ...,
+        eta: datetime | None = ...,
+        expires: float | None = ...,
+        priority: int | None = ...,
+        unique_for: float | None = ...,
+        unique_key: str | None = ...,
+        timeout: float = ...,
+        **kwargs: Any,
+    ) -> AsyncTaskHandle[Any]: ...
+    @overload
+    async def enqueue(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncTaskHandle[R]: ...
+    @overload
+    async def enqueue(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> AsyncTaskHandle[R]: ...
