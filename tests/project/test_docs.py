@@ -31,6 +31,23 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def test_the_index_of_the_documents_links_every_one() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for document in (ROOT / "docs").rglob("*.md"):
+        link = f"({document.relative_to(ROOT / 'docs')})"
+        assert document.name == "README.md" or link in index, f"docs/README.md needs a link to {link}"
+
+
+def test_every_anchor_of_a_link_is_a_heading() -> None:
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                linked = (document.parent / target) if target else document
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, (document, target, anchor)
+
+
 def test_the_readme_and_the_changelog_name_the_version() -> None:
     assert f"amqp-rpc {amqp_rpc.__version__}" in (ROOT / "README.md").read_text()
     assert f"## {amqp_rpc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
