@@ -1,7 +1,7 @@
 """Where handlers run: ordinary functions on a pool of threads, ``async def`` ones on one event loop.
 
 Handlers never run on the I/O thread. But a thread of the pool that has nothing to do waits at the sockets itself while
-handlers are brief: then no thread has to be woken for the next call (docs/decisions/0006-leadership.md).
+handlers are brief: then no thread has to be woken for the next call (docs/decisions/0006-waiting-threads-read.md).
 """
 
 from __future__ import annotations

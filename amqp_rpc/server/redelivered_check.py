@@ -3,7 +3,7 @@
 That a call does not run twice rests on the mark ``redelivered``. But RabbitMQ 3.10 to 4.0 lose it: a classic queue
 counts up to where its messages were delivered, one by one, and a transient message that waited in it when its node was
 stopped leaves a gap in that count for good. From then on nothing in that queue is ever marked, until it is deleted
-(``next_deliver_seq_id`` in RabbitMQ's ``rabbit_variable_queue``; docs/decisions/0004-marks.md).
+(``next_deliver_seq_id`` in RabbitMQ's ``rabbit_variable_queue``; docs/decisions/0004-redelivered-flag.md).
 """
 
 from __future__ import annotations
