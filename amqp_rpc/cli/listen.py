@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import socket
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from amqp_rpc.amqp.channel import AddressedDelivery
-from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
+from amqp_rpc.cli.exits import Exit, one_line_errors
 from amqp_rpc.cli.options import exchange_of, exchange_options, header_option, headers_of, option, url_option
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.errors import AmqpRpcError
@@ -21,7 +20,7 @@ from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import mark, read
 from amqp_rpc.message.exchanges import bindings
 from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, broker_addresses
-from amqp_rpc.ops.listen import Listening, Source
+from amqp_rpc.ops.listen import EventTap
 
 _EPILOG = f"""\b
 TOPIC is a pattern: '*' stands for one word and '#' for any number of words. Without a TOPIC every event is shown. Quote
@@ -38,8 +37,6 @@ an exchange that was declared here stays.
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another type.
 """
-#: Seconds to close the connection.
-_CLOSE_TIMEOUT = 5.0
 
 
 @click.command(epilog=_EPILOG)
@@ -64,38 +61,26 @@ def listen(
 ) -> None:
     """Print events as they arrive, until Ctrl-C."""
     with one_line_errors():
-        source_exchange = exchange_of(exchange, kind, transient=transient)
+        source = exchange_of(exchange, kind, transient=transient)
         if kind == "topic" and not topics:
             topics = ("#",)
-        bound = bindings(source_exchange, topics, headers_of(headers) if headers or kind == "headers" else None)
-        told: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | str | None] = queue.SimpleQueue()
+        bound = bindings(source, topics, headers_of(headers) if headers or kind == "headers" else None)
+        name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
+        tap = _Tap(broker_addresses(url), source, bound, name=name, heartbeat=heartbeat)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: told.put(None))
-        what = ", ".join(binding.key for binding in bound if binding.key) or "everything"
-        listening = Listening(
-            broker_addresses(url),
-            Source(source_exchange, bound),
-            name=f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}",
-            heartbeat=heartbeat,
-            heard=told.put,
-            ready=lambda: told.put(f"Listening to {what} of the {source_exchange}. Ctrl-C to stop."),
-            failed=told.put,
-        )
-        listening.start()
-        try:
-            while (news := told.get()) is not None:
-                if isinstance(news, AmqpRpcError):
-                    fail_with(news)
-                if isinstance(news, str):
-                    click.echo(news, err=True)
-                    continue
-                print(_line(news, as_json=as_json), flush=True)  # noqa: T201 - click.echo hides a broken pipe
-                listening.let_go(news)
-        except BrokenPipeError:
-            # `| head` has ended.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        finally:
-            listening.close(_CLOSE_TIMEOUT)
+            signal.signal(number, lambda _number, _frame: tap.stop())
+        with tap:
+            try:
+                for event in tap:
+                    print(_line(event, as_json=as_json), flush=True)  # noqa: T201 - click.echo hides a broken pipe
+            except BrokenPipeError:
+                # `| head` has ended.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Tap(EventTap):
+    def ready(self) -> None:
+        click.echo(f"Listening to {self}. Ctrl-C to stop.", err=True)
 
 
 def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:

@@ -1,131 +1,116 @@
-"""Events as they come, for who looks on: an exclusive queue, bound while somebody listens, and nothing of it stays."""
+"""A tap on events: an exclusive queue, bound while a program listens; nothing of it stays in the broker.
+
+It is a seam: the command line prints the events, and other programs may do what they like with them.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import queue
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
-from amqp_rpc.amqp.channel import AddressedDelivery, Channel, Delivery, QueueState
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.steps import Steps, declare_exchange, run
+from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
 
 logger = logging.getLogger(__name__)
 
-#: Events that were delivered and not let go of: who looks on slowly does not fill this process's memory.
+#: The limit of unacked events, so that a slow reader can't exhaust this process's memory.
 _PREFETCH = 1000
-_PRECONDITION_FAILED = 406
+#: Seconds to close the connection.
+_CLOSE_TIMEOUT = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where events are looked for.
+class EventTap(Keeper):
+    """The events of an exchange, over a connection of its own that reconnects; iterate over it in a ``with`` block.
 
-    Args:
-        exchange: Which has them.
-        bindings: Which of them.
-    """
-
-    exchange: Exchange
-    bindings: Sequence[Binding]
-
-
-class Listening:
-    """Takes events and hands each to a callback, over a connection of its own that comes back when it is lost.
+    Override `ready` for a notice that the queue is bound: later events arrive.
 
     Args:
-        addresses: Where the broker is.
-        source: What is listened to.
-        name: What the broker's tools show for the connection.
-        heartbeat: Seconds.
-        heard: Called with each event.
-        ready: Called each time that the queue is bound: what is published from then on comes.
-        failed: Called with why it can't go on.
-
-    All are called on the connection's thread.
+        addresses: The addresses of the broker.
+        exchange: The exchange, which is declared.
+        bindings: The bindings of the queue.
+        name: The name of the connection, for the broker's tools.
+        heartbeat: Seconds between heartbeats.
     """
 
     def __init__(
-        self,
-        addresses: Addresses,
-        source: Source,
-        *,
-        name: str,
-        heartbeat: float,
-        heard: Callable[[AddressedDelivery], object],
-        ready: Callable[[], object],
-        failed: Callable[[AmqpRpcError], object],
+        self, addresses: Addresses, exchange: Exchange, bindings: Sequence[Binding], *, name: str, heartbeat: float
     ) -> None:
-        self._source = source
-        self._heard = heard
-        self._ready = ready
-        self._failed = failed
-        self._declaring = False
-        self._connection = Connection(addresses, self, name=name, heartbeat=heartbeat)
+        super().__init__(f"events of the {exchange}")
+        self._exchange = exchange
+        self._bindings = bindings
+        self._news: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | None] = queue.SimpleQueue()
+        self.begin(Connection(addresses, self, name=name, heartbeat=heartbeat))
 
-    def start(self) -> None:
-        """Begin to connect."""
-        self._connection.start()
+    def __enter__(self) -> Self:
+        self.connection.start()
+        return self
 
-    def let_go(self, delivery: Delivery) -> None:
-        """Have the broker deliver one more: this one was seen to; any thread."""
-        self._connection.post(delivery.channel.ack, [delivery.tag])
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close(_CLOSE_TIMEOUT)
 
-    def close(self, timeout: float) -> None:
-        """Close the connection, and with it the queue and its bindings are gone.
+    def __iter__(self) -> Iterator[AddressedDelivery]:
+        """Yield events until `stop`; an event is acked when the next one is asked for.
 
-        Args:
-            timeout: Seconds to wait for the broker's good-bye.
+        Raises:
+            BrokerError: No connection at first, or no permission.
+            ConfigurationError: The exchange exists with another type or durability.
         """
-        self._connection.close(timeout)
+        while (news := self._news.get()) is not None:
+            if isinstance(news, AmqpRpcError):
+                raise news
+            yield news
+            self.connection.post(news.channel.ack, [news.tag])
 
-    def on_open(self) -> None:
-        """Declare, bind and consume."""
-        self._connection.open_channel(self._begin, self._closed)
+    def stop(self) -> None:
+        """End the iteration; safe in a signal handler."""
+        self._news.put(None)
 
-    def on_unblocked(self) -> None:
-        """Do nothing: nothing is published here."""
+    def __str__(self) -> str:
+        keys = ", ".join(binding.key for binding in self._bindings if binding.key)
+        return f"{keys or 'everything'} of the {self._exchange}"
 
-    def on_lost(self, error: BrokerError) -> None:
-        """Take note; it comes back, but for the first time."""
-        if not self._connection.was_open:
-            self._failed(error)
-        else:
-            logger.warning("%s; what is published meanwhile is missed", error)
-
-    def _begin(self, channel: Channel) -> None:
+    async def set_up(self, channel: Channel) -> None:
+        """Declare, bind and consume; a refusal is final."""
         channel.prefetch(_PREFETCH)
-        run(self._steps(channel), lambda: None, going=lambda: channel.is_open and self._connection.is_open)
-
-    def _steps(self, channel: Channel) -> Steps:
-        self._declaring = True
-        yield from declare_exchange(channel, self._source.exchange)
-        self._declaring = False
-        state: QueueState = yield lambda then: channel.declare("", then, exclusive=True)
-        for binding in self._source.bindings:
-            yield partial(channel.bind, state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))
-
-        def cancelled() -> None:
-            logger.warning(
-                "The broker ended the consumer (was its queue deleted?); what is published meanwhile is missed"
+        exchange = self._exchange
+        try:
+            await channel.declare_exchange(exchange.name, kind=exchange.kind, durable=exchange.durable)
+            state = await channel.declare("", exclusive=True)
+            for binding in self._bindings:
+                await channel.bind(state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))
+            await channel.consume(
+                state.name, self._on_event, acknowledge=True, on_cancelled=self.cancelled, addressed=True
             )
-            channel.close()
-            self.on_open()
+        except ChannelClosed as closed:
+            error: AmqpRpcError = closed.error
+            # Only the exchange can exist with other settings: the queue is new.
+            if closed.code == ReplyCode.PRECONDITION_FAILED:
+                error = ConfigurationError(other_exchange(str(exchange), error))
+            self._news.put(error)
+            # For good, so that it is not opened again.
+            self.close()
+            raise
 
-        channel.consume(
-            state.name, self._take, acknowledge=True, then=self._ready, on_cancelled=cancelled, addressed=True
-        )
-
-    def _take(self, delivery: Delivery) -> None:
+    def _on_event(self, delivery: Delivery) -> None:
         assert isinstance(delivery, AddressedDelivery)
-        self._heard(delivery)
+        self._news.put(delivery)
 
-    def _closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
-        if self._declaring and code == _PRECONDITION_FAILED:
-            self._failed(ConfigurationError(other_exchange(str(self._source.exchange), error)))
+    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - a hook
+        """Log the gap."""
+        logger.warning("%s: events published meanwhile are missed", self.name)
+
+    def lost(self, error: BrokerError) -> None:
+        """Report a first connection that failed; after that, the connection reconnects."""
+        if not self.connection.was_open:
+            self._news.put(error)
         else:
-            self._failed(error)
+            logger.warning("%s: %s; events published meanwhile are missed", self.name, error)
