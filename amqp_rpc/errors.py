@@ -1,24 +1,24 @@
-"""Every error that amqp_rpc raises; it imports nothing, so that anything may import it.
+"""Every error that amqp_rpc raises. This module imports nothing of the package; every other may import it.
 
 ::
 
     AmqpRpcError
     ├─ ConfigurationError(ValueError)     fix your code or settings
-    ├─ BrokerError(ConnectionError)       the broker did not do its part
-    │  ├─ NotConnected                    no connection could be made
-    │  ├─ ConnectionLost                  there was one, and it broke
-    │  ├─ PublishRefused                  the broker answered "no" to a message
+    ├─ BrokerError(ConnectionError)       the broker, or the way to it, failed
+    │  ├─ NotConnected                    no connection could be opened
+    │  ├─ ConnectionLost                  the connection broke
+    │  ├─ PublishRefused                  the broker refused a message
     │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
-    │  │  └─ NotAllAccepted               some of many tasks, or of many items
+    │  │  └─ NotAllAccepted               some of many messages were refused
     │  └─ AccessRefused                   wrong password, virtual host or permission
-    ├─ CallError                          what became of one call: see may_have_run
+    ├─ CallError                          a call has no result: see may_have_run
     │  ├─ did not run
     │  │  ├─ Unroutable                   there is no such queue
-    │  │  ├─ NoServer                     the queue is there, and nobody consumes it
+    │  │  ├─ NoServer                     the queue has no consumers
     │  │  ├─ FunctionNotFound             the server has no function of that name
     │  │  ├─ InvalidArguments(TypeError)  the arguments do not fit the function
-    │  │  ├─ Expired                      its time was over before a handler started
-    │  │  ├─ Overloaded                   too many calls are under way
+    │  │  ├─ Expired                      it expired before a handler started
+    │  │  ├─ Overloaded                   too many calls are in flight
     │  │  └─ NotSent                      the request never left this process
     │  ├─ may have run
     │  │  ├─ CallTimeout(TimeoutError)    no answer in time
@@ -28,15 +28,15 @@
     │  ├─ Undecodable                     bytes that are not what they say
     │  ├─ Unencodable                     a value that has no form on the wire
     │  └─ MessageTooLarge                 more bytes than the limit
-    ├─ TimeLimitExceeded(TimeoutError)    a try of a task took longer than its time_limit
-    ├─ NotDone(TimeoutError)              items that a queue's join waited for are not done yet
+    ├─ TimeLimitExceeded(TimeoutError)    an attempt of a task took longer than its time_limit
+    ├─ NotDone(TimeoutError)              a queue has unfinished items
     ├─ StoreUnavailable(ConnectionError)  the store of tasks' results can't be reached, read or written
-    ├─ ResultLost                         a task has ended, and its result could not be kept
-    ├─ Retry                              raised by a task's handler: try it again, later
-    └─ Reject                             raised by a task's handler: it is a dead letter
+    ├─ ResultLost                         a task has ended, and the store lost its result
+    ├─ Retry                              raised by a task's handler: retry the task later
+    └─ Reject                             raised by a task's handler: dead-letter the task
 
-Every error has ``may_have_run``: whether the function may have been executed. Only where it is false is it
-safe to send a call again that is not idempotent.
+Every error has ``may_have_run``. If it is true, the function may have been executed: send the call again only if it
+is idempotent.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from typing import Any
 
 
 class AmqpRpcError(Exception):
-    """The root: catches whatever amqp_rpc raises."""
+    """The root of all errors that amqp_rpc raises."""
 
-    #: Whether the function that was called may have been executed.
+    #: True when the called function may have been executed.
     may_have_run: bool = False
 
 
@@ -60,17 +60,17 @@ class BrokerError(AmqpRpcError, ConnectionError):
 
 
 class NotConnected(BrokerError):
-    """No connection to the broker could be made; nothing was sent."""
+    """No connection to the broker could be opened; nothing was sent."""
 
 
 class ConnectionLost(BrokerError):
-    """The connection to the broker broke; what was sent may have arrived."""
+    """The connection to the broker broke; messages that were sent may have arrived."""
 
     may_have_run = True
 
 
 class PublishRefused(BrokerError):
-    """The broker did not take a message."""
+    """The broker refused a message."""
 
 
 class AlreadyQueued(PublishRefused):
@@ -78,12 +78,12 @@ class AlreadyQueued(PublishRefused):
 
 
 class NotAllAccepted(PublishRefused):
-    """Some of many tasks, events, or items of a queue, were not accepted; the others were.
+    """The broker refused some of many tasks, events or items, and accepted the others.
 
     Args:
-        message: What is said.
-        handles: One for each task, in their order; None for those that were not accepted. Empty for events and items.
-        errors: Why, by the task's, the event's or the item's number from 0.
+        message: The error's text.
+        handles: One for each task, in their order; None for a refused one. Empty for events and items.
+        errors: The reasons, by the number of the task, event or item, from 0.
     """
 
     def __init__(
@@ -100,18 +100,18 @@ class AccessRefused(BrokerError):
 
 
 class CallError(AmqpRpcError):
-    """What became of a call that has no result; ``may_have_run`` says whether it was executed."""
+    """A call has no result; ``may_have_run`` is true if its function may have been executed."""
 
 
 class Unroutable(CallError):
     """There is no such queue: no server for it was ever started on this broker. The call did not run.
 
-    Of an event: no queue is bound for it, and nobody gets it.
+    For an event: no queue is bound for it, so no subscriber gets it.
     """
 
 
 class NoServer(CallError):
-    """The queue exists, but nobody consumes it. The call did not run: it was not sent."""
+    """The queue exists, but has no consumers. The call did not run: it was not sent."""
 
 
 class FunctionNotFound(CallError):
@@ -123,11 +123,11 @@ class InvalidArguments(CallError, TypeError):
 
 
 class Expired(CallError):
-    """The call's time was over before a handler started. It did not run."""
+    """The call expired before a handler started. It did not run."""
 
 
 class Overloaded(CallError):
-    """Too many calls are under way, and none ended in time. This one did not run."""
+    """Too many calls are in flight, and none ended in time. This one did not run."""
 
 
 class NotSent(CallError):
@@ -135,19 +135,19 @@ class NotSent(CallError):
 
 
 class CallTimeout(CallError, TimeoutError):
-    """No answer came in time. The function may have run, or may run still."""
+    """No reply came in time. The function may have run, or may still be running."""
 
     may_have_run = True
 
 
 class MaybeExecuted(CallError):
-    """The server, or the connection, that had the call died. Whether the function ran is not known."""
+    """The server or the connection that had the call died. The function may have run."""
 
     may_have_run = True
 
 
 class RemoteError(CallError):
-    """The function ran, and raised.
+    """The function ran, and raised an exception.
 
     An exception of a builtin type, or of a class given to `register_error`, is also an instance of that class: ``except
     ValueError`` and ``except RemoteError`` both catch a handler's ``ValueError``.
@@ -157,7 +157,7 @@ class RemoteError(CallError):
 
     #: The name of the exception's class on the server: ``"ValueError"``, ``"billing.errors.CardDeclined"``.
     type: str = "RemoteError"
-    #: What ``str(exception)`` was on the server.
+    #: ``str(exception)`` on the server.
     message: str = ""
     #: The server's traceback as text, where the server sends it.
     traceback: str | None = None
@@ -179,52 +179,51 @@ class Unencodable(CodecError):
 
 
 class MessageTooLarge(CodecError):
-    """The body has more bytes than the limit; nothing of it was sent."""
+    """The body has more bytes than the limit; nothing was sent."""
 
 
 class TimeLimitExceeded(AmqpRpcError, TimeoutError):
-    """A try of a task took longer than its ``time_limit``: it has failed, and is tried again like after any exception.
+    """An attempt of a task took longer than its ``time_limit``. It has failed, and is retried as after any exception.
 
-    Its function has run, and may run still where it could not be ended: https://docs.python.org/3/library/threading.html
-    has no way to end a thread.
+    The function may still be running: Python cannot end a thread (https://docs.python.org/3/library/threading.html).
     """
 
     may_have_run = True
 
 
 class NotDone(AmqpRpcError, TimeoutError):
-    """Items that `Queue.join` waited for were not done in its time. They are in their queue, or being worked at."""
+    """`Queue.join` timed out before all items were done. The others are in their queue, or a consumer works on them."""
 
     may_have_run = True
 
 
 class StoreUnavailable(AmqpRpcError, ConnectionError):
-    """The store of tasks' results can't be reached, read or written. The tasks themselves run on without it."""
+    """The store of tasks' results can't be reached, read or written. The tasks themselves run without it."""
 
 
 class ResultLost(AmqpRpcError):
-    """A task has ended, and its result was not kept, as the store was away. `TaskHandle.state` says how it ended."""
+    """A task has ended, but the store was unreachable and its result is lost. `TaskHandle.state` says how it ended."""
 
     may_have_run = True
 
 
 class Retry(AmqpRpcError):
-    """Raised by a task's handler: try it again, later; it counts among the retries.
+    """Raised by a task's handler: retry the task later. It counts as one of its retries.
 
     Args:
-        reason: What is said in the log, and of the dead letter that it becomes when no retry is left.
-        after: Seconds until then, from 0; the task's backoff unless given. More than the longest delay, 310 days, is
-            taken for that.
+        reason: For the log, and for the dead letter when no retry is left.
+        after: Seconds until the retry, from 0; the task's backoff unless given. The longest delay is 310 days: a longer
+            one becomes that.
 
     Raises:
-        ConfigurationError: ``after`` is no number of seconds, or is negative. From a handler that is an exception like
-            any other: its task has failed, and is tried again by its backoff.
+        ConfigurationError: ``after`` is no number of seconds, or is negative. In a handler this is an exception like
+            any other: the task has failed, and is retried after its backoff.
 
     Example:
         >>> raise Retry("the disk is full", after=30)  # doctest: +SKIP
     """
 
-    def __init__(self, reason: str = "it asked for another try", *, after: float | None = None) -> None:
+    def __init__(self, reason: str = "it asked for another attempt", *, after: float | None = None) -> None:
         if after is not None and (isinstance(after, bool) or not isinstance(after, int | float) or not after >= 0):
             raise ConfigurationError(f"Retry(after=) is a number of seconds from 0, not {after!r}")
         super().__init__(reason)
@@ -232,7 +231,7 @@ class Retry(AmqpRpcError):
 
 
 class Reject(AmqpRpcError):
-    """Raised by a task's handler: do not try it again; it is a dead letter, for this reason.
+    """Raised by a task's handler: do not retry the task; dead-letter it for this reason.
 
     Example:
         >>> raise Reject("no such customer")  # doctest: +SKIP
