@@ -1,6 +1,6 @@
-"""Values to bytes and back, in msgpack, JSON or text; the only importer of msgpack. It never runs what it decodes.
+"""Values to bytes and back, in msgpack, JSON or text; the only importer of msgpack. Decoding never runs code.
 
-msgpack bodies carry what JSON can't by extension types (the number of each is part of the wire format):
+msgpack bodies carry types that JSON has not as extensions (the number of each is part of the wire format):
 
 ======  ============================  =========================================
 number  Python                        payload
@@ -15,8 +15,8 @@ number  Python                        payload
 7       ``frozenset``                 its elements as a msgpack array
 ======  ============================  =========================================
 
-In JSON the same values are what people write by hand: ISO 8601 text, the number's text, a list. Dataclasses, enums and
-named tuples travel as plain maps, values and lists in both, and are rebuilt from the receiver's type hints.
+In JSON the same values have the form that people write by hand: ISO 8601 text, the number's text, a list. Dataclasses,
+enums and named tuples travel as maps, values and lists in both, and are rebuilt from the receiver's type hints.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
@@ -41,7 +41,7 @@ MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 
-#: What a content encoding may say without changing a byte.
+#: Content encodings that change no byte.
 PLAIN: Final = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
 
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
@@ -49,26 +49,26 @@ _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
 #: Sets inside of sets that a body may have.
 _DEEPEST_SETS = 8
 
-#: Reads a whole body in C without building anything: an array that declares a billion elements, or nests 100 000
-#: deep, fails here before msgpack reserves memory for it.
+#: Reads a whole body in C and builds nothing: an array that declares a billion elements, or is nested 100 000 deep,
+#: fails here, before msgpack reserves memory for it.
 _well_formed = msgspec.msgpack.Decoder(msgspec.Raw).decode
 
 
 def base_type(content_type: str | None) -> str:
-    """Return a content type without its parameters; none at all means text, as in every RabbitMQ tutorial."""
+    """Return a content type without its parameters; none means text, as in every RabbitMQ tutorial."""
     return content_type.partition(";")[0].strip().lower() if content_type else TEXT
 
 
 def encode(value: object, content_type: str, *, limit: int) -> bytes:
-    """Return a value's bytes.
+    """Return the bytes of a value.
 
     Args:
         value: None, numbers, text, bytes, lists, maps, and the types in this module's table.
         content_type: `MSGPACK`, `JSON` or `TEXT` (``str(value)``).
-        limit: The most bytes that the body may have.
+        limit: Bytes that the body may have.
 
     Raises:
-        Unencodable: Something in the value has no form on the wire.
+        Unencodable: A part of the value has no form on the wire.
         MessageTooLarge: The body is longer than the limit.
     """
     try:
@@ -78,7 +78,7 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
             body = _to_json(value).encode()
         else:
             body = str(value).encode()
-    # The value is a user's: its own code may raise anything while it is read.
+    # The value is a user's, and its code may raise anything.
     except Exception as error:
         raise Unencodable(f"cannot send {brief(value)}: {text_of(error)}") from error
     if len(body) > limit:
@@ -87,16 +87,11 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
 
 
 def decode(body: bytes, content_type: str, *, limit: int) -> Any:
-    """Return the value that a body holds.
-
-    Args:
-        body: The bytes as they came.
-        content_type: `MSGPACK`, `JSON` or `TEXT`, as `base_type` returns it.
-        limit: The most bytes that the body may have.
+    """Return the value of a body; the content type is one that `base_type` returns.
 
     Raises:
-        Undecodable: The bytes are not what the content type says, or it is another content type.
-        MessageTooLarge: The body is longer than the limit.
+        Undecodable: The bytes don't have the content type, or it is an unknown one.
+        MessageTooLarge: The body has more bytes than ``limit``.
     """
     if len(body) > limit:
         raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
@@ -108,14 +103,14 @@ def decode(body: bytes, content_type: str, *, limit: int) -> Any:
             return json.loads(body)
         if content_type == TEXT:
             return body.decode()
-    # A body is somebody else's: whatever it makes a decoder raise is its fault, and must not reach the server's loop.
+    # The body is another program's: an exception of a decoder must not reach the server's loop.
     except Exception as error:
         raise Undecodable(f"the body ({len(body)} bytes) is not {content_type}: {_reason(error)}") from error
     raise Undecodable(f"content type {content_type!r} is not known here; send {MSGPACK}, {JSON} or {TEXT}")
 
 
 def _pack_other(value: Any) -> Any:  # noqa: PLR0911 - one type a line
-    """Return the extension or the plain value for what msgpack itself does not take."""
+    """Return the extension or the plain value for a type that msgpack does not know."""
     if isinstance(value, int):
         return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if isinstance(value, datetime):
@@ -146,7 +141,7 @@ def _unpack_extension(code: int, data: bytes, sets_around: int = 0) -> Any:
     if code == _UUID:
         return UUID(bytes=data)
     if code in (_SET, _FROZENSET):
-        # Each set inside a set is one more recursion in C, and one more copy of what it holds.
+        # Each set inside a set is one more recursion in C, and one more copy of its elements.
         if sets_around >= _DEEPEST_SETS:
             raise ValueError(f"sets are nested more than {_DEEPEST_SETS} deep")
         _well_formed(data)
@@ -158,7 +153,7 @@ def _unpack_extension(code: int, data: bytes, sets_around: int = 0) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return the JSON form of what JSON itself does not take."""
+    """Return the plain value for a type that JSON does not know."""
     if isinstance(value, datetime) and value.tzinfo is None:
         raise TypeError(f"a datetime without a time zone is ambiguous: {value!r}; give it tzinfo")
     if isinstance(value, date | timedelta | Decimal | UUID | bytes):
@@ -169,7 +164,7 @@ def _plain(value: Any) -> Any:
 
 
 def _structure(value: Any) -> Any:
-    """Return the plain map or value that stands for a dataclass, an enum's member or a msgspec Struct."""
+    """Return the map or value of a dataclass, an enum's member or a msgspec Struct."""
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -179,7 +174,7 @@ def _structure(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} has no form on the wire")
 
 
-#: NaN and infinity are no JSON: whoever reads them in another language would fail.
+#: NaN and infinity are no JSON: readers in other languages would fail.
 _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 

@@ -1,7 +1,7 @@
-"""Dead letters as values: what is known of one, which of them are meant, and how one goes back to its queue. Pure.
+"""Dead letters: how a failed message becomes one, how people read and filter them, and how one is replayed. Pure.
 
-What is known stands in a letter's headers, where a server wrote it: ``reason``, ``queue``, ``died``, ``attempt``,
-``crashes``, ``traceback``. Anybody may put messages there, so nothing is trusted to have the right type.
+A worker writes into the headers why and when the message failed. But any program may publish to a dead-letter queue: no
+value is trusted to have the right type.
 """
 
 from __future__ import annotations
@@ -38,19 +38,13 @@ from amqp_rpc.message.topology import dead_letter_queue
 #: Characters of a dead letter's reason; earlier deaths that it remembers, and the characters of their reasons: all
 #: headers have to fit into one frame.
 LONGEST_REASON, MOST_DEATHS, LONGEST_REMEMBERED = 1000, 10, 300
-#: Bytes of a body up to which it is decoded to be shown.
+#: Bytes of a body that is decoded to be shown; a larger one is shown as bytes.
 _MOST_DECODED = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """An earlier death of a letter that was replayed.
-
-    Args:
-        died: When; None where it is not known.
-        reason: Why.
-        attempt: At which try, from 1.
-    """
+    """An earlier death of a replayed dead letter: when (None if unknown), why, and at which attempt, from 1."""
 
     died: datetime | None
     reason: str
@@ -59,22 +53,22 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be done, as `DeadLetters.list` returns it.
+    """A message that failed for good, as `DeadLetters.list` returns it.
 
     Args:
-        id: The task's id, the event's, or the call's; None where a foreign program gave none.
-        function: The function that it was for; None where it names none, as events don't.
-        topic: The event's; None where it is no event.
-        queue: Where it was, and where a replay puts it.
-        reason: Why it is here.
-        attempt: At which try it died, from 1.
-        crashes: Workers that died with it at that try.
-        died: When it came here; None where that is not known.
-        enqueued: When it was first sent, to the second; None where that is not known.
-        traceback: Of what its function raised; None where it raised nothing.
-        arguments: Its arguments as text, shortened; the beginning of its bytes where they can't be read.
+        id: The id of the task, event or call; None if its publisher gave none.
+        function: The function that it was for; None for events, and for messages that name none.
+        topic: The event's topic; None for all others.
+        queue: The queue that it came from, and that a replay publishes it to.
+        reason: Why it failed.
+        attempt: The attempt that failed, from 1.
+        crashes: Workers that died with it at that attempt.
+        died: When it became a dead letter; None if unknown.
+        enqueued: When it was first sent, to the second; None if unknown.
+        traceback: The traceback of the function's exception; None if it raised none.
+        arguments: Its arguments as text, shortened; the beginning of its bytes if they can't be decoded.
         size: Bytes of its body.
-        history: Its earlier deaths, oldest first, where it was replayed before.
+        history: Its earlier deaths, oldest first, if it was replayed before.
     """
 
     id: str | None
@@ -93,13 +87,13 @@ class DeadLetter:
 
 
 def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False) -> DeadLetter:
-    """Return the dead letter that a message is.
+    """Return a message from the dead-letter queue of ``queue`` as a value.
 
     Args:
         properties: As they came.
         body: As it came.
-        queue: The queue whose dead letters these are.
-        whole: Whether the arguments are shown in full, or nearly so.
+        queue: Its queue, unless its headers name another.
+        whole: Show the arguments in full, or nearly so.
     """
     headers = properties.headers or {}
     request = Request.read(properties, body, redelivered=False)
@@ -122,71 +116,58 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
 
 
 def died(properties: Properties) -> datetime | None:
-    """Return when a message became a dead letter; None where it does not say."""
+    """Return when a message became a dead letter; None if unknown."""
     return read_time((properties.headers or {}).get(DIED), per_second=1000)
 
 
 def home(properties: Properties, queue: str) -> str:
-    """Return the queue that a letter came from: by its header, else ``queue``."""
+    """Return the queue that a letter came from: the one in its header, else ``queue``."""
     there = (properties.headers or {}).get(QUEUE)
     return there if isinstance(there, str) and there else queue
 
 
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """Which dead letters are meant: those that fit all that is given.
+    """A filter of dead letters: those that meet all conditions which are given.
 
     Args:
-        ids: Their ids; None for any.
-        function: The name of their function; None for any.
-        before: They died before it; None for no bound.
-        after: They died then or later; None for no bound.
+        ids: Their ids, or one id.
+        function: The name of their function.
+        before: They died before it.
+        after: They died then or later.
 
     Raises:
         ConfigurationError: A time has no zone.
     """
 
-    ids: frozenset[str] | None = None
-    function: str | None = None
-    before: datetime | None = None
-    after: datetime | None = None
-
-    @classmethod
-    def made(
-        cls,
+    def __init__(
+        self,
         *,
         ids: str | Iterable[str] | None = None,
         function: str | None = None,
         before: datetime | None = None,
         after: datetime | None = None,
-    ) -> Choice:
-        """Return the choice that some filters make; one id need not be in a list."""
-        known = None if ids is None else frozenset([ids] if isinstance(ids, str) else ids)
-        return cls(known, function, before, after)
-
-    def __post_init__(self) -> None:
-        for name, time in (("before", self.before), ("after", self.after)):
+    ) -> None:
+        for name, time in (("before", before), ("after", after)):
             if time is not None and time.tzinfo is None:
                 raise ConfigurationError(f"{name} has no time zone: {time!r}; datetime.now(UTC) - … has one")
-
-    @property
-    def everything(self) -> bool:
-        """Whether it leaves none out."""
-        return self == Choice()
+        self._ids = None if ids is None else frozenset([ids] if isinstance(ids, str) else ids)
+        self._function, self._before, self._after = function, before, after
+        #: True for a filter without conditions.
+        self.everything = all(each is None for each in (ids, function, before, after))
 
     def takes(self, properties: Properties) -> bool:
-        """Return whether a letter is meant; one that does not say when it died is not, where a time is given."""
-        if self.ids is not None and properties.message_id not in self.ids:
+        """Return whether a letter meets the conditions; without a time of death it meets none about time."""
+        if self._ids is not None and properties.message_id not in self._ids:
             return False
-        if self.function is not None and properties.type != self.function:
+        if self._function is not None and properties.type != self._function:
             return False
-        if self.before is None and self.after is None:
+        if self._before is None and self._after is None:
             return True
         time = died(properties)
         return (
             time is not None
-            and (self.before is None or time < self.before)
-            and (self.after is None or time >= self.after)
+            and (self._before is None or time < self._before)
+            and (self._after is None or time >= self._after)
         )
 
 
@@ -200,80 +181,54 @@ def dead_letter(
     details: Mapping[str, Any] = MappingProxyType({}),
     identity: str | None = None,
 ) -> Message:
-    """Return the message that keeps a failed one in the dead-letter queue of its queue.
+    """Return the dead letter of a failed message.
 
     Args:
         properties: As they came.
         body: As it came.
-        queue: Where the message was.
+        queue: The queue that the message came from.
         reason: Why it failed.
         now: Unix time in seconds.
         details: More headers.
-        identity: Another id than its own.
+        identity: An id in the place of its own.
     """
     headers = {REASON: reason[:LONGEST_REASON], QUEUE: queue, DIED: int(now * 1000), **details}
-    return Message(dead_letter_queue(queue), _kept(properties, headers, identity=identity), body)
+    return Message(dead_letter_queue(queue), _kept(properties, headers, identity or properties.message_id), body)
 
 
 def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> Message:
-    """Return the message that takes a dead letter back to its queue: at its first try, with its history.
-
-    Args:
-        properties: As they came.
-        body: As it came.
-        queue: The queue whose dead letters these are.
-        now: Unix time in seconds.
-    """
+    """Return a dead letter as it is published to its queue again: at its first attempt, with its history."""
     headers = properties.headers or {}
     added = {ATTEMPT: 1, HISTORY: _remembered(Request.read(properties, body, redelivered=False), headers)}
     # A person wants it to run, though its time is over.
     deadline = headers.get(DEADLINE)
     over = not isinstance(deadline, int | float) or deadline / 1000 <= now
     without = OF_DEATH | {DEADLINE} if over else OF_DEATH
-    return Message(
-        home(properties, queue), _kept(properties, added, without=without, identity=_identity(properties)), body
-    )
+    return Message(home(properties, queue), _kept(properties, added, _identity(properties), without=without), body)
 
 
 def renewed(properties: Properties, body: bytes, *, queue: str) -> Message:
-    """Return a copy of a dead letter for the queue that it is in: RabbitMQ counts the copy's deliveries from 0."""
-    return Message(queue, _kept(properties, {}, identity=_identity(properties)), body)
+    """Return a copy of a dead letter for the dead-letter queue: RabbitMQ counts the copy's deliveries from 0."""
+    return Message(queue, _kept(properties, {}, _identity(properties)), body)
 
 
 def _kept(
-    properties: Properties, headers: Mapping[str, Any], *, without: Container[str] = (), identity: str | None
+    properties: Properties, headers: Mapping[str, Any], identity: str | None, *, without: Container[str] = ()
 ) -> Properties:
-    return republished(
-        properties,
-        headers,
-        without=without,
-        reply_to=None,
-        app_id=None,
-        message_id=properties.message_id if identity is None else identity,
-    )
+    return republished(properties, headers, without=without, reply_to=None, app_id=None, message_id=identity)
 
 
 def _identity(properties: Properties) -> str:
-    """Return the id of a message, or a new one, by which a message without an id is known when it comes again."""
+    """Return the id of a message, or a new one: a message that is replayed must have one to be recognized again."""
     return properties.message_id or f"replayed-{secrets.token_hex(16)}"
 
 
 def _remembered(request: Request, headers: Mapping[str, Any]) -> str:
-    """Return the header `HISTORY` of a letter that is replayed: JSON, which every language and every tool reads."""
-    died = read_time(headers.get(DIED), per_second=1000)
-    deaths = [
-        *_history(headers.get(HISTORY)),
-        Death(died, _reason(headers)[:LONGEST_REMEMBERED], request.attempt),
-    ]
+    """Return the header `HISTORY` of a replayed letter: JSON, which every language and every tool reads."""
+    last = Death(read_time(headers.get(DIED), per_second=1000), _reason(headers)[:LONGEST_REMEMBERED], request.attempt)
+    deaths = [*_history(headers.get(HISTORY)), last][-MOST_DEATHS:]
     return json.dumps(
-        [
-            {
-                DIED: None if death.died is None else round(death.died.timestamp() * 1000),
-                REASON: death.reason,
-                ATTEMPT: death.attempt,
-            }
-            for death in deaths[-MOST_DEATHS:]
-        ],
+        [{DIED: d.died and round(d.died.timestamp() * 1000), REASON: d.reason, ATTEMPT: d.attempt} for d in deaths],
         ensure_ascii=False,
     )
 
@@ -283,15 +238,10 @@ def _history(header: object) -> list[Death]:
         found = json.loads(header) if isinstance(header, str | bytes) else None
     except (ValueError, RecursionError):
         return []
-    deaths = found if isinstance(found, list) else []
     return [
-        Death(
-            read_time(each.get(DIED), per_second=1000),
-            str(each.get(REASON)),
-            read_count(each.get(ATTEMPT), 1) or 1,
-        )
-        for each in deaths
-        if isinstance(each, dict)
+        Death(read_time(d.get(DIED), per_second=1000), str(d.get(REASON)), read_count(d.get(ATTEMPT), 1) or 1)
+        for d in (found if isinstance(found, list) else [])
+        if isinstance(d, dict)
     ]
 
 

@@ -1,6 +1,6 @@
-"""What stands around a body: AMQP properties of requests and replies, written and read; pure values.
+"""A message around its body: the AMQP properties of calls, tasks and replies, written and read. Pure values.
 
-The names and their meaning are the wire format of the README's "Wire format" page; other languages rely on them.
+The names and their meaning are the wire format (docs/wire-format.md); programs in other languages rely on them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,21 @@ from amqp_rpc.message.headers import (
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
 
-#: What ``type`` says of a reply.
+#: The types of replies: a result, an error, or the reply to a chunk of calls, a list of ``[true, result]`` and
+#: ``[false, error]``.
 RESULT: Final = "result"
-#: The reply to a chunk of calls: a list of ``[true, result]`` and ``[false, error]``.
-RESULTS: Final = "results"
 ERROR: Final = "error"
-#: What a server says of itself in every reply: that it tells which calls it has in hand.
-APPLICATION: Final = "amqp_rpc"
-#: Not a reply but a sign of life: a list of the correlation ids of calls that a server has in hand.
+RESULTS: Final = "results"
+#: The type of a liveness message, which is no reply: a list of the correlation ids of calls that a server has unacked.
 ALIVE: Final = "alive"
-#: A message by which a server tries its queue; whoever gets another's lets it go.
+#: The app id in every reply of a server that sends liveness messages.
+APPLICATION: Final = "amqp_rpc"
+#: The type of a message by which a server checks its queue; any other server that receives it drops it.
 PROBE: Final = "amqp_rpc.probe"
-
-#: The token that is the clock of a service's schedules.
+#: The type of the scheduler's token.
 CLOCK: Final = "amqp_rpc.clock"
 
-#: Characters of a header's text that are left in a message which AMQP can't carry with all of them.
+#: Characters of each header in the lightest copy of a message: see `lighter`.
 _LONGEST_TEXT = 300
 
 
@@ -72,11 +71,11 @@ class Message:
     """One message: for a queue, at once through the default exchange or later through the delay queues; or an event.
 
     Args:
-        routing_key: The name of its queue; an event's topic.
+        routing_key: The name of its queue, or an event's topic.
         properties: Its properties.
         body: Its body.
-        delay: Units of `delays` until it comes to the queue.
-        exchange: To which an event is published; None for what is for a queue.
+        delay: Units of delay until it reaches the queue: see `topology.units`.
+        exchange: The exchange of an event; None for a message to a queue.
     """
 
     routing_key: str
@@ -87,13 +86,13 @@ class Message:
 
     @property
     def target(self) -> str:
-        """What has to be there: the queue's name, or the exchange with all that is said of it."""
+        """The queue's name, or the exchange with its kind: what must be declared before it is published."""
         return self.routing_key if self.exchange is None else repr(self.exchange)
 
 
 @dataclass(slots=True)
 class Request:
-    """A request as the server reads it, whoever wrote it: nothing in it is trusted to have the right type."""
+    """A call or a task as a server reads it; any program may have written it, and no value is trusted."""
 
     function: str | None
     content_type: str
@@ -108,7 +107,7 @@ class Request:
     chunked: bool
     redelivered: bool
     body: bytes = field(repr=False)
-    #: When a schedule's task was due, Unix milliseconds.
+    #: When a scheduled task was due, Unix milliseconds.
     tick: int | None = None
 
     @classmethod
@@ -116,19 +115,19 @@ class Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
         deadline = headers.get(DEADLINE)
-        # type() of the usual, before isinstance() of the rest: this runs for every call.
+        # type() for the common case before isinstance() for the others: this runs for every call.
         numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
             function=read_text(properties.type) or None,
             content_type=base_type(read_text(properties.content_type)),
             content_encoding=read_text(properties.content_encoding),
-            # An address that is no text is none.
+            # Bytes that are no text are no address.
             reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
             correlation_id=properties.correlation_id,
             message_id=read_text(properties.message_id),
             attempt=read_count(headers.get(ATTEMPT), 1),
             crashes=read_count(headers.get(CRASHES), 0),
-            # AMQP has no larger number, but a message need not have come through AMQP.
+            # AMQP has no larger number, but a message may come from elsewhere.
             deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
             idempotent=headers.get(IDEMPOTENT) is True,
             chunked=headers.get(CHUNK) is True,
@@ -138,12 +137,7 @@ class Request:
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
-        """Return whether nobody waits for the answer any more.
-
-        Args:
-            now: Unix time in seconds.
-            clock_skew: Seconds by which the clocks may differ.
-        """
+        """Return whether its deadline is over at a Unix time, for clocks that differ by ``clock_skew`` seconds."""
         return self.deadline is not None and now > self.deadline + clock_skew
 
 
@@ -158,15 +152,15 @@ def request_properties(
     idempotent: bool = False,
     chunk: bool = False,
 ) -> Properties:
-    """Return the properties of a request that is about to be written.
+    """Return the properties of a call that is about to be sent.
 
     Args:
         function: Its name on the server.
         content_type: The body's.
-        identity: The request's id: the same on every retry of it.
-        reply_to: The reply queue of the connection that will carry it.
-        remaining: Seconds until nobody waits for it any more.
-        attempt: 1 for the first time that it is sent.
+        identity: The call's id, the same on every attempt.
+        reply_to: The reply queue of the connection that sends it.
+        remaining: Seconds until its caller stops to wait.
+        attempt: From 1.
         idempotent: Whether it may run more than once.
         chunk: Whether the body is a list of calls.
     """
@@ -181,7 +175,7 @@ def request_properties(
         headers=headers,
         correlation_id=identity,
         reply_to=reply_to,
-        # The broker drops it by itself when the caller is gone: https://www.rabbitmq.com/docs/ttl
+        # RabbitMQ drops it when the caller has stopped to wait: https://www.rabbitmq.com/docs/ttl
         expiration=str(max(1, int(remaining * 1000))),
         message_id=identity,
         timestamp=int(now),
@@ -216,12 +210,12 @@ def republished(
 def task_properties(
     *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
 ) -> Properties:
-    """Return the properties of a task; where its result goes is added when it is written.
+    """Return the properties of a task, without its reply queue.
 
     Args:
-        function: Its function's name.
-        identity: The task's id: the same on every try.
-        expires: Unix time in seconds after which it is not started any more.
+        function: The name of its function.
+        identity: The task's id, the same on every attempt.
+        expires: Unix time after which no worker begins it; None for never.
         now: Unix time in seconds.
         priority: From 0 to 9; None for none.
     """
@@ -240,9 +234,9 @@ def task_properties(
 
 
 def lighter(message: Message) -> Iterator[Message]:
-    """Yield a message with fewer headers, and then fewer still: for one whose headers AMQP can't carry.
+    """Yield lighter copies of a message whose headers don't fit into a frame.
 
-    First without those that only tell more of it, then with those of ours alone that something depends on.
+    The first has no headers that are only for people; the second has only those of ours that decide something.
     """
     headers = message.properties.headers or {}
     needed = {name: headers[name] for name in DECISIVE if isinstance(headers.get(name), str | int | float)}

@@ -1,7 +1,7 @@
-"""What a handler can know of an event beside its payload, and how that stays with it until it is done. Pure.
+"""Events: their properties, and what a handler learns beside the payload. Pure.
 
-The topic is the routing key by which an event was published. A copy that is tried again comes by another key, so a
-subscriber writes the topic into a header when the event first comes: see `mark`.
+An event's topic is the routing key of its publication. A retry comes back by another routing key, so a subscriber
+writes the topic into a header when the event first comes: see `mark`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from amqp_rpc.message.topology import comes_back
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is known of an event beside its payload; a handler gets it by a parameter with this type hint.
+    """An event without its payload; a handler gets it in a parameter with this type hint.
 
     Args:
-        topic: By which it was published: ``"orders.eu.paid"``.
-        headers: Those that its publisher gave it.
-        id: The same in every queue, and on every try; None where a foreign program gave none.
-        time: When it was published, to the second, in UTC; None where that is not known.
-        redelivered: Whether a worker had it before, and died, or lost its connection: it may have been handled.
+        topic: The topic of its publication: ``"orders.eu.paid"``.
+        headers: The headers of its publication.
+        id: Its id, the same in every queue and on every attempt; None if its publisher gave none.
+        time: When it was published, to the second, in UTC; None if unknown.
+        redelivered: Whether another worker had it before, and died or lost its connection: it may have been handled.
 
     Example:
         >>> from amqp_rpc import Service
@@ -45,12 +45,12 @@ class Event:
 
 
 def mark(properties: Properties, exchange: str, routing_key: str) -> None:
-    """Have an event that was just delivered keep its topic, and nobody be answered.
+    """Write the topic of a delivered event into its headers, and remove its reply address.
 
     Args:
         properties: As they came.
-        exchange: To which it was published, or by which it came back.
-        routing_key: With which it was.
+        exchange: The exchange that it was published to, or by which it came back.
+        routing_key: The routing key of that.
     """
     headers = properties.headers = properties.headers or {}
     if not comes_back(exchange) or not isinstance(headers.get(TOPIC), str):
@@ -59,7 +59,7 @@ def mark(properties: Properties, exchange: str, routing_key: str) -> None:
 
 
 def read(request: Request, properties: Properties) -> Event:
-    """Return what is known of an event that was marked."""
+    """Return an event that was marked."""
     headers = properties.headers or {}
     return Event(
         topic=str(headers.get(TOPIC, "")),
@@ -73,7 +73,7 @@ def read(request: Request, properties: Properties) -> Event:
 
 
 def check_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a copy of the headers that somebody wants to give an event.
+    """Return a copy of the headers for an event.
 
     Raises:
         ConfigurationError: A name is no text, is one of ours, or begins with ``x-``, as the broker's do.
@@ -96,15 +96,7 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
 def event_properties(
     *, content_type: str, headers: dict[str, Any], identity: str, expires: float | None, now: float
 ) -> Properties:
-    """Return the properties of an event.
-
-    Args:
-        content_type: The body's.
-        headers: Those that its publisher gives it.
-        identity: Its id.
-        expires: Unix time in seconds after which it is not handled any more; None for never.
-        now: Unix time in seconds.
-    """
+    """Return the properties of an event; no subscriber begins it after ``expires`` (Unix time; None for never)."""
     if expires is not None:
         headers = {**headers, DEADLINE: int(expires * 1000)}
     return Properties(

@@ -1,6 +1,6 @@
-"""Exchanges, which hand events to the queues that are bound to them, and what a binding may say. Pure.
+"""Exchanges, which route events to the queues that are bound to them, and the rules of bindings. Pure.
 
-Four kinds, as AMQP 0-9-1 has them: https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
+AMQP 0-9-1 has four kinds: https://www.rabbitmq.com/tutorials/amqp-concepts#exchanges
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def _check_size(text: str, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Where events are published, and where subscriptions take them from; it is declared when it is needed.
+    """An exchange for events: clients publish to it, subscriptions bind queues to it, and both declare it.
 
     Args:
-        name: Its name. ``"amq.topic"`` and the like are there on every broker. ``""``, of kind direct, is AMQP's
-            default exchange: a topic is a queue's name there, for programs that know no other exchange.
+        name: Its name. ``"amq.topic"`` and the like exist on every broker. ``""``, of kind direct, is AMQP's default
+            exchange: a topic is a queue's name there, for programs that know no other exchange.
         kind: ``"topic"``: patterns of words, with ``*`` for one and ``#`` for any number. ``"direct"``: the very topic.
             ``"fanout"``: everything. ``"headers"``: by the event's headers.
-        durable: Whether it is there after a restart of the broker (True). RabbitMQ's tutorials declare theirs without.
+        durable: Whether it survives a restart of the broker (True). Those of RabbitMQ's tutorials don't.
 
     Raises:
-        ConfigurationError: It has no name, a name of more than 255 bytes, or is of no such kind.
+        ConfigurationError: It has no name, a name of more than 255 bytes, or another kind.
 
     Example:
         >>> Exchange("logs", "fanout")
@@ -67,20 +67,16 @@ class Exchange:
         _check_size(self.name, "an exchange's name")
 
     def __str__(self) -> str:
-        """Return what errors call it."""
+        """Return its name for errors."""
         return f"{self.kind} exchange {self.name!r}" if self.name else "default exchange"
 
 
-#: Where events go unless another one is named.
+#: The exchange of events, unless another one is named.
 DEFAULT = Exchange(EVENTS)
 
 
 def as_exchange(exchange: str | Exchange | None) -> Exchange:
-    """Return the exchange that is meant: by name it is a durable topic exchange, and ``""`` the default exchange.
-
-    Raises:
-        ConfigurationError: It is neither, or no such name can be.
-    """
+    """Return an exchange; a name is that of a durable topic exchange, and ``""`` the default exchange."""
     if exchange is None:
         return DEFAULT
     if isinstance(exchange, str):
@@ -94,12 +90,12 @@ def as_exchange(exchange: str | Exchange | None) -> Exchange:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Binding:
-    """Which events of an exchange go to a queue.
+    """A rule for the events of an exchange that go to a queue.
 
     Args:
         exchange: Its name.
         key: The pattern, or the very topic; empty for fanout and headers.
-        arguments: What a headers exchange compares, sorted.
+        arguments: The headers that a headers exchange compares, sorted.
     """
 
     exchange: str
@@ -108,15 +104,10 @@ class Binding:
 
 
 def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, Any] | None) -> tuple[Binding, ...]:
-    """Return the bindings of a subscription.
-
-    Args:
-        exchange: Where the events come from.
-        patterns: Their topics.
-        headers: What their headers must have, for a headers exchange.
+    """Return the bindings of a subscription to some topics, or for a headers exchange to some headers.
 
     Raises:
-        ConfigurationError: One can never match, or says what this kind of exchange does not look at.
+        ConfigurationError: A topic can never match, or this kind of exchange does not compare topics or headers.
     """
     if not exchange.name:
         raise ConfigurationError(
@@ -143,18 +134,14 @@ def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, 
 
 
 def check_topic(topic: str, what: str = "a topic") -> None:
-    """Check that AMQP can carry a topic, which is a routing key there.
-
-    Raises:
-        ConfigurationError: It is no text, or has more than 255 bytes.
-    """
+    """Raise `ConfigurationError` unless a topic is text of at most 255 bytes: it is a routing key in AMQP."""
     if not isinstance(topic, str):
         raise ConfigurationError(f"{what} is text, such as 'orders.eu.paid', not {topic!r}")
     _check_size(topic, what)
 
 
 def other_exchange(exchange: str, error: object) -> str:
-    """Return the words for an exchange that exists and is another one; ``exchange`` is its text, as here."""
+    """Return the error text for an exchange that exists with another kind; ``exchange`` is its text, as here."""
     return (
         f"there is an exchange of that name, and it is no {exchange}: {error}. Say what it is, with "
         "exchange=Exchange(name, kind, durable=…), take another name, or delete it"

@@ -1,8 +1,8 @@
-"""Exceptions to data and back: what a server says of a failure, and what a client raises for it.
+"""Exceptions to data and back: a server describes a failure, and a client raises it.
 
-On the wire an error is a map: ``type``, ``message``, ``data`` and, where the server allows it, ``traceback``. It is
-never pickled. The client rebuilds an exception only of a class that it knows already: a builtin of the list below, a
-library error, or a class that was given to `register_error`. Anything else becomes a plain `RemoteError`.
+On the wire an error is a map: ``type``, ``message``, ``data`` and, if the server allows it, ``traceback``. It is never
+pickled. The client rebuilds exceptions only of classes that it knows: builtins, errors of this library, and classes
+that were given to `register_error`. All others become a plain `RemoteError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from amqp_rpc.message.text import text_of
 
 E = TypeVar("E", bound=type[Exception])
 
-#: What the server itself says of a call, by its name on the wire: rebuilt as that class alone, since no handler raised.
+#: Errors that the server itself raises for a call, by name on the wire. The client raises the same class, and no
+#: `RemoteError`: no handler raised it.
 VERDICTS: dict[str, type[AmqpRpcError]] = {
     error.__name__: error
     for error in (
@@ -32,26 +33,26 @@ VERDICTS: dict[str, type[AmqpRpcError]] = {
     )
 }
 
-#: Attributes of a custom exception travel up to this many characters of their text, so that an error stays an error.
+#: Characters of a custom exception's attributes, as text; larger ones don't travel, so that the error itself does.
 _LARGEST_ATTRIBUTES = 10_000
 
 _SCALARS = (bool, int, float, bytes, type(None))
 
 # Exception, not BaseException: a remote SystemExit or KeyboardInterrupt must not end the caller's process. And not the
-# ends of iteration: Python turns them into RuntimeError wherever they leave a generator or a coroutine.
+# ends of iteration: Python turns them into RuntimeError when they leave a generator or a coroutine.
 _registry: dict[str, type[Exception]] = {
     name: value
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, Exception) and value.__name__ == name
     if not issubclass(value, StopIteration | StopAsyncIteration)
 }
-# What a handler's own calls raise, when it lets it through.
+# A handler lets the errors of its own calls through.
 _registry |= {
     f"{errors.__name__}.{name}": value
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, AmqpRpcError)
 }
-#: The other way round, for the classes that were registered.
+#: From registered classes to their names.
 _names: dict[type[BaseException], str] = {}
 _raised_classes: dict[type[Exception], type[RemoteError]] = {}
 _lock = threading.Lock()
@@ -69,8 +70,8 @@ def register_error(cls: E | None = None, /, *, name: str | None = None) -> E | C
 
     Args:
         cls: A subclass of `Exception`.
-        name: What it is called on the wire; its module and qualified name unless given. Give one where the two sides
-            import the class under different module names, or don't share the module.
+        name: Its name on the wire; its module and qualified name unless given. Give one if the two sides import the
+            class under different module names, or don't share the module.
 
     Raises:
         ConfigurationError: It is not an exception class, or another class has its name.
@@ -97,22 +98,17 @@ def register_error(cls: E | None = None, /, *, name: str | None = None) -> E | C
 
 
 def describe_verdict(error: AmqpRpcError) -> dict[str, Any]:
-    """Return the map for what the server itself says of a call (an unknown function, wrong arguments, …)."""
+    """Return the map of an error that the server itself raises for a call (unknown function, wrong arguments, …)."""
     return {"type": type(error).__name__, "message": str(error), "data": {}}
 
 
 def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str, Any]:
-    """Return the map for what a handler raised.
-
-    Args:
-        error: The exception.
-        traceback: Its traceback as text; None leaves it out.
-    """
+    """Return the map of a handler's exception, with its traceback as text, if there is one."""
     data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
     attributes = {key: _plain(value) for key, value in vars(error).items() if _may_travel(key)}
     if attributes and len(text_of(attributes)) <= _LARGEST_ATTRIBUTES:
         data["attributes"] = attributes
-    # One that came from another server keeps the name that it had there.
+    # An error of another server keeps its name.
     name = error.type if isinstance(error, RemoteError) else _wire_name(type(error))
     described = {"type": name, "message": text_of(error), "data": data}
     if traceback is not None:
@@ -121,11 +117,7 @@ def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str,
 
 
 def rebuild(described: Any) -> AmqpRpcError:
-    """Return the exception that a client raises for an error's map.
-
-    Args:
-        described: The decoded body of an error reply, in whatever shape it came.
-    """
+    """Return the exception that a client raises for the decoded body of an error reply, of any shape."""
     if not isinstance(described, dict):
         return _complete(RemoteError(), "RemoteError", text_of(described), None)
     name, message = text_of(described.get("type", "RemoteError")), text_of(described.get("message", ""))
@@ -133,7 +125,7 @@ def rebuild(described: Any) -> AmqpRpcError:
     if name in VERDICTS:
         verdict = VERDICTS[name](message)
         if not isinstance(verdict, CallError):
-            # A result that can't be encoded, or is too large, was computed: the function ran.
+            # The function ran, if its result can't be encoded or is too large.
             verdict.may_have_run = data.get("ran") is True
         return verdict
     arguments = data.get("args")
@@ -150,22 +142,22 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _may_travel(key: Any) -> bool:
-    """Return whether an attribute is an exception's own: not private, and not one that every error of ours has."""
+    """Return whether an attribute is the exception's own: not private, and not one of `RemoteError`."""
     return isinstance(key, str) and key.isidentifier() and not key.startswith("_") and not hasattr(RemoteError, key)
 
 
 def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError:
-    """Return an instance of the class, without running its ``__init__``; a plain one where it can't be made so."""
+    """Return an instance of the class without running its ``__init__``; if that fails, a plain `RemoteError`."""
     raised = _raised_class(known)
     for make in (raised.__new__, BaseException.__new__):
         try:
             rebuilt = make(raised, *args)
-            # It keeps errno and strerror in places of its own, which only this fills.
+            # Only OSError's own __init__ sets errno and strerror.
             if isinstance(rebuilt, OSError):
                 OSError.__init__(rebuilt, *args)
             rebuilt.args = args
-        # A class's own __new__ may raise anything, and some builtins refuse one of the two ways.
-        except Exception:  # noqa: S112 - the next way is tried, and the last one is plain
+        # A class's own __new__ may raise anything, and some builtins refuse one of the two calls.
+        except Exception:  # noqa: S112 - the next one is tried, and the last is plain
             continue
         else:
             return rebuilt
@@ -181,12 +173,12 @@ def _complete(error: RemoteError, name: str, message: str, traceback: Any) -> Re
 
 
 def _raised_class(known: type[Exception]) -> type[RemoteError]:
-    """Return the class that is both a RemoteError and the class that the handler raised."""
+    """Return a class that is both `RemoteError` and the class of the handler's exception."""
     if issubclass(known, RemoteError):
         return known
     with _lock:
         if known not in _raised_classes:
-            # RemoteError comes first: its text and its may_have_run hold, whatever the handler raised.
+            # RemoteError comes first: its text and its may_have_run win.
             members = {"__module__": known.__module__, "__doc__": known.__doc__}
             _raised_classes[known] = type(known.__name__, (RemoteError, known), members)
         return _raised_classes[known]
@@ -199,7 +191,7 @@ def _wire_name(cls: type[BaseException]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return an exception's argument where it is a plain value, else its text: a failure must always be encodable."""
+    """Return an exception's argument if it is a plain value, else its text: a failure must always be encodable."""
     if isinstance(value, list | tuple):
         return [item if isinstance(item, _SCALARS) else text_of(item) for item in value]
     return value if isinstance(value, _SCALARS) else text_of(value)

@@ -9,24 +9,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-#: Which try of a call or a task this is, from 1.
+#: The attempt of a call or a task, from 1.
 ATTEMPT: Final = "attempt"
-#: How many workers died with it at this try.
+#: The number of workers that died with it at this attempt.
 CRASHES: Final = "crashes"
-#: When it is too late to begin, Unix milliseconds.
+#: When it expires, Unix milliseconds.
 DEADLINE: Final = "deadline"
-#: Whether a call may run more than once.
+#: True: the call may run more than once.
 IDEMPOTENT: Final = "idempotent"
-#: Whether the body is a list of calls.
+#: True: the body is a list of calls.
 CHUNK: Final = "chunk"
-#: Whether the caller understands liveness messages (type ``alive``).
+#: True: the caller understands liveness messages (type ``alive``).
 WANTS_ALIVE: Final = "alive"
 #: The schedule of a task, and when the task was due, Unix milliseconds.
 SCHEDULE: Final = "schedule"
 TICK: Final = "tick"
 #: The topic of an event, once a subscriber has received it.
 TOPIC: Final = "amqp_rpc.topic"
-#: What the last try raised.
+#: The exception of the last attempt, in a few words.
 LAST_ERROR: Final = "error"
 #: Of a dead letter: why, from which queue, when (Unix milliseconds), the traceback, its earlier deaths as JSON.
 REASON: Final = "reason"
@@ -37,7 +37,7 @@ HISTORY: Final = "history"
 #: Of an item's dead letter: the id that the item had.
 ITEM_ID: Final = "id"
 
-#: All that amqp_rpc reads from the headers of an event: a publisher may give it none of these.
+#: All that mean something to amqp_rpc: a publisher can't give them to an event.
 RESERVED: Final = frozenset(
     {
         ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
@@ -48,15 +48,15 @@ RESERVED: Final = frozenset(
 ADDED_TO_EVENTS: Final = frozenset({TOPIC, ATTEMPT, CRASHES, DEADLINE, LAST_ERROR, HISTORY})
 #: Those about a death; a replayed dead letter has none of them.
 OF_DEATH: Final = frozenset({REASON, DIED, TRACEBACK, CRASHES, LAST_ERROR, QUEUE, HISTORY})
-#: Those that people read and no program decides by, and the others of ours: see `envelope.lighter`.
+#: Those that only people read, and those that decide something: see `envelope.lighter`.
 FOR_PEOPLE: Final = frozenset({TRACEBACK, LAST_ERROR, HISTORY})
 DECISIVE: Final = RESERVED - FOR_PEOPLE - {WANTS_ALIVE}
 
-#: What the names of RabbitMQ's own headers begin with.
+#: The prefix of RabbitMQ's own headers.
 BROKER_PREFIX: Final = "x-"
 #: How often a quorum queue got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 _DELIVERY_COUNT: Final = "x-delivery-count"
-#: Why the broker itself dead-lettered a message, where a policy makes it do so.
+#: Why RabbitMQ itself dead-lettered a message: a policy may tell it to.
 _FIRST_DEATH_REASON: Final = "x-first-death-reason"
 
 
@@ -69,13 +69,13 @@ def without_broker_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def delivery_count(headers: Mapping[str, Any] | None) -> int | None:
-    """Return how often a quorum queue got the message back; None where the queue does not count."""
+    """Return how often a quorum queue got the message back; None from a classic queue, which does not count."""
     counted = (headers or {}).get(_DELIVERY_COUNT)
     return counted if isinstance(counted, int) else None
 
 
 def read_reason(headers: Mapping[str, Any]) -> object:
-    """Return why a message is a dead letter: ours, else the broker's word for it, else None."""
+    """Return why a message is a dead letter: our reason, else RabbitMQ's, else None."""
     return headers.get(REASON, headers.get(_FIRST_DEATH_REASON))
 
 
@@ -85,7 +85,7 @@ def read_count(value: object, default: int) -> int:
 
 
 def read_time(value: object, *, per_second: int) -> datetime | None:
-    """Return a point in time that is written as a number, or as AMQP's timestamp; None where it is neither."""
+    """Return a point in time that is written as a number or as AMQP's timestamp; None for other values."""
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     if not isinstance(value, int | float) or isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Where the broker is and which limits hold: arguments first, then the environment, then the defaults.
+"""Settings: addresses, limits and defaults. Arguments come first, then the environment, then the defaults.
 
-Every setting has one name: the keyword ``heartbeat=`` is the flag ``--heartbeat`` and the variable
+Every setting has one name: the keyword ``heartbeat=`` is the option ``--heartbeat`` and the variable
 ``AMQP_RPC_HEARTBEAT``. The URL is also read from ``AMQP_URL``. Nothing here opens a connection.
 """
 
@@ -13,30 +13,30 @@ from urllib.parse import unquote, urlsplit
 
 from amqp_rpc.errors import ConfigurationError
 
-#: Where a RabbitMQ that was just installed listens.
+#: The address of a newly installed RabbitMQ.
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
-#: Seconds a call may take, from `call` to its result, unless it says otherwise.
+#: Seconds that a call may take, from `call` to its result.
 DEFAULT_TIMEOUT = 30.0
-#: Seconds between heartbeats; a peer that is silent for twice as long is taken for dead.
+#: Seconds between heartbeats; a peer that is silent for twice as long counts as dead.
 #: RabbitMQ recommends 5 to 20: https://www.rabbitmq.com/docs/heartbeats
 DEFAULT_HEARTBEAT = 10.0
 #: Bytes of one body, on either side. RabbitMQ 4 closes the channel of a larger message:
 #: https://www.rabbitmq.com/docs/limits
 DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
-#: Calls of one client that may be under way, and the bytes of their bodies together.
+#: Calls of one client that may be in flight, and the bytes of their bodies together.
 DEFAULT_MAX_PENDING = 10_000
 DEFAULT_MAX_PENDING_BYTES = 256 * 1024 * 1024
 #: Handlers of one server process that run at the same time.
 DEFAULT_THREADS = 8
 #: Seconds that one attempt to connect may take (name look-up, TCP, TLS and the AMQP handshake).
 CONNECT_TIMEOUT = 10.0
-#: Seconds by which the clocks of a client and a server may differ before a deadline is taken for over.
+#: Seconds by which the clocks of a client and a server may differ.
 DEFAULT_CLOCK_SKEW = 1.0
-#: Seconds between two signs of life of the calls that a server has in hand.
+#: Seconds between two liveness messages of a server about its unacked calls.
 SIGN_INTERVAL = 0.5
-#: Seconds that a server waits for running handlers when it is told to stop.
+#: Seconds that a server waits for running handlers when it stops.
 DEFAULT_DRAIN_TIMEOUT = 30.0
-#: Seconds that a store keeps what becomes of a task: a day.
+#: Seconds that a store keeps a task's result: a day.
 DEFAULT_RESULT_EXPIRES = 86_400.0
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
@@ -55,11 +55,11 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Return the address that a URL names.
+        """Return the address that a URL names: https://www.rabbitmq.com/docs/uri-spec.
 
         Args:
-            url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; what is left out is ``guest``, ``guest``,
-                5672 (5671 with TLS) and ``/``. See https://www.rabbitmq.com/docs/uri-spec.
+            url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; the defaults are ``guest``, ``guest``, 5672
+                (5671 with TLS) and ``/``.
 
         Raises:
             ConfigurationError: It is not such a URL.
@@ -68,7 +68,7 @@ class Address:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            # The cause is not told: it quotes parts of the URL, and the password may be one of them.
+            # Without the cause: it quotes parts of the URL, and the password may be one of them.
             raise ConfigurationError(
                 f"{hide_password(url)!r} is not an AMQP URL: its host or its port can't be read. Write special "
                 "characters of a password as %XX"
@@ -110,7 +110,7 @@ class Address:
 
 
 class Addresses(tuple[Address, ...]):
-    """The addresses of one broker's nodes: any of them will do."""
+    """The addresses of one broker's nodes; a connection goes to any of them."""
 
     __slots__ = ()
 
@@ -119,13 +119,13 @@ class Addresses(tuple[Address, ...]):
 
 
 def broker_addresses(url: str | Sequence[str] | None = None) -> Addresses:
-    """Return where the broker is: from the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
+    """Return the broker's addresses: the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
 
     Args:
         url: One URL, several with commas between them (a comma of a password is written %2C), or a sequence of them.
 
     Raises:
-        ConfigurationError: One is not a URL, or there is none.
+        ConfigurationError: One is not a URL.
     """
     urls = url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL
     each = urls.split(",") if isinstance(urls, str) else urls
@@ -135,14 +135,14 @@ def broker_addresses(url: str | Sequence[str] | None = None) -> Addresses:
 
 
 def results_url(url: str | None = None) -> str | None:
-    """Return which store keeps tasks' results: from the argument, else ``AMQP_RPC_RESULTS``; None for none."""
+    """Return the URL of the results' store: the argument, else ``AMQP_RPC_RESULTS``; None for no store."""
     if url is not None and not isinstance(url, str):
         raise ConfigurationError(f"results is a store's URL, such as sqlite:///results.db, not {type(url).__name__}")
     return (os.environ.get("AMQP_RPC_RESULTS") if url is None else url) or None
 
 
 def result_seconds(expires: float | None = None) -> float:
-    """Return for how long: from the argument, else ``AMQP_RPC_RESULT_EXPIRES``, else `DEFAULT_RESULT_EXPIRES`.
+    """Return how long it keeps them: the argument, else ``AMQP_RPC_RESULT_EXPIRES``, else `DEFAULT_RESULT_EXPIRES`.
 
     Raises:
         ConfigurationError: It is not a number of seconds above 0.
@@ -153,13 +153,13 @@ def result_seconds(expires: float | None = None) -> float:
             expires = float(text)
         except ValueError:
             raise ConfigurationError(f"AMQP_RPC_RESULT_EXPIRES is a number of seconds, not {text!r}") from None
-    # Ten years: Redis, for one, has a longest time.
+    # Ten years: Redis has an upper bound.
     positive("result_expires", expires, most=315_360_000.0)
     return expires
 
 
 def hide_password(url: str) -> str:
-    """Return a URL, well formed or not, with what stands between the user's name and the host hidden."""
+    """Return a URL, well formed or not, without its password."""
     before, at, host = url.rpartition("@")
     scheme, separator, credentials = before.partition("://")
     if not separator:
@@ -169,26 +169,18 @@ def hide_password(url: str) -> str:
 
 
 def count(name: str, value: int, *, most: float = float("inf")) -> None:
-    """Check a setting that counts something.
-
-    Raises:
-        ConfigurationError: It is not a whole number above 0, or above ``most``.
-    """
+    """Raise `ConfigurationError` unless a setting is a whole number above 0, and at most ``most``."""
     if not isinstance(value, int):
         raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
     positive(name, value, most=most)
 
 
-#: Thirty years, in seconds: what may be said to expire, so that its time is a number on the wire.
+#: The longest ``expires=``, in seconds, so that its time is a number on the wire: thirty years.
 LONGEST_EXPIRES = 1e9
 
 
 def positive(name: str, value: float, *, most: float = float("inf")) -> None:
-    """Check a numeric setting.
-
-    Raises:
-        ConfigurationError: It is not a number above 0, or above ``most``.
-    """
+    """Raise `ConfigurationError` unless a setting is a number above 0, and at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
         bound = "" if most == float("inf") else f" and at most {most:g}"
         raise ConfigurationError(f"{name} must be a number above 0{bound}, not {value!r}")

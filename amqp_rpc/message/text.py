@@ -18,7 +18,7 @@ def brief(value: object) -> str:
 
 
 def text_of(value: object) -> str:
-    """Return ``str(value)``, or that it has none: an exception's own code must not keep it from being told."""
+    """Return ``str(value)``, or that it has none: an exception's own code must not keep it out of a log."""
     try:
         # Half of a surrogate pair is text in Python and nowhere else.
         return str(value).encode(errors="backslashreplace").decode()

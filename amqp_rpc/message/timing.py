@@ -39,17 +39,16 @@ class Deadline:
             seconds: More than 0, at most `LONGEST`.
 
         Raises:
-            ConfigurationError: The timeout is None, not a number, or out of range.
+            ConfigurationError: It is no number, or out of range.
         """
         if seconds is None:
-            msg = "timeout=None would wait for ever; give a number of seconds, a large one if need be"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "timeout=None would wait for ever; give a number of seconds, a large one if need be"
+            )
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            msg = f"a timeout is a number of seconds, not {seconds!r}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"a timeout is a number of seconds, not {seconds!r}")
         if not 0 < seconds <= LONGEST:
-            msg = f"a timeout is more than 0 and at most {LONGEST:.0f} seconds, not {seconds!r}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"a timeout is more than 0 and at most {LONGEST:.0f} seconds, not {seconds!r}")
         return cls(time.monotonic() + seconds)
 
     def remaining(self) -> float:

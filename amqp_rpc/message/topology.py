@@ -16,45 +16,41 @@ import math
 
 from amqp_rpc.errors import ConfigurationError
 
-#: The queue of a service without a name: the one that RabbitMQ's tutorials use.
+#: The queues of calls and of tasks for a service without a name: the ones that RabbitMQ's tutorials use.
 CALL_QUEUE = "rpc_queue"
-
-#: The task queue of a service without a name: again the one that RabbitMQ's tutorials use.
 TASK_QUEUE = "task_queue"
 
-#: How the levels of delay begin, and the exchange behind all of them, to which task queues are bound.
+#: The prefix of the delay queues, and the exchange behind all of them, to which task queues are bound.
 DELAY = "amqp_rpc.delay"
 ARRIVALS = f"{DELAY}.arrivals"
 
-#: Where what no queue is bound for when its delay is over waits until there is one: an exchange and its queue.
+#: An exchange and its queue, where messages wait whose delay is over and for which no queue is bound.
 UNROUTED = f"{DELAY}.unrouted"
 
 #: The exchange of events, unless another one is named.
 EVENTS = "amqp_rpc.events"
 
-#: How the queues begin by which what was delayed arrives in another one.
+#: The prefix of the queues by which delayed messages arrive in another queue.
 _ARRIVALS_QUEUE = "amqp_rpc.arrivals."
 
-#: How the queues of single instances begin, and where what is tried again for one goes as well: nothing stays there.
+#: The prefix of the queues of single instances, and a queue that drops all it gets: retries for them go there as well.
 _INSTANCE = "amqp_rpc.instance"
 GONE = "amqp_rpc.gone"
 
-#: How the queues of keys begin, which are not enqueued twice.
+#: The prefix of the queues of unique keys, and of receipts for items.
 _UNIQUE = "amqp_rpc.unique."
-
-#: How the queues of receipts begin: of items that are done.
 _RECEIPTS = "amqp_rpc.receipts."
 
-#: How the names of direct reply-to begin: https://www.rabbitmq.com/docs/direct-reply-to
+#: The prefix of direct reply-to addresses: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 
-#: How often a dead letter may be looked at: the largest number that AMQP has in 32 bits.
+#: Deliveries that a message may have when they must not be bounded: the largest number of 32 bits.
 MOST_DELIVERIES = 2**31 - 1
 
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255
 
-#: Seconds of level 0: delays are rounded up to a multiple of it, and a task comes no earlier.
+#: Seconds of level 0: delays are rounded up to a multiple of it, so that a task is never early.
 UNIT = 0.1
 #: Levels: the longest delay is 2^28 - 1 units, 310 days.
 LEVELS = 28
@@ -75,72 +71,61 @@ def call_queue(service: str | None = None) -> str:
 
 
 def holds_calls(queue: str) -> bool:
-    """Return whether a queue's name is one of those for calls."""
+    """Return whether a name is that of a queue of calls."""
     return queue == CALL_QUEUE or queue.startswith(f"{CALL_QUEUE}.")
 
 
-def dead_letter_queue(queue: str) -> str:
-    """Return the queue where messages of ``queue`` go that nobody can answer: ``rpc_queue.dead``."""
-    return f"{queue}.dead"
-
-
-def lasting(what: str) -> str:
-    """Return the exchange that says that something is there for longer than a moment; it routes nothing.
-
-    Args:
-        what: A queue, which stands for that of its dead letters as well, or that by which its delayed tasks arrive, or
-            "delay" for all levels of delay.
-    """
-    return f"amqp_rpc.lasting.{what.removesuffix(dead_letter_queue(''))}"
-
-
-def holds_dead_letters(queue: str) -> bool:
-    """Return whether a queue's name is one of those for dead letters."""
-    return queue.endswith(dead_letter_queue(""))
-
-
 def task_queue(service: str | None = None) -> str:
-    """Return the queue that holds the tasks of a service, where they name no other.
-
-    Example:
-        >>> task_queue(), task_queue("billing")
-        ('task_queue', 'task_queue.billing')
-    """
+    """Return the queue that holds the tasks of a service, unless they name another: ``task_queue.billing``."""
     return TASK_QUEUE if service is None else f"{TASK_QUEUE}.{service}"
 
 
 def event_queue(service: str | None, function: str) -> str:
-    """Return the queue of a subscription, where it names no other.
-
-    Example:
-        >>> event_queue("mail", "thank"), event_queue(None, "thank")
-        ('events.mail.thank', 'events.thank')
-    """
+    """Return the queue of a subscription, unless it names another: ``events.mail.thank``."""
     return f"events.{function}" if service is None else f"events.{service}.{function}"
 
 
+def dead_letter_queue(queue: str) -> str:
+    """Return the queue of the dead letters of another queue: ``rpc_queue.dead``."""
+    return f"{queue}.dead"
+
+
+def holds_dead_letters(queue: str) -> bool:
+    """Return whether a name is that of a dead-letter queue."""
+    return queue.endswith(dead_letter_queue(""))
+
+
+def lasting(name: str) -> str:
+    """Return the exchange that proves that something has existed for longer than a moment; it routes nothing.
+
+    Args:
+        name: A queue (the same for its dead-letter queue), an arrivals queue, or "delay" for all delay queues.
+    """
+    return f"amqp_rpc.lasting.{name.removesuffix(dead_letter_queue(''))}"
+
+
 def instance_queue(queue: str, token: str) -> str:
-    """Return the queue of one instance of a subscription of which every instance gets each event."""
+    """Return the queue of one instance of a broadcast subscription."""
     return f"{_INSTANCE}.{queue}.{token}"
 
 
 def of_instance(queue: str) -> bool:
-    """Return whether a queue is one instance's: it alone declares it, and takes it with it."""
+    """Return whether a queue is one instance's: the instance alone declares it, and RabbitMQ deletes it with it."""
     return queue.startswith(f"{_INSTANCE}.")
 
 
 def of_instances() -> str:
-    """Return the pattern of what instances' queues are named."""
+    """Return the pattern that all instances' queues match."""
     return f"{_INSTANCE}.#"
 
 
 def gone_arguments() -> dict[str, object]:
-    """Return the arguments of the queue `GONE`: it drops what comes."""
+    """Return the arguments of the queue `GONE`: it drops every message."""
     return {"x-max-length": 0}
 
 
 def bindings_record(queue: str) -> str:
-    """Return the queue that holds what a subscription's queue was bound to."""
+    """Return the queue that records the bindings of a subscription's queue."""
     return f"amqp_rpc.bindings.{queue}"
 
 
@@ -150,50 +135,22 @@ def record_arguments() -> dict[str, object]:
 
 
 def clock_queue(service: str | None = None) -> str:
-    """Return the queue whose token is the clock of a service's schedules: ``amqp_rpc.clock.billing``."""
+    """Return the queue whose consumer is the scheduler of a service: ``amqp_rpc.clock.billing``."""
     return "amqp_rpc.clock" if service is None else f"amqp_rpc.clock.{service}"
 
 
 def clock_arguments() -> dict[str, object]:
-    """Return the arguments of a clock's queue: one consumer at a time is active, the others stand by.
+    """Return the arguments of a scheduler's queue: one consumer is active, the others stand by.
 
     https://www.rabbitmq.com/docs/consumers#single-active-consumer
     """
     return {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
 
-def delay(level: int) -> str:
-    """Return the name of a level of delay, which is an exchange's and a queue's: see `delays`."""
-    return f"{DELAY}.{level:02d}"
-
-
-def arrivals_queue(queue: str) -> str:
-    """Return the queue by which what was delayed arrives in ``queue``: ``amqp_rpc.arrivals.thumbnails``."""
-    return f"{_ARRIVALS_QUEUE}{queue}"
-
-
-def holds_arrivals(queue: str) -> bool:
-    """Return whether a queue's name is one of those by which others' delayed tasks arrive."""
-    return queue.startswith(_ARRIVALS_QUEUE)
-
-
-def comes_back(exchange: str) -> bool:
-    """Return whether what came by an exchange is a copy that went back to its queue: delayed, or put there itself."""
-    return not exchange or exchange.startswith(f"{DELAY}.")
-
-
-def after_delay(level: int) -> str:
-    """Return the exchange to which a level of delay hands on."""
-    return delay(level - 1) if level else ARRIVALS
-
-
 def task_arguments(
     queue_type: str, *, max_length: int | None = None, max_priority: int | None = None
 ) -> dict[str, object]:
-    """Return the arguments with which a task queue is declared.
-
-    No more than the type unless asked for, as in RabbitMQ's tutorials, so that their programs may declare the same
-    queue.
+    """Return the arguments of a task queue: only those that are asked for, so that RabbitMQ's tutorials can declare it.
 
     Args:
         queue_type: ``"quorum"`` or ``"classic"``.
@@ -209,11 +166,11 @@ def task_arguments(
 
 
 def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, object]:
-    """Return the arguments of the queue of dead letters of a queue: it is kept in the same way, and has no bound.
+    """Return the arguments of a queue's dead-letter queue: the same type, without any bound.
 
-    A quorum queue counts how often it got a message back, and from RabbitMQ 4.0 on drops it the 21st time: who looks at
-    dead letters gives them back. So the count has no bound either, and the largest number is one that every version
-    takes: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+    A quorum queue counts how often a message was requeued, and from RabbitMQ 4.0 on drops it at the 21st time. Browsing
+    dead letters requeues them, so the count has no bound either; every version accepts the largest number:
+    https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
     """
     quorum = queue_arguments.get("x-queue-type") == "quorum"
     return {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES} if quorum else {}
@@ -222,8 +179,7 @@ def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, objec
 def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
     """Return the arguments of a queue between processes: see `queues`.
 
-    Its items go back to it whenever a taker ends with some: a quorum queue that counted that would drop an item in the
-    end, so the count has no bound, as for dead letters.
+    A consumer that closes requeues its items: a quorum queue that bounds that count would drop an item in the end.
 
     Args:
         queue_type: ``"quorum"`` or ``"classic"``.
@@ -234,12 +190,12 @@ def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
 
 
 def receipts_queue(identity: str) -> str:
-    """Return the queue over which a client hears which of its items are done: ``amqp_rpc.receipts.<identity>``."""
+    """Return the queue of a client's receipts, for items that are done: ``amqp_rpc.receipts.<identity>``."""
     return f"{_RECEIPTS}{identity}"
 
 
 def holds_receipts(queue: str) -> bool:
-    """Return whether a queue's name is one of those for receipts."""
+    """Return whether a name is that of a queue of receipts."""
     return queue.startswith(_RECEIPTS)
 
 
@@ -249,18 +205,18 @@ def receipts_arguments() -> dict[str, object]:
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:
-    """Return the queue whose one place a key takes for so many seconds."""
+    """Return the queue whose only place a unique key occupies for that many seconds."""
     digest = hashlib.sha256(b"\0".join((queue.encode(), str(float(seconds)).encode(), key))).hexdigest()
     return f"{_UNIQUE}{digest[:40]}"
 
 
 def fleeting(queue: str) -> bool:
-    """Return whether a queue is one that need not survive."""
+    """Return whether a queue need not survive."""
     return queue.startswith(_UNIQUE)
 
 
 def unique_arguments(seconds: float) -> dict[str, object]:
-    """Return the arguments of a key's queue: it has one place, takes no second message, and goes when it is over.
+    """Return the arguments of a key's queue: it has one place, refuses a second message, and expires.
 
     See https://www.rabbitmq.com/docs/maxlength and https://www.rabbitmq.com/docs/ttl
     """
@@ -274,40 +230,8 @@ def unique_arguments(seconds: float) -> dict[str, object]:
     }
 
 
-def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
-    """Return the arguments of a level's queue: it hands every message on after 2^level units, and loses none.
-
-    At-least-once dead lettering needs all three last ones: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
-    """
-    return _handing_on(round(2**level * unit * 1000), after_delay(level))
-
-
-def arrivals_arguments(queue: str) -> dict[str, object]:
-    """Return the arguments of the queue by which delayed tasks arrive in ``queue``: it hands on at once."""
-    return _handing_on(0, "") | {"x-dead-letter-routing-key": queue}
-
-
-def unrouted_arguments() -> dict[str, object]:
-    """Return the arguments of the queue that has what is unrouted try again: the first time after a second.
-
-    The broker notes that: what comes by a second time would go in a circle, and is held, and tried by the broker itself
-    until there is another way (tried with RabbitMQ 3.10, 4.0 and 4.3; by default every three minutes).
-    """
-    return _handing_on(1000, ARRIVALS)
-
-
-def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:
-    return {
-        "x-queue-type": "quorum",
-        "x-message-ttl": milliseconds,
-        "x-dead-letter-exchange": exchange,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
-
-
 def units(seconds: float) -> int:
-    """Return a delay in units: never less than was asked for.
+    """Return a delay in units, rounded up.
 
     Raises:
         ConfigurationError: It is negative, no number, or longer than `LONGEST_DELAY`.
@@ -325,12 +249,22 @@ def units(seconds: float) -> int:
 
 
 def highest_level(count: int) -> int:
-    """Return the level at which a delay of so many units begins."""
+    """Return the level at which a delay of that many units begins."""
     return max(0, count.bit_length() - 1)
 
 
+def delay(level: int) -> str:
+    """Return the name of a level's exchange and of its delay queue."""
+    return f"{DELAY}.{level:02d}"
+
+
+def after_delay(level: int) -> str:
+    """Return the exchange to which the delay queue of a level hands its messages on."""
+    return delay(level - 1) if level else ARRIVALS
+
+
 def delayed_key(count: int, queue: str) -> str:
-    """Return the routing key of a message for ``queue`` in so many units: its bits, from the highest, and the name.
+    """Return the routing key of a message for ``queue`` in that many units: its bits, from the highest, and the name.
 
     Raises:
         ConfigurationError: The queue's name is too long for it.
@@ -349,22 +283,69 @@ def delayed_key(count: int, queue: str) -> str:
 
 
 def held_binding(level: int) -> str:
-    """Return the binding of what a level holds: its bit is set."""
+    """Return the binding of a level's delay queue: the messages with that bit set."""
     return _binding(level, "1")
 
 
 def passed_binding(level: int) -> str:
-    """Return the binding of what passes a level at once: its bit is not set."""
+    """Return the binding of the next lower level: the messages without that bit."""
     return _binding(level, "0")
-
-
-def arrived_binding(queue: str) -> str:
-    """Return the binding of what has passed all levels and is for ``queue``."""
-    return ".".join(["*"] * LEVELS) + f".{queue}"
 
 
 def _binding(level: int, bit: str) -> str:
     return ".".join([*["*"] * (LEVELS - 1 - level), bit, "#"])
+
+
+def arrived_binding(queue: str) -> str:
+    """Return the binding of the messages for ``queue`` that have passed all levels."""
+    return ".".join(["*"] * LEVELS) + f".{queue}"
+
+
+def arrivals_queue(queue: str) -> str:
+    """Return the queue by which delayed messages arrive in another: ``amqp_rpc.arrivals.thumbnails``."""
+    return f"{_ARRIVALS_QUEUE}{queue}"
+
+
+def holds_arrivals(queue: str) -> bool:
+    """Return whether a name is that of an arrivals queue."""
+    return queue.startswith(_ARRIVALS_QUEUE)
+
+
+def comes_back(exchange: str) -> bool:
+    """Return whether a message of an exchange is a republished copy: delayed, or sent directly to its queue."""
+    return not exchange or exchange.startswith(f"{DELAY}.")
+
+
+def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
+    """Return the arguments of a level's delay queue: it hands every message on after 2^level units, and loses none.
+
+    At-least-once dead lettering needs all three last ones: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
+    """
+    return _handing_on(round(2**level * unit * 1000), after_delay(level))
+
+
+def arrivals_arguments(queue: str) -> dict[str, object]:
+    """Return the arguments of the arrivals queue of ``queue``: it hands messages on at once."""
+    return _handing_on(0, "") | {"x-dead-letter-routing-key": queue}
+
+
+def unrouted_arguments() -> dict[str, object]:
+    """Return the arguments of the queue of unrouted messages: it publishes them again after a second.
+
+    RabbitMQ notices that: a message that would come a second time goes in a circle, so RabbitMQ holds it and retries by
+    itself until a queue is bound (seen with RabbitMQ 3.10, 4.0 and 4.3; every three minutes by default).
+    """
+    return _handing_on(1000, ARRIVALS)
+
+
+def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": milliseconds,
+        "x-dead-letter-exchange": exchange,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 @functools.lru_cache(maxsize=1024)

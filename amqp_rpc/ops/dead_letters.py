@@ -73,7 +73,7 @@ class DeadLetters:
             >>> hour_ago = datetime.now(UTC) - timedelta(hours=1)  # doctest: +SKIP
             >>> client.dead_letters("thumbnails").list(function="resize", after=hour_ago)  # doctest: +SKIP
         """
-        choice = Choice.made(ids=ids, function=function, before=before, after=after)
+        choice = Choice(ids=ids, function=function, before=before, after=after)
         found = (read(each.properties, each.body, queue=self.queue) for each in self._found(choice, limit=limit))
         return sorted(found, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
 
@@ -83,7 +83,7 @@ class DeadLetters:
         Raises:
             BrokerError: No connection, no permission, or not done in time.
         """
-        found = [*self._found(Choice.made(ids=id), limit=1)]
+        found = [*self._found(Choice(ids=id), limit=1)]
         return read(found[0].properties, found[0].body, queue=self.queue, whole=True) if found else None
 
     def replay(
@@ -209,7 +209,7 @@ def _which(
     before: datetime | None,
     after: datetime | None,
 ) -> Choice:
-    choice = Choice.made(ids=ids, function=function, before=before, after=after)
+    choice = Choice(ids=ids, function=function, before=before, after=after)
     if choice.everything and not everything:
         raise ConfigurationError(f"{verb} which? Give ids=, function=, before= or after=, or all=True")
     if everything and not choice.everything:

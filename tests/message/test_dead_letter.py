@@ -94,15 +94,15 @@ class TestChoosing:
         ],
     )
     def test_what_fits_all_that_is_given_is_meant(self, filters: dict[str, Any], taken: bool) -> None:
-        assert Choice.made(**filters).takes(letter()) is taken
+        assert Choice(**filters).takes(letter()) is taken
 
     def test_what_does_not_say_when_it_died_is_not_meant_by_a_time(self) -> None:
-        assert not Choice.made(before=datetime.now(UTC)).takes(Properties())
-        assert Choice.made().takes(Properties())
+        assert not Choice(before=datetime.now(UTC)).takes(Properties())
+        assert Choice().takes(Properties())
 
     def test_a_time_has_a_zone(self) -> None:
         with pytest.raises(ConfigurationError, match="after has no time zone"):
-            Choice.made(after=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
+            Choice(after=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
 
 
 class TestGoingBack:

@@ -54,7 +54,7 @@ def test_what_is_out_of_range_is_refused(wrong):
 
 
 @pytest.mark.parametrize("right", [1, 0.001, LONGEST])
-def test_what_is_in_range_is_taken(right):
+def test_a_timeout_in_range_is_accepted(clock, right):
     assert Deadline.after(right).remaining() > 0
 
 
