@@ -510,6 +510,18 @@ class Channel:
         self._unconfirmed[self._published] = then
         return True
 
+    def confirmed(self, message: Message) -> Answer[bool]:
+        """Send a message; the answer is whether the broker took it. For scripts, on a channel with `confirms`."""
+        answer = Answer[bool]()
+
+        def confirmed(taken: bool) -> None:
+            self._asked.pop(answer, None)
+            answer.arrive(taken)
+
+        if self._may_ask(answer):
+            self.publish_confirmed(message, confirmed)
+        return answer
+
     def confirms(self, then: Callable[[], object] | None = None) -> Answer[None]:
         """Switch publisher confirms on: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True

@@ -85,6 +85,12 @@ class Keeper:
         """Return the seconds until the channel is opened again, after the broker has closed it for that reason."""
         return backoff(self.closings, first=self.FIRST_PAUSE, most=self.LONGEST_PAUSE)
 
+    def report(self, error: BrokerError, code: int, pause: float) -> None:  # noqa: ARG002 - as above
+        """Log that the channel is closed, and will be opened again after so many seconds."""
+        # An outage is one warning at its beginning, and one at its end.
+        level = logging.WARNING if self.closings == 1 else logging.INFO
+        logger.log(level, "%s: %s; trying again in %.1f s", self.name, error, pause)
+
     # The connection's events.
 
     def on_open(self) -> None:
@@ -155,8 +161,6 @@ class Keeper:
         self.channel, self._newest, self._opening = None, None, False
         self.closings += 1
         pause = self.pause(code)
-        # An outage is one warning at its beginning, and one at its end.
-        level = logging.WARNING if self.closings == 1 else logging.INFO
-        logger.log(level, "%s: %s; trying again in %.1f s", self.name, error, pause)
+        self.report(error, code, pause)
         self.closed(error, code)
         self.connection.loop.call_later(pause, self.on_open)

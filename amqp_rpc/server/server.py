@@ -35,12 +35,12 @@ from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.clocks import Clocks
-from amqp_rpc.server.consumers import Consumers
+from amqp_rpc.server.consumers import CallConsumer, Consumer, TaskConsumer
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.recorder import Recorder
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
-from amqp_rpc.server.subscribers import Subscriber
+from amqp_rpc.server.subscriptions import EventConsumer
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 from amqp_rpc.service.catalog import chosen, merge, merge_schedules, merge_subscriptions, merge_tasks, queue_arguments
@@ -136,7 +136,7 @@ class Server:
         # One thread owns all connections: from a reply to its ack there is no switch of threads.
         owner = IOThread(f"amqp_rpc {name}")
         self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat, owner=owner)
-        self._state = State(self._connection, self._pool, ["replies", *dispatchers, *self.schedules])
+        self._state = State(self._connection, self._pool, dispatchers, ["replies", *self.schedules])
         self._replies = Replies(
             self.addresses,
             self._state,
@@ -162,14 +162,16 @@ class Server:
             # With a higher prefetch than threads, some tasks are meant to wait here.
             fair=arguments if len(dispatchers) > 1 and self.prefetch <= threads else (),
         )
-        self._consumers = Consumers(
-            self._state,
-            self._worker,
-            dispatchers,
-            arguments=arguments,
-            prefetch=self.prefetch,
-            subscribers={queue: Subscriber(self._connection, each) for queue, each in events.items()},
-        )
+        self._consumers: list[Consumer] = [
+            *(CallConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in calls.values()),
+            *(
+                TaskConsumer(self._state, self._worker, each, prefetch=self.prefetch, arguments=arguments[queue])
+                for queue, each in tasks.items()
+            ),
+            *(EventConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in events.values()),
+        ]
+        for consumer in self._consumers:
+            consumer.begin(self._connection)
         self._stopping = threading.Event()
         #: Held while all is closed: a second `stop` meanwhile waits, and finds it closed.
         self._closing = threading.Lock()
@@ -305,20 +307,24 @@ class Server:
 
     def on_open(self) -> None:
         """Consume the queues."""
-        self._consumers.begin()
+        for consumer in self._consumers:
+            consumer.on_open()
 
     def on_unblocked(self) -> None:
         """Do nothing: this connection holds nothing back."""
 
     def on_lost(self, error: BrokerError) -> None:
         """Forget the consumers; what runs is replied to all the same, and the broker redelivers it to a server."""
-        self._consumers.lost()
+        for consumer in self._consumers:
+            consumer.on_lost(error)
         if not self._connection.was_open:
             self._state.failed(error)
 
     def _drain(self) -> None:
         self._clocks.end()
-        self._consumers.end()
+        for consumer in self._consumers:
+            consumer.end()
+        self._state.check_drained()
 
     def _close(self) -> None:
         self._stopping.set()

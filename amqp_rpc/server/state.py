@@ -26,25 +26,26 @@ class State:
     Args:
         connection: Which consumes.
         pool: Where handlers run.
-        parts: The names of what must be ready before the server has started.
+        queues: Those that the server consumes.
+        parts: The names of what else must be ready before the server has started.
     """
 
-    def __init__(self, connection: Connection, pool: Pool, parts: Iterable[str]) -> None:
+    def __init__(self, connection: Connection, pool: Pool, queues: Iterable[str], parts: Iterable[str]) -> None:
         self.connection = connection
         self.counters: Counter[str] = Counter()
         #: Set once every part is ready, or one has failed.
         self.started = threading.Event()
         self.failure: AmqpRpcError | None = None
-        #: Set once `stop_delivering` was called and nothing is unacked.
+        #: Set once no more deliveries come and nothing is unacked.
         self.drained = threading.Event()
         #: The deliveries that are not settled, by their identity. Any thread may copy it.
         self.unacked: dict[int, Delivery] = {}
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
         self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
+        #: The queues of which more deliveries may come.
+        self.delivering = set(queues)
         self._pool = pool
-        self._not_ready = set(parts)
-        #: Whether more deliveries may come.
-        self.delivering = True
+        self._not_ready = {*self.delivering, *parts}
         self._polling = False
 
     def ready(self, part: str) -> None:
@@ -90,9 +91,9 @@ class State:
         if not self.delivering:
             self.check_drained()
 
-    def stop_delivering(self) -> None:
-        """Note that no more deliveries will come: once nothing is unacked, the server is drained."""
-        self.delivering = False
+    def stop_delivering(self, queue: str) -> None:
+        """Note that no more deliveries of a queue will come."""
+        self.delivering.discard(queue)
         self.check_drained()
 
     def check_drained(self) -> None:

@@ -1,4 +1,4 @@
-"""The trial of a queue before it is consumed costs nobody a call, whatever else happens to the queue meanwhile."""
+"""The check of a queue before it is consumed costs no call, whatever else happens to the queue meanwhile."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pika
 import pytest
 
 from amqp_rpc import Client, Server, Service
+from amqp_rpc.amqp.channel import Answer
 from amqp_rpc.message.envelope import PROBE
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.server import redelivered_check
@@ -21,25 +22,25 @@ Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def before_trials(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Have something happen at the moment in which a trial begins, the first time."""
+def before_check(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Let something happen at the moment at which a check begins, the first time."""
 
     def set_up(happen: Callable[[], object]) -> None:
-        real = redelivered_check._Trial.begin
+        real = redelivered_check.flags_redelivered
         todo = [happen]
 
-        def begin(self: Any, channel: Any) -> None:
+        async def check(*given: Any) -> bool:
             if todo:
                 todo.pop()()
-            real(self, channel)
+            return await real(*given)
 
-        monkeypatch.setattr(redelivered_check._Trial, "begin", begin)
+        monkeypatch.setattr(redelivered_check, "flags_redelivered", check)
 
     return set_up
 
 
-def test_a_call_that_comes_during_the_trial_is_served(
-    raw: Raw, serve: Serve, service: Service, before_trials: Callable[..., None]
+def test_a_call_that_comes_during_the_check_is_served(
+    raw: Raw, serve: Serve, service: Service, before_check: Callable[..., None]
 ) -> None:
     @service.rpc
     def double(n: int) -> int:
@@ -52,7 +53,7 @@ def test_a_call_that_comes_during_the_trial_is_served(
         )  # fmt: skip
         until(lambda: raw.count(service.queue) == 1, what="the call in the queue")
 
-    before_trials(call)
+    before_check(call)
     server = serve(service)
     until(lambda: _polled(raw), what="the answer")
     assert [(properties.type, json.loads(body)) for properties, body in raw.replies] == [("result", 42)]
@@ -60,7 +61,7 @@ def test_a_call_that_comes_during_the_trial_is_served(
 
 
 def test_another_servers_probe_is_not_left_in_the_queue(
-    raw: Raw, serve: Serve, service: Service, client: Client, before_trials: Callable[..., None]
+    raw: Raw, serve: Serve, service: Service, client: Client, before_check: Callable[..., None]
 ) -> None:
     @service.rpc
     def double(n: int) -> int:
@@ -70,7 +71,7 @@ def test_another_servers_probe_is_not_left_in_the_queue(
         raw.send(service.queue, b"", type=PROBE, message_id="another's")
         until(lambda: raw.count(service.queue) == 1, what="the probe in the queue")
 
-    before_trials(probe)
+    before_check(probe)
     server = serve(service)
     assert client.call(double, 2) == 4
     assert server.counters == {"consumed": 1, "result": 1}
@@ -90,7 +91,7 @@ def test_a_probe_that_reaches_a_server_is_let_go(raw: Raw, serve: Serve, service
         raw.channel.queue_declare(dead_letter_queue(service.queue), passive=True)
 
 
-def test_a_server_that_is_stopped_during_the_trial_consumes_nothing(
+def test_a_server_that_is_stopped_during_the_check_consumes_nothing(
     url: str, raw: Raw, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -103,15 +104,21 @@ def test_a_server_that_is_stopped_during_the_trial_consumes_nothing(
     with Server(service, url=url, threads=1) as server, Client(url) as client:
         held = client.submit(wait)
         assert begun.wait(20)
-        trials: list[Callable[[], object]] = []
-        real = redelivered_check._Trial.begin
-        monkeypatch.setattr(redelivered_check._Trial, "begin", lambda *given: trials.append(lambda: real(*given)))
+        checks: list[Answer[None]] = []
+        real = redelivered_check.flags_redelivered
+
+        async def check(*given: Any) -> bool:
+            checks.append(Answer())
+            await checks[0]
+            return await real(*given)
+
+        monkeypatch.setattr(redelivered_check, "flags_redelivered", check)
         raw.channel.queue_delete(service.queue)
-        until(lambda: trials, what="the trial of the new queue")
+        until(lambda: checks, what="the check of the new queue")
         stopped = threading.Thread(target=server.stop)
         stopped.start()
-        until(lambda: server._consumers._ending, what="the drain")
-        server._connection.post(trials[0])
+        until(lambda: not server._consumers[0].wanted(), what="the drain")
+        server._connection.post(checks[0].arrive, None)
         go_on.set()
         stopped.join(20)
         assert not stopped.is_alive()

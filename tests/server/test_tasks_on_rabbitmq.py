@@ -256,7 +256,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     assert "x-queue-type" in said[0].message
     assert "Say the same in @service.task" in said[0].message
     raw.channel.queue_delete(queue)
-    until(lambda: f"Queue {queue} is consumed again" in caplog.text)
+    until(lambda: f"queue {queue}: works again" in caplog.text)
     assert client.enqueue(work).result(timeout=20) == 1
     # It is said anew when it happens anew.
     raw.channel.queue_delete(queue)
