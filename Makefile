@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types check bench chaos chaos-tasks broker-start broker-stop clean
+.PHONY: help setup demo test test-fast lint types check shape bench chaos chaos-tasks broker-start broker-stop clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: $(READY)  ## check the types (mypy --strict)
 	@$(BIN)/mypy
 
 check: lint types test  ## lint, types and test
+
+shape: $(READY)  ## print the package in figures: modules, lines, imports, prose
+	@$(BIN)/python -m scripts.shape
 
 bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 26 minutes)
 	@$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'

@@ -1,0 +1,41 @@
+"""The package stays as small and as plain as it was made: each figure that ``make shape`` prints has a bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts import prose
+from scripts.shape import ROOT, Shape, figures
+
+#: The most that each figure may be.
+AT_MOST = {
+    "entries in amqp_rpc/": 13,
+    "modules in the fullest package": 17,
+    "lines": 21_300,
+    "lines of the longest file": 900,
+    "Callable parameters": 156,
+    "one-importer modules, no seam": 33,
+    "classes named by a gerund": 10,
+    "mixins": 0,
+    "protocols with one implementer": 1,
+    "most overloads of a method": 4,
+    "import cycles": 0,
+    "modules with a function take": 8,
+    "odd lines of prose per 100": 7.8,
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, tuple[str, str]]:
+    found = figures(Shape(), prose.read(*(ROOT / place for place in prose.PLACES)))
+    return {name: (value, where) for name, value, where in found}
+
+
+@pytest.mark.parametrize("name", AT_MOST)
+def test_a_figure_is_within_its_bound(measured: dict[str, tuple[str, str]], name: str) -> None:
+    value, where = measured[name]
+    assert float(value) <= AT_MOST[name], where
+
+
+def test_each_figure_has_a_bound(measured: dict[str, tuple[str, str]]) -> None:
+    assert measured.keys() == AT_MOST.keys()
