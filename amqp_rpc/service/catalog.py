@@ -1,4 +1,4 @@
-"""The functions of several services together, as a server has them: by queue and name. Pure."""
+"""The functions of several services together, as a server needs them: by queue and name. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
     """Return the tasks of several services by queue and name.
 
     Raises:
-        ConfigurationError: Two of them share a queue and have a task of the same name, or want different types of it.
+        ConfigurationError: Two tasks of one queue have the same name, or declare the queue differently.
     """
     queues: dict[str, dict[str, Function]] = {}
     for service in dict.fromkeys(services):
@@ -45,11 +45,7 @@ def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
 def merge_subscriptions(
     services: Iterable[Service], tasks: dict[str, dict[str, Function]]
 ) -> dict[str, dict[str, Function]]:
-    """Return the functions of several services that take events, by queue and name.
-
-    Args:
-        services: Which.
-        tasks: The tasks of the same services, by queue and name.
+    """Return the functions of several services that handle events, by queue and name.
 
     Raises:
         ConfigurationError: Two of them share a queue, or one shares it with tasks; or its parameters don't fit.
@@ -70,10 +66,10 @@ def merge_subscriptions(
 
 
 def merge_schedules(services: Iterable[Service]) -> dict[str, list[Schedule]]:
-    """Return the schedules of several services by the queue of the clock that they share.
+    """Return the schedules of several services by the queue of their scheduler.
 
     Raises:
-        ConfigurationError: Two of them have one name.
+        ConfigurationError: Two of them have the same name.
     """
     queues: dict[str, dict[str, Schedule]] = {}
     for service in dict.fromkeys(services):
@@ -99,10 +95,10 @@ def _arguments(task: Function) -> dict[str, Any]:
 
 
 def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
-    """Return the functions of several services by queue and name.
+    """Return the functions of several services that clients call, by queue and name.
 
     Raises:
-        ConfigurationError: Two of them share a queue and have a function of the same name, or there are no functions.
+        ConfigurationError: Two functions of one queue have the same name, or a service has none.
     """
     queues: dict[str, dict[str, Function]] = {}
     for service in dict.fromkeys(services):
@@ -126,11 +122,11 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
 
 
 def chosen(queues: str | Iterable[str] | None, *found: dict[str, dict[str, Function]]) -> None:
-    """Leave only the queues that a server is told to consume.
+    """Remove the queues that a server does not consume.
 
     Args:
-        queues: Their names, as one text with commas between them too; None for all.
-        found: The functions by queue and name; others are taken out.
+        queues: The others, as names or as one text with commas between them; None for all.
+        found: The functions by queue and name.
 
     Raises:
         ConfigurationError: There is no such queue.
@@ -149,7 +145,7 @@ def chosen(queues: str | Iterable[str] | None, *found: dict[str, dict[str, Funct
 
 
 def default_function(functions: dict[str, Function]) -> Function | None:
-    """Return the function that answers plain text bodies without a name: the only one, or the one marked default."""
+    """Return the function for plain text bodies without a name: the only one, or the one that is marked default."""
     if len(functions) == 1:
         return next(iter(functions.values()))
     return next((function for function in functions.values() if function.default), None)

@@ -1,7 +1,7 @@
-"""What a handler can ask about the call that it is handling; calls that it makes inherit the time that is left.
+"""The call or task that a handler is working on. Its own calls inherit the time that is left.
 
-It lives in a context variable (https://docs.python.org/3/library/contextvars.html): a thread that a handler starts has
-none, unless it is run with `contextvars.copy_context`.
+It is a context variable (https://docs.python.org/3/library/contextvars.html): a thread that a handler starts has none,
+unless it runs in `contextvars.copy_context`.
 """
 
 from __future__ import annotations
@@ -16,42 +16,39 @@ from amqp_rpc.message.envelope import Request
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The call that is being handled.
+    """The call or the task that a handler is working on.
 
     Args:
         function: The function's name.
-        message_id: The request's id, the same on every retry of it; None where its sender gave none.
-        attempt: 1 where the client sent it once, 2 where it sent it again, and so on.
+        message_id: The message's id, the same on every attempt; None if its sender gave none.
+        attempt: The attempt of the call or the task, from 1.
         redelivered: Whether another server had it before, and died.
+        deadline: Unix time when its caller stops to wait, or when the attempt reaches its task's time limit, whichever
+            is earlier; None without either.
+        tick: Unix time when a scheduled task was due, the same on every attempt; None for all others.
     """
 
     function: str
     message_id: str | None
     attempt: int
     redelivered: bool
-    #: Unix time at which its caller stops to wait, or a task's try has lasted for its time limit, whichever is earlier;
-    #: None where there is neither.
     deadline: float | None
-    #: Unix time at which a schedule's task was due, the same on every try of it; None for what no schedule enqueued.
     tick: float | None = None
 
     def remaining(self) -> float | None:
-        """Return the seconds until its caller stops to wait, or a task's time limit is over; None without either.
-
-        It is 0.0 where that is past.
-        """
+        """Return the seconds until the deadline, 0.0 after it; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
 
-#: The function's name, its request, and the Unix time at which its limit is over: few handlers ask for more.
+#: The function's name, its request, and the Unix time of its time limit; `context` makes a `Context` when it is asked.
 _current: ContextVar[tuple[str, Request, float | None] | None] = ContextVar("amqp_rpc_context", default=None)
 
 
 def context() -> Context:
-    """Return what is known of the call that is being handled.
+    """Return the call or the task that this handler is working on.
 
     Raises:
-        ConfigurationError: No call is being handled here.
+        ConfigurationError: No handler runs in this thread or asyncio task.
 
     Example:
         >>> @service.rpc  # doctest: +SKIP
@@ -64,18 +61,18 @@ def context() -> Context:
     function, request, ends = current
     deadline = min((each for each in (request.deadline, ends) if each is not None), default=None)
     tick = None if request.tick is None else request.tick / 1000
-    # The broker does not mark the copy that goes back when a server has died; its header counts.
+    # RabbitMQ does not mark the copy that a server requeues after another died; its header counts.
     redelivered = request.redelivered or request.crashes > 0
     return Context(function, request.message_id, request.attempt, redelivered, deadline, tick)
 
 
 def time_left() -> float | None:
-    """Return the seconds that are left to the call that is being handled; None outside of one, or without deadline."""
+    """Return the seconds until the deadline of this handler; None outside of one, or without a deadline."""
     return None if _current.get() is None else context().remaining()
 
 
 class handling:  # noqa: N801 - used like a function, in a with statement
-    """Make a request the one that is being handled: ``with handling(name, request):``; ``limit`` is its seconds."""
+    """Set the context of a handler: ``with handling(name, request):``; ``limit`` is its time limit in seconds."""
 
     __slots__ = ("_function", "_limit", "_request", "_token")
 

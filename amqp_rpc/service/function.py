@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from amqp_rpc.errors import ConfigurationError
@@ -13,7 +14,7 @@ from amqp_rpc.message.topology import LONGEST_NAME, call_queue
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import Options, Signature
 
-#: Who gets an event: one of a service's replicas, or each.
+#: Each event goes to one of a service's replicas, or to all.
 Mode = Literal["shared", "broadcast"]
 
 #: The attributes by which `Client.call(fib, 30)` and `Client.enqueue` find the registration of a function object.
@@ -23,7 +24,7 @@ _TASK_MARK = "__amqp_rpc_task__"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Which events a function handles, of which exchange; and whether one replica of its service gets each, or all."""
+    """The events that a function handles, and whether one replica of its service gets each, or all."""
 
     exchange: Exchange
     bindings: tuple[Binding, ...]
@@ -42,15 +43,19 @@ class Function:
     service: str | None
     call: Callable[..., Any]
     signature: Signature
-    asynchronous: bool
-    #: Whether it may run more than once with the same arguments.
+    #: True: it may run more than once with the same arguments.
     idempotent: bool = True
-    #: Whether it takes plain text bodies that name no function.
+    #: True: it takes plain text bodies that name no function.
     default: bool = False
     #: Its queue and retries; None for a function that is called.
     task: Policy | None = None
-    #: The events that it handles; None for all others. It has a policy too, as a task has.
+    #: The events that it handles; it has a policy too, as a task has. None for all others.
     subscription: Subscription | None = None
+    #: True for an ``async def`` function.
+    asynchronous: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asynchronous", inspect.iscoroutinefunction(self.call))
 
     @property
     def queue(self) -> str:
@@ -59,7 +64,7 @@ class Function:
 
     @property
     def shared(self) -> bool:
-        """Whether it handles events from a durable queue that all replicas of its service share."""
+        """True if it handles events from a durable queue that all replicas of its service share."""
         return self.subscription is not None and self.subscription.mode == "shared"
 
     def mark(self) -> None:
@@ -75,20 +80,13 @@ class Function:
                 setattr(self.call, mark, self)
 
 
-def named(
-    function: Any, name: str | None, decorator: str, *, reserved: Options, kind: type[Signature] = Signature
-) -> tuple[str, Signature]:
-    """Return the name and the signature under which a function is registered.
-
-    Args:
-        function: The decorated object.
-        name: Its name for clients; None takes its own.
-        decorator: For errors.
-        reserved: The names that its parameters can't have.
-        kind: The signature's class.
+def signed(
+    function: Any, name: str | None, decorator: str, reserved: Options, kind: type[Signature] = Signature
+) -> Signature:
+    """Return the signature of a function for its name, or for the one that it is given.
 
     Raises:
-        ConfigurationError: It is no function, or has no name that can be sent.
+        ConfigurationError: It is no function, or has no name that can be sent, or a parameter has a reserved name.
     """
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
@@ -99,7 +97,7 @@ def named(
             f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "
             f"{LONGEST_NAME} bytes"
         )
-    return name, signature
+    return signature
 
 
 def too_long(name: str) -> bool:

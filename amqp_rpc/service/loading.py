@@ -1,4 +1,4 @@
-"""From what a person types to a service: ``services.fib``, ``package.module:attribute``."""
+"""Services by name: import the module of ``services.fib`` or ``package.module:attribute``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ModuleMissing(ConfigurationError):
 
 
 class ImportFailed(ConfigurationError):
-    """The module is there, and importing it raises."""
+    """The module exists, and importing it raises."""
 
 
 class ServiceMissing(ConfigurationError):
-    """The module was imported, and has no such service."""
+    """The module has no such service."""
 
 
 def load(target: str) -> list[Service]:
@@ -29,12 +29,12 @@ def load(target: str) -> list[Service]:
 
     Args:
         target: ``package.module`` for a module's ``service``, else its only one; ``package.module:attribute`` for one
-            of several. The current folder is searched first.
+            of several. Python looks into the current folder first.
 
     Raises:
         ModuleMissing: There is no such module.
-        ImportFailed: It raises when it is imported; the message says what and where.
-        ServiceMissing: It has no service, or several and none is named ``service``.
+        ImportFailed: Importing it raises; the message has the error and its place.
+        ServiceMissing: It has no service, or several of which none is named ``service``.
         ConfigurationError: A service in it is wrong: see `Service.rpc`.
     """
     name, colon, attribute = target.partition(":")

@@ -1,4 +1,4 @@
-"""What a service says of a task: its queue, and how often and when it is tried again. Pure."""
+"""A task's queue, retries and limits. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amqp_rpc.message.settings import count, positive
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, LONGEST_DELAYED_NAME
 
-#: How a queue is kept: on a majority of a cluster's nodes, or on one.
+#: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
 QueueType = Literal["quorum", "classic"]
 
 DEFAULT_RETRIES = 5
@@ -69,7 +69,7 @@ class Policy:
 
     @property
     def queue_arguments(self) -> dict[str, Any]:
-        """The arguments with which the queue is declared."""
+        """The arguments of the queue's declaration."""
         return topology.task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
 
     def __post_init__(self) -> None:
@@ -114,11 +114,7 @@ class Policy:
 
 
 def check_priority(priority: int | None) -> None:
-    """Check a priority.
-
-    Raises:
-        ConfigurationError: It is neither None nor a whole number from 0 to 9.
-    """
+    """Raise `ConfigurationError` unless a priority is a whole number from 0 to 9, or None."""
     if priority is not None and (
         isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY
     ):
@@ -126,11 +122,7 @@ def check_priority(priority: int | None) -> None:
 
 
 def check_task_queue(queue: str) -> None:
-    """Check the name of a task queue.
-
-    Raises:
-        ConfigurationError: It is empty, too long, no text that AMQP can carry, or means something else.
-    """
+    """Raise `ConfigurationError` for a task queue's name that is empty, too long, no text, or means another queue."""
     try:
         size = len(queue.encode())
     except (AttributeError, UnicodeEncodeError):

@@ -1,7 +1,7 @@
-"""When a task is due by itself: every five minutes, or by a cron expression. Pure: no clock is read here.
+"""Schedules of tasks: intervals and cron expressions. Pure: this module reads no clock.
 
-Times are whole milliseconds since the Unix epoch. Whoever computes a schedule's ticks finds the same ones: servers
-agree on them without a word.
+Times are whole milliseconds since the Unix epoch. Every server computes the same ticks for a schedule, so that servers
+need not talk about them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from amqp_rpc.service.signature import Signature
 
 #: Seconds between two ticks, at least and at most.
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 366 * 86_400.0
-#: Part of a millisecond by which a number of seconds may be off, as binary fractions are.
+#: Part of a millisecond by which a number of seconds may be off: binary fractions are not exact.
 _TOLERANCE = 1e-6
-#: Ticks of a cron expression that are counted when they were missed: each one is computed.
+#: Missed ticks of a cron expression that are counted: each one must be computed.
 MOST_COUNTED = 1000
 
 _UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
@@ -36,7 +36,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _INTERVAL = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in _UNITS))
 _FIELDS = "minute hour day-of-month month day-of-week"
 _RIGHT = '"*/5 * * * *" is every five minutes, "30 2 * * MON-FRI" 02:30 on working days'
-#: In which the ids of ticks are unique: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-5
+#: The namespace of the ids of ticks: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-5
 _TICKS = uuid.uuid5(uuid.NAMESPACE_OID, "amqp_rpc.tick")
 
 
@@ -44,10 +44,10 @@ class Times(Protocol):
     """The ticks of a schedule."""
 
     def after(self, moment: int) -> int:
-        """Return the first tick later than a moment."""
+        """Return the first tick after a moment."""
 
     def missed(self, moment: int, now: int) -> tuple[int, int] | None:
-        """Return the latest tick later than a moment and not later than now, and how many there are; None for none."""
+        """Return the latest tick after a moment and not after now, and the number of them; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,7 @@ class Every:
 
     @classmethod
     def parse(cls, interval: str | float) -> Every:
-        """Return what an interval means.
-
-        Args:
-            interval: Seconds, or text such as ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``.
+        """Read an interval: seconds, or text such as ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``.
 
         Raises:
             ConfigurationError: It is no interval, or it is out of range.
@@ -83,11 +80,11 @@ class Every:
         return cls(milliseconds)
 
     def after(self, moment: int) -> int:
-        """Return the first tick later than a moment."""
+        """Return the first tick after a moment."""
         return (moment // self.interval + 1) * self.interval
 
     def missed(self, moment: int, now: int) -> tuple[int, int] | None:
-        """Return the latest tick later than a moment and not later than now, and how many there are; None for none."""
+        """Return the latest tick after a moment and not after now, and the number of them; None for none."""
         count = now // self.interval - moment // self.interval
         return (now // self.interval * self.interval, count) if count > 0 else None
 
@@ -99,13 +96,13 @@ class Every:
 class Cron:
     """Ticks by a cron expression, on the clocks of a time zone.
 
-    Where they are put forward, what falls into the hour that is left out is due right after it; where they are put
-    back, it is due once. An expression whose minutes or hours begin with ``*`` follows the time that really passes.
-    This is Debian's cron: https://manpages.debian.org/bookworm/cron/cron.8.en.html
+    When the clocks go forward, ticks in the skipped hour are due right after it; when they go back, a tick in the
+    repeated hour is due once. An expression whose minutes or hours begin with ``*`` follows the time that really
+    passes. Debian's cron does the same: https://manpages.debian.org/bookworm/cron/cron.8.en.html
 
     Args:
         expression: Five fields (minute, hour, day of the month, month, day of the week), or six with seconds first.
-        zone: Whose clocks.
+        zone: The time zone.
     """
 
     expression: str
@@ -113,11 +110,11 @@ class Cron:
 
     @classmethod
     def parse(cls, expression: str, timezone: str = "UTC") -> Cron:
-        """Return what an expression means.
+        """Read an expression.
 
         Args:
-            expression: As ``"*/5 * * * *"``.
-            timezone: A name of the IANA data base, as ``"Europe/Berlin"``.
+            expression: Such as ``"*/5 * * * *"``.
+            timezone: A name of the IANA data base, such as ``"Europe/Berlin"``.
 
         Raises:
             ConfigurationError: It is no expression, it never comes true, or there is no such time zone.
@@ -145,14 +142,11 @@ class Cron:
         return made
 
     def after(self, moment: int) -> int:
-        """Return the first tick later than a moment."""
+        """Return the first tick after a moment."""
         return next(self._ticks(moment))
 
     def missed(self, moment: int, now: int) -> tuple[int, int] | None:
-        """Return the latest tick later than a moment and not later than now, and how many there are; None for none.
-
-        More than `MOST_COUNTED` are not counted.
-        """
+        """Return the latest tick after a moment and not after now, and their number up to `MOST_COUNTED`."""
         counted = 0
         latest = None
         for tick in islice(self._ticks(moment), MOST_COUNTED):
@@ -164,8 +158,8 @@ class Cron:
         return None if latest is None else (latest, counted)
 
     def _latest(self, now: int) -> int:
-        """Return the latest tick until now; there is one."""
-        # What is searched backwards from the hour that clocks show twice may be a day early: go on from there.
+        """Return the latest tick until now; the caller knows that one exists."""
+        # A search backwards from the hour that clocks show twice may end a day too early: go on from there.
         latest = next(tick for tick in self._search(now + 1000, reverse=True) if tick <= now)
         for tick in self._ticks(latest):
             if tick > now:
@@ -174,9 +168,9 @@ class Cron:
         return latest
 
     def _ticks(self, moment: int) -> Iterator[int]:
-        """Yield the ticks later than a moment, each later than the one before."""
+        """Yield the ticks after a moment, each after the one before."""
         for tick in self._search(moment):
-            # The library may repeat itself, or go back, where clocks are put forward or back.
+            # CronSim may repeat a tick, or go back, when the clocks go forward or back.
             if tick > moment:
                 yield tick
                 moment = tick
@@ -193,15 +187,15 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A task and when it is due.
+    """A task and its ticks.
 
     Args:
         name: Its identity, for all servers and versions of a service: ``billing.charge: every 300 s``.
-        queue: The task's.
+        queue: The task's queue.
         function: The task's name.
-        times: Its ticks.
-        body: The task's arguments, ready to be sent.
-        priority: The task's, from 0 to 9; None for none.
+        times: The ticks.
+        body: The task's arguments, encoded.
+        priority: The task's priority; None for none.
     """
 
     name: str
@@ -223,19 +217,10 @@ class Schedule:
         *,
         priority: int | None = None,
     ) -> Schedule:
-        """Return the schedule of a task that will be called with some arguments.
-
-        Args:
-            signature: The task's.
-            queue: The task's.
-            name: What the schedule's name begins with.
-            times: Its ticks.
-            args: Positional arguments.
-            kwargs: Named arguments.
-            priority: The task's, from 0 to 9; None for none.
+        """Return the schedule of a task that is enqueued with some arguments; its name begins with ``name``.
 
         Raises:
-            ConfigurationError: The task can't be called with them, or they can't be sent.
+            ConfigurationError: The task can't be called with the arguments, or they can't be sent.
         """
         try:
             signature.accept(args, kwargs)
@@ -245,12 +230,7 @@ class Schedule:
         return cls(f"{name}: {times}", queue, signature.name, times, body, priority)
 
     def message(self, tick: int, *, now: float) -> Message:
-        """Return the task of a tick: whoever makes it, its id is the same.
-
-        Args:
-            tick: Which.
-            now: Unix time in seconds.
-        """
+        """Return the task's message for a tick; every server gives it the same id."""
         properties: Properties = task_properties(
             function=self.function,
             identity=tick_id(self.name, tick),
@@ -279,7 +259,7 @@ def said(tick: int) -> str:
 
 
 def _seconds(interval: object) -> float | None:
-    """Return an interval's seconds; None where it is none."""
+    """Return an interval's seconds; None for other values."""
     if isinstance(interval, str):
         found = _INTERVAL.fullmatch(interval.replace(" ", ""))
         if found is None or not any(found.groups()):

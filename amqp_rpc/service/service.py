@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, get_args, overload
 
@@ -19,10 +18,10 @@ from amqp_rpc.message.topology import (
     instance_queue,
     task_queue,
 )
-from amqp_rpc.service.function import Function, Mode, Subscription, named, too_long
+from amqp_rpc.service.function import Function, Mode, Subscription, signed, too_long
 from amqp_rpc.service.policy import Policy, SubscriptionOptions, TaskOptions, check_options
 from amqp_rpc.service.schedules import Cron, Every, Schedule, Times
-from amqp_rpc.service.signature import CALL_OPTIONS, EVENT_OPTIONS, TASK_OPTIONS, EventSignature, where
+from amqp_rpc.service.signature import CALL_OPTIONS, EVENT_OPTIONS, TASK_OPTIONS, EventSignature, Signature, where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -116,21 +115,15 @@ class Service:
         """
 
         def register(function: F) -> F:
-            known, signature = named(function, name, "@service.rpc", reserved=CALL_OPTIONS)
+            signature = signed(function, name, "@service.rpc", CALL_OPTIONS)
+            known = signature.name
             if (other := self._functions.get(known)) is not None:
-                raise _taken(known, signature.where, other)
+                raise _taken(signature, other)
             if default and (other := next((f for f in self._functions.values() if f.default), None)):
                 raise ConfigurationError(f"{signature.where}: {other.name!r} is the default function already")
-            self._functions[known] = Function(
-                known,
-                self.name,
-                function,
-                signature,
-                inspect.iscoroutinefunction(function),
-                idempotent=idempotent,
-                default=default,
-            )
-            self._functions[known].mark()
+            registered = Function(known, self.name, function, signature, idempotent=idempotent, default=default)
+            self._functions[known] = registered
+            registered.mark()
             return function
 
         return register if function is None else register(function)
@@ -200,20 +193,13 @@ class Service:
 
         def register(function: F) -> F:
             policy = Policy(queue if queue is not None else task_queue(self.name), **options)
-            known, signature = named(function, name, "@service.task", reserved=TASK_OPTIONS)
-            key = policy.queue, known
+            signature = signed(function, name, "@service.task", TASK_OPTIONS)
+            key = policy.queue, signature.name
             if (other := self._tasks.get(key)) is not None:
-                raise _taken(known, signature.where, other)
-            self._tasks[key] = Function(
-                known,
-                self.name,
-                function,
-                signature,
-                inspect.iscoroutinefunction(function),
-                default=default,
-                task=policy,
-            )
-            self._tasks[key].mark()
+                raise _taken(signature, other)
+            registered = Function(signature.name, self.name, function, signature, default=default, task=policy)
+            self._tasks[key] = registered
+            registered.mark()
             return function
 
         return register if function is None else register(function)
@@ -248,8 +234,7 @@ class Service:
         def register(function: F) -> F:
             task = self._task_of(function, "every")
             with _place(f"{task.signature.where}: @service.every of {task.name}()"):
-                schedule = self._schedule(task, name, Every.parse(interval), args, kwargs or {})
-            self._add(schedule, task)
+                self._schedule(task, name, Every.parse(interval), args, kwargs or {})
             return function
 
         return register
@@ -282,8 +267,7 @@ class Service:
         def register(function: F) -> F:
             task = self._task_of(function, "cron")
             with _place(f"{task.signature.where}: @service.cron of {task.name}()"):
-                schedule = self._schedule(task, name, Cron.parse(expression, timezone), args, kwargs or {})
-            self._add(schedule, task)
+                self._schedule(task, name, Cron.parse(expression, timezone), args, kwargs or {})
             return function
 
         return register
@@ -347,7 +331,8 @@ class Service:
             )
 
         def register(function: F) -> F:
-            known, signature = named(function, name, "@service.subscribe", reserved=EVENT_OPTIONS, kind=EventSignature)
+            signature = signed(function, name, "@service.subscribe", EVENT_OPTIONS, EventSignature)
+            known = signature.name
             with _place(f"{signature.where}: {known}()"):
                 if mode not in get_args(Mode):
                     raise ConfigurationError(
@@ -367,14 +352,7 @@ class Service:
                     "names: name=, or queue="
                 )
             self._subscriptions[policy.queue] = Function(
-                known,
-                self.name,
-                function,
-                signature,
-                inspect.iscoroutinefunction(function),
-                default=True,
-                task=policy,
-                subscription=subscription,
+                known, self.name, function, signature, default=True, task=policy, subscription=subscription
             )
             return function
 
@@ -390,26 +368,22 @@ class Service:
 
     def _schedule(
         self, task: Function, name: str | None, times: Times, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Schedule:
+    ) -> None:
         own = name or task.name
-        priority = None if task.task is None else task.task.priority
         begins = own if self.name is None else f"{self.name}.{own}"
-        return Schedule.of(task.signature, task.queue, begins, times, args, kwargs, priority=priority)
-
-    def _add(self, schedule: Schedule, task: Function) -> None:
+        priority = None if task.task is None else task.task.priority
+        schedule = Schedule.of(task.signature, task.queue, begins, times, args, kwargs, priority=priority)
         if schedule.name in self._schedules:
-            raise ConfigurationError(
-                f"{task.signature.where}: there is a schedule {schedule.name!r} already; give one of them name="
-            )
+            raise ConfigurationError(f"there is a schedule {schedule.name!r} already; give one of them name=")
         self._schedules[schedule.name] = schedule
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
 
 
-def _taken(name: str, place: str, other: Function) -> ConfigurationError:
+def _taken(signature: Signature, other: Function) -> ConfigurationError:
     return ConfigurationError(
-        f"{place}: {name!r} is registered already, at {other.signature.where}; give one of them name="
+        f"{signature.where}: {other.name!r} is registered already, at {other.signature.where}; give one of them name="
     )
 
 

@@ -1,4 +1,4 @@
-"""What a function takes and returns: arguments are checked and converted by its type hints before it is called.
+"""Signatures: arguments are checked and converted by a function's type hints before it is called.
 
 msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.html. Text bodies are converted leniently
 (``"30"`` becomes 30 for an ``int``); msgpack and JSON values must already be of the right kind.
@@ -23,19 +23,14 @@ from amqp_rpc.message.text import brief
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The keywords of a method of the client; a parameter of such a name could never be given.
-
-    Args:
-        method: Which method, as users write it.
-        names: The keywords.
-    """
+    """The keywords of a client's method, as users write it: a function can't have parameters of these names."""
 
     method: str
     names: frozenset[str]
 
 
 CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
-#: No one gives an event's handler arguments by name.
+#: Events have no named arguments.
 EVENT_OPTIONS = Options("client.publish()", frozenset())
 TASK_OPTIONS = Options(
     "client.enqueue()",
@@ -49,11 +44,11 @@ _PATH = re.compile(r"`\$([^`]*)`")
 
 
 class Signature:
-    """The parameters of a function, ready to take what came over the wire.
+    """The parameters of a function, for arguments from the wire.
 
     Args:
         function: An ordinary or an ``async def`` function.
-        name: What it is called in messages.
+        name: Its name in messages.
         options: Names that its parameters can't have.
     """
 
@@ -99,7 +94,7 @@ class Signature:
         return [p.name for p in self._parameters if p.default is p.empty and p.kind not in _VARIADIC]
 
     def accept(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Check that the function can be called so; the types too, where all of their names are known by now.
+        """Check that the function can be called with these arguments; their types too, if all type hints resolve.
 
         Raises:
             TypeError, InvalidArguments: It can't.
@@ -131,7 +126,7 @@ class Signature:
     def _check_travels(self, name: str, hint: Any) -> None:
         try:
             kinds = list(_kinds(msgspec.inspect.type_info(hint)))
-            # It is never used: making it is how msgspec says which unions it can't tell apart.
+            # Only to make msgspec raise for unions whose members it can't tell apart.
             msgspec.msgpack.Decoder(hint)
         except TypeError as error:
             raise ConfigurationError(f"{self.where}: {self.name}({name}: {_type_name(hint)}): {error}") from error
@@ -144,7 +139,7 @@ class Signature:
 
 
 class EventSignature(Signature):
-    """The parameters of an event's handler: one takes the payload, one the `Event`, and each may be left away."""
+    """The parameters of an event's handler: one for the payload, one for the `Event`; both are optional."""
 
     def _check(self) -> None:
         super()._check()
@@ -156,7 +151,7 @@ class EventSignature(Signature):
                 raise
 
     def roles(self) -> tuple[str | None, str | None]:
-        """Return the names of the parameters for the payload and for the `Event`; None for one that is not there.
+        """Return the names of the parameters for the payload and for the `Event`; None for a missing one.
 
         Raises:
             ConfigurationError: There are more parameters, or a type hint fails.
@@ -174,17 +169,17 @@ class EventSignature(Signature):
         return takes, events[0] if events else None
 
     def has_default(self, name: str) -> bool:
-        """Return whether a parameter may be left away."""
+        """Return whether a parameter has a default."""
         return name not in self.required
 
     def payload(self, name: str, value: Any, *, binary: bool, text: bool) -> Any:
-        """Return a payload as its parameter's type hint says.
+        """Return a payload converted to its parameter's type.
 
         Args:
             name: The parameter's.
-            value: What was decoded.
-            binary: Whether it came in a form that has bytes.
-            text: Whether it came as plain text: it is taken as it is where text fits, and else converted.
+            value: The decoded body.
+            binary: Whether its content type has bytes.
+            text: Whether it is plain text: if the parameter's type is not text, it is converted leniently.
 
         Raises:
             InvalidArguments: It does not fit.
@@ -201,7 +196,7 @@ class EventSignature(Signature):
 
 
 class _Compiled:
-    """The resolved form of a signature: what each parameter converts to."""
+    """A signature with its type hints resolved."""
 
     def __init__(self, name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> None:
         self._name = name
@@ -216,7 +211,7 @@ class _Compiled:
         self._required = [fields[p.name] for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         self._rest = next((fields[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._other = next((fields[p.name] for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        #: Whether every argument must come by position: the common case, and the quick one.
+        #: True for positional parameters without defaults alone: the common case, and the quick one.
         self._simple = self._required == self._positional
         self._result = _convertible(hints.get("return", Any))
 
@@ -228,7 +223,7 @@ class _Compiled:
         Args:
             args: By position.
             kwargs: By name.
-            binary: Whether they came in a form that has bytes: text is then not taken for base64.
+            binary: Whether their content type has bytes: text is then not base64.
 
         Raises:
             InvalidArguments: One is missing, too many, given twice, unknown or of another type.
@@ -252,7 +247,7 @@ class _Compiled:
         return bound, named
 
     def bind_text(self, text: str) -> tuple[list[Any], dict[str, Any]]:
-        """Return the one argument that a text body gives, converted leniently.
+        """Return a text body as the only argument, converted leniently.
 
         Raises:
             InvalidArguments: The function does not take exactly one argument, or the text does not fit it.
@@ -268,7 +263,7 @@ class _Compiled:
         return {name: field.hint for name, field in self._named.items()}
 
     def convert(self, name: str, value: Any, *, binary: bool, strict: bool = True) -> Any:
-        """Return a value as the type of the parameter of that name.
+        """Return a value converted to a parameter's type.
 
         Raises:
             InvalidArguments: It is of another type.
@@ -276,7 +271,7 @@ class _Compiled:
         return self._convert(self._named[name], value, binary, strict=strict)
 
     def convert_result(self, value: Any) -> Any:
-        """Return a result as the type that the function is annotated with.
+        """Return a result converted to the function's return type.
 
         Raises:
             msgspec.ValidationError: It is of another type.
@@ -301,13 +296,13 @@ class _Compiled:
             return msgspec.convert(value, field.hint, strict=strict, builtin_types=_BYTES if binary else None)
         except msgspec.ValidationError as error:
             raise InvalidArguments(self._mismatch(field, value, str(error))) from None
-        # What a value makes a converter raise, such as half of a surrogate pair.
+        # A value can make msgspec raise anything: half of a surrogate pair, for example.
         except Exception:
             said = f"expected {_type_name(field.hint)}, got {type(value).__name__}"
             raise InvalidArguments(self._mismatch(field, value, said)) from None
 
     def _mismatch(self, field: _Field, value: Any, said: str) -> str:
-        """Return msgspec's finding with the parameter's name where it says ``$``, and what came."""
+        """Return msgspec's error with the parameter's name in the place of ``$``, and the value."""
         said = _PATH.sub(lambda match: f"{field.name}{match.group(1)}", said).replace("`", "")
         if " got " not in said:
             said = f"{said} ({field.name} is {_type_name(field.hint)})"
@@ -319,26 +314,26 @@ class _Compiled:
 
 
 class _Field:
-    """One parameter: its name, its type hint, and the type that needs no conversion at all."""
+    """One parameter: its name, its type hint, and the type that needs no conversion."""
 
     __slots__ = ("exact", "hint", "name")
 
     def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
         self.name = parameter.name
-        # A default of None makes the parameter optional, as every reader takes it.
+        # A default of None makes the parameter optional.
         self.hint = Optional[hint] if parameter.default is None else hint  # noqa: UP045 - any hint, not only classes
         self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
 
 
 class _Verbatim(str):
-    """An annotation that was written as text, shown without quotes."""
+    """A type hint that was written as text, shown without quotes."""
 
     __slots__ = ()
     __repr__ = str.__str__
 
 
 def _kinds(info: Any) -> Iterator[Any]:
-    """Yield a type's description and all that it contains."""
+    """Yield a type's description and those of its parts."""
     seen: list[Any] = []
     waiting = [info]
     while waiting:
@@ -370,7 +365,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _convertible(hint: Any) -> Any:
-    """Return the hint, or Any where nothing can be converted to it: a result is then given as it came."""
+    """Return the hint, or Any if msgspec can't convert to it: the result then stays as it is."""
     try:
         msgspec.msgpack.Decoder(hint)
     except TypeError:
