@@ -510,7 +510,7 @@ class Channel:
         self._unconfirmed[self._published] = then
         return True
 
-    def confirmed(self, message: Message) -> Answer[bool]:
+    def confirmed(self, message: Message, *, mandatory: bool = False) -> Answer[bool]:
         """Send a message; the answer is whether the broker took it. For scripts, on a channel with `confirms`."""
         answer = Answer[bool]()
 
@@ -519,7 +519,7 @@ class Channel:
             answer.arrive(taken)
 
         if self._may_ask(answer):
-            self.publish_confirmed(message, confirmed)
+            self.publish_confirmed(message, confirmed, mandatory=mandatory)
         return answer
 
     def confirms(self, then: Callable[[], object] | None = None) -> Answer[None]:

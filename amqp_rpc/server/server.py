@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.amqp.connection import Connection, Listeners
 from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.message.settings import (
@@ -34,11 +34,11 @@ from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.server.calls import CallDispatcher
-from amqp_rpc.server.clocks import Clocks
 from amqp_rpc.server.consumers import CallConsumer, Consumer, TaskConsumer
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.recorder import Recorder
 from amqp_rpc.server.replies import Replies
+from amqp_rpc.server.scheduler import Schedulers
 from amqp_rpc.server.state import State
 from amqp_rpc.server.subscriptions import EventConsumer
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
@@ -146,13 +146,14 @@ class Server:
             arguments={**arguments, **dead},
             prepared=arguments,
         )
-        self._clocks = Clocks(
-            self.schedules,
+        self._schedulers = Schedulers(self.schedules, self._state)
+        self._schedulers_connection = Connection(
             self.addresses,
-            self._state,
-            name=f"{name} (clock)",
+            Listeners(*self._schedulers.each),
+            name=f"{name} (scheduler)",
             heartbeat=heartbeat,
             owner=owner,
+            persistent=True,
         )
         self._worker = Worker(
             self._state,
@@ -259,7 +260,7 @@ class Server:
         # No handler runs in the main thread.
         self._connection.loop.share(True)
         self._replies.connection.start()
-        self._clocks.start()
+        self._schedulers.start(self._schedulers_connection)
         self._pool.start(self._connection.loop)
         if not self._state.started.wait(deadline.remaining()):
             self._state.failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
@@ -321,7 +322,7 @@ class Server:
             self._state.failed(error)
 
     def _drain(self) -> None:
-        self._clocks.end()
+        self._schedulers.stop()
         for consumer in self._consumers:
             consumer.end()
         self._state.check_drained()
@@ -334,7 +335,7 @@ class Server:
                 self._close_all()
 
     def _close_all(self) -> None:
-        self._clocks.close(_CLOSE_TIMEOUT)
+        self._schedulers.close(_CLOSE_TIMEOUT)
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.close(_CLOSE_TIMEOUT)

@@ -1,4 +1,4 @@
-"""What the holder of the clock knows: what is due, what was missed, and what a wrong clock does not do."""
+"""The timetable of a scheduler: ticks that are due, ticks that were missed, and clocks that are wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqp_rpc.server.timetable import FORGET_AFTER, MOST_AHEAD, Timetable
+from amqp_rpc.server.scheduler import FORGET_AFTER, MOST_AHEAD, Timetable
 from amqp_rpc.service.schedules import Cron, Every, Schedule
 
 NOW = 1_800_000_000_000

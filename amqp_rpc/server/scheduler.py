@@ -1,0 +1,393 @@
+"""The schedulers of a server's services: of all servers of a service one is the leader, and enqueues what is due.
+
+The leader is elected by a message, the token, in a durable queue with a single active consumer: it is the server that
+has the token unacked, and when that server is gone the broker delivers the token to another one. The token says up to
+when the ticks of each schedule are dealt with (`Timetable`). In this order: the tasks that are due are published and
+confirmed; a new token that says so is published and confirmed; the old one is acked. A crash in between repeats a tick,
+with the same id, and never loses it. Every server adds an empty token when it starts, so there always is one. Several
+become one.
+
+The token is renewed at least once a minute: the broker requeues a message that is unacked for too long, and drops one
+that was requeued too often, but a new message has neither behind it.
+https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+
+It has a connection of its own, which publishes and consumes: an alarm of the broker stops it alone, and closing it
+hands the leadership over at once. Everything belongs to the I/O thread, but for `Schedulers.start` and `close`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from amqp_rpc.amqp.channel import Channel, Delivery
+from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.amqp.loop import Timer
+from amqp_rpc.errors import BrokerError
+from amqp_rpc.message.envelope import CLOCK, Message, Properties
+from amqp_rpc.message.topology import clock_arguments
+from amqp_rpc.server.state import State
+from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
+
+logger = logging.getLogger(__name__)
+
+#: Seconds from the first token until the leader relies on it: the last leader's and those of servers that start
+#: meanwhile come together, and an empty one must not be taken for all that is known.
+_SETTLING = 0.5
+#: Seconds between two tokens, and between two looks at the time of day, which may be put forward or back, at most.
+_RENEW = 60.0
+#: Seconds until a message that the broker did not take is published again.
+_AGAIN = 1.0
+#: Tokens that are delivered before earlier ones are acked: those of as many servers that start together.
+_MOST_TOKENS = 1000
+#: Seconds that a server that stops waits for the last confirms, and between two looks at them.
+_LAST_CONFIRM, _LOOK_AGAIN = 1.0, 0.01
+
+#: Milliseconds by which servers' clocks may differ, or one be put back: a leader waits for so long until its clock has
+#: reached the last leader's. A token from further ahead was written by a clock that was wrong.
+MOST_AHEAD = 60_000
+#: Milliseconds until a schedule that no leader knows any more is forgotten: far longer than two versions of a service
+#: run side by side.
+FORGET_AFTER = 30 * 86_400_000
+#: The end of the year 9999, where calendars end.
+_LAST_MOMENT = 253_402_300_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A tick that is due now.
+
+    Args:
+        schedule: Whose.
+        tick: When it was due.
+        missed: How many there were before it that are skipped for it.
+        dealt: Up to when the schedule's ticks are dealt with, once its task is enqueued.
+    """
+
+    schedule: Schedule
+    tick: int
+    missed: int
+    dealt: int
+
+
+class Timetable:
+    """The schedules of a service, and up to when the ticks of each are dealt with. Pure.
+
+    It is written into the token, so that the next leader goes on from there. All times are milliseconds since the Unix
+    epoch.
+
+    Args:
+        schedules: Which this server knows.
+    """
+
+    def __init__(self, schedules: Iterable[Schedule]) -> None:
+        self._schedules = {schedule.name: schedule for schedule in schedules}
+        #: Up to when the ticks of each are dealt with: also of those that only other versions of the service know.
+        self.dealt: dict[str, int] = {}
+        self._next: dict[str, int] = {}
+        self._enqueuing: set[str] = set()
+
+    def merge(self, body: bytes) -> None:
+        """Learn from a token; of two that differ, the later one has seen more.
+
+        Args:
+            body: The token's; one that can't be read says nothing.
+        """
+        try:
+            dealt = json.loads(body)["dealt"]
+            found = {str(name): int(moment) for name, moment in dealt.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            logger.warning("A token of the scheduler can't be read: %.200r", body)
+            return
+        for name, moment in found.items():
+            if self.dealt.get(name, 0) < moment < _LAST_MOMENT:
+                self._deal(name, moment)
+
+    def body(self) -> bytes:
+        """Return the body of the next token."""
+        return json.dumps({"dealt": self.dealt}).encode()
+
+    def due(self, now: int) -> list[Due]:
+        """Return what to enqueue now: of each schedule the latest tick that is not dealt with, if any.
+
+        A schedule is busy from then on, until `done` or `failed` is called.
+        """
+        found = []
+        for name, schedule in self._schedules.items():
+            if name in self._enqueuing:
+                continue
+            dealt = self.dealt.get(name)
+            if dealt is not None and dealt > now + MOST_AHEAD:
+                logger.warning(
+                    "%s: its ticks have been dealt with up to %s, which is in the future: a clock was wrong; it goes "
+                    "on from now",
+                    name, said(dealt),
+                )  # fmt: skip
+                dealt = None
+            if dealt is None:
+                # Seen for the first time: it has no ticks before.
+                self._deal(name, now)
+            elif now >= self._until(name):
+                missed = schedule.times.missed(dealt, now)
+                assert missed is not None
+                tick, count = missed
+                self._enqueuing.add(name)
+                found.append(Due(schedule, tick, count - 1, now))
+            elif now > dealt:
+                # So that a schedule that is seldom due is not taken for one that no server knows any more.
+                self.dealt[name] = now
+        for name in [name for name, dealt in self.dealt.items() if dealt < now - FORGET_AFTER]:
+            if name not in self._schedules:
+                del self.dealt[name]
+        return found
+
+    def done(self, due: Due) -> None:
+        """Count a tick as dealt with: its task is in the queue."""
+        schedule = due.schedule
+        self._enqueuing.discard(schedule.name)
+        self._deal(schedule.name, max(due.dealt, self.dealt.get(schedule.name, 0)))
+        if due.missed:
+            some = "at least " if isinstance(schedule.times, Cron) and due.missed + 1 >= MOST_COUNTED else ""
+            logger.warning(
+                "%s: %s%d missed ticks are skipped; the latest, of %s, is enqueued",
+                schedule.name, some, due.missed, said(due.tick),
+            )  # fmt: skip
+
+    def failed(self, due: Due) -> None:
+        """Have a tick due again, or a later one: its task is not in the queue."""
+        self._enqueuing.discard(due.schedule.name)
+
+    def forget(self) -> None:
+        """Forget what is being enqueued: no confirm will come."""
+        self._enqueuing.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being enqueued."""
+        return bool(self._enqueuing)
+
+    def wait(self, now: int) -> float:
+        """Return the seconds until something may be due; a day where nothing is."""
+        waiting = [self._until(name) - now for name in self._schedules if name not in self._enqueuing]
+        return max(0.0, min(waiting, default=86_400_000) / 1000)
+
+    def _deal(self, name: str, moment: int) -> None:
+        self.dealt[name] = moment
+        self._next.pop(name, None)
+
+    def _until(self, name: str) -> int:
+        """Return a known schedule's next tick."""
+        if name not in self._next:
+            self._next[name] = self._schedules[name].times.after(self.dealt[name])
+        return self._next[name]
+
+
+class Scheduler(Keeper):
+    """The scheduler of one service on this server: the leader, or one that stands by.
+
+    Args:
+        queue: The token's.
+        schedules: Those that the leader enqueues.
+        state: The server's.
+    """
+
+    def __init__(self, queue: str, schedules: Iterable[Schedule], state: State) -> None:
+        super().__init__(f"queue {queue}")
+        self._queue = queue
+        self._state = state
+        self._timetable = Timetable(schedules)
+        #: The unacked ones.
+        self.tokens: list[Delivery] = []
+        #: Whether this server is the leader, and relies on its tokens.
+        self.leads = False
+        self._timer: Timer | None = None
+        self._renewed = -_RENEW
+        self._renewing = False
+        self._renew_again = False
+        #: Ids of tasks that were returned, since their queue is gone; and schedules whose tasks were refused.
+        self._returned: set[str] = set()
+        self._complained: set[str] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether confirms are awaited."""
+        return self._timetable.busy or self._renewing
+
+    def stop(self) -> None:
+        """Enqueue nothing more."""
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def set_up(self, channel: Channel) -> None:
+        """Stand by."""
+        channel.on_returned(lambda _queue, properties: self._returned.add(str(properties.message_id)))
+        channel.prefetch(_MOST_TOKENS)
+        await channel.confirms()
+        await channel.declare(self._queue, arguments=clock_arguments())
+        await channel.consume(self._queue, self._delivered, acknowledge=True, on_cancelled=self.cancelled)
+
+    def ready(self) -> None:
+        """Add an empty token: there is one at least."""
+        self._state.ready(self._queue)
+        assert self.channel is not None
+        self.connection.run(self._seed(self.channel))
+
+    def report(self, error: BrokerError, code: int, pause: float) -> None:  # noqa: ARG002 - it is about the same
+        """Report that the token's queue is not consumed."""
+        self._state.refused(self._queue, error, code)
+
+    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - `report` has reported it
+        """Lead no more: another server may."""
+        self.lost(error)
+
+    def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - the server reports it
+        """Lead no more: another server may."""
+        if self.leads:
+            logger.info("%s: this server is not the leader any more", self.name)
+        self.tokens.clear()
+        self._returned.clear()
+        self.leads = self._renewing = self._renew_again = False
+        self._renewed = -_RENEW
+        self._timetable.forget()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _seed(self, channel: Channel) -> None:
+        while not await channel.confirmed(self._token(Timetable([]).body())):
+            await self.connection.pause(_AGAIN)
+
+    def _delivered(self, token: Delivery) -> None:
+        self._timetable.merge(token.body)
+        # It is the active consumer: no other one is.
+        if not self.tokens and not self.leads:
+            self._wake(_SETTLING)
+        self.tokens.append(token)
+
+    def _wake(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.connection.loop.call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        channel = self.channel
+        if channel is None or not channel.is_open or self.ended:
+            return
+        if not self.leads:
+            logger.info("%s: this server is the leader", self.name)
+            self.leads = True
+        now = time.time()
+        for due in self._timetable.due(int(now * 1000)):
+            self.connection.run(self._enqueue(channel, due, now))
+        if time.monotonic() - self._renewed >= _RENEW:
+            self._renew()
+        self._wake(min(self._timetable.wait(int(time.time() * 1000)), _RENEW))
+
+    async def _enqueue(self, channel: Channel, due: Due, now: float) -> None:
+        schedule = due.schedule
+        message = schedule.message(due.tick, now=now)
+        identity = str(message.properties.message_id)
+        taken = await channel.confirmed(message, mandatory=True)
+        returned = identity in self._returned
+        self._returned.discard(identity)
+        if not taken or returned:
+            self._complain(schedule, "is gone" if returned else "takes no more")
+            await self.connection.pause(_AGAIN)
+            if channel is self.channel:
+                self._timetable.failed(due)
+                self._tick()
+            return
+        logger.info("Task %s() [%s] is enqueued for %s", schedule.function, identity, said(due.tick))
+        self._complained.discard(schedule.name)
+        self._state.counters["ticks"] += 1
+        self._timetable.done(due)
+        self._renew()
+        if not self.ended:
+            # The timer left it out while it was being enqueued.
+            self._wake(0)
+
+    def _complain(self, schedule: Schedule, problem: str) -> None:
+        if schedule.name not in self._complained:
+            self._complained.add(schedule.name)
+            logger.error("%s can't be enqueued: queue %s %s; trying again", schedule.name, schedule.queue, problem)
+
+    def _renew(self) -> None:
+        """Write a token that says what is known now, and ack those before it once it is confirmed."""
+        if self._renewing:
+            self._renew_again = True
+        elif self.channel is not None:
+            self._renewing = True
+            self.connection.run(self._write_token(self.channel))
+
+    async def _write_token(self, channel: Channel) -> None:
+        while True:
+            self._renew_again = False
+            self._renewed = time.monotonic()
+            old = list(self.tokens)
+            if not await channel.confirmed(self._token(self._timetable.body())):
+                # Whatever else happens meanwhile, the old one is not acked before another is confirmed.
+                await self.connection.pause(_AGAIN)
+                continue
+            channel.ack([token.tag for token in old])
+            del self.tokens[: len(old)]
+            if not self._renew_again:
+                break
+        self._renewing = False
+
+    def _token(self, body: bytes) -> Message:
+        properties = Properties(
+            content_type="application/json", delivery_mode=2, type=CLOCK, timestamp=int(time.time())
+        )
+        return Message(self._queue, properties, body)
+
+
+class Schedulers:
+    """The schedulers of a server's services, and the connection that they share.
+
+    Args:
+        schedules: Of each service, by the queue of its token.
+        state: The server's.
+    """
+
+    def __init__(self, schedules: Mapping[str, Iterable[Schedule]], state: State) -> None:
+        self.each = [Scheduler(queue, some, state) for queue, some in schedules.items()]
+        self._connection: Connection | None = None
+
+    def start(self, connection: Connection) -> None:
+        """Connect, where there is a schedule.
+
+        Args:
+            connection: One whose listeners are those of `each`.
+        """
+        if self.each:
+            self._connection = connection
+            for scheduler in self.each:
+                scheduler.begin(connection)
+            connection.start()
+
+    def stop(self) -> None:
+        """Hand the leadership over to other servers, once the last confirms have come."""
+        if self._connection is not None and self._connection.is_open:
+            for scheduler in self.each:
+                scheduler.stop()
+            self._connection.run(self._close(self._connection))
+
+    def close(self, timeout: float) -> None:
+        """Close the connection; any thread but the I/O thread.
+
+        Args:
+            timeout: Seconds to wait for the broker's good-bye.
+        """
+        if self._connection is not None:
+            self._connection.close(timeout)
+
+    async def _close(self, connection: Connection) -> None:
+        end = time.monotonic() + _LAST_CONFIRM
+        while any(scheduler.busy for scheduler in self.each) and time.monotonic() < end:
+            await connection.pause(_LOOK_AGAIN)
+        connection.begin_close()
