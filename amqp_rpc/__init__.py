@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
-    # what you write
+    # for your code
     "Service",
     "Server",
     "Client",
@@ -80,7 +80,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Queue",
     "Retry",
     "Reject",
-    # what can be raised
+    # errors
     "AmqpRpcError",
     "ConfigurationError",
     "BrokerError",
@@ -114,7 +114,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 # A library is silent until its user says where logs go: https://docs.python.org/3/howto/logging.html
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-#: What not every program needs is imported when it is asked for: asyncio alone takes as long as all the rest.
+#: Imported at their first use, since not every program needs them: asyncio alone takes as long as all the rest.
 _LATER = {
     "AsyncClient": "amqp_rpc.client.aio",
     "AsyncDeadLetters": "amqp_rpc.client.bridge",

@@ -1,4 +1,4 @@
-"""Dead letters in a client's hands: listed, replayed, dropped. What each is, `letters` says."""
+"""Dead letters of a queue as a client sees them: list, replay, drop."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ DEFAULT_LIMIT = 100
 
 
 class DeadLetters:
-    """The dead letters of one queue; `Client.dead_letters` returns it. It may be used by several threads.
+    """The dead letters of one queue; `Client.dead_letters` returns it. Several threads may use it.
 
-    A letter that is looked at is taken from the broker without acknowledging it, and given back when the method
-    returns, or when the connection ends. So whoever looks holds all that they have gone through, for a fraction of a
-    second where there are a hundred, and somebody else who looks at the same time does not see it. A letter that was
-    given back often goes to the queue's end, as a copy: see `browsing`.
+    A method receives the letters without acking them, and requeues them when it returns or the connection ends. So it
+    holds all letters that it has read: a hundred for a fraction of a second. Another reader does not see them at that
+    time. A letter that was requeued often goes to the queue's end, as a copy: see `browse`.
 
     Args:
         caller: The client's.
-        queue: Where the letters come from.
+        queue: The queue that the letters were meant for.
         timeout: Seconds that each method may take.
     """
 
@@ -55,11 +54,11 @@ class DeadLetters:
         before: datetime | None = None,
         after: datetime | None = None,
     ) -> Letters:
-        """Return dead letters, oldest death first; an empty list where there are none, or no queue.
+        """Return dead letters, oldest death first; an empty list if the queue has none or does not exist.
 
         Args:
-            limit: How many at most (100); None for all. Where there are more, the queue's order says which: about the
-                oldest.
+            limit: How many at most (100); None for all. If there are more, it returns the first in the queue's order:
+                about the oldest.
             ids: Only those with one of these ids.
             function: Only those for the function of this name.
             before: Only those that died before this time, which has a zone.
@@ -78,7 +77,7 @@ class DeadLetters:
         return sorted(found, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
 
     def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - as users write it
-        """Return the dead letter with an id, its arguments nearly in full; None where there is none.
+        """Return the dead letter with an id, its arguments nearly in full; None if there is no such letter.
 
         Raises:
             BrokerError: No connection, no permission, or not done in time.
@@ -97,10 +96,9 @@ class DeadLetters:
     ) -> Ids:
         """Put dead letters back into their queue, under the same id; return the ids.
 
-        Each begins again at its first try, and remembers how it died (`DeadLetter.history`). Where it was enqueued with
-        ``expires``, and that time is over, it has no such time any more. Its result goes nowhere: who waited for it was
-        told of its death. A letter is taken away once the broker has confirmed the new message: a crash in between
-        leaves both, and loses none.
+        Each starts at its first attempt, and keeps the record of its deaths (`DeadLetter.history`). An expired
+        ``expires`` is removed. Its result goes nowhere: its caller has the error of its death already. The letter is
+        acked once the broker has confirmed the new message: a crash in between leaves both, and loses none.
 
         Args:
             ids: Those with one of these ids.
@@ -110,8 +108,8 @@ class DeadLetters:
             all: All of them. Needed where no other is given.
 
         Raises:
-            PublishRefused: The broker did not take some: their queue is gone, or full. They are dead letters still;
-                the others were replayed.
+            PublishRefused: The broker refused some: their queue is gone, or full. They stay dead letters; the others
+                were replayed.
             BrokerError: No connection, no permission, or not done in time; some may have been replayed.
             ConfigurationError: Nothing says which, or a time has no zone.
 
@@ -175,7 +173,7 @@ class DeadLetters:
 
     @contextlib.contextmanager
     def _browse(self, *, window: int = WINDOW) -> Iterator[Browsing | None]:
-        """Go through the letters; None where there is no queue of them."""
+        """Browse the letters; None if their queue does not exist."""
         with self._caller.converse(self._timeout) as conversation:
             if conversation.inspect(self.dead_letter_queue) is None:
                 yield None
@@ -184,7 +182,7 @@ class DeadLetters:
                     yield browsing
 
     def _found(self, choice: Choice, *, limit: int | None) -> Iterator[Delivery]:
-        # No more is held than has to be.
+        # A small limit holds few letters back from other readers.
         with self._browse(window=min(limit or WINDOW, WINDOW) if choice.everything else WINDOW) as browsing:
             if browsing is not None:
                 yield from islice(self._kept(browsing, choice), limit)
