@@ -22,6 +22,8 @@ from amqp_rpc.ops.dead_letters import DEFAULT_LIMIT, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TIME = Time(ago=True)
+
 _EPILOG = f"""\b
 QUEUE is a task queue (thumbnails), the queue of a subscription (events.mail.write), a queue between processes, or the
 call queue of a service (rpc_queue); with or without ".dead".
@@ -50,30 +52,30 @@ def dlq() -> None:
 
 
 def _connected(command: F) -> F:
-    """Give a command the options of all commands here."""
-    return url_option(timeout_option("Seconds that it may take.")(command))
+    """Give a command the queue and the options of all commands here."""
+    return click.argument("queue")(url_option(timeout_option("Seconds that it may take.")(command)))
 
 
 def _filters(command: F) -> F:
-    """Give a command the options that select dead letters."""
-    decorators = [
-        click.option("--function", metavar="NAME", help="Those of this function."),
-        click.option("--before", type=Time(ago=True), metavar="TIME", help="Those that died before: 2h is 2 h ago."),
-        click.option("--after", type=Time(ago=True), metavar="TIME", help="Those that died at this time or later."),
-    ]
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
+    """Give a command the options that filter dead letters."""
+    function = click.option("--function", metavar="NAME", help="Those of this function.")
+    before = click.option("--before", type=_TIME, metavar="TIME", help="Those that died before; 2h is 2 h ago.")
+    after = click.option("--after", type=_TIME, metavar="TIME", help="Those that died at this time or later.")
+    return function(before(after(command)))
+
+
+def _selection(command: F) -> F:
+    """Give a command the arguments and options that select dead letters."""
+    everything = click.option("--all", is_flag=True, help="All of them.")
+    return _connected(click.argument("ids", nargs=-1, metavar="[ID]...")(_filters(everything(command))))
 
 
 @dlq.command("list")
-@click.argument("queue")
-@_filters
-@click.option(
-    "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="The most to list; 0 for all."
-)
-@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 @_connected
+@_filters
+@click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True,
+              help="The most to list; 0 for all.")  # fmt: skip
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: bool, **filters: Any) -> None:
     """List the dead letters of QUEUE, oldest death first."""
     with _dead_letters(url, queue, timeout) as dead:
@@ -90,10 +92,9 @@ def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: 
 
 
 @dlq.command()
-@click.argument("queue")
+@_connected
 @click.argument("id")
 @click.option("--json", "as_lines", is_flag=True, help="Print a JSON object.")
-@_connected
 def show(queue: str, id: str, *, url: str | None, timeout: float, as_lines: bool) -> None:  # noqa: A002 - as users write it
     """Show everything about one dead letter."""
     with _dead_letters(url, queue, timeout) as dead:
@@ -105,42 +106,29 @@ def show(queue: str, id: str, *, url: str | None, timeout: float, as_lines: bool
 
 
 @dlq.command()
-@click.argument("queue")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_filters
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@_connected
-def replay(
-    queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, everything: bool, **filters: Any
-) -> None:
+@_selection
+def replay(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, **filters: Any) -> None:
     """Put dead letters back into QUEUE, under the same id; print the ids.
 
     Each starts again at its first attempt, and keeps the history of its deaths. One that had expired (--expires) no
     longer expires.
     """
-    _check_which(ids, everything=everything, **filters)
+    _check_which(ids, **filters)
     with _dead_letters(url, queue, timeout) as dead:
-        known = _resolved(dead, ids) if ids else None
-        replayed = dead.replay(ids=known, all=everything, **filters)
+        replayed = dead.replay(ids=_resolved(dead, ids) if ids else None, **filters)
         for each in replayed:
             click.echo(each)
         click.echo(f"replayed {_plural(len(replayed))} of {dead.queue}", err=True)
 
 
 @dlq.command()
-@click.argument("queue")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_filters
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@_selection
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@_connected
-def drop(
-    queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, everything: bool, yes: bool, **filters: Any
-) -> None:
+def drop(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, yes: bool, **filters: Any) -> None:
     """Delete dead letters of QUEUE for good; ask first, unless --yes is given."""
-    _check_which(ids, everything=everything, **filters)
+    _check_which(ids, **filters)
     with _dead_letters(url, queue, timeout) as dead:
-        which = {"ids": _resolved(dead, ids) if ids else None, "all": everything, **filters}
+        which = {"ids": _resolved(dead, ids) if ids else None, **filters}
         if not yes:
             which = _confirmed(dead, which)
         dropped = dead.drop(**which) if which else []
@@ -162,9 +150,9 @@ def _confirmed(dead: DeadLetters, which: dict[str, Any]) -> dict[str, Any]:
     return which if None in ids else {"ids": ids}
 
 
-def _check_which(ids: tuple[str, ...], *, everything: bool, **filters: datetime | str | None) -> None:
+def _check_which(ids: tuple[str, ...], *, all: bool, **filters: datetime | str | None) -> None:  # noqa: A002 - the option
     some = bool(ids) or any(filters.values())
-    if some == everything:
+    if some == all:
         fail("say which: IDs, --function, --before or --after; or --all, without them", Exit.USAGE)
 
 

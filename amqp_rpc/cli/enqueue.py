@@ -45,15 +45,9 @@ _STATE_TIMEOUT = 2.0
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it as JSON after the id.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
 def enqueue(
-    function: str,
-    arguments: tuple[str, ...],
-    *,
-    url: str | None,
-    timeout: float,
-    wait: bool,
-    traceback: bool,
+    function: str, arguments: tuple[str, ...], *, url: str | None, timeout: float, wait: bool, traceback: bool,
     **options: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Enqueue a task for FUNCTION, and print its id when the broker has confirmed it."""
     positional, named = arguments_of(arguments, TASK_OPTIONS)
     with one_line_errors(), Client(url) as client:
@@ -62,27 +56,26 @@ def enqueue(
         click.echo(task.id)
         if not wait:
             return
-        if _unserved(client, task.queue):
-            click.echo(f"amqp-rpc: {_no_consumer(task.queue)}; waiting for one", err=True)
+        if note := _no_consumer(client, task.queue):
+            click.echo(f"amqp-rpc: {note}; waiting for one", err=True)
         try:
             result = task.result(timeout=max(0.001, deadline.remaining()))
         # In this order: the error that a task raised may be a TimeoutError too.
         except RemoteError as error:
             fail_with(error, traceback=traceback)
         except TimeoutError:
-            why = f": {_no_consumer(task.queue)}; it stays there" if _unserved(client, task.queue) else "; it goes on"
+            note = _no_consumer(client, task.queue)
+            why = f": {note}; it stays there" if note else "; it goes on"
             fail(f"task {task.id} has no result after {timeout:g} s{why}", Exit.TIMEOUT)
         click.echo(decoded_as_json(result))
 
 
-def _unserved(client: Client, queue: str) -> bool:
-    """Return whether the broker reports no consumer of a queue; False if it does not answer soon."""
+def _no_consumer(client: Client, queue: str) -> str:
+    """Return a note that a queue has no consumer; "" if it has one, or if the broker does not answer soon."""
     try:
         state = client.queue_states([queue], timeout=_STATE_TIMEOUT)[queue]
     except BrokerError:
-        return False
-    return state is None or not state.consumers
-
-
-def _no_consumer(queue: str) -> str:
+        return ""
+    if state is not None and state.consumers:
+        return ""
     return f"queue {queue!r} has no consumer (`amqp-rpc serve` starts a worker, --queue names another queue)"

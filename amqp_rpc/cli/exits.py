@@ -51,23 +51,19 @@ class Exit(IntEnum):
 
 
 #: The first class that fits gives the code.
-_CODES: list[tuple[type[BaseException], Exit]] = [
+_CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
     (errors.RemoteError, Exit.REMOTE_ERROR),
     (errors.AccessRefused, Exit.ACCESS_REFUSED),
     (errors.PublishRefused, Exit.REFUSED),
     (broker.NotAvailable, Exit.BROKER_NOT_AVAILABLE),
     (broker.StartFailed, Exit.BROKER_START_FAILED),
-    (broker.InstallFailed, Exit.ERROR),
-    (broker.ControlFailed, Exit.ERROR),
-    (broker.CleanupRefused, Exit.ERROR),
+    ((broker.InstallFailed, broker.ControlFailed, broker.CleanupRefused), Exit.ERROR),
     (errors.BrokerError, Exit.NO_BROKER),
-    (errors.NoServer, Exit.NO_SERVER),
-    (errors.Unroutable, Exit.NO_SERVER),
+    ((errors.NoServer, errors.Unroutable), Exit.NO_SERVER),
     (errors.FunctionNotFound, Exit.NO_FUNCTION),
-    (errors.InvalidArguments, Exit.BAD_ARGUMENTS),
+    ((errors.InvalidArguments, errors.CodecError), Exit.BAD_ARGUMENTS),
     (errors.MaybeExecuted, Exit.MAYBE_EXECUTED),
     (errors.CallError, Exit.TIMEOUT),
-    (errors.CodecError, Exit.BAD_ARGUMENTS),
     (ModuleMissing, Exit.NO_MODULE),
     (ImportFailed, Exit.IMPORT_FAILED),
     (ServiceMissing, Exit.NO_SERVICE),
@@ -82,12 +78,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 
 def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
-    """Print an error as one line and exit with its code.
-
-    Args:
-        error: What was raised.
-        traceback: Whether the traceback of the function that raised it is printed first.
-    """
+    """Print an error as one line and exit with its code; with ``traceback``, print the remote traceback before it."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), Exit.ERROR)
     if isinstance(error, errors.RemoteError):
         if traceback and error.traceback:

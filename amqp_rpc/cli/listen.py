@@ -11,15 +11,15 @@ from typing import Any
 import click
 
 from amqp_rpc.amqp.channel import AddressedDelivery
-from amqp_rpc.cli.exits import Exit, one_line_errors
-from amqp_rpc.cli.options import exchange_of, exchange_options, header_option, headers_of, option, url_option
+from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.options import exchange_options, header_option, heartbeat_option, url_option
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import mark, read
-from amqp_rpc.message.exchanges import bindings
-from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, broker_addresses
+from amqp_rpc.message.exchanges import Exchange, bindings
+from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.ops.listen import EventTap
 
 _EPILOG = f"""\b
@@ -44,38 +44,27 @@ Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @url_option
 @exchange_options
 @header_option("A header that an event must have, for a headers exchange; if several are given, all of them.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print each event as a JSON object: topic, payload, headers, id, time."
-)
-@option("heartbeat", type=float, default=DEFAULT_HEARTBEAT, metavar="SECONDS", help="Seconds between heartbeats.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects: topic, payload, headers, id, time.")
+@heartbeat_option
 def listen(
-    topics: tuple[str, ...],
-    *,
-    url: str | None,
-    exchange: str,
-    kind: str,
-    transient: bool,
-    headers: tuple[str, ...],
-    as_json: bool,
+    topics: tuple[str, ...], *, url: str | None, exchange: Exchange, headers: dict[str, Any], as_json: bool,
     heartbeat: float,
-) -> None:
+) -> None:  # fmt: skip
     """Print events as they arrive, until Ctrl-C."""
-    with one_line_errors():
-        source = exchange_of(exchange, kind, transient=transient)
-        if kind == "topic" and not topics:
-            topics = ("#",)
-        bound = bindings(source, topics, headers_of(headers) if headers or kind == "headers" else None)
-        name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
-        tap = _Tap(broker_addresses(url), source, bound, name=name, heartbeat=heartbeat)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda _number, _frame: tap.stop())
-        with tap:
-            try:
-                for event in tap:
-                    print(_line(event, as_json=as_json), flush=True)  # noqa: T201 - click.echo hides a broken pipe
-            except BrokenPipeError:
-                # `| head` has ended.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if exchange.kind == "topic" and not topics:
+        topics = ("#",)
+    bound = bindings(exchange, topics, headers if headers or exchange.kind == "headers" else None)
+    name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
+    tap = _Tap(broker_addresses(url), exchange, bound, name=name, heartbeat=heartbeat)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: tap.stop())
+    with tap:
+        try:
+            for event in tap:
+                print(_line(event, as_json=as_json), flush=True)  # noqa: T201 - click.echo hides a broken pipe
+        except BrokenPipeError:
+            # `| head` has ended.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Tap(EventTap):
@@ -98,10 +87,7 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
     shown: dict[str, Any] = {
         "topic": event.topic,
         "payload": payload,
-        "headers": {
-            name: value if isinstance(value, bool | int | float) else str(value)
-            for name, value in event.headers.items()
-        },
+        "headers": {n: v if isinstance(v, bool | int | float) else str(v) for n, v in event.headers.items()},
         "id": event.id,
         "time": event.time,
     }

@@ -5,17 +5,18 @@ An option has one name, as a flag, as a keyword and as an ``AMQP_RPC_*`` variabl
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
-from amqp_rpc.cli.exits import Exit, fail
+from amqp_rpc.cli.exits import Exit, fail, one_line_errors
 from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
-from amqp_rpc.message.settings import DEFAULT_TIMEOUT
+from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT
 from amqp_rpc.service.signature import CALL_OPTIONS, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,36 +44,43 @@ url_option = option(
 )
 
 
+def seconds_option(name: str, default: float, help_text: str, **attributes: Any) -> Callable[[F], F]:
+    """Return the decorator of an option in seconds."""
+    return option(name, default=default, metavar="SECONDS", help=help_text, **({"type": float} | attributes))
+
+
 def timeout_option(help_text: str) -> Callable[[F], F]:
     """Return the decorator of ``--timeout``."""
-    return option("timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS", help=help_text)
+    return seconds_option("timeout", DEFAULT_TIMEOUT, help_text)
 
 
-def exchange_options(function: F) -> F:
-    """Give a command the options that name an exchange; `exchange_of` reads them."""
-    for decorate in (
-        click.option("--transient", is_flag=True, help="The exchange is not durable, as in RabbitMQ's tutorials."),
-        click.option("--type", "kind", type=click.Choice(get_args(Kind)), default="topic", show_default=True,
-                     help="The type of the exchange."),
-        click.option("--exchange", metavar="NAME", default=DEFAULT.name, show_default=True,
-                     help="The exchange that events are published to."),
-    ):  # fmt: skip
-        function = decorate(function)
-    return function
+heartbeat_option = seconds_option("heartbeat", DEFAULT_HEARTBEAT, "Seconds between heartbeats.")
 
 
-def exchange_of(name: str, kind: str, *, transient: bool) -> Exchange:
-    """Return the exchange that the options name."""
-    return Exchange(name, cast(Kind, kind), durable=not transient) if name else as_exchange(name)
+def exchange_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name an exchange, and pass it the `Exchange`."""
+
+    @click.option("--exchange", metavar="NAME", default=DEFAULT.name, show_default=True, help="The exchange of events.")
+    @click.option("--type", "kind", type=click.Choice(get_args(Kind)), default="topic", show_default=True,
+                  help="The type of the exchange.")  # fmt: skip
+    @click.option("--transient", is_flag=True, help="The exchange is not durable, as in RabbitMQ's tutorials.")
+    @functools.wraps(function)
+    def command(*args: Any, exchange: str, kind: Kind, transient: bool, **options: Any) -> None:
+        with one_line_errors():
+            made = Exchange(exchange, kind, durable=not transient) if exchange else as_exchange(exchange)
+            function(*args, exchange=made, **options)
+
+    return command
 
 
 def header_option(help_text: str) -> Callable[[F], F]:
-    """Return the decorator of ``--header``; `headers_of` reads it."""
-    return click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help=help_text)
+    """Return the decorator of ``--header``, which passes the headers as a dictionary."""
+    return click.option(
+        "--header", "headers", multiple=True, metavar="NAME=VALUE", help=help_text, callback=_headers_of
+    )
 
 
-def headers_of(words: tuple[str, ...]) -> dict[str, Any]:
-    """Return the headers of ``NAME=VALUE`` words."""
+def _headers_of(_context: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -91,11 +99,9 @@ def value_of(word: str) -> Any:
 
 
 def arguments_of(words: tuple[str, ...], options: Options = CALL_OPTIONS) -> tuple[list[Any], dict[str, Any]]:
-    """Return the positional and the named arguments of words.
+    """Return the positional and the named arguments of words: values, then ``name=value`` pairs.
 
-    Args:
-        words: Values, then ``name=value`` pairs.
-        options: Names that are options of a call or task, and so can't be arguments of the function.
+    The names of options of a call, or task, can't be arguments of the function.
     """
     positional: list[Any] = []
     named: dict[str, Any] = {}
@@ -131,11 +137,7 @@ class WithNegativeNumbers(click.Command):
 
 
 class Time(click.ParamType):  # type: ignore[type-arg] # generic in the newest versions of click only
-    """A time in ISO 8601, local unless it has a zone.
-
-    Args:
-        ago: Whether the time may also be given as an age, such as ``90m``.
-    """
+    """A time in ISO 8601, local unless it has a zone; with ``ago`` also an age, such as ``90m``."""
 
     name = "time"
 

@@ -15,12 +15,9 @@ _NARROWEST = 20
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
-    """Return rows in columns under their titles; numbers are aligned to the right.
+    """Return rows in columns under their titles; the last column is cut to fit the width of a line, if there is one.
 
-    Args:
-        titles: One for each column.
-        rows: A cell for each column; line breaks in its text become spaces.
-        width: The maximum length of a line; the last column is cut to fit. None for no limit.
+    Numbers are aligned to the right, and line breaks in a cell become spaces.
     """
     texts = [[" ".join(str(cell).split()) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(titles), *texts]) for i in range(len(titles))]

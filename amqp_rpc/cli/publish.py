@@ -6,13 +6,11 @@ from typing import Any
 
 import click
 
-from amqp_rpc.cli.exits import Exit, one_line_errors
+from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.options import (
     WithNegativeNumbers,
-    exchange_of,
     exchange_options,
     header_option,
-    headers_of,
     timeout_option,
     url_option,
     value_of,
@@ -45,30 +43,14 @@ a topic that is too long, an exchange of another type.
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds after which no subscriber starts the event.")
 @click.option("--mandatory", is_flag=True, help="Fail if no queue is bound for the event.")
 @timeout_option("Seconds until the broker confirms the event.")
-def publish(
-    topic: str,
-    arguments: tuple[str, ...],
-    *,
-    url: str | None,
-    exchange: str,
-    kind: str,
-    transient: bool,
-    headers: tuple[str, ...],
-    **options: Any,
-) -> None:
+def publish(topic: str, arguments: tuple[str, ...], *, url: str | None, **options: Any) -> None:
     """Publish an event under TOPIC, and print its id when the broker has confirmed it."""
     payload = _payload(arguments)
-    with one_line_errors(), Client(url) as client:
-        identity = client.publish(
-            topic,
-            payload,
-            # Subscribers in any language can read JSON, and the payload was given as JSON.
-            content_type=None if isinstance(payload, str) else "application/json",
-            exchange=exchange_of(exchange, kind, transient=transient),
-            headers=headers_of(headers),
-            **options,
-        )
-        click.echo(identity)
+    if not isinstance(payload, str):
+        # Subscribers in any language can read JSON.
+        options["content_type"] = "application/json"
+    with Client(url) as client:
+        click.echo(client.publish(topic, payload, **options))
 
 
 def _payload(words: tuple[str, ...]) -> Any:

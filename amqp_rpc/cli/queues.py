@@ -78,13 +78,13 @@ def _served(name: str) -> list[str]:
         services = load(name)
     except ModuleMissing:
         return [name]
-    queues: dict[str, None] = {}
+    queues: list[str] = []
     for service in services:
-        queues |= dict.fromkeys([service.queue] if service.functions else [])
-        queues |= dict.fromkeys(task.queue for task in service.tasks)
+        queues += [service.queue] if service.functions else []
+        queues += [task.queue for task in service.tasks]
         # A broadcast subscription has a queue for each process, which the broker names.
-        queues |= dict.fromkeys(each.queue for each in service.subscriptions if each.shared)
-    return list(queues)
+        queues += [each.queue for each in service.subscriptions if each.shared]
+    return list(dict.fromkeys(queues))
 
 
 def _row(queue: str, state: QueueState | None, dead: QueueState | None) -> dict[str, Any]:

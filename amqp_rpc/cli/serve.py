@@ -14,13 +14,12 @@ import click
 
 from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit, one_line_errors
-from amqp_rpc.cli.options import option, url_option
+from amqp_rpc.cli.options import heartbeat_option, option, seconds_option, url_option
 from amqp_rpc.cli.supervisor import Parent, Supervisor
 from amqp_rpc.message.exchanges import DEFAULT
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
-    DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_RESULT_EXPIRES,
     DEFAULT_THREADS,
@@ -54,24 +53,15 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @option("threads", type=int, default=DEFAULT_THREADS, help="Handlers that run at the same time, in each process.")
 @option("prefetch", type=int, show_default="threads", help="Unacked calls or tasks of each queue, in each process.")
 @option("processes", type=click.IntRange(1, 1024), default=1, help="Server processes; one that dies is replaced.")
-@option("heartbeat", type=float, default=DEFAULT_HEARTBEAT, metavar="SECONDS", help="Seconds between heartbeats.")
+@heartbeat_option
 @option("max-message-size", type=int, default=DEFAULT_MAX_MESSAGE_SIZE, help="Bytes of a request's or result's body.")
-@option(
-    "drain-timeout",
-    type=click.FloatRange(min=0),
-    default=DEFAULT_DRAIN_TIMEOUT,
-    metavar="SECONDS",
-    help="Seconds that running calls and tasks have to finish when the server is stopped.",
-)
+@seconds_option("drain-timeout", DEFAULT_DRAIN_TIMEOUT, "Seconds for running handlers to finish when it is stopped.",
+                type=click.FloatRange(min=0))  # fmt: skip
 @option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback when a function raises.")
-@option("clock-skew", type=float, default=DEFAULT_CLOCK_SKEW, metavar="SECONDS", help="How far clocks may differ.")
-@option(
-    "results",
-    metavar="URL",
-    show_default="none",
-    help="The store for task results: sqlite:///file.db, or redis://user:password@host:port/database.",
-)
-@option("result-expires", type=float, default=DEFAULT_RESULT_EXPIRES, metavar="SECONDS", help="How long they are kept.")
+@seconds_option("clock-skew", DEFAULT_CLOCK_SKEW, "The most by which callers' clocks may differ from this one.")
+@option("results", metavar="URL", show_default="none",
+        help="The store for task results: sqlite:///file.db, or redis://user:password@host:port/database.")  # fmt: skip
+@seconds_option("result-expires", DEFAULT_RESULT_EXPIRES, "Seconds that results are kept.")
 @option("log-level", type=click.Choice(_LEVELS), default="warning", help="The level of the log on standard error.")
 def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
     """Run the functions of services until Ctrl-C."""

@@ -57,24 +57,17 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        count: int,
-        *,
-        environment: Mapping[str, str],
-        banner: str,
+        self, command: Sequence[str], count: int, *, environment: Mapping[str, str], banner: str,
         renewed: Mapping[int, str],
-    ) -> None:
-        self._command = command
-        self._environment = environment
-        self._count = count
+    ) -> None:  # fmt: skip
+        self._command, self._count, self._environment = command, count, environment
         self._banner = banner
         self._renewed = renewed
         #: Work for the thread of `run`; other threads and signal handlers add to it.
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._children: dict[int, _Child] = {}
+        #: The numbers of those that were ready, if only once.
         self._ready: set[int] = set()
-        self._was_ready = False
         self._stopping = False
         self._code = 0
         self._life_reader, self._life_writer = os.pipe()
@@ -106,13 +99,10 @@ class Supervisor:
             return
         ready_reader, ready_writer = os.pipe()
         pipes = f"{self._life_reader},{ready_writer}"
+        variables = {**os.environ, **self._environment, _PIPES: pipes}
+        inherited = self._life_reader, ready_writer
         try:
-            process = subprocess.Popen(
-                self._command,
-                env={**os.environ, **self._environment, _PIPES: pipes},
-                pass_fds=(self._life_reader, ready_writer),
-                start_new_session=True,
-            )
+            process = subprocess.Popen(self._command, env=variables, pass_fds=inherited, start_new_session=True)
         except BaseException:
             os.close(ready_reader)
             raise
@@ -132,9 +122,9 @@ class Supervisor:
         if not self._ready:
             for number in range(2, self._count + 1):
                 self._start(number, failures=0)
+        before = len(self._ready)
         self._ready.add(child.number)
-        if len(self._ready) == self._count and not self._was_ready:
-            self._was_ready = True
+        if before < len(self._ready) == self._count:
             click.echo(self._banner, err=True)
 
     def _ended(self, child: _Child) -> None:
