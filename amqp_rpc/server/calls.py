@@ -87,35 +87,33 @@ class Chunk:
     calls: list[Invocation | AmqpRpcError]
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a server's dispatchers."""
+
+    #: The most bytes of a body, in either direction.
+    max_message_size: int
+    #: Whether error replies to calls carry the handler's traceback.
+    tracebacks: bool = True
+    #: Whether there is a store for the records of tasks.
+    records: bool = False
+    #: Seconds by which the callers' clocks may differ.
+    clock_skew: float = DEFAULT_CLOCK_SKEW
+    #: Unix time in seconds.
+    clock: Callable[[], float] = time.time
+
+
 class Dispatcher:
-    """The functions of one queue: finds them, decodes their arguments, and writes replies.
+    """The functions of one queue, by their names: finds them, decodes their arguments, and writes replies."""
 
-    Args:
-        queue: Its name.
-        functions: By name.
-        max_message_size: The most bytes of a body, in either direction.
-        tracebacks: Whether error replies carry the handler's traceback.
-        clock: Unix time in seconds.
-        clock_skew: Seconds by which it may differ from a caller's.
-    """
-
-    def __init__(
-        self,
-        queue: str,
-        functions: dict[str, Function],
-        *,
-        max_message_size: int,
-        tracebacks: bool,
-        clock: Callable[[], float] = time.time,
-        clock_skew: float = DEFAULT_CLOCK_SKEW,
-    ) -> None:
+    def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
         self.queue = queue
         self._functions = functions
         self._default = default_function(functions)
-        self._limit = max_message_size
-        self._tracebacks = tracebacks
-        self._clock = clock
-        self._clock_skew = clock_skew
+        self._limit = settings.max_message_size
+        self._tracebacks = settings.tracebacks
+        self._clock = settings.clock
+        self._clock_skew = settings.clock_skew
 
     def asynchronous(self, properties: Properties) -> bool:
         """Return whether the delivery is for an ``async def`` function."""
@@ -182,7 +180,7 @@ class Dispatcher:
 
 
 class CallDispatcher(Dispatcher):
-    """The calls of one queue; the arguments are those of `Dispatcher`."""
+    """The calls of one queue."""
 
     def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
         """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises.

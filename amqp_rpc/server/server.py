@@ -33,10 +33,10 @@ from amqp_rpc.message.settings import (
 from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results import open_store
-from amqp_rpc.server.calls import CallDispatcher
+from amqp_rpc.results.recorder import Recorder
+from amqp_rpc.server.calls import CallDispatcher, Settings
 from amqp_rpc.server.consumers import CallConsumer, Consumer, TaskConsumer
 from amqp_rpc.server.pool import Pool
-from amqp_rpc.server.recorder import Recorder
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.scheduler import Schedulers
 from amqp_rpc.server.state import State
@@ -122,7 +122,17 @@ class Server:
         chosen(queues, self.functions, self.tasks, self.events)
         #: Their schedules, by the queue of their clock.
         self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
-        calls, tasks, events = self._dispatchers(max_message_size, tracebacks=tracebacks, clock_skew=clock_skew)
+        settings = Settings(
+            max_message_size, tracebacks=tracebacks, records=self.results is not None, clock_skew=clock_skew
+        )
+        calls = {queue: CallDispatcher(queue, each, settings) for queue, each in self.functions.items()}
+        suspects = Suspects()
+        tasks = {queue: TaskDispatcher(queue, each, settings, suspects) for queue, each in self.tasks.items()}
+        events = {
+            queue: EventDispatcher(function, settings)
+            for queue, each in self.events.items()
+            for function in each.values()
+        }
         dispatchers: dict[str, CallDispatcher | TaskDispatcher] = {**calls, **tasks, **events}
         shared = {queue: each for queue, each in self.events.items() if all(one.shared for one in each.values())}
         #: The durable queues of tasks and events, and those of their dead letters, with their arguments.
@@ -178,35 +188,6 @@ class Server:
         self._closing = threading.Lock()
         self._closed = False
         self._finished = True
-
-    def _dispatchers(
-        self, max_message_size: int, *, tracebacks: bool, clock_skew: float
-    ) -> tuple[dict[str, CallDispatcher], dict[str, TaskDispatcher], dict[str, EventDispatcher]]:
-        """Return the dispatchers of calls, tasks and events, by their queues."""
-        calls = {
-            queue: CallDispatcher(
-                queue, each, max_message_size=max_message_size, tracebacks=tracebacks, clock_skew=clock_skew
-            )
-            for queue, each in self.functions.items()
-        }
-        suspects = Suspects()
-        tasks = {
-            queue: TaskDispatcher(
-                queue,
-                each,
-                max_message_size=max_message_size,
-                clock_skew=clock_skew,
-                records=self.results is not None,
-                suspects=suspects,
-            )
-            for queue, each in self.tasks.items()
-        }
-        events = {
-            queue: EventDispatcher(function, max_message_size=max_message_size, clock_skew=clock_skew)
-            for queue, each in self.events.items()
-            for function in each.values()
-        }
-        return calls, tasks, events
 
     @property
     def counters(self) -> Counter[str]:

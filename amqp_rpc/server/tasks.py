@@ -7,8 +7,6 @@ An event is a task whose body is the payload, and which has no caller to reply t
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -26,12 +24,11 @@ from amqp_rpc.message.envelope import (
 )
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
-from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
-from amqp_rpc.server.calls import Answer, Dispatcher, ran, traceback_of
+from amqp_rpc.server.calls import Answer, Dispatcher, Settings, ran, traceback_of
 from amqp_rpc.server.invoke import Invocation, Outcome, exceeded
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
@@ -87,37 +84,23 @@ class Suspects:
 
 
 class TaskDispatcher(Dispatcher):
-    """The tasks of one queue; the arguments are those of `Dispatcher`, and two more.
+    """The tasks of one queue.
 
     Args:
-        records: Whether there is a store of results.
+        queue: As for `Dispatcher`.
+        functions: As for `Dispatcher`.
+        settings: As for `Dispatcher`.
         suspects: Those of all the queues of a worker; None for this one's alone.
     """
 
-    #: What the log calls them.
+    #: Their name in the log.
     kind = "Task"
 
     def __init__(
-        self,
-        queue: str,
-        functions: dict[str, Function],
-        *,
-        max_message_size: int,
-        tracebacks: bool = True,
-        clock: Callable[[], float] = time.time,
-        clock_skew: float = DEFAULT_CLOCK_SKEW,
-        records: bool = False,
-        suspects: Suspects | None = None,
+        self, queue: str, functions: dict[str, Function], settings: Settings, suspects: Suspects | None = None
     ) -> None:
-        super().__init__(
-            queue,
-            functions,
-            max_message_size=max_message_size,
-            tracebacks=tracebacks,
-            clock=clock,
-            clock_skew=clock_skew,
-        )
-        self._records = records
+        super().__init__(queue, functions, settings)
+        self._records = settings.records
         self._suspects = suspects or Suspects()
         #: The queue that retries come back to.
         self.home = queue
@@ -246,16 +229,12 @@ class TaskDispatcher(Dispatcher):
             except CodecError as error:
                 logger.warning(
                     "%s %s() [%s] failed after %.3f s: %s",
-                    self.kind,
-                    function.name,
-                    request.message_id,
-                    seconds,
-                    error,
-                )
+                    self.kind, function.name, request.message_id, seconds, error,
+                )  # fmt: skip
                 refused = Answer(self._error(request, ran(error)), None, "raised")
-                return self._with_record(request, function, refused, seconds=seconds, error=f"{error}")
+                return self._with_record(refused, request, function, seconds=seconds, error=f"{error}")
         logger.info("%s %s() [%s] succeeded in %.3f s", self.kind, function.name, request.message_id, seconds)
-        return self._with_record(request, function, Answer(reply, None, "result"), seconds=seconds)
+        return self._with_record(Answer(reply, None, "result"), request, function, seconds=seconds)
 
     def _failed(self, task: TaskInvocation, error: BaseException, seconds: float, *, gone: bool) -> Answer:
         request, function, policy = task.request, task.function, task.function.task
@@ -272,7 +251,7 @@ class TaskDispatcher(Dispatcher):
             added = {ATTEMPT: request.attempt + 1, LAST_ERROR: text[:_LONGEST_LAST_ERROR]}
             again = republished(task.properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
-            return self._with_record(request, function, answer, seconds=seconds, error=text, delay=delay)
+            return self._with_record(answer, request, function, seconds=seconds, error=text, delay=delay)
         logger.log(
             logging.DEBUG if gone else logging.ERROR,
             "%s %s() [%s] failed after %.3f s (%s); it is a dead letter",
@@ -330,7 +309,7 @@ class TaskDispatcher(Dispatcher):
                 described = describe_raised(error, traceback=details.get(TRACEBACK))
             reply = self._error(request, described)
         answer = Answer(reply, reason, outcome, details=details)
-        return self._with_record(request, function, answer, seconds=seconds, error=reason)
+        return self._with_record(answer, request, function, seconds=seconds, error=reason)
 
     def _recorded(self, function: Function | None) -> bool:
         """Return whether the store keeps a function's tasks; None stands for a function that is not known."""
@@ -338,79 +317,53 @@ class TaskDispatcher(Dispatcher):
 
     def _with_record(
         self,
+        answer: Answer,
         request: Request,
         function: Function | None,
-        answer: Answer,
         *,
         seconds: float | None,
         error: str | None = None,
         delay: float | None = None,
     ) -> Answer:
         """Add the task's record to an answer, and take the reply away where the task has no address for one."""
-        if self._recorded(function):
-            reply, now = answer.reply, self._clock()
-            state: State = "RETRY"
-            if reply is not None:
-                state = "SUCCESS" if reply.properties.type == RESULT else "FAILURE"
-            answer.record = self._record(
-                request,
-                function.name if function is not None else request.function or "",
-                state,
-                now,
-                started=None if seconds is None else now - seconds,
-                next_try=None if delay is None else now + delay,
-                error=None if error is None else text_of(error)[:LONGEST_ERROR],
-                reply=reply,
-            )
-            if request.reply_to is None:
-                answer.reply = None
+        if not self._recorded(function):
+            return answer
+        reply, now = answer.reply, self._clock()
+        state: State = "RETRY"
+        body: dict[str, Any] = {}
+        if reply is not None:
+            kind = reply.properties.type
+            state = "SUCCESS" if kind == RESULT else "FAILURE"
+            body = {"kind": kind, "content_type": reply.properties.content_type, "body": reply.body}
+        answer.record = self._record(
+            request,
+            function.name if function is not None else request.function or "",
+            state,
+            now,
+            started=None if seconds is None else now - seconds,
+            next_try=None if delay is None else now + delay,
+            error=None if error is None else text_of(error)[:LONGEST_ERROR],
+            **body,
+        )
+        if request.reply_to is None:
+            answer.reply = None
         return answer
 
-    def _record(
-        self,
-        request: Request,
-        function: str,
-        state: State,
-        now: float,
-        *,
-        started: float | None,
-        next_try: float | None = None,
-        error: str | None = None,
-        reply: Message | None = None,
-    ) -> Record | None:
+    def _record(self, request: Request, function: str, state: State, now: float, **more: Any) -> Record | None:
         if request.message_id is None:
             return None
-        return Record(
-            id=request.message_id,
-            state=state,
-            function=function,
-            queue=self.queue,
-            attempt=request.attempt,
-            updated=now,
-            started=started,
-            next_try=next_try,
-            error=error,
-            kind=None if reply is None else reply.properties.type,
-            content_type=None if reply is None else reply.properties.content_type,
-            body=None if reply is None else reply.body,
-        )
+        return Record(request.message_id, state, function, self.queue, request.attempt, now, **more)
 
 
 class EventDispatcher(TaskDispatcher):
-    """The events of one subscription, whose deliveries have their topic in a header (`events.mark`).
-
-    Args:
-        function: The subscription's only one.
-        max_message_size: As for `Dispatcher`.
-        clock_skew: As for `Dispatcher`.
-    """
+    """The events of one subscription, whose deliveries have their topic in a header (`events.mark`)."""
 
     kind = "Event"
 
-    def __init__(self, function: Function, *, max_message_size: int, clock_skew: float) -> None:
-        super().__init__(
-            function.queue, {function.name: function}, max_message_size=max_message_size, clock_skew=clock_skew
-        )
+    def __init__(self, function: Function, settings: Settings) -> None:
+        super().__init__(function.queue, {function.name: function}, settings)
+        # An event has no caller that asks for its state.
+        self._records = False
         self.function = function
         signature = function.signature
         assert isinstance(signature, EventSignature)

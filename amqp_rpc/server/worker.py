@@ -22,10 +22,10 @@ from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import SIGN_INTERVAL
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
+from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import Answer, CallDispatcher
 from amqp_rpc.server.invoke import Outcome, invoke, invoke_async
 from amqp_rpc.server.pool import Pool
-from amqp_rpc.server.recorder import Recorder
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, requeued

@@ -439,7 +439,7 @@ def test_tasks_run_when_the_file_can_t_be_written(
 def test_a_worker_that_ends_writes_what_it_remembers(
     url: str, serve: Serve, service: Service, queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqp_rpc.server.recorder.LOOK_AGAIN", 600.0)
+    monkeypatch.setattr("amqp_rpc.results.recorder.LOOK_AGAIN", 600.0)
     path = tmp_path / "results.db"
     path.mkdir()
     results = f"sqlite:///{path}"

@@ -14,7 +14,7 @@ from amqp_rpc import Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Properties
-from amqp_rpc.server.calls import LONGEST_TRACEBACK, Answer, CallDispatcher, Chunk
+from amqp_rpc.server.calls import LONGEST_TRACEBACK, Answer, CallDispatcher, Chunk, Settings
 
 LIMIT = 10_000
 
@@ -110,7 +110,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def dispatcher(clock) -> CallDispatcher:
-    return CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
+    return CallDispatcher(service.queue, service.functions, Settings(LIMIT, tracebacks=False, clock=clock))
 
 
 def request(
@@ -238,7 +238,7 @@ class TestRefusals:
 
     def test_a_message_without_a_name_needs_a_default_function(self):
         two = {name: service.functions[name] for name in ("again", "wait")}
-        refused = answer(CallDispatcher(service.queue, two, max_message_size=LIMIT, tracebacks=False), *request(4))
+        refused = answer(CallDispatcher(service.queue, two, Settings(LIMIT, tracebacks=False)), *request(4))
         assert said(refused)[1]["message"].endswith("none is the default; there are: again, wait")
 
     @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ class TestWhatHandlersRaise:
     @pytest.mark.parametrize("tracebacks", [False, True])
     @pytest.mark.parametrize("content_type", [MSGPACK, JSON])
     def test_anything_is_an_error_reply_within_the_limit(self, kind, tracebacks, content_type):
-        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=tracebacks)
+        dispatcher = CallDispatcher(service.queue, service.functions, Settings(LIMIT, tracebacks=tracebacks))
         answered = answer(dispatcher, *request(kind, function="fail", content_type=content_type))
         assert answered.outcome == "raised"
         assert error_of(answered).rpartition(".")[2] == type(ERRORS[kind]).__name__
@@ -369,13 +369,13 @@ class TestWhatHandlersRaise:
         assert "traceback" not in said(answer(dispatcher, *request("ValueError", function="fail")))[1]
 
     def test_the_traceback_begins_at_the_handler(self):
-        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=True)
+        dispatcher = CallDispatcher(service.queue, service.functions, Settings(LIMIT, tracebacks=True))
         traceback = said(answer(dispatcher, *request("ValueError", function="fail")))[1]["traceback"]
         assert "raise ERRORS[kind]" in traceback
         assert "invoke.py" not in traceback
 
     def test_only_the_end_of_a_long_traceback_travels(self):
-        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=100_000, tracebacks=True)
+        dispatcher = CallDispatcher(service.queue, service.functions, Settings(100_000, tracebacks=True))
         error = said(answer(dispatcher, *request("large", function="fail")))[1]
         assert len(error["traceback"]) <= LONGEST_TRACEBACK
 
@@ -412,7 +412,7 @@ class TestChunks:
         assert outcomes(answer(dispatcher, *calls)) == [2, bad, bad, bad, bad, 4, bad, 6]
 
     def test_a_call_that_raises_fails_alone_and_in_its_place(self):
-        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT * 20, tracebacks=False)
+        dispatcher = CallDispatcher(service.queue, service.functions, Settings(LIMIT * 20, tracebacks=False))
         names = outcomes(answer(dispatcher, *chunk(*((kind,) for kind in ERRORS), function="fail")))
         assert [name.rpartition(".")[2] for name in names] == [type(error).__name__ for error in ERRORS.values()]
 
@@ -438,7 +438,7 @@ class TestChunks:
         def text(length: int) -> str:
             return "x" * length
 
-        dispatcher = CallDispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False)
+        dispatcher = CallDispatcher(own.queue, own.functions, Settings(LIMIT, tracebacks=False))
         answered = answer(dispatcher, *chunk((LIMIT // 2,), (LIMIT // 2,), function="text"))
         kind, error = said(answered)
         assert (kind, error["type"], error["data"]) == ("error", "MessageTooLarge", {"ran": True})
@@ -463,7 +463,7 @@ class TestChunks:
             clock.now += 1.0
             return n
 
-        dispatcher = CallDispatcher(own.queue, own.functions, max_message_size=LIMIT, tracebacks=False, clock=clock)
+        dispatcher = CallDispatcher(own.queue, own.functions, Settings(LIMIT, tracebacks=False, clock=clock))
         answered = answer(dispatcher, *chunk((1,), (2,), (3,), (4,), function="slow", deadline=1_000_500))
         assert outcomes(answered) == [1, 2, "Expired", "Expired"]
         assert ran == [1, 2]
@@ -513,7 +513,7 @@ class TestAnything:
         redelivered=st.booleans(),
     )
     def test_any_delivery_ends_in_an_answer(self, properties, body, redelivered):
-        dispatcher = CallDispatcher(service.queue, service.functions, max_message_size=LIMIT, tracebacks=False)
+        dispatcher = CallDispatcher(service.queue, service.functions, Settings(LIMIT, tracebacks=False))
         dispatcher.asynchronous(properties)
         answered = answer(dispatcher, properties, body, redelivered=redelivered)
         assert answered.outcome in {"result", "raised", "refused", "expired", "again"}

@@ -13,7 +13,7 @@ from amqp_rpc.message.envelope import Properties, Request, lighter
 from amqp_rpc.message.events import check_headers, mark, read
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.message.topology import ARRIVALS, delay
-from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.calls import Answer, Settings
 from amqp_rpc.server.invoke import Outcome, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
 
@@ -21,7 +21,7 @@ from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
 def dispatcher(function: Any, **options: Any) -> EventDispatcher:
     service = Service("mail")
     service.subscribe("#", **options)(function)
-    return EventDispatcher(service.subscriptions[0], max_message_size=1000, clock_skew=1.0)
+    return EventDispatcher(service.subscriptions[0], Settings(1000, clock_skew=1.0))
 
 
 def marked(**given: Any) -> Properties:

@@ -10,7 +10,7 @@ import pytest
 
 from amqp_rpc import Retry, Service
 from amqp_rpc.message.envelope import ERROR, Properties, task_properties
-from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.calls import Answer, Settings
 from amqp_rpc.server.invoke import invoke
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, deaths, requeued
 
@@ -31,7 +31,7 @@ def run(result: Any, *, records: bool, reply_to: str | None) -> Answer:
     def work() -> Any:
         return result
 
-    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True, records=records)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(100, tracebacks=True, records=records))
     properties = task_properties(function="work", identity="1", expires=None, now=0.0)
     properties.reply_to = reply_to
     return end(tasks, tasks.accept(properties, b"\x92\x90\x80", redelivered=False))
@@ -71,7 +71,7 @@ def ends(raises: Callable[[], BaseException]) -> Answer:
     def work() -> None:
         raise raises()
 
-    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(100, tracebacks=True))
     properties = task_properties(function="work", identity="1", expires=None, now=0.0)
     return end(tasks, tasks.accept(properties, b"\x92\x90\x80", redelivered=False))
 
@@ -103,7 +103,7 @@ def suspected(*, crashes: int, limit: float | None = None) -> tuple[TaskDispatch
         if fail:
             raise ValueError(fail)
 
-    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=100, tracebacks=True)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(100, tracebacks=True))
     properties = task_properties(function="work", identity="1", expires=None, now=0.0)
     properties.headers = {**(properties.headers or {}), "crashes": crashes}
     return tasks, lambda body=b"\x92\x90\x80": tasks.accept(properties, body, redelivered=False)

@@ -16,7 +16,7 @@ from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.message.envelope import Message, task_properties
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.server import consumers
-from amqp_rpc.server.calls import Answer
+from amqp_rpc.server.calls import Answer, Settings
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation
 from tests.served_by import Raw
 from tests.waiting import until
@@ -286,7 +286,7 @@ def test_a_task_that_a_worker_of_a_classic_queue_died_with_is_never_dropped_by_t
     def work() -> None:
         """Nothing to do."""
 
-    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=1000, tracebacks=True)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(1000, tracebacks=True))
     properties = task_properties(function="work", identity="1", expires=time.time() + 60, now=time.time())
     answer = tasks.accept(properties, b"\x92\x90\x80", redelivered=True)
     assert isinstance(answer, Answer)
@@ -303,7 +303,7 @@ def test_tasks_that_came_back_together_from_two_workers_that_died_come_again_at_
     def work() -> None:
         """Nothing to do."""
 
-    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, max_message_size=1000, tracebacks=True)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(1000, tracebacks=True))
 
     def again(crashed: int, counted: int) -> Any:
         properties = task_properties(function="work", identity="1", expires=None, now=time.time())

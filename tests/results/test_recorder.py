@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from amqp_rpc.errors import StoreUnavailable
+from amqp_rpc.results import recorder
 from amqp_rpc.results.record import Record
-from amqp_rpc.server import recorder
-from amqp_rpc.server.recorder import Recorder
+from amqp_rpc.results.recorder import Recorder
 from tests.waiting import until
 
 
