@@ -25,7 +25,7 @@ def frame(payload: bytes) -> bytes:
 
 @pytest.fixture
 def answering(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A server that sends ``request.param`` to whoever says something, then closes."""
+    """A server that sends ``request.param`` once it receives something, then closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:

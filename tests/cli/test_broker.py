@@ -64,7 +64,7 @@ class Shell:
         until(lambda: "beam.smp" in self.node_processes().values(), timeout=60)
 
     def left(self) -> list[str]:
-        """What a stopped broker must not leave."""
+        """Return the leftovers of a stopped broker: there must be none."""
         files = [str(path) for path in (self.folder / "tmp").iterdir()]
         recorded = [str(path) for path in self.state.glob("broker.json*")]
         return [*files, *recorded, *self.node_processes().values()]
@@ -80,7 +80,7 @@ def shell(tmp_path: Path):
 
 @pytest.fixture
 def real_node(shell: Shell):
-    """Where the machine's own RabbitMQ is needed."""
+    """A shell on a machine with a RabbitMQ of its own."""
     if throwaway.find_program("rabbitmq-server") is None:
         pytest.skip("rabbitmq-server is not installed")
 
@@ -89,7 +89,7 @@ def real_node(shell: Shell):
 def taken(port: int):
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody else has it: as good
+        with contextlib.suppress(OSError):  # in use by another program: as good
             listener.bind(("127.0.0.1", port))
             listener.listen()
         yield

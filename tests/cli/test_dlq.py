@@ -120,7 +120,7 @@ def test_a_dead_event_has_its_topic_and_comes_again_under_it(url: str, topic: st
 
 def test_an_item_that_could_not_be_read_is_a_dead_letter_and_can_be_put_back(url: str, topic: str) -> None:
     with Client(url) as client, client.queue(topic) as items:
-        # AMQP's default exchange hands it to the queue of that name; nobody can read it.
+        # AMQP's default exchange hands it to the queue of that name; no consumer can read it.
         with pytest.raises(Empty):
             items.get_nowait()
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
@@ -209,7 +209,7 @@ def test_at_a_terminal_is_asked_for_what_is_dropped(letters: Letters) -> None:
 
 
 def answered(letters: Letters, answer: str, *arguments: str) -> int:
-    """Run `amqp-rpc dlq` at a terminal, where somebody answers its question; return its exit code."""
+    """Run `amqp-rpc dlq` at a terminal, answer its question, and return its exit code."""
     try:
         ours, theirs = pty.openpty()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`amqp-rpc enqueue` as a user meets it: the id, the result where it is waited for, and codes for what goes wrong."""
+"""`amqp-rpc enqueue` as a user meets it: the id, the result with --wait, and the exit codes."""
 
 from __future__ import annotations
 

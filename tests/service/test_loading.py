@@ -1,4 +1,4 @@
-"""What a person types names a service, or the message says what is missing, and where."""
+"""A target on the command line names a service, or the error says what is missing, and where."""
 
 from __future__ import annotations
 
