@@ -166,7 +166,7 @@ def test_stop_ends_what_a_killed_start_left(shell: Shell, real_node):
 
 
 @pytest.mark.node
-def test_a_dead_broker_is_not_said_to_run_and_start_starts_another(shell: Shell, real_node):
+def test_a_dead_broker_is_not_running_and_start_starts_another(shell: Shell, real_node):
     assert shell.run("start").returncode == 0
     assert processes.end(shell.setting)
     assert shell.run("status").returncode == Exit.BROKER_NOT_RUNNING
@@ -197,7 +197,7 @@ def test_a_start_that_takes_too_long_is_ended(shell: Shell):
     assert shell.left() == []
 
 
-def test_where_docker_cannot_pull_the_next_way_is_tried(shell: Shell):
+def test_if_docker_cannot_pull_the_image_rabbitmq_server_is_tried(shell: Shell):
     shell.program("docker", 'case "$*" in *inspect*|*pull*) exit 1;; *) echo 28.2.2;; esac')
     shell.program("rabbitmq-server", "echo tried; exit 1")
     failed = shell.run("start")
