@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from amqp_rpc import Client, Server, Service
-from amqp_rpc.amqp import declared
+from amqp_rpc.amqp import declare, declared
 from tests.waiting import until
 
 
@@ -22,6 +22,7 @@ def new_queues_are_used_at_once(request: pytest.FixtureRequest) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("node") is None:
             patch.setattr(declared, "LASTING_AFTER", 0.01)
+            patch.setattr(declare, "LASTING_AFTER", 0.01)
         yield
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from amqp_rpc.amqp.channel import QueueState
-from amqp_rpc.client import verdicts
+from amqp_rpc.amqp.publisher import fresh
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.timing import Deadline
 
@@ -188,7 +188,7 @@ class Conversation:
         self._question, self._step = question, step
         if self._ended is not None:
             with contextlib.suppress(InvalidStateError):
-                question.set_exception(verdicts.fresh(self._ended))
+                question.set_exception(fresh(self._ended))
         elif self._channel is not None:
             try:
                 step(self._channel, lambda answer=None: None if question.done() else question.set_result(answer))

@@ -13,7 +13,7 @@ from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
 from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
-    from amqp_rpc.amqp.outbox import Publication
+    from amqp_rpc.amqp.publisher import Publication
     from amqp_rpc.client.caller import Caller
 
 #: Calls of one `Client.map` that are in flight at the same time.

@@ -16,8 +16,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 from amqp_rpc.amqp.conversation import Conversation, Conversations, Follower
-from amqp_rpc.amqp.outbox import Outbox, Publication
 from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import Capacity, PendingCall
 from amqp_rpc.client.requester import Requester
@@ -71,9 +71,8 @@ class Caller:
         #: The calls that were sent without waiting for them, by identity, and the threads that wait for a call.
         self._loose: set[str] = set()
         self._waiting: set[int] = set()
-        self._requester = Requester(self.pending, self.counters, addresses)
-        self._outbox = Outbox(addresses, reply_queue=self._requester.reply_queue)
-        self._requester.on_ready = self._outbox.send_unsent
+        self._publisher = Publisher(addresses)
+        self._requester = Requester(self.pending, self.counters, addresses, self._publisher)
         #: Who has a channel of its own.
         self.conversations = Conversations()
         self.tasks = self._requester.tasks
@@ -116,7 +115,7 @@ class Caller:
             # It ended between the look and the post: nobody may ever read what was posted.
             gone = NotSent(verdicts.unsent(call, "the client's connection has just ended"))
             last = self._requester.last_error
-            self._requester.end(call, verdicts.fresh(last) if last else gone)
+            self._requester.end(call, fresh(last) if last else gone)
 
     def publish(self, publication: Publication) -> None:
         """Publish a message that must not be lost; `confirmed` waits for it. Any thread.
@@ -125,24 +124,24 @@ class Caller:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
         self._check_process()
-        self._outbox.add(publication)
-        self._ready_connection(lambda: self._outbox.drop(publication)).loop.leave(self._outbox.send, publication)
+        self._publisher.add(publication)
+        self._ready_connection(lambda: self._publisher.drop(publication)).loop.leave(self._publisher.send, publication)
 
     def confirmed(self, publication: Publication) -> None:
         """Return once a message is confirmed, or raise what became of it; any thread."""
         if not publication.done():
             self.wait(publication, publication.expires_at)
-            self._outbox.expire(publication)
+            self._publisher.expire(publication)
             # Where it was taken already, whoever took it is about to say what became of it.
             if not publication.wait(time.monotonic() + _VERDICT):
-                publication.tell(self._outbox.too_late(publication))
+                publication.tell(self._publisher.too_late(publication))
         if publication.value is not None:
             raise publication.value
 
     def give_back(self, publication: Publication) -> None:
         """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
         if self._connection is not None:
-            self._connection.post(self._outbox.give_back, publication.message.routing_key)
+            self._connection.post(self._publisher.purge, publication.message.routing_key)
 
     def converse(self, timeout: float) -> Conversation:
         """Return a channel of its own for this thread, for so many seconds. Any thread.
@@ -264,7 +263,7 @@ class Caller:
                 call,
                 MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
             )
-        self._outbox.end_all(lambda: ConnectionLost("the client was closed before the broker confirmed it"))
+        self._publisher.end_all(ConnectionLost("the client was closed before the broker confirmed it"))
         self.conversations.end_all(ConnectionLost("the client was closed"))
         self.ended()
 
@@ -276,11 +275,11 @@ class Caller:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                listeners = Listeners(self._requester, self._outbox, self.conversations)
+                listeners = Listeners(self._requester, self._publisher, self.conversations)
                 connection = Connection(self._addresses, listeners, name=self._name, heartbeat=self._heartbeat)
                 try:
                     self._requester.begin(connection)
-                    self._outbox.begin(connection)
+                    self._publisher.begin(connection)
                     connection.start()
                     self._connection = connection
                 except BaseException:

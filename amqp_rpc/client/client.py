@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
 from amqp_rpc.amqp.channel import QueueState
-from amqp_rpc.amqp.outbox import Publication
+from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.caller import Caller
 from amqp_rpc.client.calls import Capacity, PendingCall
@@ -301,8 +301,7 @@ class Client:
                 process between the key and the task, it may be free too early, or taken in vain for its time.
             unique_key: The key, beside the function's name and its queue. Unless given it is all the arguments, as they
                 are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)`` have two keys.
-            timeout: Seconds for the broker to confirm it (the client's, 30.0). The first task of a queue's life takes
-                two seconds, in which the broker might forget the queue.
+            timeout: Seconds for the broker to confirm it (the client's, 30.0).
             kwargs: Named arguments.
 
         Raises:

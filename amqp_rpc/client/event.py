@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from amqp_rpc.amqp.outbox import Publication
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
+from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Message
@@ -115,23 +115,22 @@ class EventPublication(Publication):
 
     __slots__ = ("_plan",)
 
-    never = "No subscriber gets it"
+    never, again = "No subscriber gets it", "Publish it again only if they may get it twice"
 
     def __init__(self, message: Message, plan: EventPlan, *, timeout: float) -> None:
-        super().__init__(message, {}, timeout=timeout, expires_at=time.monotonic() + timeout, replied=False)
+        super().__init__(message, {}, timeout=timeout)
         self._plan = plan
 
     @property
-    def what(self) -> str:
-        """It, and what was not done with it, for errors."""
-        return f"event {self.message.routing_key!r} was not published"
+    def subject(self) -> str:
+        """The event in words."""
+        return f"event {self.message.routing_key!r}"
 
     @property
     def unknown(self) -> ConnectionLost:
         """The error where the broker may have it."""
         return ConnectionLost(
-            f"the broker did not confirm event {self.message.routing_key!r} within {self.timeout:g} s; subscribers may "
-            "get it. Publish it again only if they may get it twice"
+            f"the broker did not confirm {self.subject} within {self.timeout:g} s; subscribers may get it. {self.again}"
         )
 
     @property
@@ -149,10 +148,11 @@ class EventPublication(Publication):
         """Whether a bound may refuse it: the queues, and their bounds, are not known here."""
         return True
 
-    def verdict(self) -> AmqpRpcError | None:
-        """Return its error, if it has one, and count it where no queue is bound for it."""
-        if not self.returned:
-            return None
+    def confirmed(self, publisher: Publisher) -> None:
+        """End it; count it where no queue is bound for it."""
+        publisher.end(self, self._unrouted() if self.returned else None)
+
+    def _unrouted(self) -> Unroutable | None:
         self._plan.counters["unrouted"] += 1
         if not self._plan.mandatory:
             return None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amqp_rpc.amqp.channel import QueueState
+from amqp_rpc.amqp.publisher import fresh
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.inspection import Inspector
@@ -82,7 +83,7 @@ class Presence:
             self._unserved(queue, Unroutable, verdicts.no_queue(queue, self._addresses))
             return
         for call in self._waiting.pop(queue, ()):
-            self._end(call, verdicts.fresh(error))
+            self._end(call, fresh(error))
 
     def _unserved(self, queue: str, error: type[AmqpRpcError], message: str) -> None:
         patient = []

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.publisher import Publisher, fresh
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.liveness import Silence
@@ -43,16 +43,18 @@ class Requester:
         pending: The calls under way.
         counters: Where ``late_replies``, ``retries`` and ``timeouts`` are counted.
         addresses: Where the broker is.
+        publisher: It waits for the reply queue.
     """
 
-    def __init__(self, pending: Pending[PendingCall], counters: Counter[str], addresses: Addresses) -> None:
+    def __init__(
+        self, pending: Pending[PendingCall], counters: Counter[str], addresses: Addresses, publisher: Publisher
+    ) -> None:
         self._pending = pending
         self._counters = counters
         self._addresses = addresses
         #: Tasks whose results somebody may ask for, by id.
         self.tasks: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        #: Called when there is a reply queue.
-        self.on_ready: Callable[[], object] = lambda: None
+        self._publisher = publisher
         #: Why the connection was lost, or a channel closed, the last time.
         self.last_error: BrokerError | None = None
         self._connection: Connection | None = None
@@ -65,10 +67,6 @@ class Requester:
         self._budget = RetryBudget()
         self._listening = False
         self._silence = Silence(pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
-
-    def reply_queue(self) -> str | None:
-        """Return where replies go at this moment."""
-        return self._reply_queue
 
     def begin(self, connection: Connection) -> None:
         """Take note of the connection, which is about to be started."""
@@ -87,7 +85,7 @@ class Requester:
     def on_lost(self, error: BrokerError) -> None:
         """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
         waiting = self._presence.give_back() if self._presence is not None else []
-        self._channel = self._reply_queue = self._presence = None
+        self._channel = self._reply_queue = self._presence = self._publisher.reply_queue = None
         self._owned().loop.share(False)
         self.last_error = error
         if not self._owned().was_open:
@@ -123,7 +121,8 @@ class Requester:
     def _ready(self, reply_queue: str) -> None:
         self._reply_queue = reply_queue
         self._owned().loop.share(True)
-        self.on_ready()
+        self._publisher.reply_queue = reply_queue
+        self._publisher.send_unsent()
         self._closed_in_a_row = 0
         self._send_unsent()
 
@@ -154,7 +153,7 @@ class Requester:
             self._owned().open_channel(self._declare, self._channel_closed)
 
     def _forget_replies(self, cause: str) -> None:
-        self._channel = self._reply_queue = None
+        self._channel = self._reply_queue = self._publisher.reply_queue = None
         self._owned().loop.share(False)
         self._lose_written(cause)
 
@@ -310,7 +309,7 @@ class Requester:
     def _end_all(self, error: BrokerError) -> None:
         self._unsent.clear()
         for _, call in self._pending:
-            self.end(call, verdicts.fresh(error))
+            self.end(call, fresh(error))
 
     def end(self, call: PendingCall, error: AmqpRpcError) -> None:
         """End a call with an error, unless it has ended; any thread."""

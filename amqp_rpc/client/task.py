@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from amqp_rpc.amqp.outbox import Publication
+from amqp_rpc.amqp.declare import other_arguments
 from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.reply import Decoder, Reply
-from amqp_rpc.errors import CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
+from amqp_rpc.errors import BrokerError, CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
@@ -83,14 +84,8 @@ class Plan:
             priority=self.priority,
         )
         delay = self.delay if self.eta is None else units(max(0.0, self.eta.timestamp() - now))
-        return Publication(
-            Message(self.queue, properties, body, delay),
-            self.arguments,
-            guessed=self.guessed,
-            timeout=timeout,
-            expires_at=time.monotonic() + timeout,
-            replied=self.result,
-        )
+        message = Message(self.queue, properties, body, delay)
+        return TaskPublication(message, self.arguments, guessed=self.guessed, replied=self.result, timeout=timeout)
 
     def claim(self, identity: str, key: bytes, seconds: float, *, timeout: float) -> Publication:
         """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken.
@@ -106,14 +101,80 @@ class Plan:
         """
         positive("unique_for", seconds, most=LONGEST_UNIQUE)
         key = self.function.encode() + b"\0" + key
-        return Publication(
-            Message(topology.unique(self.queue, key, seconds), Properties(delivery_mode=2, message_id=identity), b""),
-            topology.unique_arguments(seconds),
-            timeout=timeout,
-            expires_at=time.monotonic() + timeout,
-            once=True,
-            replied=False,
+        message = Message(
+            topology.unique(self.queue, key, seconds), Properties(delivery_mode=2, message_id=identity), b""
         )
+        return KeyPublication(message, topology.unique_arguments(seconds), function=self.function, timeout=timeout)
+
+
+class TaskPublication(Publication):
+    """A task on its way to the broker.
+
+    Args:
+        message: The task.
+        arguments: Those of its queue.
+        guessed: Whether they are a guess.
+        replied: Whether its result comes over the reply queue.
+        timeout: Seconds for the broker to confirm it.
+    """
+
+    __slots__ = ("guessed", "replied")
+
+    never, again = "It will not run", "Enqueue it again only if it may run twice"
+
+    def __init__(
+        self, message: Message, arguments: dict[str, Any], *, guessed: bool, replied: bool, timeout: float
+    ) -> None:
+        super().__init__(message, arguments, timeout=timeout)
+        self.guessed = guessed
+        self.replied = replied
+
+    @property
+    def subject(self) -> str:
+        """The task in words."""
+        return f"{self.message.properties.type}()"
+
+    @property
+    def what(self) -> str:
+        """The task, and what was not done with it."""
+        return f"{self.subject} was not enqueued"
+
+    def addressed(self, reply_queue: str | None) -> None:
+        """Ask for the result: every connection has a reply queue of its own."""
+        properties = self.message.properties
+        properties.reply_to = reply_queue
+        properties.correlation_id = self.identity if reply_queue is not None else None
+
+    def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
+        """Return the error where its queue exists with other arguments."""
+        return other_arguments(
+            what, error, than="its tasks say",
+            remedy="Nothing was enqueued; give @service.task its queue_type=, delete the queue, or take another name",
+        )  # fmt: skip
+
+
+class KeyPublication(TaskPublication):
+    """The message that takes a task's key; the broker refuses it where the key is taken.
+
+    Args:
+        message: It is in the key's queue, which has room for one.
+        arguments: Those of that queue.
+        function: The task's.
+        timeout: Seconds for the broker to answer.
+    """
+
+    __slots__ = ("_function",)
+
+    once = True
+
+    def __init__(self, message: Message, arguments: dict[str, Any], *, function: str, timeout: float) -> None:
+        super().__init__(message, arguments, guessed=False, replied=False, timeout=timeout)
+        self._function = function
+
+    @property
+    def subject(self) -> str:
+        """The task in words."""
+        return f"{self._function}()"
 
 
 def plan(

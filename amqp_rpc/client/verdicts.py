@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from amqp_rpc.amqp.frames import address
 from amqp_rpc.client.calls import PendingCall
-from amqp_rpc.errors import AmqpRpcError, BrokerError, CallTimeout, NoServer, NotSent
-from amqp_rpc.message.envelope import Message
+from amqp_rpc.errors import AmqpRpcError, CallTimeout, NoServer, NotSent
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import plural
 
-#: What the broker's errors call the exchange without a name.
-_DEFAULT_EXCHANGE = "amq.default"
-
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
-
-
-def fresh(error: BrokerError) -> BrokerError:
-    """Return a copy: each call raises an exception of its own, with its own traceback."""
-    return type(error)(*error.args)
-
-
-def names(said: str, message: Message) -> bool:
-    """Return whether an error of the broker names the exchange of a message, and its topic where it names a topic.
-
-    Args:
-        said: "write access to exchange 'logs' in vhost '/' refused for user 'ann'", or so.
-        message: Which was to be published.
-    """
-    exchange, key = address(message)
-    if f"exchange '{exchange or _DEFAULT_EXCHANGE}'" not in said:
-        return False
-    return " topic '" not in said or f" topic '{key}'" in said
 
 
 def lost(call: PendingCall, cause: str) -> str:

@@ -12,8 +12,8 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.channel import Delivery
-from amqp_rpc.amqp.outbox import Publication
 from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.verdicts import closed
 from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.text import plural
@@ -292,14 +292,7 @@ class Getting:
             now=time.time(),
         )  # fmt: skip
         expires_at = time.monotonic() + self._timeout
-        publication = Publication(
-            letter,
-            dead_letter_arguments(self._arguments),
-            guessed=True,
-            timeout=self._timeout,
-            expires_at=expires_at,
-            replied=False,
-        )
+        publication = _Letter(letter, dead_letter_arguments(self._arguments), timeout=self._timeout)
 
         def ended() -> None:
             self._buried(delivery, error, publication.value)
@@ -321,3 +314,11 @@ class Getting:
             return
         logger.warning("Dead-lettered an item of queue %s: %s", self._queue, error)
         self.taking.done(delivery)
+
+
+class _Letter(Publication):
+    """A dead letter of an item; its queue may have other arguments."""
+
+    __slots__ = ()
+
+    guessed = True

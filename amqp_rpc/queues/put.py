@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from queue import Full
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.outbox import Publication
-from amqp_rpc.client.verdicts import closed, fresh, other_arguments
+from amqp_rpc.amqp.publisher import Publication, fresh
+from amqp_rpc.client.verdicts import closed, other_arguments
 from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
@@ -173,10 +173,7 @@ class Putting:
             raise
 
     def _publish(self, message: Message, by: float) -> Publication:
-        seconds = _left(by)
-        publication = Publication(
-            message, self._arguments, timeout=seconds, expires_at=time.monotonic() + seconds, replied=False
-        )
+        publication = Publication(message, self._arguments, timeout=_left(by))
         self._caller.publish(publication)
         return publication
 
@@ -217,7 +214,7 @@ class Putting:
             return ConnectionLost(f"{what}; it may be there. Put it again only if it may be there twice")
         if isinstance(error, PublishRefused):
             blocked = self._receipts.blocked
-            why = "there was no time to send it, or the queue is new, and was being declared"
+            why = "there was no time to send it, or the queue was still being declared"
             if blocked:
                 why = f"the broker takes no messages ({blocked})"
             return PublishRefused(f"an item was not put into queue {queue!r} {seconds}: {why}")

@@ -111,8 +111,6 @@ class Queue(Generic[T]):
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT002 - as the stdlib has it
         """Put an item, and return once the broker has confirmed that it is safe.
 
-        The first one of a queue's life takes two seconds, in which the broker might forget the queue.
-
         Args:
             item: Anything that msgpack and its extensions carry.
             block: Whether to wait while the queue is full.

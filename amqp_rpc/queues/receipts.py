@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.pending import Outcome
-from amqp_rpc.client import verdicts
+from amqp_rpc.amqp.publisher import fresh
 from amqp_rpc.errors import BrokerError, NotConnected
 from amqp_rpc.message import topology
 from amqp_rpc.message.text import plural
@@ -209,7 +209,7 @@ class Receipts:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for outcome in waiting:
-            outcome.tell(None if error is None else verdicts.fresh(error))
+            outcome.tell(None if error is None else fresh(error))
 
     def _close(self, ended: Outcome[None]) -> None:
         channel, self._channel, self._closing = self._channel, None, ended

@@ -170,6 +170,8 @@ class Replies(ReplyConnection):
         self._direct_started = False
         self._arguments = arguments
         self._prepared = prepared
+        #: Those that no attempt to declare has ended for.
+        self._unprepared = set(prepared)
         self._confirming: Channel | None = None
         #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
         self._declared: Declared | None = None
@@ -238,7 +240,12 @@ class Replies(ReplyConnection):
         super()._opened(channel)
         if self._kept or self._prepared:
             self._open_confirming()
-        self._state.ready("replies")
+        self._check_ready()
+
+    def _check_ready(self, queue: str = "") -> None:
+        self._unprepared.discard(queue)
+        if not self._unprepared:
+            self._state.ready("replies")
 
     def _publish_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         if not self._direct_started:
@@ -307,6 +314,7 @@ class Replies(ReplyConnection):
             self._keep_again(queue)
             return
         logger.error("Messages for %s are not taken: %s; trying again in %.0f s", queue, error, _AWAY)
+        self._check_ready(queue)
         for key, (message, _) in list(self._kept.items()):
             if message.routing_key == queue:
                 self._refused(key, str(error))
@@ -321,7 +329,7 @@ class Replies(ReplyConnection):
 
     def _prepare(self, queue: str) -> None:
         if self._declared is not None:
-            self._declare(Message(queue, Properties(), b"", delay=1), lambda: None)
+            self._declare(Message(queue, Properties(), b"", delay=1), lambda: self._check_ready(queue))
 
     def _refused(self, key: int, reason: str) -> None:
         """Count that the broker did not take a message; in the end let a call go: it must not stop what comes after.

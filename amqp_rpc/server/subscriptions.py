@@ -13,10 +13,9 @@ import random
 import secrets
 from typing import Any
 
-from amqp_rpc.amqp import declared
+from amqp_rpc.amqp import declare
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.delay_queues import declare_arrivals
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
@@ -111,7 +110,7 @@ class EventConsumer(Consumer):
             await change_record(self.connection, self.queue, remove=stale)
         if known is None or wanted - known:
             # Events that are published once this server is ready must not be lost with the broker's last second.
-            await self.connection.pause(declared.LASTING_AFTER)
+            await self.connection.pause(declare.LASTING_AFTER)
         self._compared = True
 
     async def _declare_instance(self, channel: Channel) -> None:
@@ -121,9 +120,7 @@ class EventConsumer(Consumer):
         await self._bind(channel)
         # A retry comes back by a delay queue. When this instance is gone by then, the retry ends in a queue that drops
         # it: a delay queue keeps a message that can't be routed for ever.
-        for step in declare_arrivals(channel):
-            answer: Any = step(lambda *_: None)
-            await answer
+        await declare.declare_arrivals(channel)
         await channel.declare(topology.GONE, arguments=topology.gone_arguments())
         await channel.bind(topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.of_instances()))
         await channel.bind(self.consumed, topology.ARRIVALS, topology.arrived_binding(self.consumed))
@@ -139,7 +136,7 @@ async def change_record(
     """Change the record of a queue's bindings, and return what it was before.
 
     The record is the one message of a queue of its own. While a server has it unacked, others wait for a moment: the
-    message is a lock as well (docs/decisions/0011-bindings-record.md).
+    message is a lock as well (docs/decisions/0011-bindings.md).
 
     Args:
         connection: An open one.

@@ -10,8 +10,6 @@ from amqp_rpc import CallTimeout, NoServer, NotSent
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.calls import PendingCall
 from amqp_rpc.client.reply import Decoder
-from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.settings import broker_addresses
 
 
@@ -105,27 +103,3 @@ def test_a_call_for_which_there_is_no_room_names_the_bounds():
     assert verdicts.too_many(call(), 10_000) == (
         "charge() was not sent: 10000 calls are under way, and none ended within 2.5 s (max_pending, max_pending_bytes)"
     )
-
-
-LOGS = "ACCESS_REFUSED - write access to exchange 'logs' in vhost '/' refused for user 'ann'"
-NAMELESS = "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused for user 'ann'"
-A_TOPIC = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'logs' in vhost '/' refused for user 'ann'"
-
-
-@pytest.mark.parametrize(
-    ("said", "message", "expected"),
-    [
-        (LOGS, Message("a", Properties(), b"", exchange=Exchange("logs")), True),
-        (LOGS, Message("a", Properties(), b"", exchange=Exchange("log")), False),
-        (LOGS, Message("logs", Properties(), b""), False),
-        (NAMELESS, Message("logs", Properties(), b""), True),
-        (NAMELESS, Message("logs", Properties(), b"", delay=4), False),
-        (LOGS.replace("logs", "amqp_rpc.delay.02"), Message("logs", Properties(), b"", delay=4), True),
-        (A_TOPIC, Message("a.b", Properties(), b"", exchange=Exchange("logs")), True),
-        (A_TOPIC, Message("a.c", Properties(), b"", exchange=Exchange("logs")), False),
-    ],
-)
-def test_a_refusal_is_about_what_it_names_and_not_about_all_that_is_under_way(
-    said: str, message: Message, expected: bool
-) -> None:
-    assert verdicts.names(said, message) is expected

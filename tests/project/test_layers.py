@@ -43,8 +43,6 @@ MAY_IMPORT = {
 
 #: Imports that are still to be turned round; each is a defect.
 TO_BE_MENDED: set[tuple[str, str]] = {
-    ("amqp.conversation", "client.verdicts"),
-    ("amqp.outbox", "client.verdicts"),
     ("ops.dead_letters", "client.caller"),
     ("queues.get", "client.caller"),
     ("queues.get", "client.verdicts"),
@@ -53,7 +51,6 @@ TO_BE_MENDED: set[tuple[str, str]] = {
     ("queues.queue", "client.caller"),
     ("queues.queue", "client.verdicts"),
     ("queues.receipts", "client.caller"),
-    ("queues.receipts", "client.verdicts"),
     ("queues.taking", "client.verdicts"),
 }
 

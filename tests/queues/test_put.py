@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.outbox import Publication
+from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
 from amqp_rpc.queues import put
 from amqp_rpc.queues.put import NEVER, Putting
@@ -52,7 +52,7 @@ class Broker:
         return self.here
 
     def publish(self, publication: Publication) -> None:
-        assert publication.expires_at == self.now + publication.timeout
+        assert publication.timeout is not None
         self._answer(publication.timeout)
 
     def confirmed(self, _publication: Publication) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,9 @@ from amqp_rpc import (
     Service,
     Unencodable,
 )
-from amqp_rpc.amqp import declared
+from amqp_rpc.amqp.declare import Declarations
 from amqp_rpc.broker.node import Node
+from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.topology import item_arguments
 from amqp_rpc.queues import ahead, get
 from amqp_rpc.queues import taking as taking_side
@@ -724,8 +726,13 @@ def test_a_get_is_over_in_time_where_a_dead_letter_takes_longer(
     items = client.queue(name)
     with pytest.raises(queue.Empty):
         items.get_nowait()
-    # That long a new queue waits, as that of the dead letters is.
-    monkeypatch.setattr(declared, "LASTING_AFTER", 5.0)
+    declare = Declarations.declare
+
+    async def slowly(self: Declarations, message: Message, arguments: dict[str, Any] | None) -> None:
+        await self._connection.pause(2.0)
+        await declare(self, message, arguments)
+
+    monkeypatch.setattr(Declarations, "declare", slowly)
     raw.send(name, b"x", content_type="image/png")
     with pytest.raises(queue.Empty):
         items.get(timeout=0.5)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.timers import Timers
 
 from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.queues import items
 from amqp_rpc.queues.ahead import Window, Windows
 from amqp_rpc.queues.settling import Settling
+from tests.amqp.fake import Timers
 
 THERE, ELSEWHERE, HERE = "amqp_rpc.receipts.there", "amqp_rpc.receipts.elsewhere", "amqp_rpc.receipts.here"
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.channel import Consumer, Delivery, QueueState
 from amqp_rpc.amqp.conversation import Conversations
 from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
@@ -70,11 +70,13 @@ class Broker:
     def prefetch(self, _count: int) -> None:
         """Be asked for nothing."""
 
-    def consume(self, _queue: str, deliver: Callable[[Delivery], object], **options: Any) -> str:
+    def consume(self, _queue: str, deliver: Callable[[Delivery], object], **options: Any) -> Consumer:
         self.deliver = deliver
         self.consumers += 1
         options["then"]()
-        return "tag"
+        consumer = Consumer()
+        consumer.tag = "tag"
+        return consumer
 
     def inspect(self, _queue: str, then: Callable[[QueueState], object]) -> None:
         self.asked.append(then)

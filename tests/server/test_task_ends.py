@@ -26,7 +26,7 @@ from amqp_rpc import (
     Service,
     context,
 )
-from amqp_rpc.amqp.outbox import Publication
+from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.broker.node import Node
 from amqp_rpc.cli.exits import Exit
 from tests.programs import serving

@@ -66,6 +66,8 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
     def work(n: int) -> None:
         ran.append(n)
 
+    with Server(service, url=node.url):
+        """Prepare the queues, and end before there is a task."""
     with Client(node.url, timeout=60) as client:
         for n in range(50):
             client.enqueue(work, n)
@@ -78,7 +80,7 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
 
 
 @pytest.mark.node
-def test_queues_that_are_new_survive_a_broker_that_is_killed_at_once(new_node: NewNode) -> None:
+def test_a_queue_is_not_forgotten_once_a_server_has_prepared_it(new_node: NewNode) -> None:
     node = new_node()
     service = Service()
     ran: list[bool] = []
@@ -88,8 +90,10 @@ def test_queues_that_are_new_survive_a_broker_that_is_killed_at_once(new_node: N
         ran.append(True)
         raise ValueError
 
+    with Server(service, url=node.url):
+        """Prepare the queue, and end before its task is there."""
     with Client(node.url, timeout=60) as client:
-        # RabbitMQ forgets what it was told in its last second, the last quorum queue as well.
+        # RabbitMQ forgets a quorum queue that was declared in its last second.
         client.enqueue(work)
         node.kill()
         node.start()

@@ -1,0 +1,226 @@
+"""Queues and exchanges that must exist before a message is published: declared once for each connection.
+
+All of it is channel scripts, on a channel of their own: the broker closes the one on which something can't be declared,
+and unconfirmed messages must not be on it. To declare a queue that exists already, with the same arguments, does
+nothing: https://www.rabbitmq.com/docs/queues#declaration
+
+RabbitMQ forgets a queue that was declared in the last second when its node is killed. A server therefore waits once,
+before it is ready, for all queues that no server has prepared before (`Declarations.prepare`). A client never waits:
+docs/decisions/0009-new-queues.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, ReplyCode
+from amqp_rpc.errors import BrokerError, ConfigurationError
+from amqp_rpc.message import topology
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.exchanges import Exchange
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.connection import Connection
+
+#: Seconds until RabbitMQ remembers a new queue even if it is killed: twice as long as was needed.
+LASTING_AFTER = 2.0
+
+
+class Refused(Exception):
+    """The broker does not allow a declaration.
+
+    Args:
+        what: The queue, or what else was to be declared.
+        error: The broker's reason.
+        code: Its reply code.
+    """
+
+    def __init__(self, what: str, error: BrokerError, code: int) -> None:
+        super().__init__(f"{what}: {error}")
+        self.what = what
+        self.error = error
+        self.code = code
+
+
+def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str) -> ConfigurationError:
+    """Return the error for a queue that exists with other arguments, or belongs to another connection.
+
+    Args:
+        queue: Its name.
+        error: The broker's.
+        than: The ones that were expected: ``its tasks say``.
+        remedy: What was not done, and what to do.
+    """
+    return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
+
+
+class Declarations:
+    """The queues and exchanges that were declared over one connection, which is open."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: Channel | None = None
+        #: Whether the delay queues exist where a server has said so.
+        self._trusting = True
+        self._queues: set[str] = set()
+        self._exchanges: set[Exchange] = set()
+        #: Whether the delay queues exist; and the queues at which delayed messages can arrive.
+        self._delays = False
+        self._delayed: set[str] = set()
+        #: The queue that is being declared.
+        self._what = ""
+
+    def has(self, message: Message) -> bool:
+        """Return whether a message can be published at once."""
+        if message.exchange is not None:
+            # The default exchange always exists, and can't be declared.
+            return not message.exchange.name or message.exchange in self._exchanges
+        if message.routing_key not in self._queues:
+            return False
+        return not message.delay or (self._delays and message.routing_key in self._delayed)
+
+    def forget(self, message: Message) -> None:
+        """Declare again what a message needs: it was returned, so a part of it is gone."""
+        self._queues.discard(message.routing_key)
+        if message.delay:
+            self.distrust()
+
+    def distrust(self) -> None:
+        """Declare all exchanges and delay queues again: someone has deleted one."""
+        self._delays = self._trusting = False
+        self._delayed.clear()
+        self._exchanges.clear()
+
+    async def declare(self, message: Message, arguments: dict[str, Any] | None) -> None:
+        """Declare what a message needs.
+
+        Args:
+            message: It is to be published.
+            arguments: Its queue's; None for a queue that exists and belongs to another program.
+
+        Raises:
+            Refused: The broker does not allow it.
+        """
+        self._what = ""
+        try:
+            if message.exchange is None:
+                await self._declare_queue(message.routing_key, arguments, delayed=bool(message.delay))
+            else:
+                await declare_exchange(await self._open(), message.exchange)
+                self._exchanges.add(message.exchange)
+        except ChannelClosed as closed:
+            if closed.code == ReplyCode.NOT_FOUND and topology.holds_arrivals(self._what):
+                # The exchange to which it is bound: someone has deleted it.
+                self.distrust()
+            raise Refused(self._what or message.target, closed.error, closed.code) from closed
+
+    async def prepare(self, queues: Mapping[str, dict[str, Any] | None]) -> list[Refused]:
+        """Declare task queues with all that their retries and dead letters need, and wait until all of it lasts.
+
+        Each queue has a marker exchange, which routes nothing: it exists once the queue has lasted. All new queues
+        wait together.
+
+        Args:
+            queues: Their arguments, by name; None as for `declare`.
+
+        Returns:
+            The refusals, each for one queue.
+        """
+        known = self._trusting and await self._exists(exchange=topology.lasting("delay"))
+        markers: list[str] = []
+        refusals: list[Refused] = []
+        for queue, arguments in queues.items():
+            try:
+                lasting = await self._exists(exchange=topology.lasting(queue))
+                await self.declare(Message(queue, Properties(), b"", delay=1), arguments)
+            except Refused as refused:
+                refusals.append(refused)
+            else:
+                markers += [] if lasting else [topology.lasting(queue)]
+        markers += [topology.lasting("delay")] if self._delays and not known else []
+        if markers:
+            await self._connection.pause(LASTING_AFTER)
+        for marker in markers:
+            await (await self._open()).declare_exchange(marker)
+        return refusals
+
+    async def _open(self) -> Channel:
+        if self._channel is None or not self._channel.is_open:
+            self._channel = await self._connection.open_channel()
+        return self._channel
+
+    async def _declare_queue(self, queue: str, arguments: dict[str, Any] | None, *, delayed: bool) -> None:
+        channel = await self._open()
+        temporary = topology.fleeting(queue)
+        ours = arguments is not None and not topology.of_instance(queue)
+        if ours and (temporary or queue not in self._queues):
+            await self._declare(channel, queue, arguments)
+            if not (temporary or topology.holds_dead_letters(queue)):
+                await self._declare_dead_letters(channel, queue, arguments)
+        if delayed and not self._delays:
+            if not (self._trusting and await self._exists(exchange=topology.lasting("delay"))):
+                await declare_delays(channel)
+            self._delays = True
+        if delayed and queue not in self._delayed:
+            if not topology.of_instance(queue):
+                # Always: a binding that was forgotten, or a queue that was deleted, exists again with the next server.
+                self._what = topology.arrivals_queue(queue)
+                await declare_arrivals_at(channel, queue)
+                self._what = ""
+            self._delayed.add(queue)
+        if not temporary:
+            self._queues.add(queue)
+
+    async def _declare_dead_letters(self, channel: Channel, queue: str, arguments: dict[str, Any] | None) -> None:
+        dead = topology.dead_letter_queue(queue)
+        if not await self._exists(queue=dead):
+            await self._declare(channel, dead, topology.dead_letter_arguments(arguments or {}))
+
+    async def _declare(self, channel: Channel, queue: str, arguments: dict[str, Any] | None) -> None:
+        self._what = queue
+        await channel.declare(queue, arguments=arguments)
+        self._what = ""
+
+    async def _exists(self, *, queue: str = "", exchange: str = "") -> bool:
+        """Return whether a queue or an exchange exists, asked on a channel that the broker closes where it does not."""
+        with await self._connection.open_channel() as probe:
+            try:
+                await (probe.inspect(queue) if queue else probe.inspect_exchange(exchange))
+            except ChannelClosed as closed:
+                # A user who may not ask is no worse off than if it existed.
+                return closed.code != ReplyCode.NOT_FOUND
+        return True
+
+
+async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
+    """Declare an exchange of events."""
+    await channel.declare_exchange(exchange.name, kind=exchange.kind, durable=exchange.durable)
+
+
+async def declare_delays(channel: Channel) -> None:
+    """Declare all delay queues, and the exchange behind them."""
+    await declare_arrivals(channel)
+    # From below, so that each finds the next; all of them, so that none is new when it is needed.
+    for level in range(topology.LEVELS):
+        name = topology.delay(level)
+        await channel.declare_exchange(name)
+        await channel.declare(name, arguments=topology.delay_arguments(level, unit=topology.UNIT))
+        await channel.bind(name, name, topology.held_binding(level))
+        await channel.bind_exchange(topology.after_delay(level), name, topology.passed_binding(level))
+
+
+async def declare_arrivals(channel: Channel) -> None:
+    """Declare the exchange behind all delay queues, and the queue for messages that it can't route."""
+    unrouted = topology.UNROUTED
+    await channel.declare_exchange(unrouted, kind="fanout")
+    await channel.declare(unrouted, arguments=topology.unrouted_arguments())
+    await channel.bind(unrouted, unrouted, "")
+    await channel.declare_exchange(topology.ARRIVALS, arguments={"alternate-exchange": unrouted})
+
+
+async def declare_arrivals_at(channel: Channel, queue: str) -> None:
+    """Declare the way from the exchange behind the delay queues to a task queue."""
+    arrivals = topology.arrivals_queue(queue)
+    await channel.declare(arrivals, arguments=topology.arrivals_arguments(queue))
+    await channel.bind(arrivals, topology.ARRIVALS, topology.arrived_binding(queue))

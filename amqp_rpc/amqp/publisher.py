@@ -1,0 +1,463 @@
+"""Confirmed publishing, written once: declare what a message needs, write it, and see to its confirm, nack or return.
+
+A confirm means that the broker has the message: on disk, and on a majority of the nodes that keep its queue
+(https://www.rabbitmq.com/docs/confirms). Confirms come many at a time, and no message waits for another's. After a lost
+connection, unconfirmed messages are published again, under the same message id.
+
+A `Publication` is one message on its way. Its subclasses say what differs between tasks, events, items, retries and
+dead letters: the words of their errors, and what follows a nack, a return or a loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from amqp_rpc.amqp.channel import ReplyCode
+from amqp_rpc.amqp.declare import Declarations, Refused
+from amqp_rpc.amqp.frames import address
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.amqp.loop import where_signals_raise
+from amqp_rpc.amqp.pending import Outcome, Pending
+from amqp_rpc.errors import (
+    AccessRefused,
+    AmqpRpcError,
+    BrokerError,
+    ConfigurationError,
+    ConnectionLost,
+    NotConnected,
+    PublishRefused,
+)
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.settings import Addresses
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.channel import Channel
+    from amqp_rpc.amqp.connection import Connection
+
+#: Seconds until a message is sent again that the broker did not take, or whose queue can't be declared.
+AGAIN = 1.0
+#: The name of the default exchange in the broker's errors.
+_DEFAULT_EXCHANGE = "amq.default"
+
+
+class Publication(Outcome[AmqpRpcError | None]):
+    """A message on its way to the broker, and what happened to it: None once the broker has confirmed it.
+
+    Args:
+        message: Its ``message_id`` is unique, or ``identity`` is given.
+        arguments: Those of its queue; None for a queue that exists already. An event has none.
+        timeout: Seconds that it was given; None for no limit.
+        identity: The id in the publisher's table; the message's id, unless given.
+    """
+
+    __slots__ = (
+        "arguments", "doubtful", "expires_at", "identity", "message", "refused", "returned", "timeout", "written",
+    )  # fmt: skip
+
+    #: Whether the arguments are a guess: where the queue exists with others, those are right.
+    guessed = False
+    #: Whether it ends where its connection is lost before the confirm, since a second one would be refused.
+    once = False
+    #: Whether its result comes over the reply queue: see `addressed`.
+    replied = False
+    #: What is certain of one that the broker has never had; and how the user tries again where it may have it.
+    never, again = "It was not published", "Publish it again only if it may be there twice"
+
+    def __init__(
+        self,
+        message: Message,
+        arguments: dict[str, Any] | None,
+        *,
+        timeout: float | None = None,
+        identity: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.message = message
+        self.identity = str(message.properties.message_id) if identity is None else identity
+        self.arguments = arguments
+        self.timeout = timeout
+        #: When its time is over, on the monotonic clock.
+        self.expires_at = float("inf") if timeout is None else time.monotonic() + timeout
+        #: Whether it was given to a connection: from then on the broker may have it.
+        self.written = False
+        #: Whether the broker nacked it.
+        self.refused = False
+        #: Whether the broker returned it: no queue took it.
+        self.returned = False
+        #: Whether the broker may have it from before: it was written, and its confirm did not come.
+        self.doubtful = False
+
+    # The words of its errors.
+
+    @property
+    def subject(self) -> str:
+        """The message in words: ``resize()``."""
+        return f"a message for queue {self.message.routing_key!r}"
+
+    @property
+    def what(self) -> str:
+        """The message and what was not done with it: ``resize() was not enqueued``."""
+        return f"{self.subject} was not published"
+
+    @property
+    def within(self) -> str:
+        """The time that it was given: `` within 30 s``."""
+        return "" if self.timeout is None else f" within {self.timeout:g} s"
+
+    @property
+    def unknown(self) -> ConnectionLost:
+        """Return the error where the broker may have it."""
+        return ConnectionLost(f"the broker did not confirm {self.subject}{self.within}; it may have it. {self.again}")
+
+    @property
+    def refusal(self) -> PublishRefused:
+        """Return the error where the broker nacked it."""
+        return PublishRefused(
+            f"the broker refused {self.subject}: queue {self.message.routing_key!r} takes no more, probably by a bound "
+            f"(max-length). {self.never}"
+        )
+
+    def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
+        """Return the error where something that it needs exists with other arguments."""
+        return ConfigurationError(f"{what!r} exists with other arguments: {error}. {self.never}")
+
+    # What differs between kinds of messages. Each is called on the I/O thread, and ends it or has it sent again.
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the queue has a bound that explains a nack, as far as this process knows."""
+        return bool(self.arguments and "x-max-length" in self.arguments)
+
+    def addressed(self, reply_queue: str | None) -> None:
+        """Set the reply address, which is known when the message is written."""
+
+    def is_obsolete(self) -> bool:
+        """Return whether there is no need any more to publish it."""
+        return False
+
+    def confirmed(self, publisher: Publisher) -> None:
+        """End it: the broker has it, in a queue unless it was ``returned``."""
+        if self.returned:
+            publisher.declare_again(self)
+        else:
+            publisher.end(self, None)
+
+    def nacked(self, publisher: Publisher) -> None:
+        """End it where a bound may be the reason; otherwise send it again.
+
+        Without a bound, but for one of an administrator's policy, the broker nacks for an error of its own; the queue's
+        leader may have gone, and may have kept it: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
+        """
+        if self.bounded or publisher.is_foreign(self.message.routing_key):
+            self.refused = True
+            publisher.end(self, self.unknown if self.doubtful else self.refusal)
+        else:
+            self.doubtful = True
+            publisher.send_later(self)
+
+    def unwritable(self, publisher: Publisher, error: Exception) -> None:
+        """End it: AMQP can't carry it. Nothing was written."""
+        if not isinstance(error, AmqpRpcError):
+            error = ConfigurationError(f"{self.what}: it has something that AMQP can't carry: {error!r}")
+        publisher.end(self, error)
+
+    def undeclared(self, publisher: Publisher, refused: Refused) -> None:
+        """End it, or have it sent again: something that it needs could not be declared."""
+        if isinstance(refused.error, AccessRefused):
+            publisher.end(self, fresh(refused.error))
+        elif refused.code != ReplyCode.PRECONDITION_FAILED:
+            # The queue's node may be away.
+            publisher.send_later(self)
+        elif refused.what == self.message.target and self.guessed:
+            # The program that declared it knew better.
+            publisher.leave_as_found(refused.what)
+            self.arguments = None
+            publisher.send(self)
+        else:
+            publisher.end(self, self.conflict(refused.what, refused.error))
+
+    def channel_closed(self, publisher: Publisher, error: BrokerError) -> None:
+        """End it, or leave it to be sent again: the broker closed the channel, or the connection is lost."""
+        if self.once and self.written:
+            publisher.end(self, ConnectionLost(f"{error}. It is not known whether the broker has it"))
+
+
+class Publisher(Keeper):
+    """Publishes messages and ends their publications: by confirms, refusals, or their deadlines.
+
+    Any thread may call `add`, `drop`, `expire`, `too_late` and `end_all`; the rest belongs to the I/O thread.
+
+    Args:
+        addresses: Those of the broker.
+    """
+
+    def __init__(self, addresses: Addresses, *, name: str = "publisher") -> None:
+        super().__init__(name)
+        self._addresses = addresses
+        self._pending: Pending[Publication] = Pending()
+        #: Of the connection that is open.
+        self.declarations: Declarations | None = None
+        #: The name of the queue for replies, while there is one.
+        self.reply_queue: str | None = None
+        #: Queues that exist with other arguments than were guessed.
+        self._foreign: set[str] = set()
+        self._unsent: deque[Publication] = deque()
+        #: Those that wait for a declaration, by target; and whether a script is at it.
+        self._undeclared: dict[str, list[Publication]] = {}
+        self._declaring = False
+        self._timer_due = float("inf")
+        self._last_error: BrokerError | None = None
+
+    def begin(self, connection: Connection) -> None:
+        """Belong to a connection from now on."""
+        super().begin(connection)
+        self._timer_due = float("inf")
+
+    def add(self, publication: Publication) -> None:
+        """Enter a publication; `send` is to follow on the I/O thread. Any thread."""
+        self._pending.add(publication.identity, publication)
+
+    def drop(self, publication: Publication) -> None:
+        """Forget a publication that will not be sent; any thread."""
+        self._pending.take(publication.identity)
+
+    def expire(self, publication: Publication) -> None:
+        """End a publication whose time is over, unless it has ended; any thread."""
+        # In this order: the thread that writes it meanwhile marks it first, and looks whether it is there after that.
+        if self._pending.take(publication.identity) is not None:
+            publication.tell(self.too_late(publication))
+
+    def too_late(self, publication: Publication) -> BrokerError:
+        """Return the error for a publication whose time is over; any thread."""
+        what = publication.what + publication.within
+        if publication.written or publication.doubtful:
+            return publication.unknown
+        if self._connection is not None and self._connection.blocked is not None:
+            return PublishRefused(
+                f"{what}: the broker takes no messages ({self._connection.blocked}). {publication.never}"
+            )
+        if self.channel is not None:
+            needs = "queue" if publication.message.exchange is None else "exchange"
+            return PublishRefused(f"{what}: its {needs} was still being declared. {publication.never}")
+        why = self._last_error or f"no connection to {self._addresses} yet"
+        return NotConnected(f"{what}: {why}. {publication.never}")
+
+    def end_all(self, error: BrokerError) -> None:
+        """End all publications; any thread."""
+        for _, publication in self._pending:
+            self.end(publication, fresh(error))
+
+    def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
+        """End a publication, unless it has ended; None where the broker has it."""
+        if self._pending.take(publication.identity) is not None:
+            publication.tell(error)
+
+    def send(self, publication: Publication) -> None:
+        """Publish as soon as there is a connection that takes it."""
+        if publication.written or publication.done():
+            return
+        if publication.expires_at < self._timer_due:
+            self._set_timer(publication.expires_at)
+        self._pending.watch(publication)
+        channel, declarations = self.channel, self.declarations
+        # While the broker takes no messages, one that is not written is known not to be there.
+        if (
+            channel is None
+            or declarations is None
+            or (publication.replied and self.reply_queue is None)
+            or self.connection.blocked is not None
+        ):
+            self._unsent.append(publication)
+            if channel is None:
+                self.open()
+        elif declarations.has(publication.message):
+            self._write(channel, publication)
+        else:
+            self._undeclared.setdefault(publication.message.target, []).append(publication)
+            if not self._declaring:
+                self._declaring = True
+                self.connection.run(self._declare(declarations))
+
+    def send_unsent(self) -> None:
+        """Publish what was held back, as far as that is possible now."""
+        unsent, self._unsent = self._unsent, deque()
+        for publication in unsent:
+            self.send(publication)
+
+    def send_later(self, publication: Publication) -> None:
+        """Publish again in a while."""
+        publication.written = False
+        self.connection.loop.call_later(AGAIN, lambda: self.send(publication))
+
+    def declare_again(self, publication: Publication) -> None:
+        """Declare again what a message needs, and publish again: no queue took it."""
+        publication.written = False
+        if self.declarations is not None:
+            self.declarations.forget(publication.message)
+        self.send(publication)
+
+    def leave_as_found(self, queue: str) -> None:
+        """Use a queue as another program has declared it."""
+        self._foreign.add(queue)
+
+    def is_foreign(self, queue: str) -> bool:
+        """Return whether another program has declared a queue, with arguments that are not known here."""
+        return queue in self._foreign
+
+    def purge(self, queue: str) -> None:
+        """Empty a queue, where there is a connection."""
+        if self.channel is not None:
+            self.channel.purge(queue)
+
+    # As a keeper.
+
+    async def set_up(self, channel: Channel) -> None:
+        """Switch confirms on."""
+        if self.declarations is None:
+            self.declarations = Declarations(self.connection)
+        channel.on_returned(self._returned)
+        await channel.confirms()
+
+    def wanted(self) -> bool:
+        """Return whether there is something to publish."""
+        return len(self._pending) > 0
+
+    def ready(self) -> None:
+        """Publish what waited."""
+        self.send_unsent()
+
+    def on_unblocked(self) -> None:
+        """Publish what was held back while the broker took no messages."""
+        self.send_unsent()
+
+    def closed(self, error: BrokerError, code: int) -> None:
+        """Have all unconfirmed messages sent again; end those that the broker's reason is about."""
+        if code == ReplyCode.NOT_FOUND and self.declarations is not None:
+            # An exchange: someone has deleted a delay queue's.
+            self.declarations.distrust()
+        self._keep_for_later(error)
+        if isinstance(error, AccessRefused):
+            meant = [each for _, each in self._pending if _names(str(error), each.message)]
+            for publication in meant or [each for _, each in self._pending]:
+                self.end(publication, fresh(error))
+
+    def lost(self, error: BrokerError) -> None:
+        """Keep unconfirmed messages for the next connection; end all where there will be none."""
+        self.declarations = None
+        self._undeclared.clear()
+        self._foreign.clear()
+        self._keep_for_later(error)
+        if not self.connection.was_open:
+            self.end_all(error)
+
+    def _keep_for_later(self, error: BrokerError) -> None:
+        self._last_error = error
+        waiting = {id(each) for some in (self._unsent, *self._undeclared.values()) for each in some}
+        for _, publication in self._pending:
+            publication.channel_closed(self, error)
+            publication.doubtful |= publication.written
+            publication.written = publication.returned = False
+            if id(publication) not in waiting and not publication.done():
+                self._unsent.append(publication)
+
+    async def _declare(self, declarations: Declarations) -> None:
+        """Declare what waiting publications need, one target after another, and publish them."""
+        try:
+            while self._undeclared:
+                target, [first, *_] = next(iter(self._undeclared.items()))
+                refused: Exception | None = None
+                try:
+                    await declarations.declare(first.message, first.arguments)
+                except Refused as error:
+                    refused = error
+                except Exception as error:
+                    if where_signals_raise():
+                        raise
+                    refused = error
+                self._declared(first, self._undeclared.pop(target), refused)
+        finally:
+            self._declaring = False
+
+    def _declared(self, first: Publication, waiting: list[Publication], refused: Exception | None) -> None:
+        for publication in waiting:
+            if isinstance(refused, Refused):
+                if not publication.written:
+                    publication.undeclared(self, refused)
+            elif refused is not None:
+                # A name that AMQP can't carry.
+                publication.unwritable(self, refused)
+            elif publication is first and self.channel is not None:
+                self._write(self.channel, publication)
+            else:
+                # One with a delay may need more than the first did.
+                self.send(publication)
+
+    def _write(self, channel: Channel, publication: Publication) -> None:
+        if publication.done() or publication.written:
+            return
+        publication.written, publication.returned = True, False
+        if self._pending.get(publication.identity) is None:
+            # Its time is over, and another thread reports the result: see `expire`.
+            return
+        if publication.is_obsolete():
+            self.end(publication, None)
+            return
+        if publication.replied:
+            publication.addressed(self.reply_queue)
+
+        def confirmed(taken: bool) -> None:
+            if taken:
+                publication.confirmed(self)
+            else:
+                publication.nacked(self)
+
+        try:
+            if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
+                publication.written = False
+                self._unsent.append(publication)
+        # Headers that a user gave an event; nothing was written then.
+        except Exception as error:
+            publication.unwritable(self, error)
+
+    def _returned(self, key: str, properties: Properties) -> None:
+        # In this order, by AMQP: the return comes before the confirm.
+        publication = self._pending.get(properties.message_id)
+        if publication is not None:
+            publication.returned = True
+            return
+        # A message with another program's id, or none: it is one of those with this routing key.
+        for _, publication in self._pending:
+            message = publication.message
+            if publication.written and publication.identity != message.properties.message_id:
+                publication.returned |= address(message)[1] == key
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_due = due
+        self.connection.loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+
+    def _sweep(self) -> None:
+        for publication in self._pending.expired(time.monotonic()):
+            publication.tell(self.too_late(publication))
+        self._timer_due = float("inf")
+        if self._pending.earliest < self._timer_due:
+            self._set_timer(self._pending.earliest)
+
+
+def fresh(error: BrokerError) -> BrokerError:
+    """Return a copy: each thread raises an exception of its own, with its own traceback."""
+    return type(error)(*error.args)
+
+
+def _names(said: str, message: Message) -> bool:
+    """Return whether an error of the broker names the exchange of a message, and its topic where it names a topic.
+
+    Args:
+        said: For example "write access to exchange 'logs' in vhost '/' refused for user 'ann'".
+        message: It was to be published.
+    """
+    exchange, key = address(message)
+    if f"exchange '{exchange or _DEFAULT_EXCHANGE}'" not in said:
+        return False
+    return " topic '" not in said or f" topic '{key}'" in said
