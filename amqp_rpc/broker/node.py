@@ -1,6 +1,7 @@
 """A private RabbitMQ node on loopback: its processes, its folder and its logs.
 
 It never touches the system's node, cookie, data or logs, and removes only the files that it made.
+It is a seam: tests, chaos and benchmarks run nodes of their own.
 """
 
 from __future__ import annotations
@@ -59,8 +60,7 @@ class Node:
         parameters: Parameters of its applications, as Erlang terms: ``{"rabbit": {"name": "value"}}``.
 
     Attributes:
-        url: Its AMQP URL, as user ``guest``.
-        port: The port in the URL.
+        url: Its AMQP URL, as user ``guest``, with its port.
         name: Its full Erlang name, for other nodes and ``rabbitmqctl -n``.
         folder: Its folder.
         version: The version that it reported; empty before `start`.

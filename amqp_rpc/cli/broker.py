@@ -1,4 +1,4 @@
-"""``amqp-rpc broker``: a throwaway RabbitMQ for development."""
+"""``amqp-rpc broker``: a throwaway RabbitMQ for development. One command, one module: a seam."""
 
 from __future__ import annotations
 

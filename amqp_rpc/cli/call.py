@@ -1,4 +1,4 @@
-"""``amqp-rpc call``: make one call and print its result as JSON."""
+"""``amqp-rpc call``: make one call and print its result as JSON. One command, one module: a seam."""
 
 from __future__ import annotations
 

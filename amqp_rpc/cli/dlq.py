@@ -1,4 +1,4 @@
-"""``amqp-rpc dlq``: list, show, replay and drop dead letters."""
+"""``amqp-rpc dlq``: list, show, replay and drop dead letters. One command, one module: a seam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``amqp-rpc enqueue``: enqueue one task; print its id and, with ``--wait``, its result."""
+"""``amqp-rpc enqueue``: enqueue one task, and wait for its result if asked. One command, one module: a seam."""
 
 from __future__ import annotations
 

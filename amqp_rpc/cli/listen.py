@@ -1,4 +1,4 @@
-"""``amqp-rpc listen``: print events as they arrive, until Ctrl-C. Its queue is deleted at the end."""
+"""``amqp-rpc listen``: print events as they arrive, until Ctrl-C. One command, one module: a seam."""
 
 from __future__ import annotations
 

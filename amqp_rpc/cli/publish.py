@@ -1,4 +1,4 @@
-"""``amqp-rpc publish``: publish one event."""
+"""``amqp-rpc publish``: publish one event. One command, one module: a seam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``amqp-rpc queues``: the messages and consumers of queues, and their dead letters."""
+"""``amqp-rpc queues``: the messages, consumers and dead letters of queues. One command, one module: a seam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``amqp-rpc serve``: run the functions of services, in one process or in several."""
+"""``amqp-rpc serve``: run the functions of services, in one process or in several. One command, one module: a seam."""
 
 from __future__ import annotations
 
