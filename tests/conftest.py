@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -29,11 +29,16 @@ SERVER_MARKERS = {
     "redis_server": "redis",
 }
 
+#: Of a test that failed, in whatever phase.
+FAILED = pytest.StashKey[bool]()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture in SERVER_MARKERS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(SERVER_MARKERS[fixture])
+        if {"node", "new_node"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("node")
         if item.get_closest_marker("node"):
             item.add_marker("rabbitmq")
     # First those that wait for a broker to end and to come back, so that none of them is the last one alone.
@@ -75,9 +80,34 @@ def url(broker: str) -> str:
     return broker
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest, all_nodes: nodes.Nodes) -> Iterator[Node]:
+    """A running node that this test may control, and, where it is marked ``ends_node``, also stop, kill and start.
+
+    Later tests get the same one with all that is in it, unless this test fails or leaves it ended. So a test names its
+    queues as no other does, and undoes what it sets.
+    """
+    require_node()
+    node = all_nodes.lend()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("ends_node") is None:
+            for name in ("stop", "kill"):
+                patch.setattr(node, name, lambda: pytest.fail("mark a test that ends its node: ends_node"))
+        yield node
+    all_nodes.give_back(node, whole=FAILED not in request.node.stash)
+
+
 @pytest.fixture
 def new_node(all_nodes: nodes.Nodes) -> Iterator[Callable[..., Node]]:
-    """Make and start a node for this test alone, to be stopped and killed at will; takes `Node`'s options."""
+    """Make and start a node for this test alone, for what `node` can't be used for; takes `Node`'s options."""
     require_node()
     made: list[Node] = []
 

@@ -61,6 +61,22 @@ class Nodes:
         self._folder: Path | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         self._made = 0
+        self._idle: list[Node] = []
+
+    def lend(self) -> Node:
+        """A node that runs: the one that was given back, or a new one."""
+        if self._idle:
+            return self._idle.pop()
+        node = self.new()
+        node.start(timeout=START_TIMEOUT)
+        return node
+
+    def give_back(self, node: Node, *, whole: bool) -> None:
+        """Keep a lent node for the next test, if it is whole and runs; else remove it."""
+        if whole and node.pid:
+            self._idle.append(node)
+        else:
+            node.close()
 
     def new(self, **options: Any) -> Node:
         """A node of its own, not yet started; `Node`'s options."""
@@ -74,6 +90,8 @@ class Nodes:
         return Node(folder=self._folder / str(self._made), command=COMMAND, **options)
 
     def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
         if self._watch is not None:
             self._watch.communicate(timeout=30)  # closes its input, and it cleans up
 

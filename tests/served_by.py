@@ -20,7 +20,7 @@ def new_queues_are_used_at_once(request: pytest.FixtureRequest) -> Iterator[None
     """Don't wait until what is new would survive the end of the broker, where no test ends the broker."""
     # Not the fixture `monkeypatch`: it would be set up before all others, and undone after they are closed.
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("node") is None:
+        if request.node.get_closest_marker("ends_node") is None:
             patch.setattr(declared, "LASTING_AFTER", 0.01)
             patch.setattr(declare, "LASTING_AFTER", 0.01)
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+import pika
 import pytest
 
 from amqp_rpc import Client, Server, Service
@@ -51,32 +52,32 @@ def test_delayed_tasks_for_a_queue_that_is_full_hold_up_no_other_queue(
 
 
 @pytest.mark.parametrize(
-    "gone", [["tgone"], ["tgone", "amqp_rpc.arrivals.tgone"]], ids=["the queue", "and that of its arrivals"]
+    "gone", [["{}"], ["{}", "amqp_rpc.arrivals.{}"]], ids=["the queue", "and that of its arrivals"]
 )
 def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_when_it_is_there_again(
-    new_node: Callable[..., Node], gone: list[str]
+    node: Node, queue_name: str, gone: list[str]
 ) -> None:
-    node = new_node()
     # Three minutes, unless it is set.
     node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
     service, other = Service(), Service()
     ran: list[int] = []
 
-    @service.task(queue="tgone")
+    @service.task(queue=queue_name)
     def come(n: int) -> None:
         ran.append(n)
 
-    @other.task(queue="tother")
+    @other.task(queue=f"{queue_name}.other")
     def work() -> str:
         return "done"
 
     with Client(node.url, timeout=60) as client, Server(other, url=node.url):
         client.enqueue(come, -1)
         # Long enough for the queues to be deleted before the first of them is due.
-        client.enqueue_many(come, [(n,) for n in range(MANY)], delay=10)
-        for each in gone:
-            node.ctl("delete_queue", each)
-        assert client.enqueue(work, delay=12).result(timeout=60) == "done"
+        client.enqueue_many(come, [(n,) for n in range(MANY)], delay=5)
+        with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
+            for each in gone:
+                raw.channel().queue_delete(each.format(queue_name))
+        assert client.enqueue(work, delay=7).result(timeout=60) == "done"
         assert client.enqueue(work, delay=DELAY).result(timeout=60) == "done"
         with Server(service, url=node.url):
             until(lambda: set(ran) >= set(range(MANY)), timeout=60, what="all delayed tasks")
@@ -84,20 +85,18 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
     assert len(ran) == MANY
 
 
-@pytest.mark.node
-def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(new_node: Callable[..., Node]) -> None:
-    node = new_node()
+def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(node: Node, queue_name: str) -> None:
     # Three minutes, unless it is set.
     node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
     service = Service()
     ran: set[int] = set()
 
-    @service.task(queue="tfull", max_length=1)
+    @service.task(queue=queue_name, max_length=1)
     def come(n: int) -> None:
         ran.add(n)
 
     with Client(node.url, timeout=60) as client:
         client.enqueue_many(come, [(n,) for n in range(50)], delay=DELAY)
-        until(lambda: (state := client.queue_states(["tfull"])["tfull"]) is not None and state.messages)
+        until(lambda: (state := client.queue_states([queue_name])[queue_name]) is not None and state.messages)
         with Server(service, url=node.url):
             until(lambda: len(ran) == 50, timeout=60, what="all delayed tasks")

@@ -96,9 +96,7 @@ def test_closing_ends_those_who_wait_for_room(url: str, serve: Serve, service: S
     gate.set()
 
 
-@pytest.mark.node
-def test_under_a_memory_alarm_calls_end_in_time_and_all_recovers(new_node: Callable[..., Node]) -> None:
-    node = new_node()
+def test_under_a_memory_alarm_calls_end_in_time_and_all_recovers(node: Node) -> None:
     service = Service("tblocked")
     begun, go_on = threading.Event(), threading.Event()
 

@@ -283,15 +283,14 @@ def test_tasks_are_enqueued_and_awaited_in_asyncio(url: str, serve: Serve, servi
     assert asyncio.run(main()) == [2, 0, 2, 4, 6, 8]
 
 
-@pytest.mark.node
 def test_many_tasks_that_are_under_way_when_the_connection_breaks_are_all_accepted(
-    new_node: Callable[..., Node],
+    node: Node,
+    queue_name: str,
 ) -> None:
-    node = new_node()
     service = Service()
     ran: set[int] = set()
 
-    @service.task(queue="tmany")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.add(n)
 

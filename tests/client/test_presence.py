@@ -148,9 +148,7 @@ def test_a_wrong_virtual_host_is_refused(url: str) -> None:
         client.call("fib", 30)
 
 
-@pytest.mark.node
-def test_a_user_who_may_not_have_a_reply_queue_is_told_at_once(new_node: Callable[..., Node]) -> None:
-    node = new_node()
+def test_a_user_who_may_not_have_a_reply_queue_is_told_at_once(node: Node) -> None:
     node.ctl("add_user", "limited", "limited")
     node.ctl("set_permissions", "limited", "^rpc_queue", ".*", ".*")
     with Client(node.url.replace("guest:guest", "limited:limited"), timeout=60) as client:

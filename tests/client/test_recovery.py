@@ -19,28 +19,24 @@ from tests.served_by import Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-NewNode = Callable[..., Node]
 
 
-@pytest.mark.node
-def test_server_and_client_come_back_after_a_broker_restart(new_node: NewNode) -> None:
-    node = new_node()
-    service = _echo()
+@pytest.mark.ends_node
+def test_server_and_client_come_back_after_a_broker_restart(node: Node, service: Service) -> None:
+    echo = _echo(service)
     with Server(service, url=node.url) as server, Client(node.url, timeout=60) as client:
-        assert client.call("trecovery.echo", 1) == 1
+        assert client.call(echo, 1) == 1
         node.stop()
-        waiting = client.submit("trecovery.echo", 2, wait_for_server=True)
+        waiting = client.submit(echo, 2, wait_for_server=True)
         node.start()
         assert waiting.result() == 2
-        assert client.call("trecovery.echo", 3, wait_for_server=True) == 3
+        assert client.call(echo, 3, wait_for_server=True) == 3
         assert server.counters["result"] == 3
 
 
-@pytest.mark.node
-def test_a_call_on_a_lost_connection_ends_at_once_with_maybe_executed(new_node: NewNode) -> None:
-    node = new_node()
+@pytest.mark.ends_node
+def test_a_call_on_a_lost_connection_ends_at_once_with_maybe_executed(node: Node, service: Service) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    service = Service("trecovery")
 
     @service.rpc
     def wait() -> None:
@@ -60,12 +56,9 @@ def test_a_call_on_a_lost_connection_ends_at_once_with_maybe_executed(new_node: 
         go_on.set()
 
 
-@pytest.mark.node
-def test_an_idempotent_call_is_sent_again_over_the_new_connection(new_node: NewNode) -> None:
-    node = new_node()
+def test_an_idempotent_call_is_sent_again_over_the_new_connection(node: Node, service: Service) -> None:
     begun, go_on = threading.Event(), threading.Event()
     attempts: list[int] = []
-    service = Service("trecovery")
 
     @service.rpc(idempotent=True)
     def wait() -> str:
@@ -133,14 +126,13 @@ def test_an_idempotent_call_of_a_killed_server_is_answered_by_another_one(url: s
         assert [call.result() for call in calls] == [75025] * 12
 
 
-@pytest.mark.node
-def test_a_server_consumes_again_after_the_brokers_consumer_timeout(new_node: NewNode) -> None:
+def test_a_server_consumes_again_after_the_brokers_consumer_timeout(
+    new_node: Callable[..., Node], service: Service
+) -> None:
     """3.10 and 4.0 close the channel (406); 4.3 does so for quorum queues alone, and cancels that consumer only."""
-    node = new_node()
-    for setting in ("consumer_timeout", "channel_tick_interval"):
-        node.ctl("eval", f"application:set_env(rabbit, {setting}, 1000).")
+    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
     go_on = threading.Event()
-    service = _echo()
+    echo = _echo(service)
 
     @service.rpc
     def hold() -> str:
@@ -148,15 +140,15 @@ def test_a_server_consumes_again_after_the_brokers_consumer_timeout(new_node: Ne
         return "held"
 
     with Server(service, url=node.url, threads=2) as server, Client(node.url, timeout=60) as client:
-        held = client.submit("trecovery.hold")
+        held = client.submit(hold)
         before = server.counters["consumed"]
         until(lambda: server.counters["consumed"] > before or _is_43(node), timeout=60, what="a new consumer")
-        assert client.call("trecovery.echo", 1, wait_for_server=True) == 1
+        assert client.call(echo, 1, wait_for_server=True) == 1
         go_on.set()
         # The broker took it back and gave it out again: whoever had it first may have run it, and in fact has.
         ended = held.exception()
         assert ended is None or isinstance(ended, MaybeExecuted)
-        assert client.call("trecovery.echo", 2, wait_for_server=True) == 2
+        assert client.call(echo, 2, wait_for_server=True) == 2
 
 
 def _is_43(node: Node) -> bool:
@@ -176,21 +168,21 @@ def test_a_queue_that_is_deleted_is_declared_and_consumed_again(
     assert client.call(one, wait_for_server=True) == 1
 
 
-@pytest.mark.node
-def test_a_queue_that_forgets_to_mark_redeliveries_is_made_anew_so_that_nothing_runs_twice(new_node: NewNode) -> None:
+@pytest.mark.ends_node
+def test_a_queue_that_forgets_to_mark_redeliveries_is_made_anew_so_that_nothing_runs_twice(
+    node: Node, service: Service
+) -> None:
     """RabbitMQ 3.10 to 4.0 never mark again after a clean stop with a transient message in the queue."""
-    node = new_node()
     gap = pika.BlockingConnection(pika.URLParameters(node.url))
     channel = gap.channel()
     channel.confirm_delivery()
-    channel.queue_declare("rpc_queue.trecovery", durable=True)
-    channel.basic_publish("", "rpc_queue.trecovery", b"")
+    channel.queue_declare(service.queue, durable=True)
+    channel.basic_publish("", service.queue, b"")
     gap.close()
     node.stop()
     node.start()
     ran: list[int] = []
     go_on = threading.Event()
-    service = Service("trecovery")
 
     @service.rpc
     def once() -> None:
@@ -228,21 +220,20 @@ def test_a_connection_on_which_nothing_but_calls_arrives_is_not_taken_for_dead(
         end = time.monotonic() + 14
         while time.monotonic() < end:
             assert client.call(one) == 1
+            threading.Event().wait(0.02)
         assert client._caller._requester._reply_queue == reply_queue
         assert server.counters["consumed"] == 1
 
 
-@pytest.mark.node
-def test_a_queue_that_marks_is_left_as_it_is(new_node: NewNode) -> None:
-    node = new_node()
-    service = _echo()
+def test_a_queue_that_marks_is_left_as_it_is(node: Node, service: Service) -> None:
+    echo = _echo(service)
     for _ in range(2):
         with Server(service, url=node.url) as server, Client(node.url, timeout=60) as client:
-            assert client.call("trecovery.echo", 1) == 1
+            assert client.call(echo, 1) == 1
             assert server.counters == {"consumed": 1, "result": 1}
             bound = pika.BlockingConnection(pika.URLParameters(node.url))
             # It would be gone with the queue.
-            bound.channel().queue_bind("rpc_queue.trecovery", "amq.topic", "kept")
+            bound.channel().queue_bind(service.queue, "amq.topic", "kept")
             bound.close()
     assert "kept" in node.ctl("list_bindings", "routing_key")
 
@@ -265,14 +256,12 @@ def test_closing_a_client_ends_its_calls(url: str, serve: Serve, service: Servic
     go_on.set()
 
 
-def _echo() -> Service:
-    service = Service("trecovery")
-
+def _echo(service: Service) -> Any:
     @service.rpc
     def echo(value: Any) -> Any:
         return value
 
-    return service
+    return echo
 
 
 def _take(raw: Raw, queue: str) -> int | None:

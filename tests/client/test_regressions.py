@@ -27,7 +27,6 @@ def test_a_burst_on_a_fresh_client_is_answered_whole(url: str, serve: Serve) -> 
         assert [f.result() for f in [client.submit("fib", 10) for _ in range(8000)]] == [55] * 8000
 
 
-@pytest.mark.node
 def test_deadlines_hold_after_a_first_attempt_to_connect_that_failed(new_node: Callable[..., Node]) -> None:
     node = new_node(start=False)
     go_on = threading.Event()
@@ -144,7 +143,6 @@ def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: 
         assert [stop.result(timeout=20) for stop in stops] == [False] * 3
 
 
-@pytest.mark.node
 def test_a_server_that_is_stopped_while_it_declares_is_quiet(
     new_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,9 +152,8 @@ def test_a_server_that_is_stopped_while_it_declares_is_quiet(
     def work() -> None:
         """Nothing to do."""
 
-    node = new_node()
     # The levels of delay are declared one after another, a hundred steps.
-    with Server(service, url=node.url):
+    with Server(service, url=new_node().url):
         pass
     assert [record for record in caplog.records if record.name.startswith("amqp_rpc")] == []
 

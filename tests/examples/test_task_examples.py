@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,9 +98,8 @@ def test_a_busy_worker_gets_no_second_task_while_the_other_one_is_free(tutorial:
             heavy.result(timeout=30)
 
 
-@pytest.mark.node
-def test_a_task_survives_the_broker_s_restart(new_node: Callable[..., Node], tmp_path: Path) -> None:
-    node = new_node()
+@pytest.mark.ends_node
+def test_a_task_survives_the_broker_s_restart(node: Node, tmp_path: Path) -> None:
     prints = tmp_path / "printed"
     example("new_task", "Fifth", "message.....", url=node.url)
     node.stop()

@@ -44,8 +44,6 @@ from tests.programs import ROOT
 from tests.served_by import Raw
 from tests.waiting import until
 
-NewNode = Callable[..., Node]
-
 
 @pytest.fixture
 def name(queue_name: str, raw: Raw) -> Iterator[str]:
@@ -898,13 +896,11 @@ def test_a_client_that_is_closed_leaves_no_queue_of_receipts(url: str, raw: Raw,
         channel.queue_declare(address, passive=True)
 
 
-@pytest.mark.node
 def test_after_a_lost_connection_what_was_taken_is_anothers_and_join_goes_on(
-    new_node: NewNode, caplog: pytest.LogCaptureFixture
+    node: Node, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = new_node()
     with Client(node.url, timeout=60) as client, Client(node.url, timeout=60) as other:
-        items, taking = client.queue("tlost"), other.queue("tlost")
+        items, taking = client.queue(queue_name), other.queue(queue_name)
         items.put_many(range(3))
         assert taking.get(timeout=30) == 0
         [held] = taking._getting._taken
@@ -948,11 +944,9 @@ def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is
     assert len(drained(items)) == 1
 
 
-@pytest.mark.node
-def test_what_is_done_while_its_putter_is_away_is_known_when_it_is_back(new_node: NewNode) -> None:
-    node = new_node()
+def test_what_is_done_while_its_putter_is_away_is_known_when_it_is_back(node: Node, queue_name: str) -> None:
     with Client(node.url, timeout=60) as client, Client(node.url, timeout=60) as other:
-        items, taking = client.queue("taway"), other.queue("taway")
+        items, taking = client.queue(queue_name), other.queue(queue_name)
         items.put_many(range(20))
         # Of the two connections it is the putter's that breaks, and stays away while all is done.
         connection = client._caller._connection
@@ -965,12 +959,11 @@ def test_what_is_done_while_its_putter_is_away_is_known_when_it_is_back(new_node
         items.join(timeout=30)
 
 
-@pytest.mark.node
+@pytest.mark.ends_node
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_items_and_receipts_survive_the_end_of_the_broker(new_node: NewNode, end: str) -> None:
-    node = new_node()
+def test_items_and_receipts_survive_the_end_of_the_broker(node: Node, queue_name: str, end: str) -> None:
     with Client(node.url, timeout=60) as client, Client(node.url, timeout=60) as other:
-        items, taking = client.queue("tend"), other.queue("tend")
+        items, taking = client.queue(queue_name), other.queue(queue_name)
         items.put_many(range(100))
         held = [taking.get(timeout=30) for _ in range(10)]
         for _ in range(5):
@@ -987,11 +980,10 @@ def test_items_and_receipts_survive_the_end_of_the_broker(new_node: NewNode, end
         assert taking.get(timeout=30) == "after"
 
 
-@pytest.mark.node
-def test_what_is_put_while_the_broker_is_away_is_there_when_it_is_back(new_node: NewNode) -> None:
-    node = new_node()
+@pytest.mark.ends_node
+def test_what_is_put_while_the_broker_is_away_is_there_when_it_is_back(node: Node, queue_name: str) -> None:
     with Client(node.url, timeout=90) as client:
-        items = client.queue("tback")
+        items = client.queue(queue_name)
         items.put(1)
         assert items.get(timeout=30) == 1
         node.stop()
@@ -1008,12 +1000,10 @@ def test_what_is_put_while_the_broker_is_away_is_there_when_it_is_back(new_node:
         assert set(found) <= {1, 3}
 
 
-@pytest.mark.node
-def test_a_user_who_may_not_have_a_queue_of_receipts_is_told_at_once(new_node: NewNode) -> None:
-    node = new_node()
-    node.ctl("add_user", "limited", "limited")
-    node.ctl("set_permissions", "limited", "^(amq.gen|mine)", ".*", ".*")
-    with Client(node.url.replace("guest:guest", "limited:limited"), timeout=60) as client:
+def test_a_user_who_may_not_have_a_queue_of_receipts_is_told_at_once(node: Node) -> None:
+    node.ctl("add_user", "tmine", "secret")
+    node.ctl("set_permissions", "tmine", "^(amq.gen|mine)", ".*", ".*")
+    with Client(node.url.replace("guest:guest", "tmine:secret"), timeout=60) as client:
         for _ in range(2):
             with pytest.raises(AccessRefused, match=r"403 ACCESS_REFUSED"):
                 client.queue("mine").put(1)
@@ -1021,11 +1011,9 @@ def test_a_user_who_may_not_have_a_queue_of_receipts_is_told_at_once(new_node: N
             client.queue("others").get()
 
 
-@pytest.mark.node
-def test_a_broker_that_takes_no_messages_is_said_to_be(new_node: NewNode) -> None:
-    node = new_node()
+def test_a_broker_that_takes_no_messages_is_said_to_be(node: Node, queue_name: str) -> None:
     with Client(node.url, timeout=60) as client:
-        items = client.queue("talarm")
+        items = client.queue(queue_name)
         items.put(1)
         node.ctl("set_vm_memory_high_watermark", "absolute", "1")
         # The first may go out before the broker says so: then it is not known whether it has it.

@@ -17,8 +17,6 @@ from tests.server.test_task_faults import lines
 from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
 from tests.waiting import until
 
-NewNode = Callable[..., Node]
-
 
 def test_the_event_of_a_worker_that_is_killed_goes_to_another_one(url: str, client: Client, tmp_path: Path) -> None:
     path = tmp_path / "ran"
@@ -56,71 +54,71 @@ def test_each_process_of_a_server_is_an_instance(url: str, client: Client, tmp_p
         assert sorted(int(pid) for _, pid in lines(path)) == sorted(server.children())
 
 
-def subscriber(ran: list[int], mode: str = "shared", *, name: str = "tfaults") -> Service:
-    service = Service(name)
-
-    @service.subscribe("tfaults.*", mode=mode)  # type: ignore[arg-type]
+def subscribe(service: Service, ran: list[int], mode: str = "shared") -> None:
+    @service.subscribe(f"{service.name}.*", mode=mode)  # type: ignore[arg-type]
     def work(n: int) -> None:
         ran.append(n)
 
-    return service
 
-
-@pytest.mark.node
+@pytest.mark.ends_node
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_what_waits_for_a_subscriber_and_its_bindings_survive_the_end_of_the_broker(
-    new_node: NewNode, end: str
+    node: Node, service: Service, end: str
 ) -> None:
-    node = new_node()
     ran: list[int] = []
+    subscribe(service, ran)
     # Ready means that it lasts: the broker may be killed at once.
-    Server(subscriber(ran), url=node.url).__enter__().stop()
+    Server(service, url=node.url).__enter__().stop()
     with Client(node.url, timeout=90) as client:
-        client.publish_many((("tfaults.a", n) for n in range(50)), mandatory=True)
+        client.publish_many(((f"{service.name}.a", n) for n in range(50)), mandatory=True)
         getattr(node, end)()
         node.start()
         # No subscriber has been there since.
-        client.publish_many((("tfaults.a", n) for n in range(50, 60)), mandatory=True)
-        with Server(subscriber(ran), url=node.url):
+        client.publish_many(((f"{service.name}.a", n) for n in range(50, 60)), mandatory=True)
+        with Server(service, url=node.url):
             until(lambda: set(ran) == set(range(60)), timeout=120)
 
 
-@pytest.mark.node
+@pytest.mark.ends_node
 @pytest.mark.timeout(300)
 def test_a_broker_that_is_killed_as_soon_as_a_subscriber_is_ready_forgets_neither_its_queue_nor_its_bindings(
-    new_node: NewNode,
+    node: Node, service: Service
 ) -> None:
-    node = new_node()
     ran: list[int] = []
+    subscribe(service, ran)
     with Client(node.url, timeout=90) as client:
         # The levels of delay are there by then: while they are made, the broker writes down all the rest as well.
-        with Server(subscriber([], name="tbefore"), url=node.url):
-            client.enqueue("nobody", queue="tbefore", delay=60)
-        server = Server(subscriber(ran), url=node.url)
+        before = Service(f"before_{service.name}")
+        subscribe(before, [])
+        with Server(before, url=node.url):
+            client.enqueue("nobody", queue=before.name, delay=60)
+        server = Server(service, url=node.url)
         server.start()
-        client.publish("tfaults.a", 0, mandatory=True)
+        client.publish(f"{service.name}.a", 0, mandatory=True)
         node.kill()
         server.stop(drain_timeout=1)
         node.start()
-        client.publish("tfaults.a", 1, mandatory=True)
-        with Server(subscriber(ran), url=node.url):
+        client.publish(f"{service.name}.a", 1, mandatory=True)
+        with Server(service, url=node.url):
             until(lambda: set(ran) == {0, 1}, timeout=120)
 
 
-@pytest.mark.node
+@pytest.mark.ends_node
 @pytest.mark.timeout(300)
-def test_what_is_published_while_brokers_and_connections_end_comes_to_a_shared_subscriber(new_node: NewNode) -> None:
-    node = new_node()
+def test_what_is_published_while_brokers_and_connections_end_comes_to_a_shared_subscriber(
+    node: Node, service: Service
+) -> None:
     ran: list[int] = []
+    subscribe(service, ran)
     published: list[int] = []
     ending = threading.Event()
-    with Client(node.url, timeout=90) as client, Server(subscriber(ran), url=node.url, threads=2):
+    with Client(node.url, timeout=90) as client, Server(service, url=node.url, threads=2):
 
         def publish() -> None:
             n = 0
             while not ending.is_set():
-                client.publish("tfaults.a", n)
+                client.publish(f"{service.name}.a", n)
                 published.append(n)
                 n += 1
 
@@ -143,30 +141,30 @@ def test_what_is_published_while_brokers_and_connections_end_comes_to_a_shared_s
         until(lambda: set(published) <= set(ran), timeout=120)
 
 
-@pytest.mark.node
-def test_a_broadcast_subscriber_is_there_again_after_its_connection_was_lost(new_node: NewNode) -> None:
-    node = new_node()
+def instances(node: Node) -> set[str]:
+    return {name for name in node.ctl("list_queues", "name").split() if name.startswith("amqp_rpc.instance.")}
+
+
+def test_a_broadcast_subscriber_is_there_again_after_its_connection_was_lost(node: Node, service: Service) -> None:
     ran: list[int] = []
-    with (
-        Client(node.url, timeout=60) as client,
-        Server(subscriber(ran, "broadcast"), url=node.url) as server,
-    ):
-        client.publish("tfaults.a", 1, mandatory=True)
+    subscribe(service, ran, "broadcast")
+    others = instances(node)
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url) as server:
+        client.publish(f"{service.name}.a", 1, mandatory=True)
         until(lambda: ran == [1])
         node.ctl("close_all_connections", "test")
         until(lambda: server.counters["consumed"] >= 2)
-        client.publish("tfaults.a", 2, mandatory=True)
+        client.publish(f"{service.name}.a", 2, mandatory=True)
         until(lambda: ran == [1, 2])
-        assert "amqp_rpc.instance." in node.ctl("list_queues", "name")
-        assert node.ctl("list_queues", "name").count("amqp_rpc.instance.") == 1
+        assert len(instances(node) - others) == 1
 
 
-@pytest.mark.node
-def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(new_node: NewNode) -> None:
+def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(
+    new_node: Callable[..., Node], service: Service
+) -> None:
     node = new_node()
-    service = Service("tgone")
 
-    @service.subscribe("tgone", mode="broadcast", retries=1, backoff=(0.4, 0.4))
+    @service.subscribe(service.name, mode="broadcast", retries=1, backoff=(0.4, 0.4))
     def fail() -> None:
         raise OSError
 
@@ -178,21 +176,20 @@ def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_bro
 
     with Client(node.url, timeout=60) as client:
         with Server(service, url=node.url) as server:
-            client.publish("tgone", mandatory=True)
+            client.publish(service.name, mandatory=True)
             until(lambda: server.counters["retried"] == 1 and not server._state.unacked)
         until(lambda: delayed() == 0)
 
 
-@pytest.mark.node
-def test_an_exchange_that_somebody_deletes_is_declared_again(new_node: NewNode) -> None:
-    node = new_node()
+def test_an_exchange_that_somebody_deletes_is_declared_again(node: Node, service: Service) -> None:
     ran: list[int] = []
+    subscribe(service, ran)
     with Client(node.url, timeout=60) as client:
-        client.publish("tfaults.a", 1)
+        client.publish(f"{service.name}.a", 1)
         node.ctl(
             "eval", 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"amqp_rpc.events">>), false, <<"t">>).'
         )
-        client.publish("tfaults.a", 2)
-        with Server(subscriber(ran), url=node.url):
-            client.publish("tfaults.a", 3, mandatory=True)
+        client.publish(f"{service.name}.a", 2)
+        with Server(service, url=node.url):
+            client.publish(f"{service.name}.a", 3, mandatory=True)
             until(lambda: ran == [3])

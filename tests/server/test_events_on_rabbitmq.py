@@ -705,11 +705,10 @@ def test_a_record_that_nobody_can_read_undoes_nothing(
     assert raw.count(record) == 1
 
 
-@pytest.mark.node
 def test_who_may_not_write_to_one_exchange_is_told_so_and_what_else_is_under_way_arrives(
-    new_node: Callable[..., Node],
+    node: Node,
+    queue_name: str,
 ) -> None:
-    node = new_node()
     with Client(node.url, timeout=20) as client:
         client.publish("a", exchange="closed_to_ann")
     node.ctl("add_user", "ann", "secret")
@@ -717,7 +716,7 @@ def test_who_may_not_write_to_one_exchange_is_told_so_and_what_else_is_under_way
     service = Service()
     done: set[int] = set()
 
-    @service.task(queue="topen")
+    @service.task(queue=queue_name)
     def note(n: int) -> None:
         done.add(n)
 

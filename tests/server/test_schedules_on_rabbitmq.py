@@ -23,8 +23,6 @@ from tests.served_by import Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-NewNode = Callable[..., Node]
-
 #: Long enough that no tick of it is due while a test runs, unless the test makes one missed.
 SELDOM = 86_400.0
 
@@ -273,10 +271,9 @@ def test_a_service_without_schedules_has_no_clock(serve: Serve, service: Service
         raw.channel.queue_declare(clock_queue(service.name), passive=True)
 
 
-@pytest.mark.node
+@pytest.mark.ends_node
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_tick_that_the_broker_missed_is_enqueued_once(new_node: NewNode, end: str) -> None:
-    node = new_node()
+def test_a_tick_that_the_broker_missed_is_enqueued_once(node: Node, end: str) -> None:
     ticking = Ticking(0.5)
     other = Ticking(0.5)
     with Server(ticking.service, other.service, url=node.url) as server, Server(ticking.service, url=node.url):
@@ -299,9 +296,7 @@ def test_a_tick_that_the_broker_missed_is_enqueued_once(new_node: NewNode, end: 
     assert server.counters["ticks"] > 0
 
 
-@pytest.mark.node
-def test_a_connection_that_is_cut_off_loses_no_schedule(new_node: NewNode) -> None:
-    node = new_node()
+def test_a_connection_that_is_cut_off_loses_no_schedule(node: Node) -> None:
     ticking = Ticking(0.2)
     with Server(ticking.service, url=node.url), Server(ticking.service, url=node.url):
         until(lambda: len(ticking.ran) >= 3)

@@ -35,7 +35,6 @@ from tests.server.test_task_faults import lines
 from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
 
-NewNode = Callable[..., Node]
 TASKS = ("tests.served", "--queues", "tserved_limited")
 
 
@@ -76,12 +75,10 @@ def test_without_a_broker_enqueue_says_so_at_once() -> None:
             assert not caught.value.may_have_run
 
 
-@pytest.mark.node
 @pytest.mark.parametrize("many", ["enqueue_many", "publish_many"])
 def test_ctrl_c_in_the_middle_of_many_does_not_wait_for_a_broker_that_does_not_answer(
-    new_node: NewNode, many: str
+    node: Node, queue_name: str, many: str
 ) -> None:
-    node = new_node()
     raised: list[BaseException] = []
 
     def three() -> Iterator[tuple[str, str]]:
@@ -92,14 +89,14 @@ def test_ctrl_c_in_the_middle_of_many_does_not_wait_for_a_broker_that_does_not_a
     def work(client: Client) -> None:
         try:
             if many == "enqueue_many":
-                client.enqueue_many("work", three(), queue="tmany")
+                client.enqueue_many("work", three(), queue=queue_name)
             else:
                 client.publish_many(three())
         except BaseException as error:
             raised.append(error)
 
     with Client(node.url, timeout=600) as client:
-        client.enqueue("work", "a", "b", queue="tmany")
+        client.enqueue("work", "a", "b", queue=queue_name)
         client.publish("a", "b")
         thread = threading.Thread(target=work, args=(client,), daemon=True)
         thread.start()
@@ -112,13 +109,11 @@ def test_ctrl_c_in_the_middle_of_many_does_not_wait_for_a_broker_that_does_not_a
     assert raised[0].__notes__[0].endswith("; of 3 more it is not known")
 
 
-@pytest.mark.node
-def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(new_node: NewNode) -> None:
-    node = new_node()
+def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(node: Node, queue_name: str) -> None:
     service = Service()
     ran: list[int] = []
 
-    @service.task(queue="tfrozen")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.append(n)
 
@@ -132,15 +127,13 @@ def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(new_node: N
         client.enqueue(work, 3).result(timeout=30)
 
 
-@pytest.mark.node
 def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
-    new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+    node: Node, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = new_node()
     service = Service()
     ran: list[int] = []
 
-    @service.task(queue="tkey")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.append(n)
 
@@ -165,15 +158,14 @@ def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
             client.enqueue(work, 2, unique_for=600.0)
 
 
-@pytest.mark.node
 def test_under_a_memory_alarm_enqueue_is_refused_at_its_timeout_and_accepted_when_it_is_over(
-    new_node: NewNode,
+    node: Node,
+    queue_name: str,
 ) -> None:
-    node = new_node()
     service = Service()
     ran: list[int] = []
 
-    @service.task(queue="tblocked")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.append(n)
 

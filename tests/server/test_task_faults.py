@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pika
@@ -16,8 +15,6 @@ from tests.programs import serving
 from tests.served_by import Raw
 from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
 from tests.waiting import until
-
-NewNode = Callable[..., Node]
 
 
 def lines(path: Path) -> list[list[str]]:
@@ -52,17 +49,18 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
         assert client.enqueue("note", str(path), "after", queue="tserved_tasks").result(timeout=20) is None
 
 
-@pytest.mark.node
+@pytest.mark.ends_node
 # Seconds, as a rule. But a level of delay whose time is over when the broker starts may hand on before the next level's
 # exchange is there, and then does so again after three minutes (docs/decisions/0007-tasks.md).
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_node: NewNode, end: str) -> None:
-    node = new_node()
+def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(
+    node: Node, queue_name: str, end: str
+) -> None:
     service = Service()
     ran: list[int] = []
 
-    @service.task(queue="tsurvives")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.append(n)
 
@@ -79,13 +77,12 @@ def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(new_n
             until(lambda: set(ran) == set(range(60)), timeout=240)
 
 
-@pytest.mark.node
-def test_a_queue_is_not_forgotten_once_a_server_has_prepared_it(new_node: NewNode) -> None:
-    node = new_node()
+@pytest.mark.ends_node
+def test_a_queue_is_not_forgotten_once_a_server_has_prepared_it(node: Node, queue_name: str) -> None:
     service = Service()
     ran: list[bool] = []
 
-    @service.task(queue="tnew", retries=0)
+    @service.task(queue=queue_name, retries=0)
     def work() -> None:
         ran.append(True)
         raise ValueError
@@ -102,13 +99,12 @@ def test_a_queue_is_not_forgotten_once_a_server_has_prepared_it(new_node: NewNod
             until(lambda: not server._state.unacked, what="the dead letter to be taken")
 
 
-@pytest.mark.node
-def test_what_is_enqueued_while_the_broker_is_away_is_accepted_when_it_is_back(new_node: NewNode) -> None:
-    node = new_node()
+@pytest.mark.ends_node
+def test_what_is_enqueued_while_the_broker_is_away_is_accepted_when_it_is_back(node: Node, queue_name: str) -> None:
     service = Service()
     ran: list[int] = []
 
-    @service.task(queue="tback")
+    @service.task(queue=queue_name)
     def work(n: int) -> None:
         ran.append(n)
 
@@ -124,14 +120,12 @@ def test_what_is_enqueued_while_the_broker_is_away_is_accepted_when_it_is_back(n
         until(lambda: sorted(set(ran)) == [1, 2])
 
 
-@pytest.mark.node
-def test_a_worker_whose_connection_breaks_in_a_task_does_not_lose_it(new_node: NewNode) -> None:
-    node = new_node()
+def test_a_worker_whose_connection_breaks_in_a_task_does_not_lose_it(node: Node, queue_name: str) -> None:
     service = Service()
     begun, go_on = threading.Event(), threading.Event()
     ran: list[bool] = []
 
-    @service.task(queue="tbroken")
+    @service.task(queue=queue_name)
     def work() -> str:
         begun.set()
         go_on.wait(30)
@@ -157,19 +151,17 @@ def lose_calls(node: Node, server: Server) -> None:
     until(lambda: server.counters["consumed"] > before)
 
 
-@pytest.mark.node
 @pytest.mark.parametrize(
     ("error", "tries", "outcome"), [(ValueError("once"), [1, 1, 2], "retried"), (Reject("no"), [1, 1], "failed")]
 )
 def test_what_fails_after_its_connection_was_lost_leaves_no_copy_beside_what_the_broker_gives_again(
-    new_node: NewNode, error: Exception, tries: list[int], outcome: str
+    node: Node, queue_name: str, error: Exception, tries: list[int], outcome: str
 ) -> None:
-    node = new_node()
     service = Service()
     begun, go_on = threading.Event(), threading.Event()
     ran: list[int] = []
 
-    @service.task(queue="tcopies", retries=1, backoff=(0.1, 0.1))
+    @service.task(queue=queue_name, retries=1, backoff=(0.1, 0.1))
     def work() -> None:
         ran.append(context().attempt)
         begun.set()
@@ -189,16 +181,14 @@ def test_what_fails_after_its_connection_was_lost_leaves_no_copy_beside_what_the
         assert server.counters["dead_letters"] == (outcome == "failed")
 
 
-@pytest.mark.node
 def test_a_failure_after_its_connection_was_lost_is_not_recorded_over_what_another_try_came_to(
-    new_node: NewNode, tmp_path: Path
+    node: Node, queue_name: str, tmp_path: Path
 ) -> None:
-    node = new_node()
     service = Service()
     begun, go_on = threading.Event(), threading.Event()
     ran: list[int] = []
 
-    @service.task(queue="tovertaken", retries=0)
+    @service.task(queue=queue_name, retries=0)
     def work() -> str:
         ran.append(1)
         if len(ran) > 1:
@@ -223,16 +213,14 @@ def test_a_failure_after_its_connection_was_lost_is_not_recorded_over_what_anoth
         assert record.state == "SUCCESS"
 
 
-@pytest.mark.node
 def test_a_success_after_its_connection_was_lost_is_recorded_and_told_and_spares_another_run(
-    new_node: NewNode, tmp_path: Path
+    node: Node, queue_name: str, tmp_path: Path
 ) -> None:
-    node = new_node()
     service = Service()
     begun, go_on = threading.Event(), threading.Event()
     ran: list[int] = []
 
-    @service.task(queue="tdone", retries=0)
+    @service.task(queue=queue_name, retries=0)
     def work() -> str:
         ran.append(1)
         begun.set()
@@ -254,23 +242,23 @@ def test_a_success_after_its_connection_was_lost_is_recorded_and_told_and_spares
         assert server.counters["repeated"] == 1
 
 
-@pytest.mark.node
 def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its_task_and_made_again(
-    new_node: NewNode, caplog: pytest.LogCaptureFixture
+    node: Node, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = new_node()
     service = Service()
 
-    @service.task(queue="tfull", queue_type="classic", retries=0)
+    @service.task(queue=queue_name, queue_type="classic", retries=0)
     def refuse(n: int) -> None:
         raise Reject(f"no {n}")
 
     with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
         channel = raw.channel()
-        channel.queue_declare("tfull.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        channel.queue_declare(
+            f"{queue_name}.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
 
         def dead() -> int:
-            return int(channel.queue_declare("tfull.dead", passive=True).method.message_count)
+            return int(channel.queue_declare(f"{queue_name}.dead", passive=True).method.message_count)
 
         with Client(node.url, timeout=60) as client, Server(service, url=node.url, threads=1) as server:
             client.enqueue(refuse, 1)
@@ -280,10 +268,10 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
             lose_calls(node, server)
             # The original, delivered again, waits for the same room.
             until(lambda: server.counters["stale_acks"] and server.counters["failed"] == 3, timeout=40)
-            channel.queue_purge("tfull.dead")
+            channel.queue_purge(f"{queue_name}.dead")
             until(lambda: dead() and not server._state.unacked)
             reasons = []
-            while (got := channel.basic_get("tfull.dead", auto_ack=True))[0] is not None:
+            while (got := channel.basic_get(f"{queue_name}.dead", auto_ack=True))[0] is not None:
                 reasons.append(got[1].headers["reason"])
             assert reasons == ["rejected: no 2"]
 
