@@ -52,7 +52,7 @@ def note(path: str, word: str) -> None:
 
 @service.task(queue="tserved_tasks")
 def note_and_stay(path: str, seconds: float) -> None:
-    """Leave a line; the first to do so stays, for somebody to kill it."""
+    """Leave a line; the first process that does so stays, for a test to kill it."""
     note(path, "here")
     with open(path, encoding="utf-8") as lines:  # noqa: PTH123 - as above
         if len(lines.readlines()) == 1:

@@ -22,7 +22,7 @@ def write(path: str, word: str) -> list[str]:
 
 @service.subscribe("tevents.stay")
 def note_and_stay(path: str, event: Event) -> None:
-    """Leave a line; the first to do so stays, for somebody to kill it."""
+    """Leave a line; the first process that does so stays, for a test to kill it."""
     if len(write(path, f"{event.topic} {event.redelivered}")) == 1:
         threading.Event().wait(60)
 

@@ -13,7 +13,7 @@ _pause = threading.Event()
 
 
 def until(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "the condition") -> T:
-    """Return what the condition returns once that is true; fail the test when it is not true in time."""
+    """Wait until the condition is true, and return its result; fail the test if it is not true in time."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {timeout:g} s for {what}"

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from amqp_rpc import broker, errors
-from amqp_rpc.service.loading import ImportFailed, ModuleMissing, ServiceMissing
+from amqp_rpc.service.loading import ImportFailed, NoSuchModule, NoSuchService
 
 
 class Exit(IntEnum):
@@ -64,9 +64,9 @@ _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]]
     ((errors.InvalidArguments, errors.CodecError), Exit.BAD_ARGUMENTS),
     (errors.MaybeExecuted, Exit.MAYBE_EXECUTED),
     (errors.CallError, Exit.TIMEOUT),
-    (ModuleMissing, Exit.NO_MODULE),
+    (NoSuchModule, Exit.NO_MODULE),
     (ImportFailed, Exit.IMPORT_FAILED),
-    (ServiceMissing, Exit.NO_SERVICE),
+    (NoSuchService, Exit.NO_SERVICE),
     (errors.ConfigurationError, Exit.CONFIGURATION),
 ]
 

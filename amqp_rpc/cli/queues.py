@@ -12,7 +12,7 @@ from amqp_rpc.cli.options import timeout_option, url_option
 from amqp_rpc.cli.output import as_json, columns
 from amqp_rpc.client.client import Client
 from amqp_rpc.message import topology
-from amqp_rpc.service.loading import ModuleMissing, load
+from amqp_rpc.service.loading import NoSuchModule, load
 
 _EPILOG = f"""\b
 Give queues by name, or modules with services: their call queues, task queues and shared subscriptions are shown.
@@ -76,7 +76,7 @@ def _served(name: str) -> list[str]:
     """Return the queues of a module's services; the name itself if there is no such module."""
     try:
         services = load(name)
-    except ModuleMissing:
+    except NoSuchModule:
         return [name]
     queues: list[str] = []
     for service in services:

@@ -15,7 +15,7 @@ from typing import Any
 
 from amqp_rpc.errors import TimeLimitExceeded
 from amqp_rpc.message.envelope import Request
-from amqp_rpc.service.context import handling
+from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
 
 
@@ -44,7 +44,7 @@ def invoke(call: Invocation) -> Outcome:
     """Call an ordinary function. Its time limit is not enforced here: a thread can't be ended (see `time_limits`)."""
     began = time.monotonic()
     try:
-        with handling(call.function.name, call.request, call.limit):
+        with in_context(call.function.name, call.request, call.limit):
             result = call.function.call(*call.args, **call.kwargs)
     # SystemExit and KeyboardInterrupt of a handler end that invocation, not the server.
     except BaseException as error:
@@ -56,7 +56,7 @@ async def invoke_async(call: Invocation) -> Outcome:
     """Await an ``async def`` function, and cancel it at its time limit."""
     began = time.monotonic()
     try:
-        with handling(call.function.name, call.request, call.limit):
+        with in_context(call.function.name, call.request, call.limit):
             called = call.function.call(*call.args, **call.kwargs)
             result = await (called if call.limit is None else _within(call.limit, called, call.function.name))
     except BaseException as error:

@@ -43,9 +43,7 @@ from amqp_rpc.server.state import State
 from amqp_rpc.server.subscriptions import EventConsumer
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
-from amqp_rpc.service.catalog import chosen, merge, merge_schedules, merge_subscriptions, merge_tasks, queue_arguments
-from amqp_rpc.service.function import Function
-from amqp_rpc.service.schedules import Schedule
+from amqp_rpc.service.catalog import Catalog, queue_arguments
 from amqp_rpc.service.service import Service
 
 #: AMQP counts unacknowledged deliveries in 16 bits.
@@ -113,15 +111,11 @@ class Server:
         self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
         self.threads = threads
         self.prefetch = prefetch or threads
-        #: The functions that it runs, by queue and name.
-        self.functions: dict[str, dict[str, Function]] = merge(services)
-        #: The tasks that it runs, by queue and name.
-        self.tasks: dict[str, dict[str, Function]] = merge_tasks(services)
-        #: The functions that subscribe to events, by queue and name.
-        self.events: dict[str, dict[str, Function]] = merge_subscriptions(services, self.tasks)
-        chosen(queues, self.functions, self.tasks, self.events)
-        #: Their schedules, by the queue of their clock.
-        self.schedules: dict[str, list[Schedule]] = merge_schedules(services)
+        catalog = Catalog(services, queues)
+        #: The functions that it runs for calls, tasks and events, each by queue and name.
+        self.functions, self.tasks, self.events = catalog.functions, catalog.tasks, catalog.events
+        #: Their schedules, by the queue of their scheduler.
+        self.schedules = catalog.schedules
         settings = Settings(
             max_message_size, tracebacks=tracebacks, records=self.results is not None, clock_skew=clock_skew
         )

@@ -136,7 +136,7 @@ async def change_record(
     """Change the record of a queue's bindings, and return what it was before.
 
     The record is the one message of a queue of its own. While a server has it unacked, others wait for a moment: the
-    message is a lock as well (docs/decisions/0011-bindings.md).
+    message is a lock as well (docs/decisions/0011-bindings-record.md).
 
     Args:
         connection: An open one.

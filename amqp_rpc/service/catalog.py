@@ -13,98 +13,41 @@ from amqp_rpc.service.service import Service
 from amqp_rpc.service.signature import EventSignature
 
 
-def merge_tasks(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
-    """Return the tasks of several services by queue and name.
+class Catalog:
+    """The functions of several services, in the queues that a server consumes.
+
+    Args:
+        services: One or more.
+        queues: The queues to consume, as names or as one text with commas between them; None for all.
 
     Raises:
-        ConfigurationError: Two tasks of one queue have the same name, or declare the queue differently.
+        ConfigurationError: Two functions of one queue have the same name or declare it differently, a service has no
+            functions, a type hint fails, two schedules have the same name, or there is no such queue.
     """
-    queues: dict[str, dict[str, Function]] = {}
-    for service in dict.fromkeys(services):
-        for task in service.tasks:
-            tasks = queues.setdefault(task.queue, {})
-            for other in tasks.values():
-                if other.name == task.name:
-                    raise ConfigurationError(
-                        f"{task.signature.where}: task {task.name!r} of queue {task.queue!r} is registered already, at "
-                        f"{other.signature.where}; give one of them name="
-                    )
-                if (asked := _arguments(task)) != (there := _arguments(other)):
-                    raise ConfigurationError(
-                        f"{task.signature.where}: queue {task.queue!r} is to have {asked}, and {there} at "
-                        f"{other.signature.where}; give both the same queue_type=, max_length= and max_priority="
-                    )
-            task.signature.compile()
-            tasks[task.name] = task
-    for queue, tasks in queues.items():
-        if len([task for task in tasks.values() if task.default]) > 1:
-            raise ConfigurationError(f"queue {queue!r} has two default tasks, and can have one")
-    return queues
 
+    def __init__(self, services: Iterable[Service], queues: str | Iterable[str] | None = None) -> None:
+        services = list(dict.fromkeys(services))
+        #: The functions that clients call, the tasks, and the functions for events; each by queue and name.
+        self.functions: dict[str, dict[str, Function]] = {}
+        self.tasks: dict[str, dict[str, Function]] = {}
+        self.events: dict[str, dict[str, Function]] = {}
+        #: By the queue of their scheduler.
+        self.schedules: dict[str, list[Schedule]] = {}
+        for service in services:
+            if service.functions or not (service.tasks or service.subscriptions):
+                self._add_functions(service)
+            for task in service.tasks:
+                self._add_task(task)
+            self._add_schedules(service)
+        for service in services:
+            for function in service.subscriptions:
+                self._add_subscription(function)
+        self._check_defaults()
+        if queues is not None:
+            self._choose([name.strip() for name in queues.split(",")] if isinstance(queues, str) else list(queues))
 
-def merge_subscriptions(
-    services: Iterable[Service], tasks: dict[str, dict[str, Function]]
-) -> dict[str, dict[str, Function]]:
-    """Return the functions of several services that handle events, by queue and name.
-
-    Raises:
-        ConfigurationError: Two of them share a queue, or one shares it with tasks; or its parameters don't fit.
-    """
-    queues: dict[str, dict[str, Function]] = {}
-    for service in dict.fromkeys(services):
-        for function in service.subscriptions:
-            other = {**tasks.get(function.queue, {}), **queues.get(function.queue, {})}
-            if other:
-                raise ConfigurationError(
-                    f"{function.signature.where}: queue {function.queue!r} is registered already, at "
-                    f"{next(iter(other.values())).signature.where}; give one of them queue="
-                )
-            assert isinstance(function.signature, EventSignature)
-            function.signature.roles()
-            queues[function.queue] = {function.name: function}
-    return queues
-
-
-def merge_schedules(services: Iterable[Service]) -> dict[str, list[Schedule]]:
-    """Return the schedules of several services by the queue of their scheduler.
-
-    Raises:
-        ConfigurationError: Two of them have the same name.
-    """
-    queues: dict[str, dict[str, Schedule]] = {}
-    for service in dict.fromkeys(services):
-        for schedule in service.schedules:
-            schedules = queues.setdefault(clock_queue(service.name), {})
-            if schedule.name in schedules:
-                raise ConfigurationError(
-                    f"there are two schedules {schedule.name!r}, of queues {schedules[schedule.name].queue!r} and "
-                    f"{schedule.queue!r}; give one of them name="
-                )
-            schedules[schedule.name] = schedule
-    return {queue: list(schedules.values()) for queue, schedules in queues.items()}
-
-
-def queue_arguments(tasks: dict[str, Function]) -> dict[str, Any]:
-    """Return the arguments of the queue that some tasks share."""
-    return _arguments(next(iter(tasks.values())))
-
-
-def _arguments(task: Function) -> dict[str, Any]:
-    assert task.task is not None
-    return task.task.queue_arguments
-
-
-def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
-    """Return the functions of several services that clients call, by queue and name.
-
-    Raises:
-        ConfigurationError: Two functions of one queue have the same name, or a service has none.
-    """
-    queues: dict[str, dict[str, Function]] = {}
-    for service in dict.fromkeys(services):
-        if (service.tasks or service.subscriptions) and not service.functions:
-            continue
-        functions = queues.setdefault(service.queue, {})
+    def _add_functions(self, service: Service) -> None:
+        functions = self.functions.setdefault(service.queue, {})
         for name, function in service.functions.items():
             if name in functions:
                 raise ConfigurationError(
@@ -113,35 +56,69 @@ def merge(services: Iterable[Service]) -> dict[str, dict[str, Function]]:
                 )
             function.signature.compile()
             functions[name] = function
-    for queue, functions in queues.items():
-        if not functions:
-            raise ConfigurationError(f"the service of {queue!r} has no functions; register them with @service.rpc")
-        if len([function for function in functions.values() if function.default]) > 1:
-            raise ConfigurationError(f"queue {queue!r} has two default functions, and can have one")
-    return queues
+
+    def _add_task(self, task: Function) -> None:
+        tasks = self.tasks.setdefault(task.queue, {})
+        for other in tasks.values():
+            if other.name == task.name:
+                raise ConfigurationError(
+                    f"{task.signature.where}: task {task.name!r} of queue {task.queue!r} is registered already, at "
+                    f"{other.signature.where}; give one of them name="
+                )
+            if task.queue_arguments != other.queue_arguments:
+                raise ConfigurationError(
+                    f"{task.signature.where}: queue {task.queue!r} is to have {task.queue_arguments}, and "
+                    f"{other.queue_arguments} at {other.signature.where}; give both the same queue_type=, max_length= "
+                    "and max_priority="
+                )
+        task.signature.compile()
+        tasks[task.name] = task
+
+    def _add_subscription(self, function: Function) -> None:
+        for other in (*self.tasks.get(function.queue, {}).values(), *self.events.get(function.queue, {}).values()):
+            raise ConfigurationError(
+                f"{function.signature.where}: queue {function.queue!r} is registered already, at "
+                f"{other.signature.where}; give one of them queue="
+            )
+        assert isinstance(function.signature, EventSignature)
+        function.signature.roles()
+        self.events[function.queue] = {function.name: function}
+
+    def _add_schedules(self, service: Service) -> None:
+        for schedule in service.schedules:
+            schedules = self.schedules.setdefault(clock_queue(service.name), [])
+            for other in schedules:
+                if other.name == schedule.name:
+                    raise ConfigurationError(
+                        f"there are two schedules {schedule.name!r}, of queues {other.queue!r} and {schedule.queue!r}; "
+                        "give one of them name="
+                    )
+            schedules.append(schedule)
+
+    def _check_defaults(self) -> None:
+        for queue, functions in self.functions.items():
+            if not functions:
+                raise ConfigurationError(f"the service of {queue!r} has no functions; register them with @service.rpc")
+        for kind, queues in (("functions", self.functions), ("tasks", self.tasks)):
+            for queue, functions in queues.items():
+                if len([function for function in functions.values() if function.default]) > 1:
+                    raise ConfigurationError(f"queue {queue!r} has two default {kind}, and can have one")
+
+    def _choose(self, asked: list[str]) -> None:
+        """Remove the queues that are not asked for."""
+        every = [*self.functions, *self.tasks, *self.events]
+        unknown = [name for name in asked if name not in every]
+        if unknown or not asked:
+            what = f"no service here has a queue {', '.join(map(repr, unknown))}" if unknown else "queues= names none"
+            raise ConfigurationError(f"{what}; there are {', '.join(map(repr, every))}")
+        for functions in (self.functions, self.tasks, self.events):
+            for queue in [queue for queue in functions if queue not in asked]:
+                del functions[queue]
 
 
-def chosen(queues: str | Iterable[str] | None, *found: dict[str, dict[str, Function]]) -> None:
-    """Remove the queues that a server does not consume.
-
-    Args:
-        queues: The others, as names or as one text with commas between them; None for all.
-        found: The functions by queue and name.
-
-    Raises:
-        ConfigurationError: There is no such queue.
-    """
-    if queues is None:
-        return
-    asked = [name.strip() for name in queues.split(",")] if isinstance(queues, str) else list(queues)
-    there = [queue for functions in found for queue in functions]
-    unknown = [name for name in asked if name not in there]
-    if unknown or not asked:
-        what = f"no service here has a queue {', '.join(map(repr, unknown))}" if unknown else "queues= names none"
-        raise ConfigurationError(f"{what}; there are {', '.join(map(repr, there))}")
-    for functions in found:
-        for queue in [queue for queue in functions if queue not in asked]:
-            del functions[queue]
+def queue_arguments(tasks: dict[str, Function]) -> dict[str, Any]:
+    """Return the arguments of the queue that some tasks share."""
+    return next(iter(tasks.values())).queue_arguments
 
 
 def default_function(functions: dict[str, Function]) -> Function | None:

@@ -71,8 +71,8 @@ def time_left() -> float | None:
     return None if _current.get() is None else context().remaining()
 
 
-class handling:  # noqa: N801 - used like a function, in a with statement
-    """Set the context of a handler: ``with handling(name, request):``; ``limit`` is its time limit in seconds."""
+class in_context:  # noqa: N801 - used like a function, in a with statement
+    """Set the context of a handler: ``with in_context(name, request):``; ``limit`` is its time limit in seconds."""
 
     __slots__ = ("_function", "_limit", "_request", "_token")
 

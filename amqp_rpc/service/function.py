@@ -63,6 +63,11 @@ class Function:
         return call_queue(self.service) if self.task is None else self.task.queue
 
     @property
+    def queue_arguments(self) -> dict[str, Any]:
+        """The arguments of the declaration of its queue; none for a queue of calls."""
+        return {} if self.task is None else self.task.queue_arguments
+
+    @property
     def shared(self) -> bool:
         """True if it handles events from a durable queue that all replicas of its service share."""
         return self.subscription is not None and self.subscription.mode == "shared"

@@ -12,7 +12,7 @@ from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.service.service import Service
 
 
-class ModuleMissing(ConfigurationError):
+class NoSuchModule(ConfigurationError):
     """There is no module of that name."""
 
 
@@ -20,7 +20,7 @@ class ImportFailed(ConfigurationError):
     """The module exists, and importing it raises."""
 
 
-class ServiceMissing(ConfigurationError):
+class NoSuchService(ConfigurationError):
     """The module has no such service."""
 
 
@@ -32,15 +32,15 @@ def load(target: str) -> list[Service]:
             of several. Python looks into the current folder first.
 
     Raises:
-        ModuleMissing: There is no such module.
+        NoSuchModule: There is no such module.
         ImportFailed: Importing it raises; the message has the error and its place.
-        ServiceMissing: It has no service, or several of which none is named ``service``.
+        NoSuchService: It has no service, or several of which none is named ``service``.
         ConfigurationError: A service in it is wrong: see `Service.rpc`.
     """
     name, colon, attribute = target.partition(":")
     if not all(part.isidentifier() for part in name.split(".")):
         dotted = name.removesuffix(".py").strip("./").replace("/", ".")
-        raise ModuleMissing(f"{target!r} does not name a module; write it as Python imports it: {dotted}")
+        raise NoSuchModule(f"{target!r} does not name a module; write it as Python imports it: {dotted}")
     module = _import(name)
     return [_attribute(module, attribute)] if colon else [_only(module)]
 
@@ -54,7 +54,7 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             part = "" if error.name == name else f": {error.name!r} is missing"
-            raise ModuleMissing(
+            raise NoSuchModule(
                 f"there is no module {name!r} in {here}, nor where Python looks for modules{part}"
             ) from error
         raise ImportFailed(_failure(name, error)) from error
@@ -81,7 +81,7 @@ def _attribute(module: ModuleType, attribute: str) -> Service:
     found = getattr(module, attribute, None)
     if not isinstance(found, Service):
         what = "there is no such name in it" if found is None else f"that is {type(found).__name__}, not a Service"
-        raise ServiceMissing(f"{module.__name__}:{attribute} is no service: {what}{_listed(_services(module))}")
+        raise NoSuchService(f"{module.__name__}:{attribute} is no service: {what}{_listed(_services(module))}")
     return found
 
 
@@ -90,12 +90,12 @@ def _only(module: ModuleType) -> Service:
     if "service" in found:
         return found["service"]
     if not found:
-        raise ServiceMissing(
+        raise NoSuchService(
             f"module {module.__name__!r} has no service; write `service = Service()` in it and decorate its functions "
             "with @service.rpc"
         )
     if len({id(service) for service in found.values()}) > 1:
-        raise ServiceMissing(f"module {module.__name__!r} has several services{_listed(found)}; name one: module:name")
+        raise NoSuchService(f"module {module.__name__!r} has several services{_listed(found)}; name one: module:name")
     return next(iter(found.values()))
 
 

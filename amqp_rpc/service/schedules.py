@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
-from amqp_rpc.message import codec
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.envelope import Message, Properties, task_properties
 from amqp_rpc.message.headers import SCHEDULE, TICK
-from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
-from amqp_rpc.service.signature import Signature
 
 #: Seconds between two ticks, at least and at most.
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 366 * 86_400.0
@@ -204,30 +201,6 @@ class Schedule:
     times: Times
     body: bytes = field(repr=False)
     priority: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        signature: Signature,
-        queue: str,
-        name: str,
-        times: Times,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        priority: int | None = None,
-    ) -> Schedule:
-        """Return the schedule of a task that is enqueued with some arguments; its name begins with ``name``.
-
-        Raises:
-            ConfigurationError: The task can't be called with the arguments, or they can't be sent.
-        """
-        try:
-            signature.accept(args, kwargs)
-            body = codec.encode([list(args), dict(kwargs)], codec.MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
-        except (InvalidArguments, CodecError, TypeError) as error:
-            raise ConfigurationError(f"it can't be enqueued with args={args!r}, kwargs={kwargs!r}: {error}") from error
-        return cls(f"{name}: {times}", queue, signature.name, times, body, priority)
 
     def message(self, tick: int, *, now: float) -> Message:
         """Return the task's message for a tick; every server gives it the same id."""

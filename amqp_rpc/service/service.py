@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, get_args, overload
 
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
+from amqp_rpc.message import codec
 from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.message.topology import (
     CALL_QUEUE,
     LONGEST_NAME,
@@ -369,13 +371,16 @@ class Service:
     def _schedule(
         self, task: Function, name: str | None, times: Times, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
-        own = name or task.name
-        begins = own if self.name is None else f"{self.name}.{own}"
+        known = f"{name or task.name}: {times}" if self.name is None else f"{self.name}.{name or task.name}: {times}"
+        if known in self._schedules:
+            raise ConfigurationError(f"there is a schedule {known!r} already; give one of them name=")
+        try:
+            task.signature.accept(args, kwargs)
+            body = codec.encode([list(args), dict(kwargs)], codec.MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+        except (InvalidArguments, CodecError, TypeError) as error:
+            raise ConfigurationError(f"it can't be enqueued with args={args!r}, kwargs={kwargs!r}: {error}") from error
         priority = None if task.task is None else task.task.priority
-        schedule = Schedule.of(task.signature, task.queue, begins, times, args, kwargs, priority=priority)
-        if schedule.name in self._schedules:
-            raise ConfigurationError(f"there is a schedule {schedule.name!r} already; give one of them name=")
-        self._schedules[schedule.name] = schedule
+        self._schedules[known] = Schedule(known, task.queue, task.name, times, body, priority)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"

@@ -73,7 +73,7 @@ def test_a_failed_rabbitmqctl_says_why(new_node):
 
 
 @pytest.mark.node
-def test_a_node_s_applications_are_told_their_parameters_at_each_start(new_node):
+def test_a_node_s_applications_have_their_parameters_after_each_start(new_node):
     asked = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
     node = new_node(parameters={"rabbit": {"dead_letter_worker_publisher_confirm_timeout": "5000"}})
     assert node.ctl("eval", asked).strip() == "{ok,5000}"

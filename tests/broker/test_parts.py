@@ -25,7 +25,7 @@ def frame(payload: bytes) -> bytes:
 
 @pytest.fixture
 def answering(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A server that sends ``request.param`` to whoever says something, then closes."""
+    """A server that sends ``request.param`` once it receives something, then closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -41,23 +41,23 @@ def answering(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("answering", [frame(START)], indirect=True)
-def test_a_broker_tells_its_version(answering: int):
+def test_a_broker_reports_its_version(answering: int):
     assert greet(answering) == "3.9.1"
 
 
 @pytest.mark.parametrize("answering", [frame(b"\x00\x0a\x00\x0a")], indirect=True)
-def test_a_broker_that_tells_no_version_is_a_broker(answering: int):
+def test_a_broker_that_reports_no_version_is_a_broker(answering: int):
     assert greet(answering) == ""
 
 
 @pytest.mark.parametrize(
     "answering", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01", b""], indirect=True
 )
-def test_what_does_not_speak_amqp_is_no_broker(answering: int):
+def test_a_server_that_does_not_speak_amqp_is_no_broker(answering: int):
     assert greet(answering) is None
 
 
-def test_a_silent_server_is_given_up_in_time():
+def test_a_silent_server_is_abandoned_in_time():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert greet(listener.getsockname()[1], timeout=0.05) is None
 
@@ -70,7 +70,7 @@ def test_free_ports_are_free_and_outside_the_range_of_outgoing_connections():
         assert not is_free(port)
 
 
-def test_a_process_is_found_by_what_it_was_started_with_and_ended(tmp_path: Path):
+def test_a_process_is_found_by_its_environment_and_killed(tmp_path: Path):
     setting = f"AMQP_RPC_TEST_MARK={tmp_path}/x"
     name, _, value = setting.partition("=")
     with subprocess.Popen(["sleep", "300"], env=os.environ | {name: value}) as started:
@@ -128,7 +128,7 @@ def test_nothing_else_in_a_folder_is_removed(tmp_path: Path):
     assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
-def test_a_folder_of_somebody_else_is_neither_used_nor_emptied(tmp_path: Path):
+def test_a_folder_of_another_program_is_neither_used_nor_emptied(tmp_path: Path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis").write_text("x")
     with pytest.raises(StartFailed, match="files in it that are not a node's"):
@@ -161,11 +161,11 @@ def test_the_first_error_in_the_log_is_the_reason(tmp_path: Path):
     assert node.reason(tmp_path) == f"port in use (log: {tmp_path}/node.log)"
 
 
-def test_a_log_that_is_not_there_has_no_reason(tmp_path: Path):
+def test_a_missing_log_has_no_reason(tmp_path: Path):
     assert node.reason(tmp_path) == f"it logged nothing (log: {tmp_path})"
 
 
-def test_services_stay_off_while_installing_and_the_policy_goes_again(tmp_path: Path):
+def test_services_stay_off_while_installing_and_the_policy_is_removed(tmp_path: Path):
     policy = tmp_path / "policy-rc.d"
     with programs._services_stay_off([], policy):
         assert subprocess.run([policy], check=False).returncode == 101
@@ -175,7 +175,7 @@ def test_services_stay_off_while_installing_and_the_policy_goes_again(tmp_path: 
     assert not policy.exists()
 
 
-def test_a_policy_that_is_there_is_left_alone(tmp_path: Path):
+def test_an_existing_policy_is_not_touched(tmp_path: Path):
     policy = tmp_path / "policy-rc.d"
     policy.write_text("mine")
     with programs._services_stay_off([], policy):
@@ -248,7 +248,7 @@ def test_without_compose_nothing_is_pulled_and_there_is_nothing_to_remove(fake: 
     assert "pull" not in (tmp_path / "said").read_text()
 
 
-def test_the_older_program_docker_compose_will_do(fake: Callable[..., None], tmp_path: Path):
+def test_the_older_program_docker_compose_is_used(fake: Callable[..., None], tmp_path: Path):
     fake("docker", 'test "$1" = image')
     fake("docker-compose", "echo 1f2e3d")
     project = docker.Project(name="p", port=1)
@@ -259,13 +259,13 @@ def test_the_older_program_docker_compose_will_do(fake: Callable[..., None], tmp
     assert [line.partition(" --project-name p ")[2].split()[0] for line in ran] == ["up", "ps", "down"]
 
 
-def test_an_image_that_cannot_be_pulled_is_told_with_the_reason(fake: Callable[..., None]):
+def test_an_image_that_cannot_be_pulled_is_reported_with_the_reason(fake: Callable[..., None]):
     fake("docker", 'case $1 in compose) ;; *) echo "noise" >&2; echo "no such host" >&2; exit 1;; esac')
     with pytest.raises(NotAvailable, match=r"^no such host: the image rabbitmq:4-management cannot be pulled$"):
         docker.Project(name="p", port=1).up(timeout=5)
 
 
-def test_what_could_not_be_removed_is_not_taken_for_a_failed_start(fake: Callable[..., None]):
+def test_a_failed_removal_is_not_a_failed_start(fake: Callable[..., None]):
     fake("docker", 'case "$*" in *down*) echo "engine lost" >&2; exit 1;; esac')
     with pytest.raises(ControlFailed, match="project p may be left: engine lost"):
         docker.Project(name="p", port=1).down()

@@ -27,5 +27,5 @@ def test_under_faults_no_call_hangs_runs_twice_or_is_told_wrongly():
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    # What the proxies say when they are ended in the middle of something may follow.
+    # The proxies may print more when they are ended in the middle of something.
     assert "\nall zeros\n" in done.stdout

@@ -33,5 +33,5 @@ def test_under_faults_no_accepted_task_or_event_is_lost_comes_too_early_or_is_de
     handled = re.findall(r"^ +event: .*? +(\d+) +(\d+) +(\d+) +\d+$", done.stdout, re.MULTILINE)
     assert len(handled) == 4
     assert all(0 < int(accepted) == int(ran) + int(dead) for accepted, ran, dead in handled)
-    # What the proxies say when they are ended in the middle of something may follow.
+    # The proxies may print more when they are ended in the middle of something.
     assert "\nall zeros\n" in done.stdout

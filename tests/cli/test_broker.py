@@ -64,7 +64,7 @@ class Shell:
         until(lambda: "beam.smp" in self.node_processes().values(), timeout=60)
 
     def left(self) -> list[str]:
-        """What a stopped broker must not leave."""
+        """Return the leftovers of a stopped broker: there must be none."""
         files = [str(path) for path in (self.folder / "tmp").iterdir()]
         recorded = [str(path) for path in self.state.glob("broker.json*")]
         return [*files, *recorded, *self.node_processes().values()]
@@ -80,7 +80,7 @@ def shell(tmp_path: Path):
 
 @pytest.fixture
 def real_node(shell: Shell):
-    """Where the machine's own RabbitMQ is needed."""
+    """A shell on a machine with a RabbitMQ of its own."""
     if throwaway.find_program("rabbitmq-server") is None:
         pytest.skip("rabbitmq-server is not installed")
 
@@ -89,7 +89,7 @@ def real_node(shell: Shell):
 def taken(port: int):
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody else has it: as good
+        with contextlib.suppress(OSError):  # in use by another program: as good
             listener.bind(("127.0.0.1", port))
             listener.listen()
         yield
@@ -166,7 +166,7 @@ def test_stop_ends_what_a_killed_start_left(shell: Shell, real_node):
 
 
 @pytest.mark.node
-def test_a_dead_broker_is_not_said_to_run_and_start_starts_another(shell: Shell, real_node):
+def test_a_dead_broker_is_not_running_and_start_starts_another(shell: Shell, real_node):
     assert shell.run("start").returncode == 0
     assert processes.end(shell.setting)
     assert shell.run("status").returncode == Exit.BROKER_NOT_RUNNING
@@ -197,7 +197,7 @@ def test_a_start_that_takes_too_long_is_ended(shell: Shell):
     assert shell.left() == []
 
 
-def test_where_docker_cannot_pull_the_next_way_is_tried(shell: Shell):
+def test_if_docker_cannot_pull_the_image_rabbitmq_server_is_tried(shell: Shell):
     shell.program("docker", 'case "$*" in *inspect*|*pull*) exit 1;; *) echo 28.2.2;; esac')
     shell.program("rabbitmq-server", "echo tried; exit 1")
     failed = shell.run("start")

@@ -44,7 +44,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_goes_wrong_is_one_line_with_its_own_code(served: str, failure: str) -> None:
+def test_a_failure_is_one_line_with_an_exit_code_of_its_own(served: str, failure: str) -> None:
     arguments, code, message = FAILURES[failure]
     done = run("call", *arguments, url=served)
     assert message in done.stderr
@@ -68,6 +68,6 @@ def test_the_servers_traceback_is_shown_when_asked_for(served: str) -> None:
     assert "services/fib.py" in done.stderr
 
 
-def test_words_are_json_where_they_parse_and_text_where_not() -> None:
+def test_words_are_json_if_they_parse_and_text_otherwise() -> None:
     words = ("1", "x", '"1"', "[1,2]", "null", "a-b=c", 'n={"a": 1}', "m=", "k=x=y")
     assert arguments_of(words) == ([1, "x", "1", [1, 2], None, "a-b=c"], {"n": {"a": 1}, "m": "", "k": "x=y"})

@@ -91,7 +91,7 @@ def test_dead_letters_are_a_table_and_json_lines(letters: Letters) -> None:
     assert run("dlq", "list", f"{letters.queue}.dead", url=letters.url).stdout == done.stdout
 
 
-def test_a_dead_event_has_its_topic_and_comes_again_under_it(url: str, topic: str) -> None:
+def test_a_dead_event_has_its_topic_and_is_replayed_under_it(url: str, topic: str) -> None:
     service, got = Service(f"s{topic}"), []
 
     @service.subscribe(f"{topic}.#", retries=0)
@@ -120,7 +120,7 @@ def test_a_dead_event_has_its_topic_and_comes_again_under_it(url: str, topic: st
 
 def test_an_item_that_could_not_be_read_is_a_dead_letter_and_can_be_put_back(url: str, topic: str) -> None:
     with Client(url) as client, client.queue(topic) as items:
-        # AMQP's default exchange hands it to the queue of that name; nobody can read it.
+        # AMQP's default exchange hands it to the queue of that name; no consumer can read it.
         with pytest.raises(Empty):
             items.get_nowait()
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
@@ -185,7 +185,7 @@ def test_a_replay_prints_the_ids_and_puts_the_tasks_back(letters: Letters) -> No
     assert letters.dlq("list").stderr == f"{letters.queue} has no dead letter\n"
 
 
-def test_nothing_is_dropped_without_a_yes(letters: Letters) -> None:
+def test_nothing_is_dropped_without_confirmation(letters: Letters) -> None:
     letters.put("aa-1")
     letters.put("bb-2")
     refused = letters.dlq("drop", "--all")
@@ -199,7 +199,7 @@ def test_nothing_is_dropped_without_a_yes(letters: Letters) -> None:
     assert letters.dlq("drop", "--all").returncode == Exit.OK
 
 
-def test_at_a_terminal_is_asked_for_what_is_dropped(letters: Letters) -> None:
+def test_at_a_terminal_drop_asks_for_confirmation(letters: Letters) -> None:
     letters.put("aa-1")
     letters.put("bb-2")
     assert answered(letters, "n", "drop", letters.queue, "--all") == Exit.NOT_CONFIRMED
@@ -209,7 +209,7 @@ def test_at_a_terminal_is_asked_for_what_is_dropped(letters: Letters) -> None:
 
 
 def answered(letters: Letters, answer: str, *arguments: str) -> int:
-    """Run `amqp-rpc dlq` at a terminal, where somebody answers its question; return its exit code."""
+    """Run `amqp-rpc dlq` at a terminal, answer its question, and return its exit code."""
     try:
         ours, theirs = pty.openpty()
     except OSError as error:
@@ -228,14 +228,14 @@ def answered(letters: Letters, answer: str, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("command", ["replay", "drop"])
-def test_which_ones_has_to_be_said(letters: Letters, command: str) -> None:
+def test_a_selection_or_all_is_required(letters: Letters, command: str) -> None:
     for arguments in ((), ("--all", "x"), ("--all", "--after", "1h")):
         done = letters.dlq(command, *arguments)
         assert (done.returncode, done.stdout) == (Exit.USAGE, "")
         assert "say which: IDs, --function, --before or --after; or --all" in done.stderr
 
 
-def test_what_goes_wrong_is_one_line_with_its_own_code(letters: Letters, url: str) -> None:
+def test_a_failure_is_one_line_with_an_exit_code_of_its_own(letters: Letters, url: str) -> None:
     done = run("dlq", "list", "no-such-queue", url=url)
     assert (done.returncode, done.stdout) == (Exit.NO_SERVER, "")
     assert done.stderr == "amqp-rpc: there is no queue 'no-such-queue', and no dead letter of it\n"
@@ -262,7 +262,7 @@ def test_columns_are_as_wide_as_they_need_and_the_last_one_is_cut() -> None:
     assert columns(["NAME"], []) == "NAME"
 
 
-def test_times_are_iso_8601_or_so_long_ago() -> None:
+def test_times_are_iso_8601_or_ages() -> None:
     assert Time(ago=True).convert("2026-01-31T12:00+00:00", None, None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert Time(ago=False).convert("2026-01-31T12:00", None, None).tzinfo is not None
     for text in ("90m", "1.5h", "5400s ago"):

@@ -1,4 +1,4 @@
-"""`amqp-rpc enqueue` as a user meets it: the id, the result where it is waited for, and codes for what goes wrong."""
+"""`amqp-rpc enqueue` as a user meets it: the id, the result with --wait, and the exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def served(broker: str) -> Iterator[str]:
         yield broker
 
 
-def test_the_id_is_printed_once_the_broker_has_the_task(served: str) -> None:
+def test_the_id_is_printed_once_the_broker_has_confirmed_the_task(served: str) -> None:
     queue = f"t{secrets.token_hex(6)}"
     done = run("enqueue", "resize", "a.png", "size=3", "--queue", queue, url=served)
     assert (done.returncode, done.stderr, len(done.stdout.split())) == (Exit.OK, "", 1)
@@ -44,7 +44,7 @@ def test_a_delayed_task_does_not_run_before_its_time(served: str) -> None:
     assert time.monotonic() - began >= 1.5
 
 
-def test_what_the_task_raised_is_one_line_and_its_traceback_comes_when_asked_for(served: str) -> None:
+def test_the_error_of_a_task_is_one_line_and_its_traceback_is_an_option(served: str) -> None:
     done = run("enqueue", "fail", "broken", *TASKS, "--wait", url=served)
     assert (done.returncode, len(done.stdout.split())) == (Exit.REMOTE_ERROR, 1)
     assert done.stderr == "amqp-rpc: ValueError: broken\n"
@@ -62,14 +62,14 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_goes_wrong_is_one_line_with_its_own_code(served: str, failure: str) -> None:
+def test_a_failure_is_one_line_with_an_exit_code_of_its_own(served: str, failure: str) -> None:
     arguments, code, message = FAILURES[failure]
     done = run("enqueue", *arguments, url=served)
     assert message in done.stderr
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
 
 
-def test_a_task_that_nobody_works_on_is_waited_for_and_that_is_said_at_once_and_in_the_end(served: str) -> None:
+def test_a_task_without_a_worker_is_waited_for_and_reported_at_once_and_at_the_end(served: str) -> None:
     queue = f"t{secrets.token_hex(6)}"
     done = run("enqueue", "resize", "--queue", queue, "--wait", "--timeout", "5", url=served)
     assert done.returncode == Exit.TIMEOUT
@@ -78,7 +78,7 @@ def test_a_task_that_nobody_works_on_is_waited_for_and_that_is_said_at_once_and_
     assert f"has no result after 5 s: queue '{queue}' has no consumer (" in last
 
 
-def test_a_task_that_waits_at_a_worker_is_no_task_that_nobody_works_on(served: str) -> None:
+def test_a_delayed_task_is_not_reported_as_a_task_without_a_worker(served: str) -> None:
     done = run("enqueue", "total", *TASKS, "--delay", "60", "--wait", "--timeout", "3", url=served)
     assert (done.returncode, len(done.stderr.splitlines())) == (Exit.TIMEOUT, 1)
     assert done.stderr.endswith("has no result after 3 s; it goes on\n")

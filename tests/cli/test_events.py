@@ -63,7 +63,7 @@ def listening(*arguments: str, url: str, folder: Path, ends: signal.Signals = si
             process.wait()
 
 
-def test_events_are_printed_as_they_come_text_or_json(url: str, tmp_path: Path, topic: str) -> None:
+def test_events_are_printed_as_they_arrive_text_or_json(url: str, tmp_path: Path, topic: str) -> None:
     with listening(f"{topic}.kern.*", f"{topic}.*.critical", url=url, folder=tmp_path) as found:
         assert (
             f"Listening to {topic}.kern.*, {topic}.*.critical of the topic exchange 'amqp_rpc.events'" in found.said()
@@ -76,7 +76,7 @@ def test_events_are_printed_as_they_come_text_or_json(url: str, tmp_path: Path, 
         until(lambda: found.lines() == [f"{topic}.{line}" for line in lines])
 
 
-def test_what_is_json_on_the_command_line_is_json_for_any_program(url: str, topic: str, raw: Raw) -> None:  # noqa: F811
+def test_json_on_the_command_line_is_json_for_every_program(url: str, topic: str, raw: Raw) -> None:  # noqa: F811
     raw.channel.queue_declare(topic, exclusive=True)
     for words, content_type, body in (
         (['{"order": 7}'], "application/json", b'{"order":7}'),
@@ -95,7 +95,7 @@ def test_what_is_json_on_the_command_line_is_json_for_any_program(url: str, topi
     )  # fmt: skip
 
 
-def test_who_has_seen_enough_ends_it_without_a_word(url: str, topic: str) -> None:
+def test_a_closed_pipe_ends_it_quietly(url: str, topic: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "amqp_rpc", "listen", f"{topic}.#"],
         env={**os.environ, "AMQP_URL": url}, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -111,7 +111,7 @@ def test_who_has_seen_enough_ends_it_without_a_word(url: str, topic: str) -> Non
             process.kill()
 
 
-def test_with_json_all_that_is_known_is_printed(url: str, tmp_path: Path, topic: str) -> None:
+def test_with_json_everything_about_an_event_is_printed(url: str, tmp_path: Path, topic: str) -> None:
     with listening(f"{topic}.#", "--json", url=url, folder=tmp_path) as found:
         identity = run("publish", topic, "5", "--header", "tenant=acme", "--header", "n=3", url=url).stdout.strip()
         until(found.lines)
@@ -121,7 +121,7 @@ def test_with_json_all_that_is_known_is_printed(url: str, tmp_path: Path, topic:
 
 
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_that_was_bound_stays(url: str, tmp_path: Path, topic: str, ends: signal.Signals) -> None:
+def test_no_queue_stays(url: str, tmp_path: Path, topic: str, ends: signal.Signals) -> None:
     with listening(f"{topic}.#", url=url, folder=tmp_path, ends=ends):
         assert run("publish", topic, "--mandatory", url=url).returncode == Exit.OK
     done = run("publish", topic, "--mandatory", url=url)
@@ -129,7 +129,7 @@ def test_nothing_that_was_bound_stays(url: str, tmp_path: Path, topic: str, ends
     assert "no queue is bound" in done.stderr
 
 
-def test_bytes_that_nobody_can_read_are_shown_all_the_same(url: str, tmp_path: Path, topic: str, raw: Raw) -> None:  # noqa: F811
+def test_bytes_that_can_t_be_decoded_are_shown(url: str, tmp_path: Path, topic: str, raw: Raw) -> None:  # noqa: F811
     with listening(f"{topic}.#", url=url, folder=tmp_path) as found:
         raw.channel.basic_publish("amqp_rpc.events", topic, b"\xff\x00")
         raw.channel.basic_publish("amqp_rpc.events", f"{topic}.é", "grün".encode())
@@ -169,7 +169,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_goes_wrong_is_one_line_with_its_own_code(url: str, failure: str) -> None:
+def test_a_failure_is_one_line_with_an_exit_code_of_its_own(url: str, failure: str) -> None:
     with Client(url) as client:
         client.publish("", exchange=Exchange("tcli_fanout", "fanout"))
     arguments, code, message = FAILURES[failure]
@@ -216,7 +216,7 @@ def test_a_bad_pattern_is_one_line_when_it_is_imported(
     assert "bad_pattern.py:3: f(): the pattern 'a.*x'" in done.stderr
 
 
-def test_what_can_t_be_printed_is_a_line_all_the_same_and_does_nothing_to_a_terminal(
+def test_unprintable_characters_are_escaped_and_can_t_control_the_terminal(
     url: str,
     topic: str,
     tmp_path: Path,

@@ -20,7 +20,7 @@ def served(broker: str) -> Iterator[str]:
         yield broker
 
 
-def test_a_queue_is_a_line_of_what_waits_who_consumes_and_what_died(served: str) -> None:
+def test_a_queue_is_a_line_of_messages_consumers_and_dead_letters(served: str) -> None:
     name = f"t{secrets.token_hex(6)}"
     with Client(served) as client:
         for _ in range(3):
@@ -57,7 +57,7 @@ def test_a_module_with_subscriptions_stands_for_the_shared_ones(url: str) -> Non
     assert [line.split()[0] for line in lines] == [f"events.tevents.note_and_{verb}" for verb in ("stay", "die")]
 
 
-def test_a_queue_that_is_not_there_is_said(served: str) -> None:
+def test_a_missing_queue_is_reported(served: str) -> None:
     done = run("queues", "no_such_queue", "tserved_sums", url=served)
     assert done.returncode == Exit.NO_SERVER
     assert done.stderr == "amqp-rpc: there is no queue 'no_such_queue'\n"

@@ -19,7 +19,7 @@ ONE_SERVICE = (
 )
 
 
-def test_the_banner_says_where_it_serves_what_and_how_to_stop(url: str) -> None:
+def test_the_banner_has_broker_functions_and_how_to_stop(url: str) -> None:
     with serving("services.fib", "tests.served", "--threads", "3", "--prefetch", "5", url=url) as server:
         said = server.text()
         assert "guest:***@" in said
@@ -79,7 +79,7 @@ def test_a_parent_that_is_killed_takes_its_processes_with_it(url: str) -> None:
         until(lambda: not any(_runs(child) for child in children), what="the children to end")
 
 
-def test_stopping_finishes_the_calls_in_hand(url: str) -> None:
+def test_stopping_finishes_the_calls_in_flight(url: str) -> None:
     with serving("tests.served", "--threads", "2", url=url) as server, Client(url) as client:
         futures = [client.submit("tserved.hold", 0.5), client.submit("tserved.hold_async", 0.5)]
         pid = client.call("tserved.pid")
@@ -119,7 +119,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("target", MODULES)
-def test_what_cant_be_served_is_said_in_one_line_with_a_code_of_its_own(tmp_path: Path, target: str) -> None:
+def test_a_target_that_can_t_be_served_is_one_line_with_an_exit_code_of_its_own(tmp_path: Path, target: str) -> None:
     source, code, message = MODULES[target]
     if source is not None:
         (tmp_path / f"{target.partition(':')[0]}.py").write_text(source)
@@ -130,7 +130,7 @@ def test_what_cant_be_served_is_said_in_one_line_with_a_code_of_its_own(tmp_path
 
 
 @pytest.mark.parametrize("processes", ["1", "3"])
-def test_no_broker_is_said_in_one_line(processes: str) -> None:
+def test_a_missing_broker_is_one_line(processes: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"amqp://127.0.0.1:{free.getsockname()[1]}"
@@ -160,7 +160,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_tasks_are_named_counted_and_told_in_the_log(url: str) -> None:
+def test_tasks_are_in_the_banner_in_the_log_and_in_the_counts(url: str) -> None:
     arguments = ("tests.served", "--queues", "tserved_sums,rpc_queue.tserved", "--log-level", "info")
     with serving(*arguments, url=url) as server, Client(url) as client:
         assert "rpc_queue.tserved  pid() -> int" in server.text()
@@ -184,7 +184,7 @@ def test_tasks_are_named_counted_and_told_in_the_log(url: str) -> None:
     assert "Stopped. 1 result, 0 raised, 0 refused, 0 expired, 1 retried, 1 dead letter." in lines
 
 
-def test_queues_that_no_service_has_are_refused_with_those_that_there_are(url: str) -> None:
+def test_queues_that_no_service_has_are_refused_with_a_list_of_queues(url: str) -> None:
     done = run("serve", "tests.served", "--queues", "tserved_sums,nope", url=url)
     assert done.returncode == Exit.CONFIGURATION
     assert done.stderr.startswith("amqp-rpc: no service here has a queue 'nope'; there are 'rpc_queue.tserved', ")

@@ -51,7 +51,7 @@ def test_every_line_of_the_log_comes_to_the_screen_and_to_the_file(url: str, tmp
 
 
 def listening(stack: ExitStack, name: str, asked: Sequence[Sequence[str]], *, url: str, folder: Path) -> list[Path]:
-    """Start one receiver for each list of words; return what each prints."""
+    """Start one receiver for each list of words; return their outputs."""
     files = [folder / f"printed{number}" for number in range(len(asked))]
     for words, prints in zip(asked, files, strict=True):
         stack.enter_context(

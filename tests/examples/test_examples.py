@@ -168,7 +168,7 @@ def test_a_task_of_six_lines_is_enqueued_and_its_result_is_printed(url):
 
 
 def together(*programs: tuple[str, ...], url: str) -> list[str]:
-    """What examples print that run at the same time."""
+    """Run examples at the same time, and return their outputs."""
     with ThreadPoolExecutor() as threads:
         running = [threads.submit(example, *program, url=url) for program in programs]
         return [each.result() for each in running]

@@ -39,7 +39,7 @@ def environment(url: str, **variables: str) -> dict[str, str]:
 
 
 def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0, **variables: str) -> str:
-    """Run a program to its end and return what it printed, warnings and errors included."""
+    """Run a program to its end and return its output, warnings and errors included."""
     with subprocess.Popen(
         [str(word) for word in words], env=environment(url, **variables), cwd=folder, text=True,
         start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

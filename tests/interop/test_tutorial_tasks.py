@@ -1,4 +1,4 @@
-"""The programs of RabbitMQ's second tutorial and our workers share one queue, and who comes second is told why not."""
+"""The programs of RabbitMQ's second tutorial share a queue with our workers, if both declare it alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.waiting import until
 
 NEW_TASK, WORKER = Path(__file__).with_name("new_task.py"), Path(__file__).with_name("worker.py")
 
-#: What the tutorial declares its queue with, and the worker of ours that says the same.
+#: The tutorial's arguments of its queue, and our worker that declares the same.
 AS_DECLARED = {
     "today's tutorial": ({"x-queue-type": "quorum"}, "examples.worker"),
     "the tutorial before": (None, "tests.interop.classic_worker"),

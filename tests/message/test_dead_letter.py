@@ -1,4 +1,4 @@
-"""Dead letters as values: what is read of one whatever stands in it, which are meant, and how one goes back."""
+"""Dead letters as values: reading any content, the filter, and the replayed message."""
 
 from __future__ import annotations
 

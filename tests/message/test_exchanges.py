@@ -1,4 +1,4 @@
-"""What a topic, a pattern and an exchange may be, and what is said of one that makes no sense."""
+"""Valid topics, patterns and exchanges, and the errors for the others."""
 
 from __future__ import annotations
 

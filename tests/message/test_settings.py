@@ -1,4 +1,4 @@
-"""Where the broker is: from the argument, the environment or the default, and never with the password in sight."""
+"""The broker's address: from the argument, the environment or the default, and never with the password in sight."""
 
 from __future__ import annotations
 

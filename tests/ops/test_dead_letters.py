@@ -85,7 +85,7 @@ def listed(dead: DeadLetters, count: int) -> list[DeadLetter]:
     return until(lambda: found if len(found := dead.list()) == count else None, what=f"{count} dead letters")
 
 
-def test_a_task_that_died_is_listed_with_all_that_is_known(
+def test_a_dead_task_is_listed_with_its_details(
     client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
 ) -> None:
     @service.task(queue=queue, retries=1, backoff=(0.1, 0.1))
@@ -107,7 +107,7 @@ def test_a_task_that_died_is_listed_with_all_that_is_known(
     assert (letter.history, letter.size > 0) == ([], True)
 
 
-def test_a_call_that_nobody_could_answer_is_a_dead_letter_as_well(
+def test_a_call_that_can_t_be_answered_is_a_dead_letter_too(
     client: Client, serve: Serve, service: Service, raw: Raw
 ) -> None:
     @service.rpc
@@ -125,14 +125,14 @@ def test_a_call_that_nobody_could_answer_is_a_dead_letter_as_well(
     assert [death.attempt for death in letter.history] == [1]
 
 
-def test_where_there_are_none_or_no_queue_the_list_is_empty(client: Client, dead: DeadLetters) -> None:
+def test_without_letters_or_without_a_queue_the_list_is_empty(client: Client, dead: DeadLetters) -> None:
     nowhere = client.dead_letters("no-such-queue")
     assert (dead.list(), dead.get("x"), dead.replay(all=True), dead.drop(all=True)) == ([], None, [], [])
     assert (nowhere.list(), nowhere.get("x"), nowhere.replay(all=True), nowhere.drop(all=True)) == ([], None, [], [])
 
 
 @pytest.mark.parametrize("arguments", [DEAD, {"x-queue-type": "quorum"}, {}], ids=["ours", "quorum", "classic"])
-def test_a_letter_that_is_looked_at_25_times_is_still_there(
+def test_a_letter_that_was_listed_25_times_is_still_there(
     client: Client, raw: Raw, arguments: dict[str, object]
 ) -> None:
     name = f"t{secrets.token_hex(6)}"
@@ -146,7 +146,7 @@ def test_a_letter_that_is_looked_at_25_times_is_still_there(
     assert until(lambda: raw.count(f"{name}.dead") == 3)
 
 
-def test_a_copy_of_what_was_looked_at_often_keeps_all_but_what_the_broker_wrote(client: Client, raw: Raw) -> None:
+def test_a_copy_of_an_often_listed_letter_keeps_all_but_the_broker_s_headers(client: Client, raw: Raw) -> None:
     name = f"t{secrets.token_hex(6)}"
     raw.channel.confirm_delivery()
     declare_dead(raw, name, {"x-queue-type": "quorum"})
@@ -160,7 +160,7 @@ def test_a_copy_of_what_was_looked_at_often_keeps_all_but_what_the_broker_wrote(
     assert properties.headers.get("x-delivery-count", 0) <= 2 * MOST_RETURNS
 
 
-def test_filters_choose_by_id_function_and_time_and_the_limit_ends_it(raw: Raw, queue: str, dead: DeadLetters) -> None:
+def test_filters_select_by_id_function_and_time_and_the_limit_holds(raw: Raw, queue: str, dead: DeadLetters) -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     for hour in range(3):
         put(raw, queue, str(hour), died=int((noon + timedelta(hours=hour)).timestamp() * 1000))
@@ -213,7 +213,7 @@ def test_a_replayed_message_is_the_old_one_without_what_its_death_wrote(
     assert without_broker_headers(properties.headers) == {"attempt": 1, "mine": "kept"}
 
 
-def test_a_task_whose_time_was_over_runs_when_it_is_replayed(
+def test_an_expired_task_runs_when_it_is_replayed(
     client: Client, serve: Serve, service: Service, queue: str, dead: DeadLetters
 ) -> None:
     ran = []
@@ -251,7 +251,7 @@ def test_a_letter_that_dies_again_at_once_is_replayed_once(
     assert sorted(ran) == sorted([*range(150)] * 2)
 
 
-def test_only_what_was_chosen_is_replayed_or_dropped(raw: Raw, queue: str, dead: DeadLetters) -> None:
+def test_only_selected_letters_are_replayed_or_dropped(raw: Raw, queue: str, dead: DeadLetters) -> None:
     put(raw, queue, "1", "2", "3", "4")
     assert dead.replay(ids=["2"]) == ["2"]
     assert dead.drop(ids="3") == ["3"]
@@ -263,14 +263,14 @@ def test_only_what_was_chosen_is_replayed_or_dropped(raw: Raw, queue: str, dead:
 
 
 @pytest.mark.parametrize("verb", ["replay", "drop"])
-def test_all_has_to_be_said(dead: DeadLetters, verb: str) -> None:
+def test_a_selection_or_all_is_needed(dead: DeadLetters, verb: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{verb} which"):
         getattr(dead, verb)()
     with pytest.raises(ConfigurationError, match="no other filter"):
         getattr(dead, verb)(all=True, function="resize")
 
 
-def test_what_the_broker_does_not_take_stays_a_dead_letter(client: Client, raw: Raw) -> None:
+def test_a_letter_that_the_broker_refuses_stays_a_dead_letter(client: Client, raw: Raw) -> None:
     name = f"t{secrets.token_hex(6)}"
     raw.channel.confirm_delivery()
     declare_dead(raw, name, DEAD)
@@ -287,9 +287,7 @@ def test_what_the_broker_does_not_take_stays_a_dead_letter(client: Client, raw: 
     assert len(dead.list()) == 1
 
 
-def test_messages_that_say_nothing_of_themselves_are_listed_replayed_and_dropped(
-    raw: Raw, queue: str, dead: DeadLetters
-) -> None:
+def test_messages_without_properties_are_listed_replayed_and_dropped(raw: Raw, queue: str, dead: DeadLetters) -> None:
     raw.send(f"{queue}.dead", b"what is this")
     raw.send(f"{queue}.dead", b"[", content_type="application/json", headers={"history": "{", "died": "x", "queue": 5})
     first, second = listed(dead, 2)
@@ -303,7 +301,7 @@ def test_messages_that_say_nothing_of_themselves_are_listed_replayed_and_dropped
     assert dead.drop(all=True) == [""]
 
 
-def test_a_second_person_does_not_see_what_is_looked_at(
+def test_a_second_reader_does_not_see_letters_that_the_first_one_holds(
     client: Client, url: str, raw: Raw, queue: str, dead: DeadLetters
 ) -> None:
     put(raw, queue, "1", "2", "3")
@@ -330,7 +328,7 @@ def test_a_connection_that_is_lost_loses_no_letter(client: Client, raw: Raw, que
     assert sorted(map(str, ids(listed(dead, 2)))) == ["1", "2"]
 
 
-def test_a_worker_whose_queue_of_dead_letters_is_there_in_another_way_uses_it_as_it_is(
+def test_a_worker_uses_a_dead_letter_queue_that_exists_with_other_arguments(
     client: Client, serve: Serve, service: Service, raw: Raw
 ) -> None:
     name = f"t{secrets.token_hex(6)}"
@@ -346,7 +344,7 @@ def test_a_worker_whose_queue_of_dead_letters_is_there_in_another_way_uses_it_as
     assert letter.id == handle.id
 
 
-def test_states_of_queues_are_what_waits_and_who_consumes(
+def test_states_of_queues_are_their_messages_and_consumers(
     client: Client, serve: Serve, service: Service, raw: Raw, queue: str
 ) -> None:
     @service.task(queue=queue)
@@ -364,7 +362,7 @@ def test_states_of_queues_are_what_waits_and_who_consumes(
     assert until(lambda: client.queue_states([f"{queue}.dead"])[f"{queue}.dead"].messages == 3)  # type: ignore[union-attr]
 
 
-def test_dead_letters_and_queues_are_seen_to_from_asyncio(url: str, raw: Raw, queue: str) -> None:
+def test_dead_letters_and_queue_states_are_awaited(url: str, raw: Raw, queue: str) -> None:
     put(raw, queue, "a", "b", "c")
 
     async def see_to() -> None:

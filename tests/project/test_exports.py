@@ -1,4 +1,4 @@
-"""What `import amqp_rpc` gives, and that it does nothing else."""
+"""`import amqp_rpc` gives the public names, and does nothing else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ print(json.dumps({{
 
 
 def alone(more: str = "") -> dict:
-    """What a new interpreter says after ``import amqp_rpc``."""
+    """Return the report of a new interpreter after ``import amqp_rpc``."""
     program = PROGRAM.format(more=more)
     ended = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
     return json.loads(ended.stdout)

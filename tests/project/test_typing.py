@@ -1,4 +1,4 @@
-"""What type checkers know of calls: mypy accepts typing/accepts.py, and refuses just the marked lines of rejects.py."""
+"""Types of calls: mypy accepts typing/accepts.py, and refuses exactly the marked lines of rejects.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path("tests", "typing")
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, set[tuple[int, str]]]:
-    """What mypy says of the two files: lines and codes of errors, by file."""
+    """Return the lines and codes of mypy's errors, by file."""
     files = [str(FOLDER / name) for name in ("accepts.py", "rejects.py")]
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context", *files]
     ended = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)

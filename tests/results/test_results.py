@@ -277,7 +277,7 @@ def test_what_is_known_of_a_task_expires(
     asked = other.task(handle.id)
     until(lambda: asked.record() is None, what="the end of its time")
     assert other.task(handle.id).state == "PENDING"
-    # Whoever has it keeps it.
+    # A handle that has the result keeps it.
     assert (handle.state, handle.result(timeout=1)) == ("SUCCESS", 1)
 
 
@@ -347,7 +347,7 @@ def test_the_store_is_not_asked_on_the_event_loop(
     raw.channel.basic_nack(0, multiple=True, requeue=True)
     serve(service, results=sqlite_url)
     assert handle.result(timeout=20) == 1
-    # What is delivered for the first time costs no look.
+    # A first delivery costs no look-up.
     assert client.enqueue(work).result(timeout=20) == 1
     assert len(asked) == 1
     assert asked[0].startswith("asyncio_")
@@ -568,7 +568,7 @@ def test_of_a_task_without_result_nobody_is_told_but_the_dead_letters(
         for asked in (handle.result, handle.ready, handle.record, lambda: handle.state, client.task("x", note).result):
             with pytest.raises(ConfigurationError, match=r"note\(\) is registered with result=False"):
                 asked()
-        # Who knows only the name can't know that; no worker tells it anything.
+        # A handle by name can't know that; no worker sends it anything.
         assert by_name.state == "PENDING"
         assert by_name.record() is None
 

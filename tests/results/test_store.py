@@ -1,4 +1,4 @@
-"""Stores of results: both do the same, and what is wrong with one is said in words."""
+"""Stores of results: both do the same, and errors of one say what is wrong."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TestSqlite:
     def test_its_url_is_written_as_sqlalchemy_writes_it(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         relative, absolute = open_store("sqlite:///a.db"), open_store(f"sqlite:///{tmp_path}/b.db")
-        # What the process does later with its working directory does not matter.
+        # A later change of the working directory does not matter.
         monkeypatch.chdir("/")
         for store in (relative, absolute):
             store.put(a_record(), expires=60)

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc import ConfigurationError, Event, Service
+from amqp_rpc import Event, Service
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Properties, Request, lighter
-from amqp_rpc.message.events import check_headers, mark, read
+from amqp_rpc.message.envelope import Properties, lighter
+from amqp_rpc.message.events import check_headers, mark
 from amqp_rpc.message.headers import TOPIC
-from amqp_rpc.message.topology import ARRIVALS, delay
 from amqp_rpc.server.calls import Answer, Settings
 from amqp_rpc.server.invoke import Outcome, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
@@ -68,25 +67,6 @@ def test_whatever_comes_is_a_dead_letter_with_a_reason_and_nobody_is_told(body: 
     assert answer.dead_letter.startswith(("Undecodable", "InvalidArguments"))
 
 
-def test_the_topic_is_that_of_the_first_delivery_however_a_copy_comes() -> None:
-    properties = Properties()
-    mark(properties, "orders", "orders.eu.paid")
-    for exchange, key in (
-        ("", "events.mail.handle"),
-        (ARRIVALS, "0.0.1.events.mail.handle"),
-        (delay(0), "0.0.1.events.mail.handle"),
-    ):
-        mark(properties, exchange, key)
-        assert properties.headers == {TOPIC: "orders.eu.paid"}
-    # Somebody else's header is no topic.
-    mark(properties, "orders", "orders.us.paid")
-    assert properties.headers == {TOPIC: "orders.us.paid"}
-    # What was put into the queue itself has the queue's name.
-    direct = Properties()
-    mark(direct, "", "hello")
-    assert direct.headers == {TOPIC: "hello"}
-
-
 def test_the_topic_stays_where_headers_are_too_large() -> None:
     job = dispatcher(handle, retries=1).accept(
         marked(content_type=codec.JSON, headers={"big": "x" * 1000}), b"{}", redelivered=False
@@ -95,14 +75,6 @@ def test_the_topic_stays_where_headers_are_too_large() -> None:
     answer = dispatcher(handle, retries=1).answer(job, Outcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert [(each.properties.headers or {})[TOPIC] for each in lighter(answer.again)] == ["orders.eu.paid"] * 2
-
-
-def test_what_came_again_says_so_and_keeps_its_topic() -> None:
-    properties = marked(
-        content_type=codec.JSON, headers={"crashes": 1, "attempt": 2, "error": "OSError", "history": "[]"}
-    )
-    event = read(Request.read(properties, b"{}", redelivered=False), properties)
-    assert (event.redelivered, event.headers) == (True, {})
 
 
 def test_events_that_end_workers_end_among_the_dead_letters() -> None:
@@ -120,18 +92,6 @@ def test_what_is_tried_again_comes_back_to_the_instance() -> None:
     answer = events.answer(job, Outcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert (answer.again.routing_key, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
-
-
-@pytest.mark.parametrize("timestamp", [None, -(10**18), 10**18, "yesterday"])
-def test_a_time_that_is_none_is_none(timestamp: Any) -> None:
-    properties = marked(timestamp=timestamp)
-    assert read(Request.read(properties, b"", redelivered=False), properties).time is None
-
-
-@pytest.mark.parametrize("headers", [{"attempt": 1}, {"x-delay": 1}, {5: 1}, {TOPIC: "x"}, [("a", 1)]])
-def test_headers_that_mean_something_to_us_can_t_be_given(headers: Any) -> None:
-    with pytest.raises(ConfigurationError):
-        check_headers(headers)
 
 
 def test_headers_of_ones_own_are_copied() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from amqp_rpc import Service
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.service.catalog import default_function, merge
+from amqp_rpc.service.catalog import Catalog, default_function
 
 
 def fresh():
@@ -23,7 +23,7 @@ class TestMerging:
         one, two = Service(), Service("two")
         one.rpc(name="a")(fresh())
         two.rpc(name="b")(fresh())
-        assert {queue: list(functions) for queue, functions in merge([one, two]).items()} == {
+        assert {queue: list(functions) for queue, functions in Catalog([one, two]).functions.items()} == {
             "rpc_queue": ["a"],
             "rpc_queue.two": ["b"],
         }
@@ -32,12 +32,12 @@ class TestMerging:
         one, two = Service(), Service()
         one.rpc(name="a")(fresh())
         two.rpc(name="b")(fresh())
-        assert list(merge([one, two])["rpc_queue"]) == ["a", "b"]
+        assert list(Catalog([one, two]).functions["rpc_queue"]) == ["a", "b"]
 
     def test_a_service_that_was_given_twice_counts_once(self):
         service = Service()
         service.rpc(fresh())
-        assert list(merge([service, service])["rpc_queue"]) == ["f"]
+        assert list(Catalog([service, service]).functions["rpc_queue"]) == ["f"]
 
     def test_two_functions_of_one_name_and_queue_are_refused(self):
         one, two = Service(), Service()
@@ -46,18 +46,18 @@ class TestMerging:
         with pytest.raises(
             ConfigurationError, match="'f' is registered already in another service with queue 'rpc_queue'"
         ):
-            merge([one, two])
+            Catalog([one, two])
 
     def test_two_defaults_of_one_queue_are_refused(self):
         one, two = Service(), Service()
         one.rpc(name="a", default=True)(fresh())
         two.rpc(name="b", default=True)(fresh())
         with pytest.raises(ConfigurationError, match="queue 'rpc_queue' has two default functions"):
-            merge([one, two])
+            Catalog([one, two])
 
     def test_a_service_without_functions_is_refused(self):
         with pytest.raises(ConfigurationError, match="the service of 'rpc_queue' has no functions"):
-            merge([Service()])
+            Catalog([Service()])
 
     def test_a_hint_that_does_not_exist_is_found_before_anything_is_served(self):
         service = Service()
@@ -66,7 +66,7 @@ class TestMerging:
         def f(n: Nowhere) -> int: ...  # noqa: F821 - that is the point
 
         with pytest.raises(ConfigurationError, match="name 'Nowhere' is not defined"):
-            merge([service])
+            Catalog([service])
 
 
 class TestTheDefault:

@@ -1,4 +1,4 @@
-"""What a person types names a service, or the message says what is missing, and where."""
+"""A target on the command line names a service, or the error says what is missing, and where."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from amqp_rpc import Service
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.service.loading import ImportFailed, ModuleMissing, ServiceMissing, load
+from amqp_rpc.service.loading import ImportFailed, NoSuchModule, NoSuchService, load
 
 
 @pytest.fixture(autouse=True)
@@ -55,14 +55,14 @@ def test_the_one_named_service_is_taken_among_several(here):
 def test_several_services_without_a_choice_are_listed(here):
     (here / "several.py").write_text("from amqp_rpc import Service\na = Service('a')\nb = Service('b')\n")
     with pytest.raises(
-        ServiceMissing, match=r"module 'several' has several services \(it has: a, b\); name one: module:name$"
+        NoSuchService, match=r"module 'several' has several services \(it has: a, b\); name one: module:name$"
     ):
         load("several")
 
 
 def test_a_module_without_a_service_says_what_to_write(here):
     (here / "empty.py").write_text("x = 1\n")
-    with pytest.raises(ServiceMissing, match=r"module 'empty' has no service; write `service = Service\(\)` in it"):
+    with pytest.raises(NoSuchService, match=r"module 'empty' has no service; write `service = Service\(\)` in it"):
         load("empty")
 
 
@@ -76,32 +76,32 @@ def test_a_module_without_a_service_says_what_to_write(here):
 )
 def test_an_attribute_that_is_no_service_says_what_it_is(here, target, reason):
     (here / "single.py").write_text(ONE + "x = 1\n")
-    with pytest.raises(ServiceMissing, match=reason):
+    with pytest.raises(NoSuchService, match=reason):
         load(target)
 
 
 def test_a_missing_module_says_where_it_was_looked_for(here):
-    with pytest.raises(ModuleMissing, match=f"there is no module 'nowhere' in {here}, nor where Python looks"):
+    with pytest.raises(NoSuchModule, match=f"there is no module 'nowhere' in {here}, nor where Python looks"):
         load("nowhere")
 
 
 def test_a_missing_module_in_a_package_names_the_part(here):
     (here / "things").mkdir()
-    with pytest.raises(ModuleMissing, match=r"there is no module 'things\.none'"):
+    with pytest.raises(NoSuchModule, match=r"there is no module 'things\.none'"):
         load("things.none")
-    with pytest.raises(ModuleMissing, match=": 'other' is missing"):
+    with pytest.raises(NoSuchModule, match=": 'other' is missing"):
         load("other.none")
 
 
 @pytest.mark.parametrize("path", ["services/fib.py", "./services/fib.py", "services/fib"])
 def test_a_path_is_answered_with_the_name_to_write(path):
-    with pytest.raises(ModuleMissing, match=r"write it as Python imports it: services.fib$"):
+    with pytest.raises(NoSuchModule, match=r"write it as Python imports it: services.fib$"):
         load(path)
 
 
 @pytest.mark.parametrize("target", ["", ":", ":service", "a..b", "1st", "../up"])
 def test_what_can_name_no_module_is_refused(target):
-    with pytest.raises(ModuleMissing):
+    with pytest.raises(NoSuchModule):
         load(target)
 
 

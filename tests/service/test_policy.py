@@ -1,4 +1,4 @@
-"""What becomes of a task that fails: how often it is tried again, and when."""
+"""A failed task: how often it is retried, and when."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from amqp_rpc import ConfigurationError, Service, context
 from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.service.catalog import merge_schedules
-from amqp_rpc.service.context import handling
+from amqp_rpc.service.catalog import Catalog
+from amqp_rpc.service.context import in_context
 from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Every, said, tick_id
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -212,7 +212,7 @@ def test_a_task_of_a_service_has_schedules_under_names_that_say_all() -> None:
     assert message.properties.message_id == tick_id("billing.charge: every 300 s", 300_000)
     assert message.properties.headers == {"attempt": 1, "schedule": "billing.charge: every 300 s", "tick": 300_000}
     assert message.properties.delivery_mode == 2
-    assert list(merge_schedules([service, service])) == ["amqp_rpc.clock.billing"]
+    assert list(Catalog([service, service]).schedules) == ["amqp_rpc.clock.billing"]
 
 
 @pytest.mark.parametrize("priority", [None, 7])
@@ -232,7 +232,7 @@ def test_the_task_of_a_tick_has_the_priority_of_its_function(priority: int | Non
 )
 def test_a_handler_sees_when_its_task_was_due(headers: dict[str, object], tick: float | None) -> None:
     request = Request.read(Properties(headers=headers), b"", redelivered=False)
-    with handling("report", request):
+    with in_context("report", request):
         assert context().tick == tick
 
 
@@ -304,4 +304,4 @@ def test_two_schedules_of_one_name_are_refused() -> None:
     other = Service()
     other.every("1m")(other.task(queue="others")(report))
     with pytest.raises(ConfigurationError, match="two schedules 'report: every 60 s', of queues 'task_queue' and 'oth"):
-        merge_schedules([service, other])
+        Catalog([service, other])

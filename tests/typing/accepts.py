@@ -1,4 +1,4 @@
-"""What a type checker knows of calls: `mypy --strict` must accept this file as it is. It is never run."""
+"""Calls and their types: `mypy --strict` must accept this file as it is. It is never run."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def queues(client: Client) -> None:
     with numbers as same, numbers.get_many(5) as some:
         assert_type(same, Queue[int])
         assert_type(some, list[int])
-    # What takes the standard library's may take ours as far as it puts and takes.
+    # Code for the standard library's queue accepts ours, as far as it puts and gets.
     putting: Callable[[int], None] = numbers.put
     putting(1)
 

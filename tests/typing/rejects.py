@@ -1,4 +1,4 @@
-"""What a type checker must refuse: each line below that ends in a mark has errors of those codes. It is never run."""
+"""Calls that a type checker must refuse: each marked line has errors of those codes. It is never run."""
 
 from __future__ import annotations
 
