@@ -114,26 +114,29 @@ class Request:
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
-        deadline = headers.get(DEADLINE)
-        # type() for the common case before isinstance() for the others: this runs for every call.
+        deadline, attempt, crashes, tick = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK))
+        function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
+        # type() for the common case before the safe readers: this runs for every call.
         numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
-            function=read_text(properties.type) or None,
-            content_type=base_type(read_text(properties.content_type)),
-            content_encoding=read_text(properties.content_encoding),
+            function=(function if type(function) is str else read_text(function)) or None,
+            content_type=base_type(kind if type(kind) is str else read_text(kind)),
+            content_encoding=None if encoding is None else read_text(encoding),
             # Bytes that are no text are no address.
             reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
             correlation_id=properties.correlation_id,
-            message_id=read_text(properties.message_id),
-            attempt=read_count(headers.get(ATTEMPT), 1),
-            crashes=read_count(headers.get(CRASHES), 0),
+            message_id=properties.message_id
+            if type(properties.message_id) is str
+            else read_text(properties.message_id),
+            attempt=attempt if type(attempt) is int and attempt >= 0 else read_count(attempt, 1),
+            crashes=0 if crashes is None else read_count(crashes, 0),
             # AMQP has no larger number, but a message may come from elsewhere.
             deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
             idempotent=headers.get(IDEMPOTENT) is True,
             chunked=headers.get(CHUNK) is True,
             redelivered=redelivered,
             body=body,
-            tick=read_count(headers.get(TICK), 0) or None,
+            tick=None if tick is None else read_count(tick, 0) or None,
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
