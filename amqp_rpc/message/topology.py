@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from typing import Final
 
 from amqp_rpc.errors import ConfigurationError
 
@@ -36,10 +37,21 @@ _ARRIVALS_QUEUE = "amqp_rpc.arrivals."
 #: The prefix of the queues of single instances, and a queue that drops all it gets: retries for them go there as well.
 _INSTANCE = "amqp_rpc.instance"
 GONE = "amqp_rpc.gone"
+GONE_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 0}
+#: The pattern that all of them match.
+INSTANCES = f"{_INSTANCE}.#"
 
 #: The prefix of the queues of unique keys, and of receipts for items.
 _UNIQUE = "amqp_rpc.unique."
 _RECEIPTS = "amqp_rpc.receipts."
+
+#: The arguments of a queue of receipts: it outlives its client's connection by ten minutes.
+RECEIPTS_ARGUMENTS: Final[dict[str, object]] = {"x-expires": 600_000}
+#: The arguments of a queue that records bindings: it holds one message, the last one.
+RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1}
+#: The arguments of a scheduler's queue: one consumer is active, the others stand by.
+#: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+CLOCK_ARGUMENTS: Final[dict[str, object]] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
 #: The prefix of direct reply-to addresses: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
@@ -114,37 +126,14 @@ def of_instance(queue: str) -> bool:
     return queue.startswith(f"{_INSTANCE}.")
 
 
-def of_instances() -> str:
-    """Return the pattern that all instances' queues match."""
-    return f"{_INSTANCE}.#"
-
-
-def gone_arguments() -> dict[str, object]:
-    """Return the arguments of the queue `GONE`: it drops every message."""
-    return {"x-max-length": 0}
-
-
 def bindings_record(queue: str) -> str:
     """Return the queue that records the bindings of a subscription's queue."""
     return f"amqp_rpc.bindings.{queue}"
 
 
-def record_arguments() -> dict[str, object]:
-    """Return the arguments of such a queue: it holds one message, the last one."""
-    return {"x-max-length": 1}
-
-
 def clock_queue(service: str | None = None) -> str:
     """Return the queue whose consumer is the scheduler of a service: ``amqp_rpc.clock.billing``."""
     return "amqp_rpc.clock" if service is None else f"amqp_rpc.clock.{service}"
-
-
-def clock_arguments() -> dict[str, object]:
-    """Return the arguments of a scheduler's queue: one consumer is active, the others stand by.
-
-    https://www.rabbitmq.com/docs/consumers#single-active-consumer
-    """
-    return {"x-queue-type": "quorum", "x-single-active-consumer": True}
 
 
 def task_arguments(
@@ -197,11 +186,6 @@ def receipts_queue(identity: str) -> str:
 def holds_receipts(queue: str) -> bool:
     """Return whether a name is that of a queue of receipts."""
     return queue.startswith(_RECEIPTS)
-
-
-def receipts_arguments() -> dict[str, object]:
-    """Return the arguments of a queue of receipts: it outlives its client's connection by ten minutes."""
-    return {"x-expires": 600_000}
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:

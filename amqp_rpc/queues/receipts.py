@@ -157,7 +157,7 @@ class Receipts:
             self._declared = True
             self._consume(channel)
 
-        channel.declare(self._queue, declared, arguments=topology.receipts_arguments())
+        channel.declare(self._queue, declared, arguments=topology.RECEIPTS_ARGUMENTS)
 
     def _consume(self, channel: Channel) -> None:
         def ready() -> None:

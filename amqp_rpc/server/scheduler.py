@@ -30,7 +30,7 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
-from amqp_rpc.message.topology import clock_arguments
+from amqp_rpc.message.topology import CLOCK_ARGUMENTS
 from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
 
@@ -229,7 +229,7 @@ class Scheduler(Keeper):
         channel.on_returned(lambda _queue, properties: self._returned.add(str(properties.message_id)))
         channel.prefetch(_MOST_TOKENS)
         await channel.confirms()
-        await channel.declare(self._queue, arguments=clock_arguments())
+        await channel.declare(self._queue, arguments=CLOCK_ARGUMENTS)
         await channel.consume(self._queue, self._delivered, acknowledge=True, on_cancelled=self.cancelled)
 
     def ready(self) -> None:

@@ -121,8 +121,8 @@ class EventConsumer(Consumer):
         # A retry comes back by a delay queue. When this instance is gone by then, the retry ends in a queue that drops
         # it: a delay queue keeps a message that can't be routed for ever.
         await declare.declare_arrivals(channel)
-        await channel.declare(topology.GONE, arguments=topology.gone_arguments())
-        await channel.bind(topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.of_instances()))
+        await channel.declare(topology.GONE, arguments=topology.GONE_ARGUMENTS)
+        await channel.bind(topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.INSTANCES))
         await channel.bind(self.consumed, topology.ARRIVALS, topology.arrived_binding(self.consumed))
 
     async def _bind(self, channel: Channel) -> None:
@@ -164,7 +164,7 @@ async def _change(
 ) -> Bindings | None:
     record = topology.bindings_record(queue)
     await channel.confirms()
-    await channel.declare(record, arguments=topology.record_arguments())
+    await channel.declare(record, arguments=topology.RECORD_ARGUMENTS)
     # More than one message where a server was killed between its publish and its ack.
     taken: list[Delivery] = []
     looks = _LOOKS

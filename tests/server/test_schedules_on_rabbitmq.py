@@ -16,7 +16,7 @@ import pytest
 
 from amqp_rpc import Client, ConfigurationError, Server, Service, context
 from amqp_rpc.broker.node import Node
-from amqp_rpc.message.topology import clock_arguments, clock_queue
+from amqp_rpc.message.topology import CLOCK_ARGUMENTS, clock_queue
 from amqp_rpc.service.schedules import tick_id
 from tests.programs import serving
 from tests.served_by import Raw
@@ -46,7 +46,7 @@ class Ticking:
 
     def token(self, raw: Raw, seconds_ago: float) -> None:
         """Leave a token as if somebody had held the clock until then."""
-        raw.channel.queue_declare(self.queue, durable=True, arguments=clock_arguments())
+        raw.channel.queue_declare(self.queue, durable=True, arguments=CLOCK_ARGUMENTS)
         dealt = int((time.time() - seconds_ago) * 1000)
         raw.send(self.queue, json.dumps({"dealt": {self.schedule.name: dealt}}).encode(), delivery_mode=2)
 
@@ -201,7 +201,7 @@ def test_tokens_of_many_starts_become_one(serve: Serve, raw: Raw) -> None:
 
 def test_a_token_that_can_t_be_read_stops_nothing(serve: Serve, raw: Raw) -> None:
     ticking = Ticking(0.1)
-    raw.channel.queue_declare(ticking.queue, durable=True, arguments=clock_arguments())
+    raw.channel.queue_declare(ticking.queue, durable=True, arguments=CLOCK_ARGUMENTS)
     for body in (b"", b"\xff\x00", b'{"dealt": 5}'):
         raw.send(ticking.queue, body)
     serve(ticking.service)
