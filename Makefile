@@ -27,7 +27,7 @@ test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is no
 		$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
 	@scripts/test-tools.sh amqp-publish=amqp-tools redis-server=redis-server
 	@echo "running the tests (pytest) …" >&2
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-fast: $(READY)  ## run the tests that need no RabbitMQ and no Redis (less than a minute)
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not rabbitmq and not redis' $(ARGS)

@@ -200,7 +200,7 @@ def test_a_task_that_ends_its_workers_is_a_failure_that_says_so(
     """By processes that know the store from the environment; the supervisor hands it on without showing it."""
     declare_dead(raw, "tserved_tasks")
     monkeypatch.setenv("AMQP_RPC_RESULTS", sqlite_url)
-    with serving("tests.served", "--processes", "2", url=url) as server, Client(url) as client:
+    with serving("tests.served", "--processes", "4", url=url) as server, Client(url) as client:
         assert sqlite_url in server.text()
         handle = client.enqueue("note_and_die", str(tmp_path / "ran"), queue="tserved_tasks")
         with pytest.raises(MaybeExecuted, match="8 workers died"):

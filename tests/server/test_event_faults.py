@@ -37,7 +37,7 @@ def test_an_event_that_kills_its_workers_ends_among_the_dead_letters(
 ) -> None:
     path = tmp_path / "ran"
     declare_dead(raw, "events.tevents.note_and_die")
-    with serving("tests.served_events", "--processes", "2", url=url):
+    with serving("tests.served_events", "--processes", "4", url=url):
         identity = client.publish("tevents.die", str(path), mandatory=True)
         properties = dead_letter(raw, "events.tevents.note_and_die", timeout=100)
         assert properties.message_id == identity

@@ -39,7 +39,7 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
     declare_dead(raw, "tserved_tasks")
     # Other tests' may be there.
     raw.channel.queue_purge("tserved_tasks.dead")
-    with serving("tests.served", "--processes", "2", url=url):
+    with serving("tests.served", "--processes", "4", url=url):
         killer = client.enqueue("note_and_die", str(path), queue="tserved_tasks")
         properties = dead_letter(raw, "tserved_tasks", timeout=100)
         assert properties.message_id == killer.id
@@ -281,7 +281,7 @@ def test_a_classic_queue_counts_the_workers_that_die_as_well(
 ) -> None:
     path = tmp_path / "ran"
     raw.channel.queue_declare("tserved_classic.dead", durable=True)
-    with serving("tests.served", "--processes", "2", url=url):
+    with serving("tests.served", "--processes", "4", url=url):
         client.enqueue("die_classic", str(path), queue="tserved_classic")
         until(lambda: raw.channel.basic_get("tserved_classic.dead")[0], timeout=100)
         assert len(lines(path)) == 8
