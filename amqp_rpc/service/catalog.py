@@ -10,7 +10,6 @@ from amqp_rpc.message.topology import clock_queue
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.schedules import Schedule
 from amqp_rpc.service.service import Service
-from amqp_rpc.service.signature import EventSignature
 
 
 class Catalog:
@@ -54,7 +53,7 @@ class Catalog:
                     f"{function.signature.where}: {name!r} is registered already in another service with queue "
                     f"{service.queue!r}, at {functions[name].signature.where}; name one of the services"
                 )
-            function.signature.compile()
+            function.signature.verify()
             functions[name] = function
 
     def _add_task(self, task: Function) -> None:
@@ -71,7 +70,7 @@ class Catalog:
                     f"{other.queue_arguments} at {other.signature.where}; give both the same queue_type=, max_length= "
                     "and max_priority="
                 )
-        task.signature.compile()
+        task.signature.verify()
         tasks[task.name] = task
 
     def _add_subscription(self, function: Function) -> None:
@@ -80,8 +79,7 @@ class Catalog:
                 f"{function.signature.where}: queue {function.queue!r} is registered already, at "
                 f"{other.signature.where}; give one of them queue="
             )
-        assert isinstance(function.signature, EventSignature)
-        function.signature.roles()
+        function.signature.verify()
         self.events[function.queue] = {function.name: function}
 
     def _add_schedules(self, service: Service) -> None:

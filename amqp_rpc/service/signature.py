@@ -88,6 +88,14 @@ class Signature:
             self._compiled = _Compiled(self.name, self._parameters, hints)
         return self._compiled
 
+    def verify(self) -> None:
+        """Check the type hints.
+
+        Raises:
+            ConfigurationError: One fails, or is a type that can't travel.
+        """
+        self.compile()
+
     @property
     def required(self) -> list[str]:
         """The parameters that have no default."""
@@ -117,7 +125,7 @@ class Signature:
                     f"can't be told what to send; write {stars}{parameter.name}: int (or Any), or name the parameters"
                 )
         try:
-            self.compile()
+            self.verify()
         except ConfigurationError as error:
             # A name that the module defines further down is known when the service is served.
             if not isinstance(error.__cause__, NameError):
@@ -141,14 +149,9 @@ class Signature:
 class EventSignature(Signature):
     """The parameters of an event's handler: one for the payload, one for the `Event`; both are optional."""
 
-    def _check(self) -> None:
-        super()._check()
-        try:
-            self.roles()
-        except ConfigurationError as error:
-            # A name that the module defines further down is known when the service is served.
-            if not isinstance(error.__cause__, NameError):
-                raise
+    def verify(self) -> None:
+        """Check the type hints, and that an event fits the parameters."""
+        self.roles()
 
     def roles(self) -> tuple[str | None, str | None]:
         """Return the names of the parameters for the payload and for the `Event`; None for a missing one.
