@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from amqp_rpc import Client, Server, Service
-from amqp_rpc.amqp import declare, declared
+from amqp_rpc.amqp import declare
 from tests.waiting import until
 
 
@@ -21,7 +21,6 @@ def new_queues_are_used_at_once(request: pytest.FixtureRequest) -> Iterator[None
     # Not the fixture `monkeypatch`: it would be set up before all others, and undone after they are closed.
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("ends_node") is None:
-            patch.setattr(declared, "LASTING_AFTER", 0.01)
             patch.setattr(declare, "LASTING_AFTER", 0.01)
         yield
 

@@ -1,24 +1,46 @@
-"""The consumers of a server, one for each queue: declared, consumed, consumed again, and ended; the I/O thread's."""
+"""The consumers of a server, one for each queue: each declares its queue, consumes it, and ends; the I/O thread's.
+
+A queue of events has an exchange and bindings, too. The queue of a shared subscription is durable and keeps its
+bindings: those that are not in the code any more are undone when a server starts. AMQP can't list a queue's bindings,
+so they are kept in a record. The queue of a broadcast subscription is the instance's alone, and gone with its
+connection.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import random
+import secrets
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
+from amqp_rpc.amqp import declare
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import AmqpRpcError, BrokerError
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.message import topology
+from amqp_rpc.message.codec import JSON
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.events import mark
+from amqp_rpc.message.exchanges import Binding, other_exchange
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.state import State
-from amqp_rpc.server.tasks import TaskDispatcher
+from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher
 from amqp_rpc.server.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 #: Seconds until a queue is consumed again; and the most, where another program declared it with other arguments.
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+#: How often an empty record is looked at again, since another server may be changing it, and the seconds between.
+_LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
 #: How often a queue is checked before it is consumed unchecked, and the seconds between two checks, from and to.
 _MOST_CHECKS, _CHECK_AGAIN = 10, (0.01, 0.05)
+
+Bindings = frozenset[Binding]
 
 
 class Consumer(Keeper):
@@ -119,9 +141,11 @@ class Consumer(Keeper):
         if self._ending:
             self._over()
 
-    def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - the server reports it
-        """Be over, where the server stops."""
+    def lost(self, error: BrokerError) -> None:
+        """Be over, where the server stops; end its start, where there never was a connection."""
         self._tag = ""
+        if not self.connection.was_open:
+            self._state.failed(error)
         if self._ending:
             self._over()
 
@@ -154,22 +178,173 @@ class CallConsumer(Consumer):
 
 
 class TaskConsumer(Consumer):
-    """Consumes a queue of tasks. It needs no check: a redelivered task runs again anyway.
+    """Consumes a queue of tasks. It needs no check: a redelivered task runs again anyway."""
 
-    Args:
-        state: As for `Consumer`.
-        worker: As for `Consumer`.
-        dispatcher: As for `Consumer`.
-        prefetch: As for `Consumer`.
-        arguments: The queue's.
-    """
-
-    def __init__(
-        self, state: State, worker: Worker, dispatcher: TaskDispatcher, *, prefetch: int, arguments: dict[str, Any]
-    ) -> None:
-        super().__init__(state, worker, dispatcher, prefetch=prefetch)
-        self._arguments = arguments
+    _dispatcher: TaskDispatcher
 
     async def declare(self, channel: Channel) -> None:
         """Declare the queue."""
-        await channel.declare(self.queue, arguments=self._arguments)
+        await channel.declare(self.queue, arguments=self._dispatcher.arguments)
+
+
+class EventConsumer(Consumer):
+    """Declares the exchange, the queue and the bindings of a subscription, and consumes the queue."""
+
+    addressed = True
+    _dispatcher: EventDispatcher
+
+    def __init__(self, state: State, worker: Worker, dispatcher: EventDispatcher, *, prefetch: int) -> None:
+        super().__init__(state, worker, dispatcher, prefetch=prefetch)
+        function = dispatcher.function
+        assert function.subscription is not None
+        assert function.task is not None
+        self._subscription = function.subscription
+        self._policy = function.task
+        #: Whether the bindings were compared with the code since this server began.
+        self._compared = False
+        #: The exchange that is being declared, for the error of a broker that refuses it.
+        self._declaring = ""
+        self._rename()
+
+    async def declare(self, channel: Channel) -> None:
+        """Declare and bind everything."""
+        exchange = self._subscription.exchange
+        self._declaring = str(exchange)
+        await declare.declare_exchange(channel, exchange)
+        self._declaring = ""
+        if self._subscription.mode == "broadcast":
+            await self._declare_instance(channel)
+        else:
+            await self._declare_shared(channel)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Write an event's topic into its headers, which retries and dead letters keep, and hand it to the worker."""
+        assert isinstance(delivery, AddressedDelivery)
+        mark(delivery.properties, delivery.exchange, delivery.routing_key)
+        self._worker.deliver(self._dispatcher, delivery)
+
+    def explained(self, error: BrokerError, code: int) -> AmqpRpcError:
+        """Return an error that names the exchange, where that exists in another way."""
+        if self._declaring and code == ReplyCode.PRECONDITION_FAILED:
+            return ConfigurationError(other_exchange(self._declaring, error))
+        return error
+
+    def lost(self, error: BrokerError) -> None:
+        """Choose a new name for an instance's queue, which is gone with the connection."""
+        super().lost(error)
+        self._rename()
+
+    def _rename(self) -> None:
+        if self._subscription.mode == "broadcast":
+            # The old name won't do: the broker may hold the lost connection, and its queue, for a while.
+            self.consumed = topology.instance_queue(self.queue, secrets.token_hex(8))
+            self._dispatcher.home = self.consumed
+
+    async def _declare_shared(self, channel: Channel) -> None:
+        await channel.declare(self.queue, arguments=self._dispatcher.arguments)
+        wanted: Bindings = frozenset(self._subscription.bindings)
+        # In this order: a binding that exists, or may exist, is always in the record.
+        known = await change_record(self.connection, self.queue, add=wanted)
+        await self._bind(channel)
+        # Once a start: with servers of two versions, one that reconnects would undo the other's bindings.
+        stale: Bindings = frozenset() if known is None or self._compared else known - wanted
+        for binding in sorted(stale, key=str):
+            logger.info("queue %s: unbound from %s by %r", self.queue, binding.exchange, binding.key)
+            await channel.unbind(self.queue, binding.exchange, binding.key, arguments=dict(binding.arguments))
+        if stale:
+            await change_record(self.connection, self.queue, remove=stale)
+        if known is None or wanted - known:
+            # Events that are published once this server is ready must not be lost with the broker's last second.
+            await self.connection.pause(declare.LASTING_AFTER)
+        self._compared = True
+
+    async def _declare_instance(self, channel: Channel) -> None:
+        bound = self._policy.max_length
+        arguments = None if bound is None else {"x-max-length": bound}
+        await channel.declare(self.consumed, exclusive=True, arguments=arguments)
+        await self._bind(channel)
+        # A retry comes back by a delay queue. When this instance is gone by then, the retry ends in a queue that drops
+        # it: a delay queue keeps a message that can't be routed for ever.
+        await declare.declare_arrivals(channel)
+        await channel.declare(topology.GONE, arguments=topology.GONE_ARGUMENTS)
+        await channel.bind(topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.INSTANCES))
+        await channel.bind(self.consumed, topology.ARRIVALS, topology.arrived_binding(self.consumed))
+
+    async def _bind(self, channel: Channel) -> None:
+        for binding in self._subscription.bindings:
+            await channel.bind(self.consumed, binding.exchange, binding.key, arguments=dict(binding.arguments))
+
+
+async def change_record(
+    connection: Connection, queue: str, *, add: Bindings = frozenset(), remove: Bindings = frozenset()
+) -> Bindings | None:
+    """Change the record of a queue's bindings, and return what it was before.
+
+    The record is the one message of a queue of its own. While a server has it unacked, others wait for a moment: the
+    message is a lock as well (docs/decisions/0011-bindings-record.md).
+
+    Args:
+        connection: An open one.
+        queue: The subscription's.
+        add: Bindings that are about to be made.
+        remove: Bindings that were undone.
+
+    Returns:
+        The bindings before; None where there was no record, or it can't be read or written.
+    """
+    channel = await connection.open_channel()
+    try:
+        return await _change(connection, channel, queue, add, remove)
+    except ChannelClosed as closed:
+        # Perhaps the node of the record is away.
+        logger.warning("queue %s: bindings that are not in the code any more stay: %s", queue, closed)
+        return None
+    finally:
+        # It requeues a record that is not acked.
+        channel.close()
+
+
+async def _change(
+    connection: Connection, channel: Channel, queue: str, add: Bindings, remove: Bindings
+) -> Bindings | None:
+    record = topology.bindings_record(queue)
+    await channel.confirms()
+    await channel.declare(record, arguments=topology.RECORD_ARGUMENTS)
+    # More than one message where a server was killed between its publish and its ack.
+    taken: list[Delivery] = []
+    looks = _LOOKS
+    while True:
+        if (delivery := await channel.get(record)) is not None:
+            taken.append(delivery)
+        elif taken or not looks:
+            break
+        else:
+            looks -= 1
+            await connection.pause(random.uniform(*_LOOK_AGAIN))  # noqa: S311 - no secret
+    read = [found for delivery in taken if (found := _read(delivery.body)) is not None]
+    known: Bindings | None = frozenset().union(*read) if read else None
+    new = ((known or frozenset()) | add) - remove
+    if new == known and len(taken) == 1:
+        return known
+    # In this order: the new record is confirmed before the old one is acked.
+    if not await channel.confirmed(Message(record, Properties(content_type=JSON, delivery_mode=2), _written(new))):
+        logger.warning("queue %s: the broker refuses the record of its bindings", queue)
+        return None
+    channel.ack([delivery.tag for delivery in taken])
+    return known
+
+
+def _written(bindings: Bindings) -> bytes:
+    each = [{"exchange": b.exchange, "key": b.key, "arguments": dict(b.arguments)} for b in sorted(bindings, key=str)]
+    return json.dumps(each, ensure_ascii=False).encode()
+
+
+def _read(body: bytes) -> Bindings | None:
+    """Return the bindings in a record; None for one that another program wrote."""
+    try:
+        found: list[dict[str, Any]] = json.loads(body)
+        return frozenset(
+            Binding(str(each["exchange"]), str(each["key"]), tuple(sorted(each["arguments"].items()))) for each in found
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

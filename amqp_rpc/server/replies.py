@@ -1,25 +1,24 @@
-"""The server's second connection: it publishes replies and dead letters, and says which deliveries are settled by it.
+"""A server's second connection: it publishes replies, retries, requeued tasks and dead letters, and acks what they end.
 
-It is not the one that consumes: under a memory alarm the broker stops reading from connections that publish, and
-acknowledgements must still get through (https://www.rabbitmq.com/docs/alarms). A reply is handed to the kernel before
-its delivery is acknowledged, a dead letter is confirmed by the broker before: a crash in between repeats, never loses.
+It is not the connection that consumes: under a memory alarm the broker stops reading from connections that publish, and
+acks must still get through (https://www.rabbitmq.com/docs/alarms). A delivery is acked after its reply was handed to
+the kernel, or after the copy that must not be lost was confirmed: a crash in between repeats, and never loses.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel, Delivery
+from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.declared import Declared
-from amqp_rpc.amqp.frames import address
-from amqp_rpc.amqp.loop import IOThread
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.amqp.declare import Refused
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.settings import Addresses
@@ -29,25 +28,18 @@ from amqp_rpc.server.tasks import about_to_be_dropped
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until what the broker did not take is published again.
-_PUBLISH_AGAIN = 1.0
-#: How often that is done with one message.
+#: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
-#: Seconds until a queue that could not be declared is tried again: with its node away, what is for others goes out.
-_AWAY = 2.0
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
-class ReplyConnection:
-    """A connection that publishes replies, and acks each delivery when its reply has left.
+class Replies:
+    """Publishes replies, retries, requeued tasks and dead letters; any thread may call `reply` and those below it.
 
     Args:
         addresses: Where the broker is.
         state: The server's.
-        name: What the broker's tools show for the connection.
-        heartbeat: Seconds.
-        owner: The thread that owns the connection.
-        persistent: Whether the first attempt to connect is repeated for ever, instead of being an error.
+        arguments: Those of the task queues and their dead-letter queues, by name.
+        prepared: The task queues of these, which are declared at the start with all that their retries need.
     """
 
     def __init__(
@@ -55,56 +47,124 @@ class ReplyConnection:
         addresses: Addresses,
         state: State,
         *,
-        name: str,
-        heartbeat: float,
-        owner: IOThread,
-        persistent: bool = False,
+        arguments: Mapping[str, dict[str, Any]],
+        prepared: Mapping[str, dict[str, Any]],
     ) -> None:
-        self.connection = Connection(
-            addresses, self, name=name, heartbeat=heartbeat, owner=owner, persistent=persistent
-        )
         self._state = state
-        self._channel: Channel | None = None
-        #: Replies that wait for a connection, and those that were published but have not left this process.
+        self._arguments = arguments
+        self.channel = ReplyChannel("replies", state)
+        self.copies = CopyPublisher(addresses, state, prepared)
+        # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
+        # send: such replies have their own connection, which is opened for the first of them.
+        self.direct = ReplyChannel("direct replies", state)
+        self._direct_started = False
+
+    def begin(self, connection: Connection, direct: Connection) -> None:
+        """Belong to connections, before they are started.
+
+        Args:
+            connection: One whose listeners are `channel` and `copies`.
+            direct: One whose listener is `direct`.
+        """
+        self.channel.begin(connection)
+        self.copies.begin(connection)
+        self.direct.begin(direct)
+
+    def start(self) -> None:
+        """Connect; the connection of direct replies is opened when it is needed."""
+        self.channel.connection.start()
+
+    def close(self, timeout: float) -> None:
+        """Close its connections; any thread but the I/O thread.
+
+        Args:
+            timeout: Seconds to wait for each good-bye of the broker.
+        """
+        self.channel.connection.close(timeout)
+        if self._direct_started:
+            self.direct.connection.close(timeout)
+
+    def reply(self, message: Message, delivery: Delivery, *, mandatory: bool) -> None:
+        """Publish a reply, and ack the delivery that it answers.
+
+        Args:
+            message: The reply.
+            delivery: The request's.
+            mandatory: Whether the broker returns it when the caller is gone.
+        """
+        publish = self._reply_directly if message.routing_key.startswith(DIRECT_REPLY_TO) else self.channel.publish
+        self.channel.connection.do(publish, message, delivery, mandatory)
+
+    def tell(self, message: Message) -> None:
+        """Publish a message that may be lost."""
+        self.channel.connection.post(self.channel.tell, message)
+
+    def dead_letter(
+        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
+    ) -> None:
+        """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and ack it."""
+        letter = dead_letter(
+            delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details or {}
+        )
+        self.keep(letter, delivery)
+
+    def keep(self, message: Message, delivery: Delivery) -> None:
+        """Publish a message that must not be lost, and ack the delivery once the broker has confirmed it.
+
+        Where the delivery's channel is closed by then, nothing is published: the broker redelivers the delivery.
+        """
+        arguments = self._arguments.get(message.routing_key)
+        copy = Copy(message, delivery, self._state, arguments or {}, accepted=arguments is not None)
+        self.copies.add(copy)
+        self.copies.connection.post(self.copies.send, copy)
+
+    def _reply_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+        if not self._direct_started:
+            self._direct_started = True
+            self.direct.connection.start()
+        self.direct.publish(message, delivery, mandatory)
+
+
+class ReplyChannel(Keeper):
+    """Publishes replies, and acks each delivery when its reply has left; the I/O thread's.
+
+    Args:
+        name: The channel's, in logs.
+        state: The server's.
+    """
+
+    def __init__(self, name: str, state: State) -> None:
+        super().__init__(name)
+        self._state = state
+        #: Replies that wait for a channel, and those that were published but have not left this process.
         self._unsent: deque[tuple[Message, Delivery, bool]] = deque()
         self._leaving: list[tuple[Message, Delivery, bool]] = []
         self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
 
-    def on_open(self) -> None:
-        """Open the channel; the replies that waited are published on it."""
-        self.connection.open_channel(self._opened, self._closed)
+    async def set_up(self, channel: Channel) -> None:
+        """Count the replies whose caller is gone."""
+        channel.on_returned(self._returned)
 
-    def on_unblocked(self) -> None:
-        """Do nothing: this connection holds nothing back."""
+    def ready(self) -> None:
+        """Publish the replies that waited."""
+        unsent, self._unsent = self._unsent, deque()
+        for message, delivery, mandatory in unsent:
+            self.publish(message, delivery, mandatory)
+        self._state.ready(self.name)
 
-    def on_lost(self, _error: BrokerError) -> None:
+    def lost(self, error: BrokerError) -> None:
         """Keep what was not sent for the next connection."""
-        self._channel = None
         unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
         self._unsent.extendleft(reversed(unsent))
         self._sending.clear()
         self._leaving.clear()
-
-    def _opened(self, channel: Channel) -> None:
-        self._channel = channel
-        channel.on_returned(self._returned)
-        unsent, self._unsent = self._unsent, deque()
-        for message, delivery, mandatory in unsent:
-            self.publish(message, delivery, mandatory)
-
-    def _closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
-        logger.warning("%s; opening another", error)
-        self._channel = None
-        self.connection.loop.call_later(_PUBLISH_AGAIN, self._reopen)
-
-    def _reopen(self) -> None:
-        if self._channel is None and self.connection.is_open:
-            self.connection.open_channel(self._opened, self._closed)
+        if not self.connection.was_open:
+            self._state.failed(error)
 
     def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
-        """Publish a reply, and ack its delivery once it has left; the I/O thread's."""
+        """Publish a reply, and ack its delivery once it has left."""
         try:
-            sent = self._channel is not None and self._channel.publish(message, mandatory=mandatory)
+            sent = self.channel is not None and self.channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
         except Exception:
             logger.exception("A reply to %s could not be written", message.routing_key)
@@ -117,6 +177,15 @@ class ReplyConnection:
         if len(self._leaving) == 1:
             # All that this turn of the loop publishes leaves together, or not.
             self.connection.loop.before_sleep(self._watch)
+
+    def tell(self, message: Message) -> None:
+        """Publish a message that may be lost."""
+        if self.channel is not None:
+            try:
+                self.channel.publish(message)
+            # AMQP can't carry it.
+            except Exception:
+                logger.exception("A message to %s could not be written", message.routing_key)
 
     def _watch(self) -> None:
         if self._leaving:
@@ -132,310 +201,145 @@ class ReplyConnection:
         logger.info("A reply was dropped: its caller's queue %s is gone", queue)
 
 
-class Replies(ReplyConnection):
-    """Publishes replies, retries, requeues and dead letters; any thread may call its public methods.
+class CopyPublisher(Publisher):
+    """Publishes copies of deliveries, after all task queues were declared once.
 
     Args:
-        addresses: As for `ReplyConnection`.
-        state: As for `ReplyConnection`.
-        name: As for `ReplyConnection`.
-        heartbeat: As for `ReplyConnection`.
-        owner: As for `ReplyConnection`.
-        arguments: Those of the task queues and dead-letter queues that it publishes to, by name.
-        prepared: The task queues, which are declared at the start with all that their retries need.
+        addresses: Where the broker is.
+        state: The server's.
+        prepared: The task queues, and their arguments.
     """
+
+    def __init__(self, addresses: Addresses, state: State, prepared: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(addresses, name="retries")
+        self._state = state
+        self._prepared = prepared
+
+    async def set_up(self, channel: Channel) -> None:
+        """Switch confirms on, and declare the task queues with all that their retries need."""
+        await super().set_up(channel)
+        assert self.declarations is not None
+        for refused in await self.declarations.prepare(self._prepared):
+            # A queue with other arguments: its consumer ends the start, and reports why.
+            if refused.code != ReplyCode.PRECONDITION_FAILED:
+                logger.error("%s: %s; it is declared again when it is needed", refused.what, refused.error)
+
+    def wanted(self) -> bool:
+        """Return whether there are task queues, or something to publish."""
+        return bool(self._prepared) or super().wanted()
+
+    def ready(self) -> None:
+        """Publish what waited."""
+        super().ready()
+        self._state.ready(self.name)
+
+
+class Copy(Publication):
+    """The copy of a delivery: a retry, a requeued task or call, or a dead letter. Its confirm acks the delivery.
+
+    Args:
+        message: The copy.
+        delivery: The original.
+        state: The server's.
+        arguments: Those of the copy's queue.
+        accepted: Whether it is of a task, which was accepted and must not be lost.
+    """
+
+    __slots__ = ("_accepted", "_lighter", "_refusals", "_state", "delivery")
 
     def __init__(
-        self,
-        addresses: Addresses,
-        state: State,
-        *,
-        name: str,
-        heartbeat: float,
-        owner: IOThread,
-        arguments: Mapping[str, dict[str, Any]],
-        prepared: Collection[str],
+        self, message: Message, delivery: Delivery, state: State, arguments: dict[str, Any], *, accepted: bool
     ) -> None:
-        super().__init__(addresses, state, name=f"{name} (replies)", heartbeat=heartbeat, owner=owner)
-        # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
-        # send: such replies have their own connection, which is opened for the first of them.
-        self._direct = ReplyConnection(
-            addresses,
-            state,
-            name=f"{name} (direct replies)",
-            heartbeat=heartbeat,
-            owner=owner,
-            persistent=True,
-        )
-        self._direct_started = False
-        self._arguments = arguments
-        self._prepared = prepared
-        #: Those that no attempt to declare has ended for.
-        self._unprepared = set(prepared)
-        self._confirming: Channel | None = None
-        #: What is there on the channel with confirms; and queues with other arguments than ours, left as they are.
-        self._declared: Declared | None = None
-        self._found: set[str] = set()
-        #: What must not be lost and the broker has not confirmed, by identity of its delivery.
-        self._kept: dict[int, tuple[Message, Delivery]] = {}
-        #: How often the broker did not take each of them.
-        self._refusals: Counter[int] = Counter()
-        self._confirm_opening = False
-        #: Those of the kept ones that wait for their confirm, and whether each may have found no queue.
-        self._unconfirmed: dict[int, bool] = {}
+        super().__init__(message, arguments, identity=str(id(delivery)))
+        self.delivery = delivery
+        self._state = state
+        self._accepted = accepted
+        self._refusals = 0
+        self._lighter: Iterator[Message] | None = None
 
-    def reply(self, message: Message, delivery: Delivery, *, mandatory: bool = True) -> None:
-        """Publish a reply, and ack the delivery that it answers.
+    def tell(self, value: AmqpRpcError | None) -> None:
+        """Ack the delivery: the copy is confirmed, or dropped."""
+        super().tell(value)
+        self._state.acknowledge([self.delivery])
 
-        Args:
-            message: The reply.
-            delivery: The request's.
-            mandatory: Whether the broker returns it when the caller is gone.
+    def is_obsolete(self) -> bool:
+        """Return whether the broker redelivers the original to another server: the copy would exist beside it.
+
+        A loss remains that this process has not noticed yet, or that comes before the ack. Then both exist, as after a
+        crash in between.
         """
-        direct = message.routing_key.startswith(DIRECT_REPLY_TO)
-        self.connection.do(self._publish_directly if direct else self.publish, message, delivery, mandatory)
+        # A message that was requeued so often had better exist twice than not at all.
+        return not (self.delivery.channel.is_open or about_to_be_dropped(self.delivery.properties))
 
-    def tell(self, message: Message) -> None:
-        """Publish what may be lost."""
-        self.connection.post(self._tell, message)
-
-    def dead_letter(
-        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
-    ) -> None:
-        """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and ack it."""
-        letter = dead_letter(
-            delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details or {}
-        )
-        self.keep(letter, delivery)
-
-    def close(self, timeout: float) -> None:
-        """Close its connections; any thread but the I/O thread.
-
-        Args:
-            timeout: Seconds to wait for each good-bye of the broker.
-        """
-        self.connection.close(timeout)
-        if self._direct_started:
-            self._direct.connection.close(timeout)
-
-    def keep(self, message: Message, delivery: Delivery) -> None:
-        """Publish a message that must not be lost, and settle the delivery once the broker has confirmed it.
-
-        Where the delivery's channel is closed by then, nothing is published: the broker gives it to another server.
-        """
-        self.connection.post(self._keep, message, delivery)
-
-    def on_lost(self, error: BrokerError) -> None:
-        """Keep what was not sent for the next connection."""
-        super().on_lost(error)
-        if self._declared is not None:
-            self._declared.lose()
-        self._confirming = self._declared = None
-        self._confirm_opening = False
-        self._unconfirmed.clear()
-        if not self.connection.was_open:
-            self._state.failed(error)
-
-    def _opened(self, channel: Channel) -> None:
-        super()._opened(channel)
-        if self._kept or self._prepared:
-            self._open_confirming()
-        self._check_ready()
-
-    def _check_ready(self, queue: str = "") -> None:
-        self._unprepared.discard(queue)
-        if not self._unprepared:
-            self._state.ready("replies")
-
-    def _publish_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
-        if not self._direct_started:
-            self._direct_started = True
-            self._direct.connection.start()
-        self._direct.publish(message, delivery, mandatory)
-
-    def _tell(self, message: Message) -> None:
-        if self._channel is not None:
-            try:
-                self._channel.publish(message)
-            # One that AMQP can't carry.
-            except Exception:
-                logger.exception("A message to %s could not be written", message.routing_key)
-
-    def _keep(self, message: Message, delivery: Delivery) -> None:
-        self._kept[id(delivery)] = (message, delivery)
-        if self._confirming is not None:
-            self._keep_now(id(delivery))
-        elif self._channel is not None and len(self._kept) == 1:
-            self._open_confirming()
-
-    def _open_confirming(self) -> None:
-        if self._confirming is not None or self._confirm_opening:
+    def confirmed(self, publisher: Publisher) -> None:
+        """Ack the delivery; where no queue took the copy, declare its queue again."""
+        if not self.returned:
+            publisher.end(self, None)
             return
-        self._confirm_opening = True
+        # The broker confirms what no queue took as well: the queue was deleted, or is on a node that is away.
+        if publisher.declarations is not None:
+            publisher.declarations.forget(self.message)
+        self._refused(publisher, "its queue does not exist")
 
-        def opened(channel: Channel) -> None:
-            channel.on_returned(self._not_routed)
-            channel.confirms(lambda: self._confirms(channel))
+    def nacked(self, publisher: Publisher) -> None:
+        """Send it again: its queue may be full, or have lost its leader."""
+        self._refused(publisher, "it refuses more, perhaps by a bound of the queue")
 
-        self.connection.open_channel(opened, self._confirming_closed)
-
-    def _confirms(self, channel: Channel) -> None:
-        self._confirming, self._confirm_opening = channel, False
-        if self._declared is None:
-            self._declared = Declared(self.connection, self._not_declared)
-            for queue in self._prepared:
-                self._prepare(queue)
-        for key in list(self._kept):
-            self._keep_now(key)
-
-    def _confirming_closed(self, _channel: Channel, error: BrokerError, code: int) -> None:
-        logger.error("Dead letters and what goes back are not taken: %s; trying again in %.0f s", error, _PUBLISH_AGAIN)
-        if code == _NOT_FOUND and self._declared is not None:
-            # An exchange: a level of delay that somebody has deleted.
-            self._declared.distrust()
-        self._confirming, self._confirm_opening = None, False
-        self._unconfirmed.clear()
-        for key in list(self._kept):
-            self._refused(key, str(error))
-        self.connection.loop.call_later(_PUBLISH_AGAIN, self._confirm_again)
-
-    def _confirm_again(self) -> None:
-        if self._channel is not None and (self._kept or self._prepared):
-            self._open_confirming()
-
-    def _not_declared(self, queue: str, what: str, error: BrokerError, code: int) -> None:
-        """Something that a queue's messages need could not be declared."""
-        if code == _PRECONDITION_FAILED and what not in self._found:
-            # Somebody declared it with arguments of their own, a bound perhaps: it is there, and that is enough.
-            self._found.add(what)
-            # A queue of tasks is declared by its consumer as well, which then ends the start, and says why.
-            if what not in self._prepared:
-                logger.warning("Queue %s is used as it was declared by somebody else: %s", what, error)
-            self._keep_again(queue)
-            return
-        logger.error("Messages for %s are not taken: %s; trying again in %.0f s", queue, error, _AWAY)
-        self._check_ready(queue)
-        for key, (message, _) in list(self._kept.items()):
-            if message.routing_key == queue:
-                self._refused(key, str(error))
-        self.connection.loop.call_later(_AWAY, lambda: self._keep_again(queue))
-
-    def _keep_again(self, queue: str) -> None:
-        if queue in self._prepared:
-            self._prepare(queue)
-        for key, (message, _) in list(self._kept.items()):
-            if message.routing_key == queue:
-                self._keep_now(key)
-
-    def _prepare(self, queue: str) -> None:
-        if self._declared is not None:
-            self._declare(Message(queue, Properties(), b"", delay=1), lambda: self._check_ready(queue))
-
-    def _refused(self, key: int, reason: str) -> None:
-        """Count that the broker did not take a message; in the end let a call go: it must not stop what comes after.
-
-        A task is never let go: it was accepted. Its delivery stays with this worker, and takes a place of the prefetch,
-        until the broker takes what becomes of it.
-        """
-        self._refusals[key] += 1
-        if self._refusals[key] < _MOST_REFUSALS:
-            return
-        message, _ = self._kept[key]
-        if message.routing_key not in self._arguments:
-            logger.error("A message for %s is lost, since the broker does not take it: %s", message.routing_key, reason)
-            self._let_go(key)
-        elif self._refusals[key] == _MOST_REFUSALS:
-            logger.error(
-                "A task for %s is kept here, since the broker does not take it: %s", message.routing_key, reason
-            )
-
-    def _let_go(self, key: int) -> None:
-        kept = self._kept.pop(key, None)
-        self._unconfirmed.pop(key, None)
-        self._refusals.pop(key, None)
-        if kept is not None:
-            self._state.acknowledge([kept[1]])
-
-    def _keep_now(self, key: int) -> None:
-        channel, kept = self._confirming, self._kept.get(key)
-        if channel is None or kept is None or key in self._unconfirmed:
-            return
-        message, _ = kept
-
-        def declared() -> None:
-            if self._kept.get(key) is not kept or key in self._unconfirmed:
-                return
-            if _is_another_s(kept[1]):
-                self._let_go(key)
-                return
-            self._unconfirmed[key] = False
-            self._write(key, channel, message, confirmed)
-
-        def confirmed(taken: bool) -> None:
-            # It may have been let go, and another delivery have its place by now.
-            if self._kept.get(key) is not kept:
-                return
-            self._confirmed(key, message, taken)
-
-        if self._declared is not None and self._declared.has(message):
-            declared()
+    def undeclared(self, publisher: Publisher, refused: Refused) -> None:
+        """Use a queue that another program declared with other arguments; else try again."""
+        if (
+            refused.code == ReplyCode.PRECONDITION_FAILED
+            and refused.what == self.message.routing_key
+            and self.arguments is not None
+        ):
+            logger.warning("queue %s: used as another program declared it: %s", refused.what, refused.error)
+            publisher.leave_as_found(refused.what)
+            self.arguments = None
+            publisher.send(self)
         else:
-            self._declare(message, declared)
+            self._refused(publisher, str(refused.error))
 
-    def _confirmed(self, key: int, message: Message, taken: bool) -> None:
-        unrouted = self._unconfirmed.pop(key, False)
-        if taken and not unrouted:
-            self._let_go(key)
-            return
-        if unrouted and self._declared is not None:
-            # The broker confirms what no queue took as well: it was deleted, or is on a node that is away.
-            self._declared.forget(message)
-        self._refused(key, "its queue is not there" if unrouted else "it refuses more, by a bound of the queue perhaps")
-        self.connection.loop.call_later(_PUBLISH_AGAIN, lambda: self._keep_now(key))
+    def channel_closed(self, publisher: Publisher, error: BrokerError) -> None:
+        """Count it where the broker closed the channel: it may be this message that the broker does not take."""
+        if self.written and not isinstance(error, ConnectionLost):
+            self._count(publisher, str(error))
 
-    def _not_routed(self, routing_key: str, _properties: Properties) -> None:
-        """No queue took one of those with a routing key; which, is not known of messages without an id: all of them."""
-        for key in self._unconfirmed:
-            self._unconfirmed[key] |= address(self._kept[key][0])[1] == routing_key
-
-    def _write(self, key: int, channel: Channel, message: Message, confirmed: Callable[[bool], object]) -> None:
-        """Publish a message, with fewer headers where AMQP can't carry them: rather that than not at all."""
-        try:
-            channel.publish_confirmed(message, confirmed, mandatory=True)
-        except Exception as error:
-            for lighter_one in lighter(message):
-                with contextlib.suppress(Exception):
-                    channel.publish_confirmed(lighter_one, confirmed, mandatory=True)
-                    logger.warning("A message for %s goes without some of its headers: %s", message.routing_key, error)
-                    return
-            self._unwritable(key, error)
-
-    def _unwritable(self, key: int, error: Exception) -> None:
-        """Let a call go that can't be written; a task was accepted: its delivery is neither settled nor tried again."""
-        message, delivery = self._kept[key]
-        if message.routing_key not in self._arguments:
-            logger.error("A message for %s is lost, since it could not be written", message.routing_key, exc_info=error)
-            self._let_go(key)
-        else:
+    def unwritable(self, publisher: Publisher, error: Exception) -> None:
+        """Publish it with fewer headers where AMQP can't carry them: that is better than not at all."""
+        self._lighter = self._lighter or lighter(self.message)
+        self.written = False
+        key = self.message.routing_key
+        if (message := next(self._lighter, None)) is not None:
+            logger.warning("A message for %s goes without some of its headers: %s", key, error)
+            self.message = message
+            publisher.send(self)
+        elif self._accepted:
             logger.error(
-                "What becomes of task [%s] could not be written for %s: it stays unacknowledged until this worker "
-                "ends, and takes a place of the prefetch", delivery.properties.message_id, message.routing_key,
-                exc_info=error,
+                "The end of task [%s] could not be written for %s: it stays unacked until this worker ends, and takes "
+                "a place of the prefetch", self.delivery.properties.message_id, key, exc_info=error,
             )  # fmt: skip
-            del self._kept[key]
-            self._unconfirmed.pop(key, None)
+            publisher.drop(self)
+        else:
+            logger.error("A message for %s is lost, since it could not be written", key, exc_info=error)
+            publisher.end(self, None)
 
-    def _declare(self, message: Message, then: Callable[[], object]) -> None:
-        assert self._declared is not None
-        arguments = None if message.routing_key in self._found else self._arguments.get(message.routing_key) or {}
-        self._declared.declare(message, arguments, then)
+    def _refused(self, publisher: Publisher, reason: str) -> None:
+        self._count(publisher, reason)
+        if not self.done():
+            publisher.send_later(self)
 
+    def _count(self, publisher: Publisher, reason: str) -> None:
+        """Count that the broker did not take it; in the end drop a call: it must not stop those that come after.
 
-def _is_another_s(delivery: Delivery) -> bool:
-    """Return whether the broker has given a delivery to another server: a message for it would be there beside it.
-
-    What remains: a loss that this process has not heard of yet, or that comes before the acknowledgement. Then the
-    message and its original are both there, as after a crash in between.
-    """
-    # What nobody could get rid of for so long is rather there twice than never.
-    return not (delivery.channel.is_open or about_to_be_dropped(delivery.properties))
+        A task is never dropped: it was accepted. Its delivery stays unacked, and takes a place of the prefetch, until
+        the broker takes the copy.
+        """
+        self._refusals += 1
+        if self._refusals < _MOST_REFUSALS:
+            return
+        key = self.message.routing_key
+        if not self._accepted:
+            logger.error("A message for %s is lost, since the broker does not take it: %s", key, reason)
+            publisher.end(self, None)
+        elif self._refusals == _MOST_REFUSALS:
+            logger.error("A task for %s stays unacked, since the broker does not take its copy: %s", key, reason)

@@ -356,26 +356,27 @@ class Schedulers:
 
     def __init__(self, schedules: Mapping[str, Iterable[Schedule]], state: State) -> None:
         self.each = [Scheduler(queue, some, state) for queue, some in schedules.items()]
-        self._connection: Connection | None = None
 
-    def start(self, connection: Connection) -> None:
-        """Connect, where there is a schedule.
+    #: Theirs, after `begin`.
+    connection: Connection
 
-        Args:
-            connection: One whose listeners are those of `each`.
-        """
+    def begin(self, connection: Connection) -> None:
+        """Belong to a connection, whose listeners are those of `each`, before it is started."""
+        self.connection = connection
+        for scheduler in self.each:
+            scheduler.begin(connection)
+
+    def start(self) -> None:
+        """Connect, where there is a schedule."""
         if self.each:
-            self._connection = connection
-            for scheduler in self.each:
-                scheduler.begin(connection)
-            connection.start()
+            self.connection.start()
 
     def stop(self) -> None:
         """Hand the leadership over to other servers, once the last confirms have come."""
-        if self._connection is not None and self._connection.is_open:
-            for scheduler in self.each:
-                scheduler.stop()
-            self._connection.run(self._close(self._connection))
+        for scheduler in self.each:
+            scheduler.stop()
+        if self.connection.is_open:
+            self.connection.run(self._close())
 
     def close(self, timeout: float) -> None:
         """Close the connection; any thread but the I/O thread.
@@ -383,11 +384,11 @@ class Schedulers:
         Args:
             timeout: Seconds to wait for the broker's good-bye.
         """
-        if self._connection is not None:
-            self._connection.close(timeout)
+        if self.each:
+            self.connection.close(timeout)
 
-    async def _close(self, connection: Connection) -> None:
+    async def _close(self) -> None:
         end = time.monotonic() + _LAST_CONFIRM
         while any(scheduler.busy for scheduler in self.each) and time.monotonic() < end:
-            await connection.pause(_LOOK_AGAIN)
-        connection.begin_close()
+            await self.connection.pause(_LOOK_AGAIN)
+        self.connection.begin_close()

@@ -1,7 +1,7 @@
-"""A server: it consumes the queues of services, runs their functions and answers.
+"""A server: it consumes the queues of services, runs their functions and replies.
 
-Here is its life: what begins, drains and ends together. What it does with what is delivered is `Work`. One thread owns
-the connections; the others run the functions, and do their own part of the owner's work meanwhile: see `leadership`.
+Here its parts are made, started, drained and closed together. One I/O thread owns the connections. The threads of the
+pool run the functions, and do their own part of the I/O where no other thread is at it: see `amqp.leadership`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from amqp_rpc.amqp.connection import Connection, Listeners
+from amqp_rpc.amqp.connection import Connection, Listener, Listeners
 from amqp_rpc.amqp.loop import IOThread
-from amqp_rpc.errors import BrokerError, ConfigurationError, NotConnected
+from amqp_rpc.errors import ConfigurationError, NotConnected
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_DRAIN_TIMEOUT,
@@ -35,18 +35,17 @@ from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher, Settings
-from amqp_rpc.server.consumers import CallConsumer, Consumer, TaskConsumer
+from amqp_rpc.server.consumers import CallConsumer, Consumer, EventConsumer, TaskConsumer
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.scheduler import Schedulers
 from amqp_rpc.server.state import State
-from amqp_rpc.server.subscriptions import EventConsumer
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
-from amqp_rpc.service.catalog import Catalog, queue_arguments
+from amqp_rpc.service.catalog import Catalog
 from amqp_rpc.service.service import Service
 
-#: AMQP counts unacknowledged deliveries in 16 bits.
+#: AMQP counts unacked deliveries in 16 bits.
 _MOST_PREFETCH = 65_535
 #: Seconds to wait for the good-bye of the broker.
 _CLOSE_TIMEOUT = 5.0
@@ -57,23 +56,23 @@ class Server:
 
     Args:
         services: One or more; several may share a queue if their functions' names differ.
-        url: The broker's, ``amqp://user:password@host:port/vhost``; several for the nodes of a cluster, as a list or
-            with commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
+        url: The broker's, ``amqp://user:password@host:port/vhost``; those of the nodes of a cluster as a list or with
+            commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
         threads: How many ordinary handlers run at the same time (8).
-        prefetch: How many deliveries of each queue are taken at once; None takes as many as there are threads, so
-            that a call waits at the broker, where another server can take it, and not behind this server's others.
-            ``async def`` handlers: as many run at the same time.
+        prefetch: Unacked deliveries of each queue at most, and how many ``async def`` handlers of it run at the same
+            time. None takes as many as there are threads: a call waits at the broker, where another server can take it,
+            and not in a busy server.
         heartbeat: Seconds between heartbeats (10.0); they go on while handlers run.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
         tracebacks: Whether error replies carry the handler's traceback (True).
         clock_skew: Seconds by which the callers' clocks may differ from this one's (1.0): a call that comes so much
             later than its deadline is run all the same.
-        results: Where it is kept what becomes of tasks, for whoever asks by id: ``sqlite:///file.db``, for the
+        results: The store of tasks' states and results, for clients that ask by id: ``sqlite:///file.db``, for the
             processes of one machine, or ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store only
             the client that enqueued a task gets its result.
-        result_expires: Seconds that it is kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
-        queues: Which of the services' queues are consumed (None: all), as a list or with commas between them: so that
-            some workers do one kind of work alone.
+        result_expires: Seconds that they are kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
+        queues: The services' queues that are consumed (None: all), as a list or with commas between them. With it some
+            workers do one kind of work alone.
 
     Raises:
         ConfigurationError: A setting is out of range, two functions have one name, or there is no such queue.
@@ -106,7 +105,7 @@ class Server:
         if clock_skew != 0:
             positive("clock_skew", clock_skew)
         self.addresses = broker_addresses(url)
-        #: Where results of tasks are kept; None where they are not.
+        #: The store of results; None without one.
         self.results = open_store(results_url(results))
         self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
         self.threads = threads
@@ -128,37 +127,14 @@ class Server:
             for function in each.values()
         }
         dispatchers: dict[str, CallDispatcher | TaskDispatcher] = {**calls, **tasks, **events}
-        shared = {queue: each for queue, each in self.events.items() if all(one.shared for one in each.values())}
-        #: The durable queues of tasks and events, and those of their dead letters, with their arguments.
-        arguments = {queue: queue_arguments(each) for queue, each in {**self.tasks, **shared}.items()}
-        dead = {
-            dead_letter_queue(queue): dead_letter_arguments(queue_arguments(each))
-            for queue, each in {**self.tasks, **self.events}.items()
-        }
+        durable = {**tasks, **{queue: each for queue, each in events.items() if each.function.shared}}
+        arguments = {queue: each.arguments for queue, each in durable.items()}
+        dead = {dead_letter_queue(q): dead_letter_arguments(each.arguments) for q, each in {**tasks, **events}.items()}
         self._pool = Pool(threads)
-        name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
-        # One thread owns all connections: from a reply to its ack there is no switch of threads.
-        owner = IOThread(f"amqp_rpc {name}")
-        self._connection = Connection(self.addresses, self, name=f"{name} (calls)", heartbeat=heartbeat, owner=owner)
-        self._state = State(self._connection, self._pool, dispatchers, ["replies", *self.schedules])
-        self._replies = Replies(
-            self.addresses,
-            self._state,
-            name=name,
-            heartbeat=heartbeat,
-            owner=owner,
-            arguments={**arguments, **dead},
-            prepared=arguments,
-        )
+        parts = ["replies", *(["retries"] if arguments else []), *self.schedules]
+        self._state = State(self._pool, dispatchers, parts)
+        self._replies = Replies(self.addresses, self._state, arguments={**arguments, **dead}, prepared=arguments)
         self._schedulers = Schedulers(self.schedules, self._state)
-        self._schedulers_connection = Connection(
-            self.addresses,
-            Listeners(*self._schedulers.each),
-            name=f"{name} (scheduler)",
-            heartbeat=heartbeat,
-            owner=owner,
-            persistent=True,
-        )
         self._worker = Worker(
             self._state,
             self._pool,
@@ -169,14 +145,32 @@ class Server:
         )
         self._consumers: list[Consumer] = [
             *(CallConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in calls.values()),
-            *(
-                TaskConsumer(self._state, self._worker, each, prefetch=self.prefetch, arguments=arguments[queue])
-                for queue, each in tasks.items()
-            ),
+            *(TaskConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in tasks.values()),
             *(EventConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in events.values()),
         ]
+        name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
+        # One thread owns all connections: from a reply to its ack there is no switch of threads.
+        owner = IOThread(f"amqp_rpc {name}")
+
+        def connection(purpose: str, *listeners: Listener, persistent: bool = False) -> Connection:
+            return Connection(
+                self.addresses,
+                Listeners(*listeners),
+                name=f"{name} ({purpose})",
+                heartbeat=heartbeat,
+                owner=owner,
+                persistent=persistent,
+            )
+
+        self._connection = connection("calls", *self._consumers)
+        self._state.begin(self._connection)
         for consumer in self._consumers:
             consumer.begin(self._connection)
+        self._replies.begin(
+            connection("replies", self._replies.channel, self._replies.copies),
+            connection("direct replies", self._replies.direct, persistent=True),
+        )
+        self._schedulers.begin(connection("scheduler", *self._schedulers.each, persistent=True))
         self._stopping = threading.Event()
         #: Held while all is closed: a second `stop` meanwhile waits, and finds it closed.
         self._closing = threading.Lock()
@@ -234,8 +228,8 @@ class Server:
         self._connection.start()
         # No handler runs in the main thread.
         self._connection.loop.share(True)
-        self._replies.connection.start()
-        self._schedulers.start(self._schedulers_connection)
+        self._replies.start()
+        self._schedulers.start()
         self._pool.start(self._connection.loop)
         if not self._state.started.wait(deadline.remaining()):
             self._state.failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
@@ -261,7 +255,7 @@ class Server:
                 done by then.
 
         Returns:
-            Whether all that was delivered was finished.
+            True if everything that was delivered was finished.
         """
         if not self._stopping.is_set():
             self._stopping.set()
@@ -280,21 +274,6 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def on_open(self) -> None:
-        """Consume the queues."""
-        for consumer in self._consumers:
-            consumer.on_open()
-
-    def on_unblocked(self) -> None:
-        """Do nothing: this connection holds nothing back."""
-
-    def on_lost(self, error: BrokerError) -> None:
-        """Forget the consumers; what runs is replied to all the same, and the broker redelivers it to a server."""
-        for consumer in self._consumers:
-            consumer.on_lost(error)
-        if not self._connection.was_open:
-            self._state.failed(error)
 
     def _drain(self) -> None:
         self._schedulers.stop()

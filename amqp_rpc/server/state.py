@@ -24,14 +24,15 @@ class State:
     """The state of one server. Unless a method says otherwise it belongs to the I/O thread.
 
     Args:
-        connection: Which consumes.
         pool: Where handlers run.
         queues: Those that the server consumes.
         parts: The names of what else must be ready before the server has started.
     """
 
-    def __init__(self, connection: Connection, pool: Pool, queues: Iterable[str], parts: Iterable[str]) -> None:
-        self.connection = connection
+    #: The connection that consumes, after `begin`.
+    connection: Connection
+
+    def __init__(self, pool: Pool, queues: Iterable[str], parts: Iterable[str]) -> None:
         self.counters: Counter[str] = Counter()
         #: Set once every part is ready, or one has failed.
         self.started = threading.Event()
@@ -47,6 +48,10 @@ class State:
         self._pool = pool
         self._not_ready = {*self.delivering, *parts}
         self._polling = False
+
+    def begin(self, connection: Connection) -> None:
+        """Belong to the connection that consumes, before it is started."""
+        self.connection = connection
 
     def ready(self, part: str) -> None:
         """Note that a part is ready; after a lost connection it is so again."""

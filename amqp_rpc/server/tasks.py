@@ -30,6 +30,7 @@ from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
 from amqp_rpc.server.calls import Answer, Dispatcher, Settings, ran, traceback_of
 from amqp_rpc.server.invoke import Invocation, Outcome, exceeded
+from amqp_rpc.service.catalog import queue_arguments
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import EventSignature
@@ -104,6 +105,8 @@ class TaskDispatcher(Dispatcher):
         self._suspects = suspects or Suspects()
         #: The queue that retries come back to.
         self.home = queue
+        #: The arguments of the queue; all its tasks have the same.
+        self.arguments = queue_arguments(functions)
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
         """Return the invocation that a delivery asks for, or its end where there is none to run.
