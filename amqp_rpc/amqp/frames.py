@@ -1,8 +1,8 @@
 """AMQP's frames of messages: this writes publish and ack, and reads deliveries and confirms. Pure; pika does the rest.
 
-To read and write a message through pika costs more than all the rest of a call. These few frames are simple, and a test
-compares them with pika's, byte for byte. pika handles all that is not known here, a rare type in a header for example:
-a writer returns None, a reader hands the frames on as they came.
+A message through pika costs more than all the rest of a call. These few frames are simple, and a test compares them
+with pika's, byte for byte. pika handles everything else, a rare type in a header for example: a writer returns None, a
+reader hands the frames on unchanged.
 Source: AMQP 0-9-1, sections 2.3.5, 4.2.3, 4.2.5 and 4.2.6, https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
 """
 
@@ -43,19 +43,19 @@ _size = struct.Struct(">L").pack
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Return the frame that acknowledges a delivery, or all up to it."""
+    """Return the frame that acks a delivery, or all up to it."""
     return _ack_frame(METHOD, channel, 13, _BASIC, 80, tag, multiple) + _END
 
 
 class Publisher:
-    """Writes messages for one channel to queues, at once or through the levels of delay.
+    """Writes messages for one channel to queues, at once or through the delay queues.
 
     Args:
         channel: Its number.
         frame_max: Bytes of a frame at most, as agreed with the broker.
     """
 
-    #: Queues whose frames are remembered.
+    #: The limit of cached frames, one for each queue.
     _MOST_REMEMBERED = 1000
 
     def __init__(self, channel: int, frame_max: int) -> None:
@@ -65,7 +65,7 @@ class Publisher:
         self._event_methods: dict[tuple[str, str, bool], bytes] = {}
 
     def publish(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
-        """Return a message's frames in pieces; None where it has something that only pika writes.
+        """Return a message's frames in pieces; None if only pika can write them.
 
         Raises:
             MessageTooLarge: As `check`.
@@ -74,7 +74,7 @@ class Publisher:
         if properties is None:
             return None
         if message.delay:
-            # Each delay has a key of its own: remembering them would push out those that come again.
+            # Each delay has a key of its own: a cache of them would push out the keys that repeat.
             method = self._method(*address(message), mandatory=mandatory)
         elif message.exchange is not None:
             method = self._event_method(message.exchange.name, message.routing_key, mandatory=mandatory)
@@ -102,7 +102,7 @@ class Publisher:
         """Refuse properties that fill more than one frame: the broker would close the connection (501).
 
         Raises:
-            MessageTooLarge: They do.
+            MessageTooLarge: They fill more.
         """
         if size + _BEFORE_PROPERTIES > self._most:
             raise MessageTooLarge(
@@ -135,14 +135,14 @@ class Publisher:
 
 
 def address(message: Message) -> tuple[str, str]:
-    """Return the exchange and the routing key by which a message comes to its queue, or its queues, when it is due."""
+    """Return the exchange and the routing key that bring a message to its queues when it is due."""
     if not message.delay:
         return "" if message.exchange is None else message.exchange.name, message.routing_key
     return topology.delay(highest_level(message.delay)), delayed_key(message.delay, message.routing_key)
 
 
 def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noqa: C901, PLR0912 - one field a line
-    """Return the flags and the values of a message's properties; None for what only pika writes."""
+    """Return the flags and the values of a message's properties; None if only pika can write them."""
     flags = 0
     pieces: list[bytes] = []
     try:
@@ -182,7 +182,7 @@ def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noq
         if (text := properties.app_id) is not None:
             flags |= APP_ID
             pieces.append(_known.get(text) or _remembered(text))
-    # Text that is too long, another type than the usual ones, a number out of range: pika knows, or says what is wrong.
+    # Text that is too long, an unusual type, a number out of range: pika can write it, or raises the right error.
     except (ValueError, TypeError, AttributeError, struct.error):
         return None
     return flags, b"".join(pieces)
@@ -242,7 +242,7 @@ _read_long_long = struct.Struct(">Q").unpack_from
 
 
 def read_properties(data: bytes, position: int, flags: int) -> Properties | None:  # noqa: C901, PLR0912 - one field a line
-    """Return the properties that begin at a position; None for what only pika reads."""
+    """Return the properties that begin at a position; None if only pika can read them."""
     if flags & _UNKNOWN:
         return None
     found = Properties()
@@ -292,7 +292,7 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
             start = position + 1
             position = start + data[position]
             found.app_id = data[start:position].decode()
-    # Bytes that are no UTF-8, a type of value that is rare, a table that is longer than the frame.
+    # Bytes that are not UTF-8, a rare type of value, a table that is longer than the frame.
     except (ValueError, IndexError, struct.error):
         return None
     return found
@@ -324,49 +324,49 @@ def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:
     return headers
 
 
-#: Takes a delivery: its tag, whether it was delivered before, its properties and its body.
+#: Receives a delivery: its tag, its `redelivered` flag, its properties and its body.
 Consumer = Callable[[int, bool, Properties, bytes], object]
-#: Takes a delivery's exchange, its routing key, and the rest as a `Consumer`.
+#: Receives a delivery's exchange, its routing key, and the rest as a `Consumer`.
 AddressedConsumer = Callable[[str, str, int, bool, Properties, bytes], object]
-#: Takes a confirm: its tag, whether it is for all up to that one, and whether the broker took the message.
+#: Receives a confirm: its tag, whether it is for all up to that one, and whether the broker accepted the message.
 Confirmed = Callable[[int, bool, bool], object]
 
 
 class Deliveries:
-    """Puts deliveries together from their frames, for the consumers that are entered; the others' are pika's.
+    """Assembles deliveries from their frames, for registered consumers; pika handles those of the others.
 
     Args:
-        hand_on: Takes the frames that are not for here after all.
+        hand_on: Receives the frames of a delivery that only pika can read.
     """
 
     def __init__(self, hand_on: Callable[[bytes], object]) -> None:
         self._hand_on = hand_on
         self._consumers: dict[tuple[int, bytes], Consumer] = {}
-        #: Those that want to know how a message came to them: few do, and for the others it is not read.
+        #: The few consumers that need the exchange and routing key, which is not decoded for the others.
         self._addressed: dict[tuple[int, bytes], AddressedConsumer] = {}
         self._confirming: dict[int, Confirmed] = {}
-        #: By channel, the delivery whose content has not arrived whole.
+        #: By channel, the delivery whose content has not fully arrived.
         self._open: dict[int, _Delivery] = {}
 
     def enter(self, channel: int, tag: str, consumer: Consumer) -> None:
-        """Have a consumer's deliveries taken here."""
+        """Register a consumer."""
         self._consumers[channel, tag.encode()] = consumer
 
     def enter_addressed(self, channel: int, tag: str, consumer: AddressedConsumer) -> None:
-        """Have a consumer's deliveries taken here, with their exchange and routing key."""
+        """Register a consumer that gets the exchange and routing key too."""
         self._addressed[channel, tag.encode()] = consumer
 
     def dismiss(self, channel: int, tag: str) -> None:
-        """Forget a consumer that has ended: nothing more comes for it."""
+        """Forget a consumer that has ended: no more deliveries arrive for it."""
         self._consumers.pop((channel, tag.encode()), None)
         self._addressed.pop((channel, tag.encode()), None)
 
     def confirm(self, channel: int, confirmed: Confirmed) -> None:
-        """Have the confirms of what a channel publishes taken here."""
+        """Register the receiver of a channel's confirms."""
         self._confirming[channel] = confirmed
 
     def leave(self, channel: int) -> None:
-        """Take no more deliveries of a channel; the rest of one that has begun to arrive is dropped."""
+        """Drop the consumers of a channel, and the rest of a delivery that has partly arrived."""
         for consumers in (self._consumers, self._addressed):
             for key in [key for key in consumers if key[0] == channel]:
                 del consumers[key]
@@ -380,7 +380,7 @@ class Deliveries:
         self._confirming.pop(channel, None)
 
     def take(self, data: bytes, start: int, end: int) -> bool:
-        """Take a whole frame; return whether it was one for here."""
+        """Read a whole frame; return whether it was handled here."""
         kind = data[start]
         channel = data[start + 1] << 8 | data[start + 2]
         if kind == METHOD:
@@ -413,15 +413,15 @@ class Deliveries:
         return True
 
     def take_whole(self, data: bytes, start: int, end: int) -> int:
-        """Take a delivery whose frames are all there, as nearly all are: a method, a header, and one body or none.
+        """Read a delivery whose frames have all arrived, as nearly all have: a method, a header, and one body or none.
 
         Args:
-            data: What has arrived.
-            start: Where a frame begins.
-            end: Where it ends.
+            data: The bytes that have arrived.
+            start: The beginning of a frame.
+            end: The end of the bytes.
 
         Returns:
-            Where the next frame begins; 0 where there is no such delivery, and nothing was taken.
+            The beginning of the next frame; 0 if there is no such delivery, and nothing was read.
         """
         if data[start + 7 : start + 11] != _DELIVER:
             return 0
@@ -463,18 +463,18 @@ class Deliveries:
         return True
 
     def _with_address(self, data: bytes, channel: int, position: int, tag: bytes) -> Consumer | None:
-        """Return a consumer that is told how its delivery came to it; None where there is none, or only pika reads it.
+        """Return a consumer that gets the exchange and routing key; None without one, or if only pika can read them.
 
         Args:
-            data: What has arrived.
-            channel: Which it has come on.
-            position: Where the consumer's tag ends.
-            tag: The consumer's.
+            data: The bytes that have arrived.
+            channel: The number of its channel.
+            position: The end of the consumer's tag.
+            tag: The consumer's tag.
         """
         addressed = self._addressed.get((channel, tag))
         if addressed is None:
             return None
-        # Behind the tag: eight octets that number the delivery, one that says whether it comes again.
+        # Behind the tag: eight octets of the delivery tag, one of the `redelivered` flag.
         key = position + 10 + data[position + 9]
         try:
             exchange = data[position + 10 : key].decode()
@@ -485,7 +485,7 @@ class Deliveries:
 
 
 class _Delivery:
-    """A delivery whose content has not arrived whole."""
+    """A delivery whose content has not fully arrived."""
 
     __slots__ = ("consumer", "frame", "missing", "pieces", "properties", "redelivered", "tag")
 

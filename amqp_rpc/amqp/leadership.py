@@ -1,11 +1,12 @@
-"""Which thread waits at the sockets: the owner, unless another that waits for an answer is there. No I/O of its own.
+"""The choice of the thread that waits at the sockets: the I/O thread, or a thread that waits for a reply. No I/O.
 
-One that waits there reads its answer itself; no other has to be woken, for it or by it, and on most machines waking a
-thread takes longer than all the rest of a call. The owner leaves the sockets to such a thread and stands by: it looks
-in every few milliseconds, and stays when nobody was there meanwhile. So what the connection itself needs (heartbeats,
-deadlines) is late by no more than two such looks, whatever the other does.
+A thread that waits at the sockets reads its own reply. No thread has to be woken for that, and on most machines a
+wake-up takes longer than all the rest of a call. The I/O thread leaves the sockets to such a thread and stands by: it
+polls every few milliseconds, and returns if no thread was there. So heartbeats and deadlines of the connection are late
+by two poll intervals at most, whatever the other thread does.
 
-The shape is known as leader and followers: Schmidt and others, "Leader/Followers", Pattern Languages of Programs 2000.
+The pattern is known as leader and followers: Schmidt and others, "Leader/Followers", Pattern Languages of Programs
+2000.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections.abc import Callable
 from threading import get_ident
 
 NEVER = float("inf")
-#: Seconds between two looks of the owner, while others lead; and how many of them without news until it dozes.
+#: The poll interval of the I/O thread while others lead, and the idle polls before it dozes.
 _LOOK_IN = 0.005
 _QUIET = 20
-#: Seconds in which one that asks again would lead often; and within which the owner leaves, if it does.
+#: Two requests within so many seconds count as frequent; and the seconds in which the I/O thread leaves, if it does.
 _SOON = 0.01
 _LEAVES = 0.05
 
@@ -29,14 +30,14 @@ def _never() -> bool:
 
 
 class Leadership:
-    """One place at the sockets, for the owner or another thread.
+    """One place at the sockets, for the I/O thread or another one.
 
     Args:
-        turn: Waits at the sockets once, until something happens or that time on the monotonic clock, and sees to it;
-            does not wait where what it was to wait for is done.
-        wake: Ends the wait of who is blocked in a turn.
+        turn: Waits at the sockets once, until an event or that time on the monotonic clock, and handles the events; it
+            does not wait if the first argument returns true.
+        wake: Ends the wait of a thread that is blocked in a turn.
         works_here: Returns whether the calling thread is inside of a turn, further down on its stack.
-        relieved: Called, with the place taken, each time that the owner comes to the sockets.
+        relieved: Called, with the place held, each time that the I/O thread comes to the sockets.
     """
 
     def __init__(
@@ -52,31 +53,32 @@ class Leadership:
         self._works_here = works_here
         self._relieved = relieved
         self._place = threading.Lock()
-        #: Who has it, where it is not the owner.
+        #: The thread that holds the place, if it is not the I/O thread.
         self._holder = 0
-        #: The thread that had it last and has said that it returns.
+        #: The last thread that held it and announced that it returns.
         self.returning = 0
-        #: The owner, while it stands by: who takes its bell out of here rings it.
+        #: The bell of the I/O thread while it stands by: a thread that removes it from here rings it.
         self._bells: list[threading.Lock] = []
-        #: Whether it stands by until it is rung: somebody waits at the sockets for long.
+        #: Set while the I/O thread stands by until it is rung: another thread waits at the sockets for long.
         self._dozing = False
-        #: Whether somebody waits for the owner to leave, and when somebody would have led the last time.
+        #: Set while a thread waits for the I/O thread to leave; and the time of the last request to lead.
         self._wanted = False
         self._asked = 0.0
-        #: Counts what others do: from look to look it tells whether they are still about.
+        #: Counts the turns of other threads: from poll to poll it shows whether they are active.
         self.signs = 0
         self._ended = False
 
     def lead(self, done: Callable[[], object], until: float, *, returns: bool) -> bool:
-        """Lead until something is done, or that time; any thread.
+        """Lead until ``done`` returns true, or that time; any thread.
 
         Returns:
-            Whether it could. The owner leaves for one that asks again soon: for a single answer it isn't worth it.
+            False if it could not lead. The I/O thread leaves only for a thread that asks frequently: for a single reply
+            it isn't worth it.
         """
         me = get_ident()
         if self._ended or not (self._place.acquire(blocking=False) or self._take_over()):
             if self._holder == me and not self._works_here():
-                # A signal handler, while its thread waits there already.
+                # A signal handler, while its thread waits at the sockets already.
                 self._turns(done, until)
                 return True
             return False
@@ -93,15 +95,15 @@ class Leadership:
         return True
 
     def recall(self) -> None:
-        """Have the owner lead again, where nobody does; any thread."""
+        """Have the I/O thread lead again, if no thread does; any thread."""
         if self._bells:
             try:
                 self._bells.pop().release()
             except IndexError:
-                return  # somebody else has just rung it
+                return  # another thread has just rung it
 
     def own(self) -> None:
-        """Be the owner, until `end`."""
+        """Be the I/O thread, until `end`."""
         self._ended = False
         while not self._ended:
             with self._place:
@@ -112,20 +114,20 @@ class Leadership:
             self._stand_by()
 
     def end(self) -> None:
-        """Have everybody leave; who is blocked in a turn must be woken besides."""
+        """Have all threads leave; one that is blocked in a turn must be woken besides."""
         self._ended = True
         self.recall()
 
     def nobody(self) -> threading.Lock:
-        """Return the lock of the place: who holds it knows that nobody is at the sockets."""
+        """Return the lock of the place: while it is held, no thread is at the sockets."""
         return self._place
 
     def _take_over(self) -> bool:
-        """Have the owner leave the place to the calling thread; return whether it did."""
+        """Have the I/O thread leave the place to the calling thread; return whether it did."""
         before, self._asked = self._asked, time.monotonic()
         if self._holder or self._works_here() or self._asked - before > _SOON:
             return False
-        # In this order: it must find that it is wanted when it is awake.
+        # In this order: the I/O thread must see that it is wanted when it wakes.
         self._wanted = True
         try:
             self._wake()
@@ -139,13 +141,13 @@ class Leadership:
             self.signs += 1
 
     def _stand_by(self) -> None:
-        """Wait until nobody leads any more, has been away for long, or the owner is called."""
+        """Wait until no thread leads any more, or the one that does was idle for long, or the I/O thread is called."""
         bell = threading.Lock()
         bell.acquire()
         seen, quiet, called = self.signs, 0, False
         while not self._ended and not called:
             self._bells.append(bell)
-            # In this order: who leaves, or ends all, after these looks finds the bell, or sees that the owner dozes.
+            # In this order: a thread that leaves, or ends all, after these checks finds the bell, or sees the doze.
             self._dozing = quiet >= _QUIET
             if self._ended or (self._dozing and not self._place.locked()):
                 self._put_away(bell)
@@ -167,5 +169,5 @@ class Leadership:
         try:
             self._bells.remove(bell)
         except ValueError:
-            # It is being rung at this moment.
+            # Another thread rings it at this moment.
             bell.acquire()

@@ -2,8 +2,8 @@
 
 It is reached in three steps: name look-up, TCP connect and TLS handshake, each on the loop and each cancellable.
 
-What is written during one turn of the loop leaves in one system call. Handing up whole frames keeps pika's buffer
-at one frame, so that its slicing costs the same for every message, however much arrived at once.
+All writes of one turn of the loop leave in one system call. Handing up whole frames keeps pika's buffer at one
+frame, so that its slicing costs the same for every message, however much arrived at once.
 Frame layout: AMQP 0-9-1 specification, section 4.2.3.
 """
 
@@ -30,19 +30,19 @@ READ_SIZE = 256 * 1024
 _JOIN_SIZE = 64 * 1024
 #: Pieces in one gathered write; Linux takes 1 024.
 _MOST_PIECES = 512
-#: What is said of a peer that sends anything but frames.
+#: The error of a peer that sends anything but frames.
 NOT_AMQP = "what answers does not speak AMQP"
 #: Octets around a frame's payload: type, channel, size; and the end mark.
 _FRAME_OVERHEAD = 8
 _PROTOCOL_HEADER = ord("A")
-#: How a frame, or the protocol header of a peer that speaks another version, begins.
+#: The first octet of a frame, or of the protocol header of a peer with another version.
 _FIRST_OCTETS = frozenset({1, 2, 3, 8, _PROTOCOL_HEADER})
 
 _size_of = struct.Struct(">L").unpack_from
 
 
 class StreamProtocol(Protocol):
-    """Who takes the frames: pika's connection."""
+    """The receiver of the frames: pika's connection."""
 
     def connection_made(self, transport: Any) -> Any: ...  # noqa: D102 - pika's interface
     def connection_lost(self, error: BaseException | None) -> None: ...  # noqa: D102 - pika's interface
@@ -51,19 +51,19 @@ class StreamProtocol(Protocol):
 
 
 class Stream:
-    """One connected socket and the protocol on it; everything belongs to the loop's owner."""
+    """One connected socket and the protocol on it; everything belongs to the loop's I/O thread."""
 
     def __init__(self, loop: Loop, sock: socket.socket, protocol: StreamProtocol) -> None:
         self._loop = loop
         self._sock = sock
         self._protocol = protocol
         self._feed = protocol.data_received
-        #: Told how many bytes have arrived, each time; most of them don't pass through the protocol.
+        #: Called with the number of bytes of each read; most of them don't pass through the protocol.
         self.on_bytes: Callable[[int], object] = lambda _count: None
-        #: Takes deliveries on a shorter way than through the protocol.
+        #: Handles deliveries on a shorter way than through the protocol.
         self.deliveries = Deliveries(self._feed)
         self._out: deque[bytes | memoryview] = deque()
-        #: Bytes written so far, and bytes that the kernel has taken; together they tell when a message has left.
+        #: Bytes written so far, and bytes that the kernel has accepted; both together show when a message has left.
         self._written = 0
         self._sent = 0
         self._on_sent: deque[tuple[int, Callable[[], object]]] = deque()
@@ -74,7 +74,7 @@ class Stream:
         protocol.connection_made(self)
 
     def start(self) -> None:
-        """Begin to read and to send."""
+        """Start to read and to send."""
         if not self._closed:
             self._started = True
             self._loop.watch(self._sock, READ, self._ready)
@@ -88,28 +88,28 @@ class Stream:
         self._written += len(data)
 
     def when_sent(self, callback: Callable[[], object]) -> None:
-        """Call back once the kernel has taken all that was written so far; never, if the stream breaks before."""
+        """Call back once the kernel has accepted all bytes written so far; never, if the stream breaks before."""
         self._on_sent.append((self._written, callback))
         if not self._out:
             self._loop.before_sleep(self._flush)
 
     def get_write_buffer_size(self) -> int:
-        """Return the bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
         return self._written - self._sent
 
     def get_protocol(self) -> StreamProtocol:
-        """Return who takes the frames."""
+        """Return the receiver of the frames."""
         return self._protocol
 
     def discard(self) -> None:
-        """Close at once, and let the protocol hear of nothing any more."""
+        """Close at once, without a notice to the protocol."""
         if not self._closed:
             self._closed = True
             self._loop.unwatch(self._sock)
             self._sock.close()
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Close at once; the protocol hears of it, and of the error, in a later turn, as pika expects."""
+        """Close at once; the protocol is notified, with the error, in a later turn, as pika expects."""
         self._close(error)
 
     def _flush(self) -> None:
@@ -163,7 +163,7 @@ class Stream:
             data = self._sock.recv(READ_SIZE)
             while data:
                 self._hand_up(data)
-                # TLS decrypts whole records: what it holds already makes no socket readable.
+                # TLS decrypts whole records: bytes in its buffer make no socket readable.
                 if self._closed or not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
                     return
                 data = self._sock.recv(READ_SIZE)
@@ -217,16 +217,16 @@ class Stream:
         self._loop.post(self._protocol.connection_lost, error)
 
     def _last_words(self) -> None:
-        """Send what is waiting, as far as the kernel takes it at once: a close-ok that the peer waits for."""
+        """Send the waiting bytes that the kernel accepts at once: a close-ok that the peer waits for."""
         try:
             while self._out:
                 self._taken(self._send_some())
         except OSError:
-            return  # the peer is gone, or does not read: nobody waits for the rest
+            return  # the peer is gone, or does not read the rest
 
 
 class DialStep:
-    """A step that is under way; ``cancel`` keeps its result from being told."""
+    """A running step; after ``cancel`` its result is dropped."""
 
     def __init__(self, loop: Loop, on_done: Callable[[Any], object], sock: socket.socket | None = None) -> None:
         self._loop = loop
@@ -234,17 +234,17 @@ class DialStep:
         self._sock = sock
 
     def cancel(self) -> bool:
-        """Take it back; return whether it was still under way."""
-        was_under_way, self._on_done = self._on_done is not None, None
+        """Cancel the step; return whether it was still running."""
+        was_running, self._on_done = self._on_done is not None, None
         self._unwatch()
-        return was_under_way
+        return was_running
 
     def finish(self, result: Any) -> None:
-        """Tell the result, in a later turn of the loop, unless it was cancelled."""
+        """Report the result, in a later turn of the loop, unless the step was cancelled."""
         self._unwatch()
-        self._loop.call_later(0, lambda: self._tell(result))
+        self._loop.call_later(0, lambda: self._report(result))
 
-    def _tell(self, result: Any) -> None:
+    def _report(self, result: Any) -> None:
         on_done, self._on_done = self._on_done, None
         if on_done is not None:
             on_done(result)
@@ -300,7 +300,7 @@ def open_stream(
     context: ssl.SSLContext | None,
     hostname: str | None,
 ) -> DialStep:
-    """Make a stream of a connected socket, over TLS where there is a context; ``on_done`` gets it or the error."""
+    """Make a stream of a connected socket, over TLS if there is a context; ``on_done`` gets it or the error."""
     if context is None:
         step = DialStep(loop, on_done)
         _link(loop, sock, protocol_factory(), step)
