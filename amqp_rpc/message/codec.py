@@ -60,16 +60,11 @@ def base_type(content_type: str | None) -> str:
 
 
 def encode(value: object, content_type: str, *, limit: int) -> bytes:
-    """Return the bytes of a value.
-
-    Args:
-        value: None, numbers, text, bytes, lists, maps, and the types in this module's table.
-        content_type: `MSGPACK`, `JSON` or `TEXT` (``str(value)``).
-        limit: Bytes that the body may have.
+    """Return the bytes of a value: None, numbers, text, bytes, lists, maps, and the types in this module's table.
 
     Raises:
         Unencodable: A part of the value has no form on the wire.
-        MessageTooLarge: The body is longer than the limit.
+        MessageTooLarge: The body has more bytes than ``limit``.
     """
     try:
         if content_type == MSGPACK:

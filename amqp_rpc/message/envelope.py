@@ -155,17 +155,9 @@ def request_properties(
     idempotent: bool = False,
     chunk: bool = False,
 ) -> Properties:
-    """Return the properties of a call that is about to be sent.
+    """Return the properties of a call that is about to be sent, with ``remaining`` seconds of its timeout.
 
-    Args:
-        function: Its name on the server.
-        content_type: The body's.
-        identity: The call's id, the same on every attempt.
-        reply_to: The reply queue of the connection that sends it.
-        remaining: Seconds until its caller stops to wait.
-        attempt: From 1.
-        idempotent: Whether it may run more than once.
-        chunk: Whether the body is a list of calls.
+    Its identity is the same on every attempt, from 1; the body of a chunk is a list of calls.
     """
     now = time.time()
     headers: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
@@ -198,13 +190,13 @@ def republished(
     without: Container[str] = (),
     **changes: Any,
 ) -> Properties:
-    """Return the properties of a copy of a received message: its own, persistent, and without a time to live.
+    """Return the properties of a copy of a received message: the same, persistent, and without a time to live.
 
     Args:
-        properties: As they came; RabbitMQ's headers are left out.
-        headers: Those that the copy has in addition, or with another value.
-        without: Names of headers that it does not have.
-        **changes: Other properties of the copy.
+        properties: As they came; the copy has none of RabbitMQ's headers.
+        headers: New headers, or new values of headers.
+        without: Headers that the copy does not have.
+        **changes: New values of properties.
     """
     kept = {name: value for name, value in without_broker_headers(properties.headers).items() if name not in without}
     return copied(properties, **{"headers": {**kept, **headers}, "delivery_mode": 2, "expiration": None, **changes})
@@ -213,14 +205,9 @@ def republished(
 def task_properties(
     *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
 ) -> Properties:
-    """Return the properties of a task, without its reply queue.
+    """Return the properties of a task, without its reply queue; no worker begins it after ``expires`` (Unix time).
 
-    Args:
-        function: The name of its function.
-        identity: The task's id, the same on every attempt.
-        expires: Unix time after which no worker begins it; None for never.
-        now: Unix time in seconds.
-        priority: From 0 to 9; None for none.
+    Its identity is the same on every attempt.
     """
     headers: dict[str, Any] = {ATTEMPT: 1}
     if expires is not None:

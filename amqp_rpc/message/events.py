@@ -45,13 +45,7 @@ class Event:
 
 
 def mark(properties: Properties, exchange: str, routing_key: str) -> None:
-    """Write the topic of a delivered event into its headers, and remove its reply address.
-
-    Args:
-        properties: As they came.
-        exchange: The exchange that it was published to, or by which it came back.
-        routing_key: The routing key of that.
-    """
+    """Write the topic of an event, delivered by an exchange, into its headers; and remove its reply address."""
     headers = properties.headers = properties.headers or {}
     if not comes_back(exchange) or not isinstance(headers.get(TOPIC), str):
         headers[TOPIC] = routing_key

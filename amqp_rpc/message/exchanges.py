@@ -111,18 +111,18 @@ def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, 
     """
     if not exchange.name:
         raise ConfigurationError(
-            "AMQP's default exchange has every queue bound by its name, and no other bindings: what is published to it "
-            "for a queue comes to the subscription with that queue=; its topics are those of another exchange"
+            "AMQP's default exchange binds every queue by its name, and has no other bindings: an event that is "
+            "published to it for a queue reaches the subscription with that queue=; its topics belong to another exchange"
         )
     if exchange.kind == "headers":
         if patterns:
-            raise ConfigurationError(f"a {exchange} looks at headers alone: give headers={{…}}, and no topic")
+            raise ConfigurationError(f"a {exchange} compares headers alone: give headers={{…}}, and no topic")
         return (Binding(exchange.name, "", _matched(exchange, headers)),)
     if headers is not None:
         raise ConfigurationError(f"headers= is for exchanges of kind headers, and this is a {exchange}")
     if exchange.kind == "fanout":
         if patterns:
-            raise ConfigurationError(f"a {exchange} gives everything to everybody: leave the topic away")
+            raise ConfigurationError(f"a {exchange} routes every event to every queue: leave out the topic")
         return (Binding(exchange.name, ""),)
     if not patterns:
         every = ", '#' for every event" if exchange.kind == "topic" else ""
@@ -189,6 +189,6 @@ def _matched(exchange: Exchange, headers: Mapping[str, Any] | None) -> tuple[tup
         _check_size(name, "a header's name")
         if name.startswith("x-") and not how.endswith("-with-x"):
             raise ConfigurationError(
-                f"header {name!r} is not looked at, since its name begins with 'x-': add '{_MATCH}': '{how}-with-x'"
+                f"header {name!r} is not compared, since its name begins with 'x-': add '{_MATCH}': '{how}-with-x'"
             )
     return tuple(sorted({_MATCH: how, **compared}.items()))

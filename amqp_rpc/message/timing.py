@@ -67,9 +67,9 @@ def backoff(attempt: int, *, first: float, most: float, jitter: float = JITTER) 
     https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 
     Args:
-        attempt: How many attempts have failed in a row, from 1.
+        attempt: The number of attempts that have failed in a row.
         first: Seconds after the first one, before jitter.
-        most: The longest wait in seconds, before jitter.
+        most: The longest wait, before jitter.
         jitter: Part of the wait by which it is longer or shorter.
     """
     # After 60 doublings any wait is past any bound, and a float's exponent does not overflow.
@@ -78,13 +78,9 @@ def backoff(attempt: int, *, first: float, most: float, jitter: float = JITTER) 
 
 
 class RetryBudget:
-    """How many calls a client may send again: an outage must not be multiplied by every client's retries.
+    """A bound on a client's retries, which would multiply an outage: every result earns a part of a retry.
 
-    Every result earns a part of a retry. Source: "Throttling Retry Attempts" of gRPC's retry design (A6).
-
-    Args:
-        most: Retries that can be saved up; a new budget has all of them.
-        earned: What a result adds.
+    A new budget has all that can be saved up. Source: "Throttling Retry Attempts" of gRPC's retry design (A6).
     """
 
     def __init__(self, *, most: float = 1000.0, earned: float = 0.1) -> None:

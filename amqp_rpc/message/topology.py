@@ -110,8 +110,7 @@ def holds_dead_letters(queue: str) -> bool:
 def lasting(name: str) -> str:
     """Return the exchange that proves that something has existed for longer than a moment; it routes nothing.
 
-    Args:
-        name: A queue (the same for its dead-letter queue), an arrivals queue, or "delay" for all delay queues.
+    It is the same for a queue and its dead-letter queue; "delay" stands for all delay queues.
     """
     return f"amqp_rpc.lasting.{name.removesuffix(dead_letter_queue(''))}"
 
@@ -141,10 +140,7 @@ def task_arguments(
 ) -> dict[str, object]:
     """Return the arguments of a task queue: only those that are asked for, so that RabbitMQ's tutorials can declare it.
 
-    Args:
-        queue_type: ``"quorum"`` or ``"classic"``.
-        max_length: Tasks that may wait in it; the broker refuses more.
-        max_priority: The highest priority that a classic queue tells apart.
+    The broker refuses more than ``max_length`` tasks.
     """
     arguments: dict[str, object] = {"x-queue-type": queue_type} if queue_type == "quorum" else {}
     if max_length is not None:
@@ -168,11 +164,8 @@ def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, objec
 def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
     """Return the arguments of a queue between processes: see `queues`.
 
-    A consumer that closes requeues its items: a quorum queue that bounds that count would drop an item in the end.
-
-    Args:
-        queue_type: ``"quorum"`` or ``"classic"``.
-        maxsize: Items that may wait in it; the broker refuses more. 0 for no bound.
+    A consumer that closes requeues its items: a quorum queue that bounds that count would drop an item in the end. The
+    broker refuses more than ``maxsize`` items; 0 is no bound.
     """
     arguments = task_arguments(queue_type, max_length=maxsize or None)
     return arguments | ({"x-delivery-limit": MOST_DELIVERIES} if queue_type == "quorum" else {})

@@ -61,10 +61,10 @@ def test_the_same_pattern_twice_is_one_binding() -> None:
         (DEFAULT, [], None, "needs a topic at least, '#' for every event"),
         (DIRECT, [], None, "needs a topic at least"),
         (DIRECT, ["a.*"], None, "compares topics whole"),
-        (FANOUT, ["a"], None, "gives everything to everybody"),
+        (FANOUT, ["a"], None, "routes every event to every queue"),
         (FANOUT, [], {"a": 1}, "headers= is for exchanges of kind headers"),
         (DEFAULT, ["a"], {"a": 1}, "headers= is for exchanges of kind headers"),
-        (HEADERS, ["a"], {"a": 1}, "looks at headers alone"),
+        (HEADERS, ["a"], {"a": 1}, "compares headers alone"),
         (HEADERS, [], None, "needs headers="),
         (HEADERS, [], {"n": 2**63}, "64 bits at most"),
         (HEADERS, [], {"n": "\ud800"}, "header 'n' is text that AMQP can carry"),
@@ -97,7 +97,7 @@ def test_each_kind_has_its_bindings() -> None:
     [
         (lambda: Exchange("logs", "fan-out"), "an exchange is of kind topic, fanout, direct, headers, not 'fan-out'"),  # type: ignore[arg-type]
         (lambda: Exchange(""), "default exchange, is of kind direct, not topic: a topic is a queue's name there"),
-        (lambda: bindings(Exchange("", "direct"), ["a"], None), "has every queue bound by its name"),
+        (lambda: bindings(Exchange("", "direct"), ["a"], None), "binds every queue by its name"),
         (lambda: Exchange("x" * 256), "at most 255 bytes"),
         (lambda: as_exchange(5), "exchange= is the name of a topic exchange"),  # type: ignore[arg-type]
     ],

@@ -236,7 +236,7 @@ def test_its_queue_is_named_after_the_service_and_the_function_unless_it_says_ot
     [
         (["a..b"], {}, "has an empty word"),
         (["a"], {"mode": "latest"}, "mode is 'shared' .* with history.*'broadcast' .* no history"),
-        (["a"], {"exchange": Exchange("logs", "fanout")}, "leave the topic away"),
+        (["a"], {"exchange": Exchange("logs", "fanout")}, "leave out the topic"),
         (["a"], {"retries": -1}, "retries is a whole number"),
         (["a"], {"queue": "rpc_queue"}, "can't name a task queue"),
         (["a"], {"queue": "x" * 190, "mode": "broadcast"}, "can't have delays"),
