@@ -112,7 +112,7 @@ def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, 
     if not exchange.name:
         raise ConfigurationError(
             "AMQP's default exchange binds every queue by its name, and has no other bindings: an event that is "
-            "published to it for a queue reaches the subscription with that queue=; its topics belong to another exchange"
+            "published to it for a queue reaches the subscription with that queue=; topics belong to another exchange"
         )
     if exchange.kind == "headers":
         if patterns:
