@@ -1,7 +1,7 @@
-"""Where handlers run: ordinary functions on a pool of threads, ``async def`` ones on one event loop.
+"""The pool of handler threads for ordinary functions, and one event loop for ``async def`` ones.
 
-Handlers never run on the I/O thread. But a thread of the pool that has nothing to do waits at the sockets itself while
-handlers are brief: then no thread has to be woken for the next call (docs/decisions/0006-waiting-threads-read.md).
+Handlers never run on the I/O thread. But an idle thread of the pool waits at the sockets itself while handlers
+are brief: then no thread has to be woken for the next call (docs/decisions/0006-waiting-threads-read.md).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from amqp_rpc.amqp.loop import Loop
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a brief handler takes.
+#: The seconds of a brief handler, at most.
 _SHORT = 0.0002
-#: The average time of handlers is that of about so many.
+#: The running average covers about so many handlers.
 _WEIGHT = 8
-#: Seconds until one more thread is woken for work that waits: the resolution of the loop's timers.
+#: Seconds until one more thread is woken for waiting work: the resolution of the loop's timers.
 _WAKE_ANOTHER = 0.001
 
 
 class Pool:
-    """A pool of threads, and an event loop on a thread of its own where it is needed.
+    """A pool of threads, and an event loop on a thread of its own if there are ``async def`` handlers.
 
     The threads are daemons: a handler that never ends must not keep the process from ending.
 
@@ -38,25 +38,25 @@ class Pool:
     def __init__(self, threads: int) -> None:
         #: The loop of the I/O thread, once it runs.
         self._io: Loop | None = None
-        #: Whether a thread of the pool waits at the sockets at this moment.
+        #: True while a thread of the pool waits at the sockets.
         self._fetching = False
-        #: The last one that did so, until it is clear that it does not come back.
+        #: The last thread that did so, until it is clear that it does not return to them.
         self._fetcher: int | None = None
-        #: Seconds that handlers took lately, about; the first ones are not known to be brief.
+        #: The running average of handlers, in seconds; high at first, since they are not known to be brief.
         self._average = 1.0
         self._work: deque[Callable[[], object] | None] = deque()
-        #: The threads that wait, each by the lock that it waits for. The last one is woken first: its caches are warm.
+        #: The locks of the idle threads. The last one is woken first: its caches are warm.
         self._idle: list[threading.Lock] = []
-        #: When a thread was woken, or began with some work.
+        #: The time when a thread was woken, or started some work.
         self._begun = 0.0
         self._wakes = 1
-        #: Whether a timer of `_wake_another` runs.
+        #: True while a timer of `_wake_another` runs.
         self._waking = False
         self._count = threads
-        #: The place in the pool of each thread, by its ident; one that was given up has none.
+        #: The place in the pool of each thread, by its ident; an abandoned thread has none.
         self._places: dict[int, int] = {}
         self._given_up: set[int] = set()
-        #: Which threads run something now; each writes its own place.
+        #: True for each place whose thread runs something; each thread writes its own.
         self._busy = [True] * threads
         self._event_loop: asyncio.AbstractEventLoop | None = None
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
@@ -68,19 +68,19 @@ class Pool:
         threading.Thread(target=self._run_event_loop, name="amqp_rpc async handlers", daemon=True).start()
 
     def start(self, io: Loop) -> None:
-        """Start the threads; they run what was submitted before, too."""
+        """Start the threads; they also run earlier submissions."""
         self._io = io
         io.on_relieved(self._wake_another)
         for number in range(self._count):
             self._start(number)
 
     def replace(self, thread: int) -> bool:
-        """Give up a thread whose handler does not end: another one takes its place, and it ends when its handler does.
+        """Give up a thread whose handler does not end: a new one gets its place, and it ends when its handler does.
 
         The caller makes sure that the handler does not end meanwhile.
 
         Returns:
-            Whether it was replaced: no more threads are given up than there are places.
+            False if as many threads as there are places were given up already.
         """
         if len(self._given_up) >= self._count:
             return False
@@ -91,8 +91,8 @@ class Pool:
     def submit(self, work: Callable[[], object]) -> None:
         """Run this on a thread of the pool; the I/O thread's.
 
-        A thread that has just begun is likely to end in a moment and to run this too: waking another one for each call
-        of a burst costs more than the calls. A timer wakes others where that hope fails.
+        A thread that has just started is likely to end soon and to run this too: waking another one for each call of a
+        burst costs more than the calls. If it takes longer, a timer wakes others.
         """
         self._work.append(work)
         if self._fetching or not self._idle:
@@ -110,11 +110,11 @@ class Pool:
         self._event_loop.call_soon_threadsafe(self._begin, work)
 
     def busy(self) -> bool:
-        """Return whether something runs, or waits to run."""
+        """Return whether any work runs or waits."""
         return any(self._busy) or bool(self._tasks or self._work)
 
     def stop(self) -> None:
-        """End the threads and the event loop once they are done with what they run now."""
+        """End the threads and the event loop once their current work is done."""
         self._work.extend([None] * self._count)
         while self._idle:
             self._wake()
@@ -122,13 +122,13 @@ class Pool:
             self._event_loop.call_soon_threadsafe(self._event_loop.stop)
 
     def _wake_another(self) -> None:
-        """Wake more threads where work has waited for longer than hoped, and look again in a moment."""
+        """Wake more threads if work has waited for too long, and check again in a moment."""
         self._waking = bool(self._work and self._idle)
         if not self._waking:
             self._wakes = 1
             return
         if time.monotonic() - self._begun >= _SHORT:
-            # Twice as many each time: long handlers soon run on as many threads as there are.
+            # Twice as many each time: long handlers soon run on all threads.
             for _ in range(min(self._wakes, len(self._work))):
                 self._wake()
             self._wakes *= 2
@@ -148,17 +148,17 @@ class Pool:
             try:
                 work()
             except BaseException:
-                # Exceptions of handlers are answers by now. This is a defect of this library; the thread must go on.
-                logger.exception("A call could not be answered")
-            # Else the last call's arguments live until the next one.
+                # Exceptions of handlers were caught before. This is a defect of this library; the thread must go on.
+                logger.exception("handler thread %d: running or settling a delivery failed", number)
+            # Otherwise the last call's arguments live until the next one.
             del work
             if thread not in self._places:
-                # Its place is another thread's by now.
+                # Another thread has its place by now.
                 self._given_up.discard(thread)
                 return
             self._average += (time.monotonic() - begun - self._average) / _WEIGHT
             if self._fetcher == number and self._average >= _SHORT:
-                # It has waited at the sockets, and will not come back to them soon: the I/O thread has to.
+                # It has waited at the sockets, and will not return to them soon: the I/O thread has to.
                 self._fetcher = None
                 assert self._io is not None
                 self._io.recall()
@@ -167,7 +167,7 @@ class Pool:
 
     def _take(self, number: int, woken: threading.Lock) -> Callable[[], object] | None:
         while True:
-            # In this order, for `busy`: the thread is busy before the work is gone from the queue.
+            # In this order, for `busy`: the thread is busy before the work leaves the queue.
             self._busy[number] = True
             try:
                 return self._work.popleft()
@@ -176,7 +176,7 @@ class Pool:
                 if self._average < _SHORT and not self._fetching and self._fetch(number):
                     continue
                 self._idle.append(woken)
-            # In this order: a `submit` after this look finds the thread among those that wait.
+            # In this order: a `submit` after this check finds the thread among the idle ones.
             if self._work:
                 try:
                     self._idle.remove(woken)
@@ -187,7 +187,7 @@ class Pool:
             woken.acquire()
 
     def _fetch(self, number: int) -> bool:
-        """Wait at the sockets until there is work; return False where another thread waits there."""
+        """Wait at the sockets until there is work; return False if another thread waits there."""
         assert self._io is not None
         self._fetching, self._fetcher = True, number
         try:
@@ -225,4 +225,4 @@ class Pool:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A call could not be answered", exc_info=error)
+            logger.error("event loop: running or settling a delivery failed", exc_info=error)
