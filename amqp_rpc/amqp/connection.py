@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import ssl
-import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import Answer, Channel, Script
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, where_signals_raise
+from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream, open_stream, open_tcp, resolve
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
@@ -123,7 +124,7 @@ class Connection:
         self.was_open = persistent
         self._closing = False
         self._given_up = False
-        self._ended = threading.Event()
+        self._ended = Outcome[None]()
 
     def start(self) -> None:
         """Have the owner connect."""
@@ -151,11 +152,24 @@ class Connection:
         Returns:
             Whether it ended in time.
         """
-        if not self._owner.alive or self._ended.is_set():
+        if not self._owner.alive or self._ended.done():
             return self._owner.join(timeout)
         deadline = Deadline.after(timeout)
         self.post(self._begin_close)
-        return self._ended.wait(deadline.remaining()) and self._owner.join(deadline.remaining())
+        return self._ended.wait(deadline.at) and self._owner.join(deadline.remaining())
+
+    async def end(self, timeout: float) -> None:
+        """Close the connection, and wait for the end of its thread, which owned no other; for scripts of users.
+
+        Args:
+            timeout: Seconds to wait.
+        """
+        until = time.monotonic() + timeout
+        if self._owner.alive and not self._ended.done():
+            self.post(self._begin_close)
+            await Wait(self._ended, until)
+        if await Wait(self._owner.ended, until):
+            self._owner.join(timeout)
 
     def begin_close(self) -> None:
         """Have the connection closed, without waiting for it; any thread."""
@@ -164,7 +178,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """Whether it is connected or trying to be: what is posted to it will be done."""
-        return self._owner.alive and not (self._given_up or self._ended.is_set())
+        return self._owner.alive and not (self._given_up or self._ended.done())
 
     @property
     def is_open(self) -> bool:
@@ -225,9 +239,9 @@ class Connection:
         self._connect()
 
     def _end(self) -> None:
-        if not self._ended.is_set():
+        if not self._ended.done():
             self.loop.off_interrupt(self._interrupted)
-            self._ended.set()
+            self._ended.tell(None)
             self._owner.end()
 
     def _connect(self) -> None:

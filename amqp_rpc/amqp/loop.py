@@ -19,6 +19,7 @@ from threading import get_ident
 from typing import Any
 
 from amqp_rpc.amqp.leadership import NEVER, Leadership
+from amqp_rpc.amqp.pending import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -331,6 +332,8 @@ class IOThread:
         self._thread: threading.Thread | None = None
         #: Whether what is posted will be done.
         self.alive = False
+        #: Set in the last moment of the thread.
+        self.ended = Outcome[None]()
         self._owned = 0
 
     @property
@@ -377,3 +380,4 @@ class IOThread:
             self.loop.run()
         finally:
             self.loop.close()
+            self.ended.tell(None)

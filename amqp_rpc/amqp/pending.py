@@ -7,10 +7,14 @@ times as much to make and to end, which matters where a hundred thousand message
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from functools import wraps
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -48,7 +52,7 @@ class Outcome(Generic[T]):
     def on_done(self, callback: Callable[[], object]) -> None:
         """Call back once the value is set, on the thread that sets it; at once where it is set already."""
         self._waiters.append(callback)
-        if self._known and self._take_back(callback):
+        if self._known and self.forget(callback):
             callback()
 
     def wait(self, until: float) -> bool:
@@ -60,15 +64,89 @@ class Outcome(Generic[T]):
         self._waiters.append(bell.release)
         if not self._known:
             bell.acquire(timeout=max(0.0, until - time.monotonic()))
-        self._take_back(bell.release)
+        self.forget(bell.release)
         return self._known
 
-    def _take_back(self, waiter: Callable[[], object]) -> bool:
+    def forget(self, callback: Callable[[], object]) -> bool:
+        """Do not call back; return False where it is called already, or about to be."""
         try:
-            self._waiters.remove(waiter)
+            self._waiters.remove(callback)
         except ValueError:
             return False  # the thread that sets the value has it
         return True
+
+
+class Wait:
+    """A step of a user's script (`blocking`): wait for an outcome, at most until a time.
+
+    Args:
+        outcome: The outcome.
+        until: The time, on the monotonic clock.
+    """
+
+    __slots__ = ("outcome", "until")
+
+    def __init__(self, outcome: Outcome[Any], until: float) -> None:
+        self.outcome = outcome
+        self.until = until
+
+    def __await__(self) -> Generator[Wait, None, bool]:
+        """Return whether the outcome is there."""
+        if not self.outcome.done():
+            yield self
+        return self.outcome.done()
+
+
+class Work:
+    """A step of a user's script: work that may block, though not for the broker.
+
+    A thread that runs the script does the work itself; an event loop has it done beside it.
+    """
+
+    __slots__ = ("_result", "function")
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+        self._result: Any = None
+
+    def run(self) -> None:
+        """Do the work."""
+        self._result = self.function()
+
+    def __await__(self) -> Generator[Work, None, Any]:
+        """Return the function's result."""
+        yield self
+        return self._result
+
+
+class Turn:
+    """A step of a user's script: let an event loop do other work, in the middle of a long loop."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Turn, None, None]:
+        yield self
+
+
+def blocking(script: Callable[Concatenate[S, P], Coroutine[Any, None, R]]) -> Callable[Concatenate[S, P], R]:
+    """Make a blocking method of a script, an ``async def`` that awaits `Wait`, `Work`, `Turn` and other scripts only.
+
+    The method runs the script on the calling thread, which blocks where the script waits: ``finish`` of the object's
+    ``_session``. The clients for asyncio run the same script on their event loop: `script_of`.
+    """
+
+    @wraps(script)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = self._session.finish(script(self, *args, **kwargs))
+        return result
+
+    method.script = script  # type: ignore[attr-defined] # see `script_of`
+    return method
+
+
+def script_of(method: Any) -> Any:
+    """Return the script of which `blocking` made a method."""
+    return method.script
 
 
 class Bounded(Protocol):

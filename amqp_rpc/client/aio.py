@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
-from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, Front, awaited
+from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited, threaded
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT
 from amqp_rpc.client.client import Client, WithOptions
+from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.client.typing import AsyncCalls, Default, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message.settings import count
@@ -28,7 +29,8 @@ class AsyncClient(Front[Client]):
 
     @typed_as(Client)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(Client(*args, **kwargs))
+        client = Client(*args, **kwargs)
+        super().__init__(client, Runner(client._session))
 
     @typed(AsyncCalls.call)
     async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -36,21 +38,30 @@ class AsyncClient(Front[Client]):
 
         Cancelling the awaiting task gives the call up; it may run all the same.
         """
-        return await self._start(function, *args, **kwargs)
+        return await self._submit(function, *args, **kwargs)
 
     @typed(AsyncCalls.submit)
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop."""
-        return self._start(function, *args, **kwargs)
+        """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop.
 
-    def _start(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        if self._blocking.full:
-            return asyncio.ensure_future(self._start_on_a_thread(function, *args, **kwargs))
-        return asyncio.wrap_future(self._blocking.submit(function, *args, **kwargs))
+        Where too many calls are in flight, it is sent when there is room.
+        """
+        return self._submit(function, *args, **kwargs)
 
-    async def _start_on_a_thread(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Wait for room where waiting does not block the event loop."""
-        return await asyncio.wrap_future(await asyncio.to_thread(self._blocking.submit, function, *args, **kwargs))
+    def _submit(
+        self,
+        function: Any,
+        /,
+        *args: Any,
+        timeout: float | Default = Default.TIMEOUT,
+        idempotent: bool | None = None,
+        wait_for_server: bool = False,
+        **kwargs: Any,
+    ) -> AwaitedCall:
+        return self._blocking._start(
+            AwaitedCall, function, args, kwargs,
+            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server,
+        )  # fmt: skip
 
     @typed(AsyncCalls.map)
     async def map(
@@ -72,16 +83,16 @@ class AsyncClient(Front[Client]):
         """
         count("in_flight", in_flight)
         count("chunksize", chunksize)
-        send = self._blocking.chunks(
-            function, zip(*iterables, strict=False), chunksize,
+        send = self._blocking._chunks(
+            AwaitedCall, function, zip(*iterables, strict=False), chunksize,
             timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=False,
         )  # fmt: skip
         messages = max(1, in_flight // chunksize)
-        waiting: deque[asyncio.Future[list[Any]]] = deque()
+        waiting: deque[AwaitedCall] = deque()
         try:
             while True:
                 if len(waiting) <= messages // 2 or not waiting[0].done():
-                    waiting.extend(map(asyncio.wrap_future, itertools.islice(send, messages - len(waiting))))
+                    waiting.extend(itertools.islice(send, messages - len(waiting)))
                 if not waiting:
                     return
                 for outcome in await waiting.popleft():
@@ -102,7 +113,7 @@ class AsyncClient(Front[Client]):
             >>> handle = await client.enqueue("resize", "a.png")  # doctest: +SKIP
             >>> await handle.result()  # doctest: +SKIP
         """
-        return AsyncTaskHandle(await asyncio.to_thread(self._blocking.enqueue, function, *args, **kwargs))
+        return self._handle(await self._run(Client.enqueue, function, *args, **kwargs))
 
     async def enqueue_many(
         self,
@@ -111,18 +122,19 @@ class AsyncClient(Front[Client]):
         /,
         **options: Any,
     ) -> list[AsyncTaskHandle[Any]]:
-        """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited."""
-        handles = await asyncio.to_thread(self._blocking.enqueue_many, function, arguments, **options)
-        return [AsyncTaskHandle(handle) for handle in handles]
+        """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited.
+
+        The arguments are read on the event loop, as the broker keeps up.
+        """
+        return [self._handle(handle) for handle in await self._run(Client.enqueue_many, function, arguments, **options)]
 
     def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
         """Return the handle of a task by its id, in any process: `Client.task`."""
-        return AsyncTaskHandle(self._blocking.task(id, function))
+        return self._handle(self._blocking.task(id, function))
 
     publish = awaited(Client.publish)
     publish_many = awaited(Client.publish_many)
-    queue_states = awaited(Client.queue_states)
-    close = awaited(Client.close)
+    queue_states = threaded(Client.queue_states)
 
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.
@@ -140,12 +152,20 @@ class AsyncClient(Front[Client]):
             >>> for letter in await client.dead_letters("thumbnails").list():  # doctest: +SKIP
             ...     print(letter.id, letter.reason)
         """
-        return AsyncDeadLetters(self._blocking.dead_letters(queue, timeout=timeout))
+        return AsyncDeadLetters(self._blocking.dead_letters(queue, timeout=timeout), self._runner)
+
+    async def close(self) -> None:
+        """Close the connection: `Client.close`, awaited."""
+        await self._run(Client.close)
+        self._runner.close()
 
     @property
     def counters(self) -> Counter[str]:
         """Counts of what happened: see `Client.counters`."""
         return self._blocking.counters
+
+    def _handle(self, handle: TaskHandle[Any]) -> AsyncTaskHandle[Any]:
+        return AsyncTaskHandle(handle, self._runner)
 
     async def __aenter__(self) -> Self:
         return self

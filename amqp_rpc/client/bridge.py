@@ -1,36 +1,270 @@
-"""Fronts for asyncio: the methods of objects that block, awaited; each signature is written where it blocks."""
+"""From the connection's I/O thread to event loops: calls as asyncio futures, and scripts that asyncio runs.
+
+An event loop is woken once for all that has arrived meanwhile, not once for each. Nothing here takes a thread, but for
+looks into a store of results, which block: they run on a few threads of their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
+import logging
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from amqp_rpc.amqp.pending import Wait, Work, script_of
+from amqp_rpc.client.call import GRACE, Call, Room
+from amqp_rpc.client.caller import Caller
+from amqp_rpc.client.reply import Reply
 from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.ops.dead_letters import DeadLetters
-from amqp_rpc.results.record import State
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
+
+NEVER = float("inf")
+#: Threads for looks into a store of results.
+_STORE_THREADS = 4
+
+
+class Bridge:
+    """Brings futures that have ended to one event loop, as many as there are with one wake-up.
+
+    Args:
+        loop: The event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._arrived: deque[asyncio.Future[Any]] = deque()
+        self._woken = False
+
+    def post(self, future: asyncio.Future[Any]) -> None:
+        """Have a future ended on the event loop: an `AwaitedCall` by itself, another one with None; any thread."""
+        self._arrived.append(future)
+        if not self._woken:
+            self._woken = True
+            # An event loop that is closed has no one who waits.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        # In this order: a thread that appends after the last look sees the flag, and wakes the event loop again.
+        self._woken = False
+        while self._arrived:
+            future = self._arrived.popleft()
+            if isinstance(future, AwaitedCall):
+                future.arrive()
+            elif not future.done():
+                future.set_result(None)
+
+
+_latest: Bridge | None = None
+
+
+def bridge_of(loop: asyncio.AbstractEventLoop) -> Bridge:
+    """Return the bridge to an event loop; most programs have one."""
+    global _latest  # noqa: PLW0603 - one for all clients, so that a burst wakes the event loop once
+    bridge = _latest
+    if bridge is None or bridge.loop is not loop:
+        bridge = _latest = Bridge(loop)
+    return bridge
+
+
+class AwaitedCall(Call, asyncio.Future[Any]):
+    """A call in flight as an `asyncio.Future` of the running event loop."""
+
+    _caller: Caller
+    _bridge: Bridge
+    #: Its place in the line, while it has no room among the calls in flight.
+    _room: Room | None = None
+    _outcome: Reply | AmqpRpcError | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    done = asyncio.Future.done
+
+    def submit(self, caller: Caller) -> None:
+        """Send it, now or when it has room."""
+        self._caller = caller
+        loop = self.get_loop()
+        self._bridge = bridge_of(loop)
+        self._caller.check_process()
+        room = self._caller.capacity.take(len(self.body))
+        if room is None:
+            self._caller.send(self)
+            # The I/O thread may be late, or stuck in a name look-up: the promise is that a call ends by its deadline.
+            self._timer = loop.call_later(self.timeout + GRACE, self._expire)
+        else:
+            self._room = room
+            self._timer = loop.call_later(self.timeout, self._expire)
+            room.on_done(partial(self._bridge.post, self))
+
+    def answer(self, reply: Reply) -> None:
+        """End it with its reply; any thread that has taken it."""
+        self._outcome = reply
+        self._bridge.post(self)
+
+    def fail(self, error: AmqpRpcError) -> None:
+        """End it with an error; any thread that has taken it."""
+        self._outcome = error
+        self._bridge.post(self)
+
+    def arrive(self) -> None:
+        """Go on with the room, or the outcome, that has come; on the event loop."""
+        if self._room is not None:
+            self._enter(self._room)
+        elif not self.done():
+            self._stop_timer()
+            self._end()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give the call up. It may run all the same; its reply is dropped."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._stop_timer()
+            if self._room is None:
+                self._caller.give_up(self)
+            elif self._caller.capacity.leave(self._room):
+                self._room = None
+        return cancelled
+
+    def _enter(self, room: Room) -> None:
+        self._room = None
+        if self.done():
+            self._caller.capacity.give(room.size)
+            return
+        try:
+            self._caller.send(self)
+        except AmqpRpcError as error:
+            self._stop_timer()
+            self.set_exception(error)
+
+    def _end(self) -> None:
+        if isinstance(self._outcome, AmqpRpcError):
+            self.set_exception(self._outcome)
+            return
+        assert self._outcome is not None
+        try:
+            result = self.decoder.read(self._outcome)
+        except Exception as error:
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._room is None:
+            self._caller.expire(self)
+        elif self._caller.capacity.leave(self._room):
+            self._room = None
+            self.set_exception(self._caller.overloaded(self))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Runner:
+    """Runs scripts (`blocking`) of a client on event loops.
+
+    Args:
+        session: The client's.
+    """
+
+    def __init__(self, session: Caller) -> None:
+        self._session = session
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def finish(self, script: Coroutine[Any, None, T]) -> T:
+        """Run a script on the running event loop, which goes on where the script waits."""
+        bridge = bridge_of(asyncio.get_running_loop())
+        try:
+            step = script.send(None)
+            while True:
+                try:
+                    if isinstance(step, Wait):
+                        await self._wait(bridge, step)
+                    elif isinstance(step, Work):
+                        await bridge.loop.run_in_executor(self._store_threads(), step.run)
+                    else:
+                        await asyncio.sleep(0)
+                except BaseException as error:
+                    # The task was cancelled, say.
+                    step = script.throw(error)
+                else:
+                    step = script.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def close(self) -> None:
+        """End the threads for looks into a store."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+    async def _wait(self, bridge: Bridge, step: Wait) -> None:
+        future = bridge.loop.create_future()
+        arrived = partial(bridge.post, future)
+        step.outcome.on_done(arrived)
+        timer = None
+        if step.until < NEVER:
+            timer = bridge.loop.call_later(step.until - time.monotonic(), arrived)
+        self._session.watch(future)
+        try:
+            await future
+        finally:
+            self._session.unwatch(future)
+            step.outcome.forget(arrived)
+            if timer is not None:
+                timer.cancel()
+
+    def _store_threads(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="amqp_rpc store")
+        return self._threads
 
 
 class Front(Generic[S]):
-    """A front over an object whose methods block.
+    """A front for asyncio over an object with blocking methods.
 
     Args:
         blocking: The object.
+        runner: Runs the scripts of the methods.
     """
 
-    def __init__(self, blocking: S) -> None:
+    def __init__(self, blocking: S, runner: Runner) -> None:
         self._blocking = blocking
+        self._runner = runner
+
+    async def _run(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Await what a method of the object blocks for."""
+        return await self._runner.finish(script_of(method)(self._blocking, *args, **kwargs))
 
 
 def awaited(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Front[S], P], Coroutine[Any, Any, R]]:
-    """Return a method that awaits what another one blocks for, with the same arguments."""
+    """Return a method of a front that awaits what another one blocks for, with the same arguments."""
 
-    @functools.wraps(method)
+    @wraps(method)
+    async def awaiting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = await self._run(method, *args, **kwargs)
+        return result
+
+    return awaiting
+
+
+def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Front[S], P], Coroutine[Any, Any, R]]:
+    """Return a method of a front that has another one run on a thread, with the same arguments."""
+
+    @wraps(method)
     async def awaiting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(method, self._blocking, *args, **kwargs)
 
@@ -38,7 +272,10 @@ def awaited(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Fron
 
 
 class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
-    """A `TaskHandle` to await: `AsyncClient.enqueue` and `AsyncClient.task` return it."""
+    """A `TaskHandle` to await: `AsyncClient.enqueue` and `AsyncClient.task` return it.
+
+    A store of results blocks when it is asked: looks into it run on a few threads of the client's own.
+    """
 
     @property
     def id(self) -> str:
@@ -55,10 +292,7 @@ class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
         """Its function's name."""
         return self._blocking.function
 
-    async def state(self) -> State:
-        """Return the state of the task: `TaskHandle.state`."""
-        return await asyncio.to_thread(lambda: self._blocking.state)
-
+    state = awaited(TaskHandle.find_state)
     ready = awaited(TaskHandle.ready)
     result = awaited(TaskHandle[R].result)
 
@@ -82,10 +316,10 @@ class AsyncDeadLetters(Front[DeadLetters]):
         """The queue that holds them."""
         return self._blocking.dead_letter_queue
 
-    list = awaited(DeadLetters.list)
-    get = awaited(DeadLetters.get)
-    replay = awaited(DeadLetters.replay)
-    drop = awaited(DeadLetters.drop)
+    list = threaded(DeadLetters.list)
+    get = threaded(DeadLetters.get)
+    replay = threaded(DeadLetters.replay)
+    drop = threaded(DeadLetters.drop)
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"

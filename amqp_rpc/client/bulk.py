@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from amqp_rpc.amqp.pending import Turn
 from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
 from amqp_rpc.message.text import plural
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_IN_FLIGHT = 100
 #: Messages that wait for the broker's confirm at the same time.
 _UNCONFIRMED = 1000
+#: Messages after which an event loop has its turn.
+_TURN = 50
 #: Seconds that the broker has to confirm the messages that were published before Ctrl-C.
 _ANSWER = 1.0
 
@@ -52,14 +55,14 @@ class Batch:
     """Messages that are published ahead of the broker's confirms; not thread-safe.
 
     Args:
-        caller: The client's.
+        session: The client's.
         one: The word for one of them in errors: ``event``.
         done: The end of the note that an error gets: ``published before``.
         of: The end of the error where some were not accepted: `` of resize()``.
     """
 
-    def __init__(self, caller: Caller, one: str, done: str, of: str = "") -> None:
-        self._caller = caller
+    def __init__(self, session: Caller, one: str, done: str, of: str = "") -> None:
+        self._session = session
         self._one = one
         self._done = done
         self._of = of
@@ -68,7 +71,7 @@ class Batch:
         #: Why the broker did not accept some, by their numbers.
         self.errors: dict[int, AmqpRpcError] = {}
 
-    def publish(self, publications: Iterable[Publication | AmqpRpcError]) -> None:
+    async def publish(self, publications: Iterable[Publication | AmqpRpcError]) -> None:
         """Publish all; return once the broker has answered for each.
 
         Args:
@@ -85,18 +88,20 @@ class Batch:
                     continue
                 self._waiting.append((number, each))
                 self._sent += 1
+                if not self._sent % _TURN:
+                    await Turn()
                 # Half of them at once: else each confirm that comes would wake this thread for one message.
                 if len(self._waiting) >= _UNCONFIRMED:
-                    self._confirm(_UNCONFIRMED // 2)
+                    await self._confirm(_UNCONFIRMED // 2)
         except BaseException as error:
             if not isinstance(error, Exception):
                 self._hurry()
-            self._confirm(0)
+            await self._confirm(0)
             unknown = self._sent - self._accepted - self._refused
             note = f"{plural(self._accepted, f'{self._one} was', f'{self._one}s were')} {self._done}"
             error.add_note(note + (f"; of {unknown} more it is not known" if unknown else ""))
             raise
-        self._confirm(0)
+        await self._confirm(0)
 
     def not_all(self, others: str, handles: list[Any] | None = None) -> NotAllAccepted:
         """Return the error that says which were not accepted, and why.
@@ -115,12 +120,12 @@ class Batch:
             self.errors,
         )
 
-    def _confirm(self, left: int) -> None:
+    async def _confirm(self, left: int) -> None:
         """Wait for confirms until only that many publications are left without."""
         while len(self._waiting) > left:
             number, publication = self._waiting.popleft()
             try:
-                self._caller.confirmed(publication)
+                await self._session.confirm(publication)
                 self._accepted += 1
             except AmqpRpcError as error:
                 self.errors[number] = error

@@ -11,21 +11,23 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from amqp_rpc.amqp.conversation import Conversation, Conversations, Follower
-from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.pending import Pending, Wait, Work
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import Capacity, PendingCall
+from amqp_rpc.client.call import Call, Capacity, Room
 from amqp_rpc.client.requester import Requester
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, MaybeExecuted, NotConnected, NotSent, Overloaded
 from amqp_rpc.message.settings import Addresses
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
+
+T = TypeVar("T")
 
 #: Seconds for who has taken a message out of the table to say what became of it; it takes microseconds.
 _VERDICT = 10.0
@@ -55,7 +57,7 @@ class Caller:
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity
-        self.pending: Pending[PendingCall] = Pending(on_taken=self._taken)
+        self.pending: Pending[Call] = Pending(on_taken=self._taken)
         #: What happened, by name: ``late_replies`` are replies of calls that had ended; ``retries``, ``timeouts``.
         self.counters: Counter[str] = Counter()
         self._addresses = addresses
@@ -68,8 +70,8 @@ class Caller:
         self._connection: Connection | None = None
         self._closed = False
         self._process = os.getpid()
-        #: The calls that were sent without waiting for them, by identity, and the threads that wait for a call.
-        self._loose: set[str] = set()
+        #: The calls that no thread waits for, by identity, with the waiters of `watch`; and the threads that wait.
+        self._loose: set[object] = set()
         self._waiting: set[int] = set()
         self._publisher = Publisher(addresses)
         self._requester = Requester(self.pending, self.counters, addresses, self._publisher)
@@ -81,16 +83,25 @@ class Caller:
         """Return a new id, for one request and all its retries."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def submit(self, call: PendingCall) -> None:
-        """Send a call as soon as there is a connection and a server for it; wait where too many are under way.
+    def submit(self, call: Call) -> None:
+        """Send a call; block where too many are in flight. Any thread.
 
         Raises:
             Overloaded: None of them ended until the call's deadline.
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        self._check_process()
-        if not self.capacity.take(len(call.body), call.expires_at):
-            raise Overloaded(verdicts.too_many(call, len(self.pending)))
+        self.check_process()
+        room = self.capacity.take(len(call.body))
+        if room is not None:
+            self._wait_for_room(call, room)
+        self.send(call)
+
+    def send(self, call: Call) -> None:
+        """Send a call that has room, as soon as there is a connection and a server for it; any thread.
+
+        Raises:
+            ConfigurationError: The client is closed.
+        """
         # First into the table: should the connection fail this instant, its owner finds the call there and ends it.
         if not call.awaited:
             self._loose.add(call.identity)
@@ -123,20 +134,53 @@ class Caller:
         Raises:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        self._check_process()
+        self.check_process()
         self._publisher.add(publication)
         self._ready_connection(lambda: self._publisher.drop(publication)).loop.leave(self._publisher.send, publication)
 
-    def confirmed(self, publication: Publication) -> None:
-        """Return once a message is confirmed, or raise what became of it; any thread."""
+    async def confirm(self, publication: Publication) -> None:
+        """Return once the broker has confirmed a message, or raise its error; for scripts."""
         if not publication.done():
-            self.wait(publication, publication.expires_at)
+            await Wait(publication, publication.expires_at)
             self._publisher.expire(publication)
-            # Where it was taken already, whoever took it is about to say what became of it.
-            if not publication.wait(time.monotonic() + _VERDICT):
+            # Where it was taken already, the thread that took it is about to end it.
+            if not await Wait(publication, time.monotonic() + _VERDICT):
                 publication.tell(self._publisher.too_late(publication))
         if publication.value is not None:
             raise publication.value
+
+    def confirmed(self, publication: Publication) -> None:
+        """Return once the broker has confirmed a message, or raise its error; any thread."""
+        self.finish(self.confirm(publication))
+
+    def finish(self, script: Coroutine[Any, None, T]) -> T:
+        """Run a script (`blocking`) on this thread, which blocks where the script waits."""
+        try:
+            step = script.send(None)
+            while True:
+                try:
+                    if isinstance(step, Wait):
+                        self.wait(step.outcome, step.until)
+                    elif isinstance(step, Work):
+                        step.run()
+                except BaseException as error:
+                    # Ctrl-C, say.
+                    step = script.throw(error)
+                else:
+                    step = script.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def watch(self, waiter: object) -> None:
+        """Keep the I/O thread at the sockets, for a waiter that is no thread, until `unwatch`; any thread."""
+        self._loose.add(waiter)
+        if self._connection is not None:
+            self._connection.loop.recall()
+
+    def unwatch(self, waiter: object) -> None:
+        """Take note that a waiter waits no more."""
+        self._loose.discard(waiter)
 
     def give_back(self, publication: Publication) -> None:
         """Empty the queue of a message whose purpose is gone, where there is a connection; any thread."""
@@ -149,7 +193,7 @@ class Caller:
         Raises:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        self._check_process()
+        self.check_process()
         connection = self._ready_connection(lambda: None)
         until = time.monotonic() + timeout
         return Conversation(self.conversations, connection, self.wait, expires_at=until, timeout=timeout)
@@ -164,7 +208,7 @@ class Caller:
         Raises:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        self._check_process()
+        self.check_process()
         connection = self._ready_connection(lambda: None)
 
         def enter() -> None:
@@ -179,7 +223,8 @@ class Caller:
         """Whether this is another process than that of the client: the connection is the parent's."""
         return self._process != os.getpid()
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Refuse to work in a process that was forked from the client's."""
         if self._process != os.getpid():
             raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
 
@@ -208,7 +253,7 @@ class Caller:
         no other has to be woken, for it or by it.
         """
         connection = self._connection
-        if connection is None or self._process != os.getpid():
+        if connection is None or self._closed or self._process != os.getpid():
             call.wait(until)
             return
         loop, me = connection.loop, get_ident()
@@ -232,14 +277,30 @@ class Caller:
             # Who waits for it at the sockets looks only when something happens there.
             connection.post(int)
 
-    def give_up(self, call: PendingCall) -> bool:
+    def _wait_for_room(self, call: Call, room: Room) -> None:
+        try:
+            if room.wait(call.expires_at):
+                return
+        except BaseException:
+            # Ctrl-C.
+            if not self.capacity.leave(room):
+                self.capacity.give(room.size)
+            raise
+        if self.capacity.leave(room):
+            raise self.overloaded(call)
+
+    def overloaded(self, call: Call) -> Overloaded:
+        """Return the error of a call that got no room in time."""
+        return Overloaded(verdicts.too_many(call, len(self.pending)))
+
+    def give_up(self, call: Call) -> bool:
         """Take a call out of the table of pending ones; return whether it was there. Any thread."""
         return self.pending.take(call.identity) is not None
 
-    def expire(self, call: PendingCall) -> None:
+    def expire(self, call: Call) -> None:
         """End a call whose time is over, unless it has ended; any thread."""
         if self.give_up(call):
-            call.set_exception(self._requester.too_late(call))
+            call.fail(self._requester.too_late(call))
 
     def abandon(self) -> None:
         """Close without waiting: nobody holds the client any more."""
@@ -247,8 +308,8 @@ class Caller:
             self._closed = True
             self._connection.begin_close()
 
-    def close(self, timeout: float) -> None:
-        """End every call that is under way, and the connection."""
+    async def close(self, timeout: float) -> None:
+        """End every call that is in flight, and the connection; for scripts."""
         if self._process != os.getpid():
             return  # the connection is the parent's, and so is its end
         with self._lock:
@@ -256,7 +317,7 @@ class Caller:
             connection = self._connection
         self.capacity.close()
         if connection is not None:
-            connection.close(timeout)
+            await connection.end(timeout)
         for _, call in self.pending:
             cause = "the client was closed"
             self._requester.end(
@@ -288,7 +349,7 @@ class Caller:
                     raise
             return self._connection
 
-    def _taken(self, call: PendingCall) -> None:
+    def _taken(self, call: Call) -> None:
         self.capacity.give(len(call.body))
         if not call.awaited:
             self._loose.discard(call.identity)

@@ -6,21 +6,23 @@ import itertools
 import os
 import socket
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 from amqp_rpc.amqp.channel import QueueState
+from amqp_rpc.amqp.pending import Work, blocking
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
+from amqp_rpc.client.call import Capacity
 from amqp_rpc.client.caller import Caller
-from amqp_rpc.client.calls import Capacity, PendingCall
 from amqp_rpc.client.event import ContentType, EventPlan, EventPublication, event_plan, topic_and_payload
+from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.task import Plan, TaskHandle, default_key, encoded, plan, task_by_id
 from amqp_rpc.client.typing import Calls, Default, Options, typed
@@ -47,6 +49,11 @@ from amqp_rpc.results import open_store
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.function import Function, registered
 from amqp_rpc.service.policy import QueueType
+
+if TYPE_CHECKING:
+    from amqp_rpc.client.bridge import AwaitedCall
+
+C = TypeVar("C", PendingCall, "AwaitedCall")
 
 #: Seconds for the broker to answer to the end of the connection, and to the end of the queue of receipts.
 _CLOSE_TIMEOUT, _RECEIPTS_TIMEOUT = 5.0, 2.0
@@ -104,14 +111,14 @@ class Client:
         self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
-        self._caller = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
+        self._session = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
         #: Held while a queue is made, and while they are listed: a weak set can't be read while it grows. A signal
         #: handler may do either.
         self._making_queues = threading.RLock()
         self._receipts: Receipts | None = None
         self._queues: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
         # The connection and its thread end with a client that is garbage.
-        weakref.finalize(self, self._caller.abandon).atexit = False
+        weakref.finalize(self, self._session.abandon).atexit = False
 
     @typed(Calls.call)
     def call(
@@ -150,7 +157,7 @@ class Client:
             832040
         """
         future = self._start(
-            function, args, kwargs,
+            PendingCall, function, args, kwargs,
             timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
         )  # fmt: skip
         try:
@@ -184,8 +191,9 @@ class Client:
             >>> futures = [client.submit("fib", n) for n in range(10)]  # doctest: +SKIP
         """
         return self._start(
-            function, args, kwargs, timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server
-        )
+            PendingCall, function, args, kwargs,
+            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server,
+        )  # fmt: skip
 
     @typed(Calls.map)
     def map(
@@ -220,54 +228,15 @@ class Client:
         """
         count("in_flight", in_flight)
         count("chunksize", chunksize)
-        messages = self.chunks(
-            function, zip(*iterables, strict=False), chunksize,
+        messages = self._chunks(
+            PendingCall, function, zip(*iterables, strict=False), chunksize,
             timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
         )  # fmt: skip
         return outcomes(messages, max(1, in_flight // chunksize))
 
-    def chunks(
-        self,
-        function: Any,
-        arguments: Iterable[tuple[Any, ...]],
-        size: int,
-        *,
-        timeout: float | Default,
-        idempotent: bool | None,
-        wait_for_server: bool,
-        awaited: bool,
-    ) -> Iterator[Future[list[Any]]]:
-        """Send calls, each time the iterator is asked for the next message; for `map` of this client and the async one.
-
-        Args:
-            function: As for `call`.
-            arguments: The positional ones of each call.
-            size: How many calls travel in one message.
-            timeout: As for `map`.
-            idempotent: As for `map`.
-            wait_for_server: As for `map`.
-            awaited: Whether the thread that asks waits for the results.
-
-        Yields:
-            A future of a message's results, in their order; a call that failed has its error there.
-        """
-        target, known = _target(function)
-        rest = iter(arguments)
-        while each := list(itertools.islice(rest, size)):
-            calls = [[args, {}] for args in each]
-            yield self._submit(
-                target,
-                codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit),
-                timeout=self._seconds(timeout),
-                idempotent=_idempotent(known, idempotent),
-                wait_for_server=wait_for_server,
-                chunk=size > 1,
-                awaited=awaited,
-                decoder=Decoder(known, self._limit, many=True),
-            )
-
     @typed(Calls.enqueue)
-    def enqueue(
+    @blocking
+    async def enqueue(
         self,
         function: Any,
         /,
@@ -322,12 +291,12 @@ class Client:
         if unique_for is None:
             if unique_key is not None:
                 raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
-            return self._accepted(how, body, seconds)
+            return await self._accepted(how, body, seconds)
         key = default_key(args, kwargs, limit=self._limit) if unique_key is None else unique_key.encode()
-        claim = how.claim(self._caller.identity(), key, unique_for, timeout=seconds)
-        self._caller.publish(claim)
+        claim = how.claim(self._session.identity(), key, unique_for, timeout=seconds)
+        self._session.publish(claim)
         try:
-            self._caller.confirmed(claim)
+            await self._session.confirm(claim)
         except PublishRefused as error:
             if claim.refused:
                 raise AlreadyQueued(
@@ -335,13 +304,14 @@ class Client:
                 ) from error
             raise
         try:
-            return self._accepted(how, body, seconds)
+            return await self._accepted(how, body, seconds)
         except AmqpRpcError as error:
             if not error.may_have_run:
-                self._caller.give_back(claim)
+                self._session.give_back(claim)
             raise
 
-    def enqueue_many(
+    @blocking
+    async def enqueue_many(
         self,
         function: str | Callable[..., Any],
         arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
@@ -384,7 +354,7 @@ class Client:
         how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
         seconds = self._seconds(timeout)
         batch = Batch(
-            self._caller, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
+            self._session, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
         )
         handles: list[TaskHandle[Any] | None] = []
 
@@ -401,7 +371,7 @@ class Client:
                     handles.append(handle)
                     yield publication
 
-        batch.publish(publications())
+        await batch.publish(publications())
         if batch.errors:
             accepted = [None if number in batch.errors else handle for number, handle in enumerate(handles)]
             raise batch.not_all("will run", accepted)
@@ -421,9 +391,10 @@ class Client:
         Example:
             >>> client.task("2f0c…-1").result(timeout=5)  # doctest: +SKIP
         """
-        return task_by_id(id, function, self._caller, self._store, limit=self._limit)
+        return task_by_id(id, function, self._session, self._store, limit=self._limit)
 
-    def publish(
+    @blocking
+    async def publish(
         self,
         topic: str,
         payload: Any = None,
@@ -470,10 +441,11 @@ class Client:
         """
         how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
         publication = self._published_event(how, topic, payload, self._seconds(timeout))
-        self._caller.confirmed(publication)
+        await self._session.confirm(publication)
         return publication.identity
 
-    def publish_many(
+    @blocking
+    async def publish_many(
         self,
         events: Iterable[tuple[str, Any]],
         /,
@@ -508,7 +480,7 @@ class Client:
         """
         how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
         seconds = self._seconds(timeout)
-        batch = Batch(self._caller, "event", "published before")
+        batch = Batch(self._session, "event", "published before")
         identities: list[str] = []
 
         def publications() -> Iterator[Publication | AmqpRpcError]:
@@ -523,7 +495,7 @@ class Client:
                     identities.append(publication.identity)
                     yield publication
 
-        batch.publish(publications())
+        await batch.publish(publications())
         if batch.errors:
             raise batch.not_all("were published")
         return identities
@@ -570,9 +542,9 @@ class Client:
         maxsize = max(0, maxsize)
         with self._making_queues:
             if self._receipts is None:
-                self._receipts = Receipts(self._caller)
+                self._receipts = Receipts(self._session)
             made: Queue[Any] = Queue(
-                self._caller,
+                self._session,
                 self._receipts,
                 name,
                 item_arguments(queue_type, maxsize=maxsize),
@@ -594,7 +566,7 @@ class Client:
             >>> for letter in client.dead_letters("thumbnails").list():  # doctest: +SKIP
             ...     print(letter.id, letter.reason)
         """
-        return DeadLetters(self._caller, queue, timeout=self._seconds(timeout))
+        return DeadLetters(self._session, queue, timeout=self._seconds(timeout))
 
     def queue_states(
         self, queues: Iterable[str], *, timeout: float | Default = Default.TIMEOUT
@@ -612,11 +584,12 @@ class Client:
         states: dict[str, QueueState | None] = {}
         for queue in queues:
             # Each on a channel of its own: the broker closes it where there is no such queue.
-            with self._caller.converse(seconds) as conversation:
+            with self._session.converse(seconds) as conversation:
                 states[queue] = conversation.inspect(queue)
         return states
 
-    def close(self) -> None:
+    @blocking
+    async def close(self) -> None:
         """Close the connection; calls that are in flight end with `MaybeExecuted` or `NotSent`.
 
         Its queues (`queue`) are closed before: items that were received and not done are requeued.
@@ -624,22 +597,22 @@ class Client:
         with self._making_queues:
             made = list(self._queues)
         for queue in made:
-            queue.close()
+            await Work(queue.close)
         if self._receipts is not None:
-            self._receipts.close(_RECEIPTS_TIMEOUT)
-        self._caller.close(_CLOSE_TIMEOUT)
+            await Work(partial(self._receipts.close, _RECEIPTS_TIMEOUT))
+        await self._session.close(_CLOSE_TIMEOUT)
         if self._store is not None:
-            self._store.close()
+            await Work(self._store.close)
 
     @property
     def full(self) -> bool:
         """Whether as many calls are in flight as may be: then `submit` waits."""
-        return not self._caller.capacity.fits(1)
+        return not self._session.capacity.fits(1)
 
     @property
     def counters(self) -> Counter[str]:
         """Counts of what happened: ``late_replies``, ``timeouts``; ``unrouted``: events that no queue was bound for."""
-        return self._caller.counters.copy()
+        return self._session.counters.copy()
 
     def __enter__(self) -> Self:
         return self
@@ -668,6 +641,7 @@ class Client:
 
     def _start(
         self,
+        kind: type[C],
         function: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -676,71 +650,81 @@ class Client:
         idempotent: bool | None,
         wait_for_server: bool,
         awaited: bool = False,
-    ) -> PendingCall:
-        seconds = self._seconds(timeout)
-        target, known = _target(function)
-        return self._submit(
-            target,
+    ) -> C:
+        """Send a call; ``awaited``: the thread that does waits for it next."""
+        (queue, name), known = _target(function)
+        call = kind(
+            self._session.identity(),
+            queue,
+            name,
             codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit),
-            timeout=seconds,
+            timeout=self._seconds(timeout),
             idempotent=_idempotent(known, idempotent),
             wait_for_server=wait_for_server,
             chunk=False,
             awaited=awaited,
             decoder=Decoder(known, self._limit),
         )
-
-    def _submit(
-        self,
-        target: tuple[str, str],
-        body: bytes,
-        *,
-        timeout: float,
-        idempotent: bool,
-        wait_for_server: bool,
-        chunk: bool,
-        awaited: bool,
-        decoder: Decoder,
-    ) -> PendingCall:
-        queue, name = target
-        call = PendingCall(
-            self._caller,
-            self._caller.identity(),
-            queue,
-            name,
-            codec.MSGPACK,
-            body,
-            timeout=timeout,
-            expires_at=time.monotonic() + timeout,
-            idempotent=idempotent,
-            wait_for_server=wait_for_server,
-            chunk=chunk,
-            awaited=awaited,
-            decoder=decoder,
-        )
-        self._caller.submit(call)
+        call.submit(self._session)
         return call
 
-    def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
+    def _chunks(
+        self,
+        kind: type[C],
+        function: Any,
+        arguments: Iterable[tuple[Any, ...]],
+        size: int,
+        *,
+        timeout: float | Default,
+        idempotent: bool | None,
+        wait_for_server: bool,
+        awaited: bool,
+    ) -> Iterator[C]:
+        """Send calls, so many in one message, each time the iterator is asked for the next message.
+
+        The result of each message is a list: the results of its calls, in their order; a call that failed has its error
+        there.
+        """
+        (queue, name), known = _target(function)
+        decoder = Decoder(known, self._limit, many=True)
+        rest = iter(arguments)
+        while each := list(itertools.islice(rest, size)):
+            calls = [[args, {}] for args in each]
+            call = kind(
+                self._session.identity(),
+                queue,
+                name,
+                codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit),
+                timeout=self._seconds(timeout),
+                idempotent=_idempotent(known, idempotent),
+                wait_for_server=wait_for_server,
+                chunk=size > 1,
+                awaited=awaited,
+                decoder=decoder,
+            )
+            call.submit(self._session)
+            yield call
+
+    async def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
         publication, handle = self._published(how, body, seconds)
-        self._caller.confirmed(publication)
+        await self._session.confirm(publication)
         return handle
 
     def _published(self, how: Plan, body: bytes, seconds: float) -> tuple[Publication, TaskHandle[Any]]:
-        publication = how.publication(self._caller.identity(), body, timeout=seconds)
+        publication = how.publication(self._session.identity(), body, timeout=seconds)
         handle = TaskHandle[Any](
             publication.identity,
             how.queue,
             how.function,
-            self._caller,
+            self._session,
             Decoder(how.known, self._limit) if how.result else None,
             store=self._store,
             replied=how.result,
         )
         if how.result:
             # Before it is published: a worker may be faster than the confirm.
-            self._caller.tasks[handle.id] = handle
-        self._caller.publish(publication)
+            self._session.tasks[handle.id] = handle
+        self._session.publish(publication)
         return publication, handle
 
     def _event_plan(
@@ -754,12 +738,12 @@ class Client:
     ) -> EventPlan:
         return event_plan(
             exchange, headers, content_type, expires,
-            mandatory=mandatory, limit=self._limit, counters=self._caller.counters,
+            mandatory=mandatory, limit=self._limit, counters=self._session.counters,
         )  # fmt: skip
 
     def _published_event(self, how: EventPlan, topic: str, payload: Any, seconds: float) -> EventPublication:
-        publication = how.publication(topic, payload, self._caller.identity(), timeout=seconds)
-        self._caller.publish(publication)
+        publication = how.publication(topic, payload, self._session.identity(), timeout=seconds)
+        self._session.publish(publication)
         return publication
 
     def _body(self, arguments: Any) -> bytes:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from amqp_rpc.amqp.pending import Pending
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.call import Call
 from amqp_rpc.message.settings import SIGN_INTERVAL
 
 #: A call counts as silent after this part of its timeout, and after so many seconds at least and at most.
@@ -32,11 +32,11 @@ class Silence:
 
     def __init__(
         self,
-        pending: Pending[PendingCall],
+        pending: Pending[Call],
         *,
         ask: Callable[[str], object],
-        lost: Callable[[PendingCall], object],
-        orphaned: Callable[[PendingCall], object],
+        lost: Callable[[Call], object],
+        orphaned: Callable[[Call], object],
     ) -> None:
         self._pending = pending
         self._ask = ask
@@ -45,11 +45,11 @@ class Silence:
         #: The queues whose servers are known to say what they have in hand. Others may be in any language.
         self._telling: set[str] = set()
 
-    def written(self, call: PendingCall) -> None:
+    def written(self, call: Call) -> None:
         """Take note that a call was written just now."""
-        call.silent, call.in_hand = 0, False
+        call.silent, call.reported = 0, False
 
-    def answered(self, call: PendingCall, *, tells: bool) -> None:
+    def answered(self, call: Call, *, tells: bool) -> None:
         """Take note of a reply, and of whether its server is one that says what it has in hand."""
         if tells:
             self._telling.add(call.queue)
@@ -58,7 +58,7 @@ class Silence:
         """Take note that a server says it has these calls in hand."""
         for identity in identities:
             if isinstance(identity, str) and (call := self._pending.get(identity)) is not None:
-                call.silent, call.in_hand = 0, True
+                call.silent, call.reported = 0, True
                 self.answered(call, tells=True)
 
     def look(self) -> None:
@@ -83,10 +83,10 @@ class Silence:
                 continue
             if call.idempotent and consumers and not messages:
                 self._lost(call)
-            elif not (call.idempotent or consumers) and (call.in_hand or not messages):
+            elif not (call.idempotent or consumers) and (call.reported or not messages):
                 self._orphaned(call)
 
 
-def _patience(call: PendingCall) -> int:
+def _patience(call: Call) -> int:
     """Return the looks without a word of a call after which it counts as silent."""
     return math.ceil(min(max(call.timeout * _PART, _LEAST), _MOST) / SIGN_INTERVAL)

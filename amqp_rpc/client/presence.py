@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.publisher import fresh
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.call import Call
 from amqp_rpc.client.inspection import Inspector
 from amqp_rpc.errors import AmqpRpcError, BrokerError, NoServer, Unroutable
 from amqp_rpc.message.settings import Addresses
@@ -40,8 +40,8 @@ class Presence:
         connection: Connection,
         addresses: Addresses,
         *,
-        send: Callable[[PendingCall], object],
-        end: Callable[[PendingCall, AmqpRpcError], object],
+        send: Callable[[Call], object],
+        end: Callable[[Call, AmqpRpcError], object],
         state: Callable[[str, int, int], object],
     ) -> None:
         self._loop = connection.loop
@@ -54,16 +54,16 @@ class Presence:
         self.served = inspector.served
         self.saw_server = inspector.saw_server
         self.missed_server = inspector.missed_server
-        self._waiting: defaultdict[str, list[PendingCall]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[Call]] = defaultdict(list)
         #: Queues that will be looked at again.
         self._looking: set[str] = set()
 
-    def wait(self, call: PendingCall) -> None:
+    def wait(self, call: Call) -> None:
         """Keep a call until it is known whether its server is there."""
         self._waiting[call.queue].append(call)
         self.inspect(call.queue)
 
-    def give_back(self) -> list[PendingCall]:
+    def give_back(self) -> list[Call]:
         """Return the calls that wait here, which then is over."""
         waiting = [call for calls in self._waiting.values() for call in calls]
         self._waiting.clear()

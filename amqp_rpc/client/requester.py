@@ -16,7 +16,7 @@ from amqp_rpc.amqp.channel import Delivery, QueueState
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.amqp.publisher import Publisher, fresh
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.call import Call
 from amqp_rpc.client.liveness import Silence
 from amqp_rpc.client.presence import Presence
 from amqp_rpc.client.reply import Reply
@@ -47,7 +47,7 @@ class Requester:
     """
 
     def __init__(
-        self, pending: Pending[PendingCall], counters: Counter[str], addresses: Addresses, publisher: Publisher
+        self, pending: Pending[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
     ) -> None:
         self._pending = pending
         self._counters = counters
@@ -60,7 +60,7 @@ class Requester:
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._reply_queue: str | None = None
-        self._unsent: deque[PendingCall] = deque()
+        self._unsent: deque[Call] = deque()
         self._presence: Presence | None = None
         self._timer_due = float("inf")
         self._closed_in_a_row = 0
@@ -163,7 +163,7 @@ class Requester:
             if call.written and not self._again(call, cause):
                 self.end(call, MaybeExecuted(verdicts.lost(call, cause)))
 
-    def _again(self, call: PendingCall, cause: str) -> bool:
+    def _again(self, call: Call, cause: str) -> bool:
         """Send a written call again after a while; return whether it may be."""
         if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
             return False
@@ -181,11 +181,11 @@ class Requester:
         if self._presence is not None:
             self._presence.inspect(queue)
 
-    def _lost(self, call: PendingCall) -> None:
+    def _lost(self, call: Call) -> None:
         # Where it may not be sent once more, its answer may come all the same: it has until its deadline.
         self._again(call, "neither its queue nor a server seems to have it")
 
-    def _orphaned(self, call: PendingCall) -> None:
+    def _orphaned(self, call: Call) -> None:
         cause = f"the server that had it is gone, and nobody consumes queue {call.queue!r} now"
         self.end(call, MaybeExecuted(verdicts.lost(call, cause)))
 
@@ -197,7 +197,7 @@ class Requester:
             if self._reply_queue is not None and self._owned().blocked is None:
                 self._silence.look()
 
-    def send(self, call: PendingCall) -> None:
+    def send(self, call: Call) -> None:
         """Write a call's request, as soon as there is a connection that takes it and a server for it."""
         if call.written or call.done():
             return
@@ -210,17 +210,17 @@ class Requester:
         else:
             self._presence.wait(call)
 
-    def _write(self, call: PendingCall) -> None:
+    def _write(self, call: Call) -> None:
         assert self._channel is not None
         assert self._reply_queue is not None
         remaining = call.expires_at - time.monotonic()
         if remaining <= 0:
             if self._pending.take(call.identity) is not None:
-                call.set_exception(self.too_late(call))
+                call.fail(self.too_late(call))
             return
         properties = request_properties(
             function=call.function,
-            content_type=call.content_type,
+            content_type=MSGPACK,
             identity=call.identity,
             reply_to=self._reply_queue,
             remaining=remaining,
@@ -253,7 +253,7 @@ class Requester:
             self._presence.saw_server(call.queue)
         self._silence.answered(call, tells=delivery.properties.app_id == APPLICATION)
         self._budget.earn()
-        call.set_result(Reply(delivery.properties, delivery.body))
+        call.answer(Reply(delivery.properties, delivery.body))
 
     def _heard(self, delivery: Delivery) -> None:
         try:
@@ -274,7 +274,7 @@ class Requester:
         call.written = False
         self.send(call)
 
-    def _watch(self, call: PendingCall) -> None:
+    def _watch(self, call: Call) -> None:
         self._pending.watch(call)
         if call.expires_at < self._timer_due:
             self._set_timer(call.expires_at)
@@ -289,12 +289,12 @@ class Requester:
     def _sweep(self) -> None:
         now = time.monotonic()
         for call in self._pending.expired(now):
-            call.set_exception(self.too_late(call))
+            call.fail(self.too_late(call))
         self._timer_due = float("inf")
         if self._pending.earliest < self._timer_due:
             self._set_timer(self._pending.earliest)
 
-    def too_late(self, call: PendingCall) -> AmqpRpcError:
+    def too_late(self, call: Call) -> AmqpRpcError:
         """Return what a call ends with whose time is over; any thread."""
         self._counters["timeouts"] += call.written
         connection = self._connection
@@ -311,10 +311,10 @@ class Requester:
         for _, call in self._pending:
             self.end(call, fresh(error))
 
-    def end(self, call: PendingCall, error: AmqpRpcError) -> None:
+    def end(self, call: Call, error: AmqpRpcError) -> None:
         """End a call with an error, unless it has ended; any thread."""
         if call.attempt > 1 and not error.may_have_run:
             # This attempt did not run, but an earlier one was sent.
             error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
         if self._pending.take(call.identity) is not None:
-            call.set_exception(error)
+            call.fail(error)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amqp_rpc.amqp.declare import other_arguments
-from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.errors import BrokerError, CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
@@ -262,20 +263,20 @@ class TaskHandle(Generic[R]):
         id: The task's; the same on every attempt.
         queue: The queue that holds it; empty where that is not known.
         function: Its function's name; empty where that is not known.
-        caller: The client's.
+        session: The client's.
         decoder: For its reply; None where workers send none and record nothing (``result=False``).
         store: Where workers record the outcomes of tasks; None for nowhere.
         replied: Whether its reply comes to this client, which enqueued it.
     """
 
-    __slots__ = ("__weakref__", "_caller", "_decoder", "_replied", "_reply", "_store", "function", "id", "queue")
+    __slots__ = ("__weakref__", "_decoder", "_replied", "_reply", "_session", "_store", "function", "id", "queue")
 
     def __init__(
         self,
         id: str,  # noqa: A002 - as users write it
         queue: str,
         function: str,
-        caller: Caller,
+        session: Caller,
         decoder: Decoder | None,
         *,
         store: Store | None,
@@ -284,7 +285,7 @@ class TaskHandle(Generic[R]):
         self.id = id
         self.queue = queue
         self.function = function
-        self._caller = caller
+        self._session = session
         self._decoder = decoder
         self._store = store
         self._replied = replied
@@ -305,25 +306,35 @@ class TaskHandle(Generic[R]):
             StoreUnavailable: The store can't be asked.
             ConfigurationError: It was registered with ``result=False``.
         """
+        return self.find_state()
+
+    @blocking
+    async def find_state(self) -> State:
+        """Return the state of the task: see `state`."""
+        return await self._known_state()
+
+    async def _known_state(self) -> State:
         self._check_result()
         if not self._reply.done():
-            record = self.record() if self._store is not None else None
+            record = await self._kept_record() if self._store is not None else None
             if record is not None:
                 return record.state
             if not self._reply.done():
                 return "PENDING"
         return "FAILURE" if self._reply.value.properties.type == ERROR else "SUCCESS"
 
-    def ready(self) -> bool:
+    @blocking
+    async def ready(self) -> bool:
         """Return whether it has ended: whether `result` returns or raises at once. With a store, this asks it.
 
         Raises:
             StoreUnavailable: The store can't be asked.
             ConfigurationError: It was registered with ``result=False``.
         """
-        return self.state in ("SUCCESS", "FAILURE")
+        return await self._known_state() in ("SUCCESS", "FAILURE")
 
-    def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
+    @blocking
+    async def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
         """Return what the function returned, or raise the error that made the task a dead letter.
 
         It waits for the reply, and asks the store meanwhile, where there is one: after pauses of 5 ms, growing to a
@@ -348,12 +359,12 @@ class TaskHandle(Generic[R]):
         wait = self._replied
         while True:
             left = max(0.0, until - time.monotonic())
-            if self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
+            if await self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
                 result: R = decoder.read(self._reply.value)
                 return result
             wait = True
             try:
-                lost = self._look()
+                lost = await self._look()
                 looks += 1
                 pause, trouble = backoff(looks, first=FIRST_PAUSE, most=LONGEST_PAUSE), ""
             except StoreUnavailable as error:
@@ -361,19 +372,15 @@ class TaskHandle(Generic[R]):
             if self._reply.done():
                 continue
             if lost is not None:
-                if self._replied and self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
+                if self._replied and await self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
                     continue
                 raise ResultLost(_lost(lost))
             if time.monotonic() >= until:
                 name = f"{self.function}() " if self.function else ""
                 raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s; it goes on{trouble}")
 
-    @property
-    def has_store(self) -> bool:
-        """Whether it can ask a store."""
-        return self._store is not None
-
-    def record(self) -> Record | None:
+    @blocking
+    async def record(self) -> Record | None:
         """Return the store's record of it: its state, attempt, times and error; None where there is none.
 
         Raises:
@@ -385,7 +392,11 @@ class TaskHandle(Generic[R]):
             raise ConfigurationError(
                 "this client has no store to ask about tasks; give it results=, the same URL as the workers have"
             )
-        record = self._store.get(self.id)
+        return await self._kept_record()
+
+    async def _kept_record(self) -> Record | None:
+        assert self._store is not None
+        record: Record | None = await Work(partial(self._store.get, self.id))
         if record is not None:
             self.queue, self.function = record.queue, record.function
             if record.ended and record.kind is not None and record.body is not None:
@@ -413,15 +424,15 @@ class TaskHandle(Generic[R]):
             )
         return self._decoder
 
-    def _arrived(self, seconds: float) -> bool:
+    async def _arrived(self, seconds: float) -> bool:
         """Wait for the reply; return whether it has come."""
-        if not self._reply.done() and seconds > 0:
-            self._caller.wait(self._reply, time.monotonic() + seconds)
+        if seconds > 0:
+            await Wait(self._reply, time.monotonic() + seconds)
         return self._reply.done()
 
-    def _look(self) -> Record | None:
+    async def _look(self) -> Record | None:
         """Ask the store, where there is one; return the record of a task that has ended, and whose result is lost."""
-        record = self.record() if self._store is not None else None
+        record = await self._kept_record() if self._store is not None else None
         return record if record is not None and record.ended and record.body is None else None
 
     def __repr__(self) -> str:
@@ -431,7 +442,7 @@ class TaskHandle(Generic[R]):
 def task_by_id(
     id: str,  # noqa: A002 - as users write it
     function: Any,
-    caller: Caller,
+    session: Caller,
     store: Store | None,
     *,
     limit: int,
@@ -450,7 +461,7 @@ def task_by_id(
         id,
         "" if known is None else known.queue,
         "" if known is None else known.name,
-        caller,
+        session,
         Decoder(known, limit) if kept else None,
         store=store,
         replied=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.call import Call
 from amqp_rpc.errors import AmqpRpcError, CallTimeout, NoServer, NotSent
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import plural
@@ -10,13 +10,13 @@ from amqp_rpc.message.text import plural
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
 
 
-def lost(call: PendingCall, cause: str) -> str:
+def lost(call: Call, cause: str) -> str:
     """Return the words for a call whose answer can't come any more."""
     said = f"{call.function}() was sent, and then: {cause}. It may have run"
     return said if call.idempotent else f"{said}; if it may run twice, use idempotent=True"
 
 
-def unsent(call: PendingCall, cause: str) -> str:
+def unsent(call: Call, cause: str) -> str:
     """Return the words for a call that did not leave this process."""
     return f"{call.function}() was not sent: {cause}"
 
@@ -31,7 +31,7 @@ def no_queue(queue: str, addresses: Addresses) -> str:
     return f"there is no queue {queue!r} on {addresses}: no server for it was started there. {_START}"
 
 
-def too_many(call: PendingCall, pending: int) -> str:
+def too_many(call: Call, pending: int) -> str:
     """Return the words for a call that found no room among those under way."""
     return unsent(
         call,
@@ -40,7 +40,7 @@ def too_many(call: PendingCall, pending: int) -> str:
     )
 
 
-def too_late(call: PendingCall, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
+def too_late(call: Call, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
     """Return the error of a call whose time is over.
 
     Args:

@@ -117,9 +117,9 @@ def test_a_call_that_another_thread_gives_up_ends_for_the_thread_that_waits_for_
     serve(served)
     brief(client, served)
     future = client.submit(f"{served.name}.stuck")
-    other = threading.Thread(target=lambda: until(lambda: client._caller._waiting) and future.cancel())
+    other = threading.Thread(target=lambda: until(lambda: client._session._waiting) and future.cancel())
     other.start()
-    future._caller._loose.clear()  # type: ignore[attr-defined] # as if the same thread had sent it and waited
+    client._session._loose.clear()  # as if the same thread had sent it and waited
     with pytest.raises(CancelledError):
         future.result(timeout=15)
     other.join()
@@ -165,7 +165,7 @@ def test_an_alarm_in_the_middle_of_the_connection_s_work_reaches_the_user_and_le
             call()
 
     def cut(_number: int, _frame: object) -> None:
-        connection = client._caller._connection
+        connection = client._session._connection
         if connection is not None and connection.loop.works_here():
             raise Cut
         # Elsewhere it would meet the standard library's own locks.
@@ -221,7 +221,7 @@ def test_a_call_in_the_middle_of_the_client_s_own_work_is_refused_with_the_reaso
         except ConfigurationError as error:
             said.append(str(error))
 
-    connection = client._caller._connection
+    connection = client._session._connection
     assert connection is not None
     connection.loop.do(at_work)
     until(lambda: said)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc.amqp.pending import Pending
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.liveness import Silence
 from amqp_rpc.client.reply import Decoder
 
@@ -33,7 +33,7 @@ class Watched:
         self, identity: str, *, idempotent: bool = True, timeout: float = 10.0, queue: str = QUEUE
     ) -> PendingCall:
         call = PendingCall(
-            Nobody(), identity, queue, "f", "application/msgpack", b"", timeout=timeout, expires_at=0.0,
+            identity, queue, "f", b"", timeout=timeout,
             idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, decoder=Decoder(None, 1000),
         )  # fmt: skip
         self.pending.add(identity, call)
@@ -52,16 +52,6 @@ class Watched:
 
     def inspected(self, messages: int, consumers: int) -> None:
         self.silence.inspected(QUEUE, messages, consumers)
-
-
-class Nobody:
-    """Who would end the calls, which no test here does."""
-
-    def give_up(self, call: PendingCall) -> bool:
-        raise AssertionError(call)
-
-    def expire(self, call: PendingCall) -> None:
-        raise AssertionError(call)
 
 
 @pytest.fixture

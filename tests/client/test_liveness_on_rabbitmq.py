@@ -111,7 +111,7 @@ def test_the_call_of_a_server_that_dies_ends_at_once_though_no_other_is_there(ur
     with serving(*arguments, url=url) as server, Client(url, timeout=600) as client:
         assert client.call("tserved.pid") > 0
         held = client.submit("tserved.hold", 600.0, timeout=15)
-        until(lambda: held.in_hand, what="a sign of life")
+        until(lambda: held.reported, what="a sign of life")
         server.send(signal.SIGKILL)
         with pytest.raises(
             MaybeExecuted, match=r"hold\(\) was sent, and then: the server that had it is gone"

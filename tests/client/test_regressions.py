@@ -170,10 +170,10 @@ def test_an_interrupted_call_is_given_up(client: Client, service: Service, monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amqp_rpc.client.calls.PendingCall.result", interrupted)
+    monkeypatch.setattr("amqp_rpc.client.future.PendingCall.result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.call(f"{service.name}.charge", 5, wait_for_server=True)
-    assert len(client._caller.pending) == 0
+    assert len(client._session.pending) == 0
 
 
 def test_a_client_that_nobody_holds_takes_its_thread_with_it(url: str, serve: Serve) -> None:

@@ -8,24 +8,14 @@ import pytest
 
 from amqp_rpc import CallTimeout, NoServer, NotSent
 from amqp_rpc.client import verdicts
-from amqp_rpc.client.calls import PendingCall
+from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.message.settings import broker_addresses
 
 
-class Nobody:
-    """Who would end the calls, which no test here does."""
-
-    def give_up(self, call: PendingCall) -> bool:
-        raise AssertionError(call)
-
-    def expire(self, call: PendingCall) -> None:
-        raise AssertionError(call)
-
-
 def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
     made = PendingCall(
-        Nobody(), "id", "rpc_queue", "charge", "application/msgpack", b"", timeout=2.5, expires_at=0.0,
+        "id", "rpc_queue", "charge", b"", timeout=2.5,
         chunk=False, awaited=False, decoder=Decoder(None, 1000),
         **{"idempotent": False, "wait_for_server": False, **options},
     )  # fmt: skip

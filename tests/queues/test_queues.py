@@ -164,7 +164,7 @@ def test_what_is_done_and_not_acknowledged_yet_makes_no_queue_empty(
     assert taking.get(timeout=20) == 0
     [taken] = taking._getting._taken
     channel, side = taken.delivery.channel, taking._getting.taking
-    publish, probe, connection = channel.publish_confirmed, side.probe, other._caller._connection
+    publish, probe, connection = channel.publish_confirmed, side.probe, other._session._connection
     assert connection is not None
     # It was slow so far: no more is to come ahead.
     side._ahead._since -= 60
@@ -927,7 +927,7 @@ def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is
         if threading.current_thread() is threading.main_thread():
             raise ZeroDivisionError
 
-    connection = client._caller._connection
+    connection = client._session._connection
     assert connection is not None
     with pytest.raises(ZeroDivisionError):
         until(lambda: connection.loop.do(cut), what="this thread to be at work")  # type: ignore[func-returns-value]
@@ -949,7 +949,7 @@ def test_what_is_done_while_its_putter_is_away_is_known_when_it_is_back(node: No
         items, taking = client.queue(queue_name), other.queue(queue_name)
         items.put_many(range(20))
         # Of the two connections it is the putter's that breaks, and stays away while all is done.
-        connection = client._caller._connection
+        connection = client._session._connection
         assert connection is not None
         pause = threading.Event()
         connection.post(lambda: (connection._stream.abort(ConnectionAbortedError("test")), pause.wait(60)))

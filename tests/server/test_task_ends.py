@@ -139,14 +139,14 @@ def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
 
     with Client(node.url, timeout=60) as client, Server(service, url=node.url):
         client.enqueue(work, 1)
-        confirmed = client._caller.confirmed
+        confirm = client._session.confirm
 
-        def then_frozen(publication: Publication) -> None:
-            confirmed(publication)
+        async def then_frozen(publication: Publication) -> None:
+            await confirm(publication)
             # That was the key's.
             freeze(node)
 
-        monkeypatch.setattr(client._caller, "confirmed", then_frozen)
+        monkeypatch.setattr(client._session, "confirm", then_frozen)
         try:
             with pytest.raises(ConnectionLost):
                 client.enqueue(work, 2, unique_for=600.0, timeout=0.5)

@@ -1,0 +1,175 @@
+"""A call in flight, with nothing said of how it is waited for, and the room that calls in flight have."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+
+from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.client.reply import Decoder, Reply
+from amqp_rpc.errors import AmqpRpcError
+
+#: Seconds after its deadline that the I/O thread has to end a call, before the waiting thread does so itself.
+GRACE = 0.05
+
+
+class Call(ABC):
+    """A call in flight: its request, and what is known of it.
+
+    The thread that takes it out of the table of pending calls is the one that ends it, with `answer` or `fail`.
+
+    Args:
+        identity: Its id, the same on every attempt.
+        queue: The queue of its server.
+        function: The function's name there.
+        body: Its arguments, encoded.
+        timeout: Seconds that it has, from now.
+        idempotent: Whether it may run twice.
+        wait_for_server: Whether it waits for a server where there is none.
+        chunk: Whether the body is a list of calls.
+        awaited: Whether the thread that sends it waits for it next.
+        decoder: Decodes its reply.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        queue: str,
+        function: str,
+        body: bytes,
+        *,
+        timeout: float,
+        idempotent: bool,
+        wait_for_server: bool,
+        chunk: bool,
+        awaited: bool,
+        decoder: Decoder,
+    ) -> None:
+        super().__init__()
+        self.identity = identity
+        self.queue = queue
+        self.function = function
+        self.body = body
+        self.timeout = timeout
+        self.expires_at = time.monotonic() + timeout
+        self.idempotent = idempotent
+        self.wait_for_server = wait_for_server
+        self.chunk = chunk
+        self.awaited = awaited
+        self.decoder = decoder
+        #: Whether the request was given to the connection: from then on it may run.
+        self.written = False
+        self.attempt = 1
+        #: For `liveness`: the looks since a server reported it, and whether one ever did.
+        self.silent = 0
+        self.reported = False
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Return whether it has ended."""
+
+    @abstractmethod
+    def answer(self, reply: Reply) -> None:
+        """End it with its reply; any thread that has taken it."""
+
+    @abstractmethod
+    def fail(self, error: AmqpRpcError) -> None:
+        """End it with an error; any thread that has taken it."""
+
+
+class Room(Outcome[bool]):
+    """A call's place in the line for room: whether it got room, or the bound is lifted since the client is closed.
+
+    Args:
+        size: Bytes of its body.
+    """
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
+class Capacity:
+    """Room for calls in flight, a bound on what a client holds in memory: first come, first served; thread-safe.
+
+    Args:
+        calls: How many calls.
+        size: How many bytes of bodies. A single call gets room however large it is.
+    """
+
+    def __init__(self, *, calls: int, size: int) -> None:
+        self._most_calls = calls
+        self._most_size = size
+        self._calls = 0
+        self._size = 0
+        self._closed = False
+        #: Those without room yet, first come, first served.
+        self._line: OrderedDict[Room, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> Room | None:
+        """Take room for a call: return None where it got room at once, else its place in the line."""
+        with self._lock:
+            if not self._line and self._fits(size):
+                self._calls += 1
+                self._size += size
+                return None
+            room = Room(size)
+            self._line[room] = None
+            return room
+
+    def leave(self, room: Room) -> bool:
+        """Leave the line; return whether it was still there, and gets no room."""
+        with self._lock:
+            if room not in self._line:
+                return False
+            del self._line[room]
+            served = self._serve()
+        _tell(served)
+        return True
+
+    def give(self, size: int) -> None:
+        """Give a call's room back, to those in the line."""
+        with self._lock:
+            self._calls -= 1
+            self._size -= size
+            if not self._line:
+                return
+            served = self._serve()
+        _tell(served)
+
+    def fits(self, size: int) -> bool:
+        """Return whether there is room at this moment."""
+        with self._lock:
+            return not self._line and self._fits(size)
+
+    def close(self) -> None:
+        """Let the whole line in, and all that come: the client's end ends them."""
+        with self._lock:
+            self._closed = True
+            served = self._serve()
+        _tell(served)
+
+    def _fits(self, size: int) -> bool:
+        if self._closed or self._calls == 0:
+            return True
+        return self._calls < self._most_calls and self._size + size <= self._most_size
+
+    def _serve(self) -> list[Room]:
+        """Take room for the first ones in the line, as far as there is; tell them without the lock."""
+        served = []
+        while self._line and self._fits(next(iter(self._line)).size):
+            room, _ = self._line.popitem(last=False)
+            self._calls += 1
+            self._size += room.size
+            served.append(room)
+        return served
+
+
+def _tell(served: list[Room]) -> None:
+    for room in served:
+        room.tell(True)
