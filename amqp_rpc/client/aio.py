@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack, cast
 from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited, threaded
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT
 from amqp_rpc.client.client import Client, WithOptions
-from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.client.task import TaskHandle, TaskOptions
 from amqp_rpc.client.typing import AsyncCalls, Default, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message.settings import count
@@ -120,13 +120,16 @@ class AsyncClient(Front[Client]):
         function: str | Callable[..., Any],
         arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
         /,
-        **options: Any,
+        *,
+        timeout: float | Default = Default.TIMEOUT,
+        **options: Unpack[TaskOptions],
     ) -> list[AsyncTaskHandle[Any]]:
         """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited.
 
         The arguments are read on the event loop, as the broker keeps up.
         """
-        return [self._handle(handle) for handle in await self._run(Client.enqueue_many, function, arguments, **options)]
+        handles = await self._run(Client.enqueue_many, function, arguments, timeout=timeout, **options)
+        return [self._handle(handle) for handle in handles]
 
     def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
         """Return the handle of a task by its id, in any process: `Client.task`."""

@@ -46,14 +46,7 @@ class Awaited(Protocol):
 
 
 class Caller:
-    """Sends calls over one connection, which it opens at the first one; every public method is thread-safe.
-
-    Args:
-        addresses: Where the broker is.
-        name: What the broker's tools show for the connection.
-        heartbeat: Seconds.
-        capacity: Bounds the calls under way.
-    """
+    """Sends calls over one connection, which it opens at the first one; every public method is thread-safe."""
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity

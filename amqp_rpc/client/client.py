@@ -21,14 +21,13 @@ from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.call import Capacity
 from amqp_rpc.client.caller import Caller
-from amqp_rpc.client.event import ContentType, EventPlan, EventPublication, event_plan, topic_and_payload
+from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, event_plan, topic_and_payload
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
-from amqp_rpc.client.task import Plan, TaskHandle, default_key, encoded, plan, task_by_id
+from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, plan, task_by_id
 from amqp_rpc.client.typing import Calls, Default, Options, typed
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
 from amqp_rpc.message import codec
-from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -317,12 +316,8 @@ class Client:
         arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
         /,
         *,
-        queue: str | None = None,
-        delay: float | None = None,
-        eta: datetime | None = None,
-        expires: float | None = None,
-        priority: int | None = None,
         timeout: float | Default = Default.TIMEOUT,
+        **options: Unpack[TaskOptions],
     ) -> list[TaskHandle[Any]]:
         """Enqueue many tasks of a function, and return once the broker has confirmed all of them.
 
@@ -333,12 +328,8 @@ class Client:
             function: As for `enqueue`.
             arguments: One for each task: a tuple of positional arguments, or a mapping of named ones. It may be any
                 iterable; it is read as the broker keeps up.
-            queue: As for `enqueue`.
-            delay: As for `enqueue`.
-            eta: As for `enqueue`.
-            expires: As for `enqueue`.
-            priority: As for `enqueue`.
             timeout: Seconds for the broker to confirm each of them (the client's, 30.0).
+            options: ``queue``, ``delay``, ``eta``, ``expires``, ``priority``: as for `enqueue`.
 
         Returns:
             Their handles, in the arguments' order.
@@ -351,7 +342,7 @@ class Client:
         Example:
             >>> client.enqueue_many("resize", [("a.png",), {"path": "b.png", "size": 3}])  # doctest: +SKIP
         """
-        how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
+        how = plan(function, **options)
         seconds = self._seconds(timeout)
         batch = Batch(
             self._session, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
@@ -400,12 +391,8 @@ class Client:
         payload: Any = None,
         /,
         *,
-        exchange: str | Exchange | None = None,
-        headers: Mapping[str, Any] | None = None,
-        content_type: ContentType | None = None,
-        expires: float | None = None,
-        mandatory: bool = False,
         timeout: float | Default = Default.TIMEOUT,
+        **options: Unpack[EventOptions],
     ) -> str:
         """Publish an event, and return its id once the broker has confirmed it for all subscribers.
 
@@ -416,14 +403,13 @@ class Client:
             topic: Words with dots between them, ``"orders.eu.paid"``, of 255 bytes at most. ``""`` for exchanges that
                 don't look at it.
             payload: Any value that can be sent: a map, a dataclass, a number, text; see the arguments of calls.
-            exchange: The exchange; a name is that of a topic exchange. The default one unless given. It is declared,
-                durable.
-            headers: What subscribers see beside it, and headers exchanges look at: text, whole numbers, booleans.
-            content_type: Of the body: ``"application/msgpack"``, ``"application/json"`` or ``"text/plain"``. Text goes
-                as text and everything else as msgpack, unless given.
-            expires: Seconds after which no subscriber starts with it any more; it is a dead letter there then.
-            mandatory: Whether to raise `Unroutable` where no queue is bound for it.
             timeout: Seconds for the broker to confirm it (the client's, 30.0).
+            options: ``exchange``: the exchange; a name is that of a topic exchange. The default one unless given. It is
+                declared, durable. ``headers``: what subscribers see beside it, and headers exchanges look at: text,
+                whole numbers, booleans. ``content_type``: of the body, ``"application/msgpack"``,
+                ``"application/json"`` or ``"text/plain"``. Text goes as text and everything else as msgpack, unless
+                given. ``expires``: seconds after which no subscriber starts with it any more; it is a dead letter there
+                then. ``mandatory``: whether to raise `Unroutable` where no queue is bound for it.
 
         Returns:
             Its id: `Event.id`, the same for every subscriber.
@@ -439,7 +425,7 @@ class Client:
         Example:
             >>> client.publish("orders.eu.paid", {"order": 7, "amount": 12})  # doctest: +SKIP
         """
-        how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
+        how = event_plan(self._limit, self._session.counters, **options)
         publication = self._published_event(how, topic, payload, self._seconds(timeout))
         await self._session.confirm(publication)
         return publication.identity
@@ -450,12 +436,8 @@ class Client:
         events: Iterable[tuple[str, Any]],
         /,
         *,
-        exchange: str | Exchange | None = None,
-        headers: Mapping[str, Any] | None = None,
-        content_type: ContentType | None = None,
-        expires: float | None = None,
-        mandatory: bool = False,
         timeout: float | Default = Default.TIMEOUT,
+        **options: Unpack[EventOptions],
     ) -> list[str]:
         """Publish many events, and return their ids once the broker has confirmed all of them.
 
@@ -464,12 +446,8 @@ class Client:
 
         Args:
             events: A topic and a payload for each; it may be any iterable, and is read as the broker keeps up.
-            exchange: As for `publish`.
-            headers: Of each of them.
-            content_type: As for `publish`.
-            expires: As for `publish`.
-            mandatory: As for `publish`.
             timeout: Seconds for the broker to confirm each of them (the client's, 30.0).
+            options: As for `publish`, for each of them.
 
         Raises:
             NotAllAccepted: Some were not accepted. It says which, and why; the others were published.
@@ -478,7 +456,7 @@ class Client:
         Example:
             >>> client.publish_many((f"sensors.{n}", n) for n in range(3))  # doctest: +SKIP
         """
-        how = self._event_plan(exchange, headers, content_type, expires, mandatory=mandatory)
+        how = event_plan(self._limit, self._session.counters, **options)
         seconds = self._seconds(timeout)
         batch = Batch(self._session, "event", "published before")
         identities: list[str] = []
@@ -726,20 +704,6 @@ class Client:
             self._session.tasks[handle.id] = handle
         self._session.publish(publication)
         return publication, handle
-
-    def _event_plan(
-        self,
-        exchange: str | Exchange | None,
-        headers: Mapping[str, Any] | None,
-        content_type: ContentType | None,
-        expires: float | None,
-        *,
-        mandatory: bool,
-    ) -> EventPlan:
-        return event_plan(
-            exchange, headers, content_type, expires,
-            mandatory=mandatory, limit=self._limit, counters=self._session.counters,
-        )  # fmt: skip
 
     def _published_event(self, how: EventPlan, topic: str, payload: Any, seconds: float) -> EventPublication:
         publication = how.publication(topic, payload, self._session.identity(), timeout=seconds)

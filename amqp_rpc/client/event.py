@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
@@ -72,17 +72,27 @@ class EventPlan:
         return EventPublication(message, self, timeout=timeout)
 
 
+class EventOptions(TypedDict, total=False):
+    """The options of `Client.publish`."""
+
+    exchange: str | Exchange | None
+    headers: Mapping[str, Any] | None
+    content_type: ContentType | None
+    expires: float | None
+    mandatory: bool
+
+
 def event_plan(
-    exchange: str | Exchange | None,
-    headers: Mapping[str, Any] | None,
-    content_type: ContentType | None,
-    expires: float | None,
-    *,
-    mandatory: bool,
     limit: int,
     counters: Counter[str],
+    *,
+    exchange: str | Exchange | None = None,
+    headers: Mapping[str, Any] | None = None,
+    content_type: ContentType | None = None,
+    expires: float | None = None,
+    mandatory: bool = False,
 ) -> EventPlan:
-    """Return how events are published; the arguments are those of `Client.publish`.
+    """Return how events are published.
 
     Raises:
         ConfigurationError: The exchange, a header, the type or the time makes no sense.

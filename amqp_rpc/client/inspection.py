@@ -25,13 +25,7 @@ _NOT_FOUND = 404
 
 
 class Inspector:
-    """Asks for queues, one at a time, and remembers for a moment who was there.
-
-    Args:
-        connection: An open one; an inspector lasts as long as it.
-        found: Called with a queue's state.
-        not_found: Called with a queue's name, and None where it does not exist, else with the broker's refusal.
-    """
+    """Asks for queues, one at a time, and remembers for a moment who was there."""
 
     def __init__(
         self,

@@ -21,14 +21,7 @@ _PART, _LEAST, _MOST = 0.1, 1.5, 5.0
 
 
 class Silence:
-    """Watches the calls that were written.
-
-    Args:
-        pending: The calls under way.
-        ask: Called with a queue whose state must be known: how many messages, how many consumers.
-        lost: Called with an idempotent call that nobody has, while there is a server for it.
-        orphaned: Called with another call that nobody has, once there is no server.
-    """
+    """Watches the calls that were written."""
 
     def __init__(
         self,

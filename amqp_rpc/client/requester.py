@@ -38,12 +38,6 @@ class Requester:
     """Writes calls' requests, and ends the calls: by replies, their deadlines, returns, or the connection's loss.
 
     Any thread may call `end` and `too_late`; the rest belongs to the connection's owner.
-
-    Args:
-        pending: The calls under way.
-        counters: Where ``late_replies``, ``retries`` and ``timeouts`` are counted.
-        addresses: Where the broker is.
-        publisher: It waits for the reply queue.
     """
 
     def __init__(

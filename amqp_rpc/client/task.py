@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from amqp_rpc.amqp.declare import other_arguments
 from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
@@ -176,6 +176,16 @@ class KeyPublication(TaskPublication):
     def subject(self) -> str:
         """The task in words."""
         return f"{self._function}()"
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of `Client.enqueue_many`, and of `Client.enqueue` with others."""
+
+    queue: str | None
+    delay: float | None
+    eta: datetime | None
+    expires: float | None
+    priority: int | None
 
 
 def plan(

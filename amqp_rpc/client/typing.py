@@ -14,11 +14,12 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
+from amqp_rpc.client.task import TaskHandle, TaskOptions
+
 if TYPE_CHECKING:
     import asyncio
 
     from amqp_rpc.client.bridge import AsyncTaskHandle
-    from amqp_rpc.client.task import TaskHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,19 +32,12 @@ class Default(enum.Enum):
     TIMEOUT = "the client's timeout"
 
 
-class Options(TypedDict, total=False):
-    """The options of `Client.with_options`."""
+class Options(TaskOptions, total=False):
+    """The options of `Client.with_options`: two of `call`, `submit` and `map`, and those of `enqueue`."""
 
     timeout: float
-    #: Those of `call`, `submit` and `map`.
     idempotent: bool | None
     wait_for_server: bool
-    #: Those of `enqueue`.
-    queue: str | None
-    delay: float | None
-    eta: datetime | None
-    expires: float | None
-    priority: int | None
     unique_for: float | None
     unique_key: str | None
 

@@ -130,7 +130,7 @@ async def awaited(client: AsyncClient) -> None:
 def events(client: Client) -> None:
     """So would these."""
     client.publish(5)  # error: arg-type
-    client.publish("a", 1, 2)  # error: arg-type, call-arg
+    client.publish("a", 1, 2)  # error: call-arg
     client.publish("a", mandatory="yes")  # error: arg-type
     client.publish("a", exchange=5)  # error: arg-type
     client.publish("a", content_type="text/html")  # error: arg-type
