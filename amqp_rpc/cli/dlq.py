@@ -188,7 +188,7 @@ def _table(letters: list[DeadLetter]) -> str:
     # Events have no function and tasks have no topic: both columns are rarely needed.
     what = {"FUNCTION": [each.function for each in letters], "TOPIC": [each.topic for each in letters]}
     shown = {title: cells for title, cells in what.items() if any(cells)} or {"FUNCTION": what["FUNCTION"]}
-    titles = ["ID", *shown, "DIED", "TRY", "REASON"]
+    titles = ["ID", *shown, "DIED", "ATTEMPT", "REASON"]
     rows = [
         [each.id or "-", *(cell or "-" for cell in cells), local(each.died), each.attempt, each.reason or "-"]
         for each, *cells in zip(letters, *shown.values(), strict=True)
@@ -206,11 +206,11 @@ def _description(letter: DeadLetter) -> str:
         "enqueued": local(letter.enqueued),
         "died": local(letter.died),
         "reason": letter.reason,
-        "try": str(letter.attempt),
+        "attempt": str(letter.attempt),
         "crashes": str(letter.crashes),
     }
     text = [f"{name:10} {value}" for name, value in lines.items()]
-    text += [f"{'before':10} {local(each.died)}, try {each.attempt}: {each.reason}" for each in letter.history]
+    text += [f"{'before':10} {local(each.died)}, attempt {each.attempt}: {each.reason}" for each in letter.history]
     return "\n".join([*text, *(["", letter.traceback.rstrip()] if letter.traceback else [])])
 
 

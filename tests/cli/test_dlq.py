@@ -79,7 +79,7 @@ def test_dead_letters_are_a_table_and_json_lines(letters: Letters) -> None:
     letters.put("bb-2", function="shrink", attempt=1, reason="rejected: a\nb", traceback="Traceback\n  here\n")
     done = letters.dlq("list")
     title, first, second = done.stdout.splitlines()
-    assert title.split() == ["ID", "FUNCTION", "DIED", "TRY", "REASON"]
+    assert title.split() == ["ID", "FUNCTION", "DIED", "ATTEMPT", "REASON"]
     assert (first.split()[:2], first.split()[-3:]) == (["aa-1", "resize"], ["6", "ValueError:", "no"])
     assert second.endswith("rejected: a b")
     assert (done.returncode, done.stderr) == (Exit.OK, f"2 dead letters of {letters.queue}\n")
@@ -108,7 +108,7 @@ def test_a_dead_event_has_its_topic_and_is_replayed_under_it(url: str, topic: st
         letters = client.dead_letters(queue).list()
         assert sorted((letter.topic, letter.function) for letter in letters) == [(f"{topic}.{w}", None) for w in "ab"]
         title, *rows = run("dlq", "list", queue, url=url).stdout.splitlines()
-        assert title.split() == ["ID", "TOPIC", "DIED", "TRY", "REASON"]
+        assert title.split() == ["ID", "TOPIC", "DIED", "ATTEMPT", "REASON"]
         assert sorted(row.split()[1] for row in rows) == [f"{topic}.a", f"{topic}.b"]
         identity = next(letter.id for letter in letters if letter.topic == f"{topic}.a")
         assert identity is not None
@@ -163,7 +163,7 @@ def test_one_letter_is_shown_whole_by_the_beginning_of_its_id(letters: Letters) 
     letters.put("aa-1", traceback="Traceback\n  here", history='[{"died": 5, "reason": "first", "attempt": 3}]')
     letters.put("ab-2")
     done = letters.dlq("show", "aa")
-    for words in ("aa-1", "'a.png', size=3", "ValueError: no", "24 bytes", "try 3: first", "Traceback\n  here"):
+    for words in ("aa-1", "'a.png', size=3", "ValueError: no", "24 bytes", "attempt 3: first", "Traceback\n  here"):
         assert words in done.stdout
     assert done.returncode == Exit.OK
     assert json.loads(letters.dlq("show", "b-2", "--json").stdout)["id"] == "ab-2"
