@@ -18,11 +18,12 @@ def left_of(node: Node) -> dict[int, str]:
     return processes.started_with(f"RABBITMQ_NODENAME={node.name}")
 
 
-@pytest.mark.node
-def test_a_node_stops_starts_again_with_its_data_and_leaves_nothing(new_node):
-    node = new_node()
+def test_a_node_stops_starts_again_with_its_data_and_parameters_and_leaves_nothing(new_node):
+    asked = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
+    node = new_node(parameters={"rabbit": {"dead_letter_worker_publisher_confirm_timeout": "5000"}})
     assert node.version == greet(node.port)
     node.ctl("add_vhost", "kept")
+    assert node.ctl("eval", asked).strip() == "{ok,5000}"
 
     node.stop()
     assert node.pid == 0
@@ -31,6 +32,7 @@ def test_a_node_stops_starts_again_with_its_data_and_leaves_nothing(new_node):
 
     node.start()
     assert "kept" in node.ctl("list_vhosts").split()
+    assert node.ctl("eval", asked).strip() == "{ok,5000}"
 
     node.kill()
     assert node.pid == 0
@@ -42,7 +44,6 @@ def test_a_node_stops_starts_again_with_its_data_and_leaves_nothing(new_node):
     assert not node.folder.exists()
 
 
-@pytest.mark.node
 def test_two_nodes_with_one_port_mapper_form_a_cluster_and_one_may_be_closed(new_node):
     one = new_node()
     two = new_node(port_mapper=one.port_mapper, cookie=one.cookie)
@@ -57,33 +58,17 @@ def test_two_nodes_with_one_port_mapper_form_a_cluster_and_one_may_be_closed(new
     assert processes.started_with(f"ERL_EPMD_PORT={one.port_mapper}") == {}
 
 
-@pytest.mark.node
-def test_a_node_listens_on_loopback_only(new_node):
-    node = new_node()
+def test_a_node_listens_on_loopback_only(node):
     listening = _listeners(node.pid)
     assert node.port in {port for _, port in listening}
     assert {address for address, _ in listening} == {"127.0.0.1"}
 
 
-@pytest.mark.node
-def test_a_failed_rabbitmqctl_says_why(new_node):
-    node = new_node()
+def test_a_failed_rabbitmqctl_says_why(node):
     with pytest.raises(ControlFailed, match=r"delete_vhost nowhere failed: .*nowhere"):
         node.ctl("delete_vhost", "nowhere")
 
 
-@pytest.mark.node
-def test_a_node_s_applications_have_their_parameters_after_each_start(new_node):
-    asked = "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout)."
-    node = new_node(parameters={"rabbit": {"dead_letter_worker_publisher_confirm_timeout": "5000"}})
-    assert node.ctl("eval", asked).strip() == "{ok,5000}"
-
-    node.stop()
-    node.start()
-    assert node.ctl("eval", asked).strip() == "{ok,5000}"
-
-
-@pytest.mark.node
 def test_a_node_whose_settings_are_wrong_says_so_and_leaves_nothing(new_node):
     node = new_node(start=False, settings=["no.such.setting = 1"])
     with pytest.raises(StartFailed, match=r"no\.such\.setting.*log: "):
@@ -93,7 +78,6 @@ def test_a_node_whose_settings_are_wrong_says_so_and_leaves_nothing(new_node):
     assert left_of(node) == {}
 
 
-@pytest.mark.node
 def test_a_node_that_is_not_ready_in_time_is_ended(new_node):
     node = new_node(start=False)
     with pytest.raises(StartFailed, match="not ready in time"):
