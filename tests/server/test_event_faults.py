@@ -121,6 +121,7 @@ def test_what_is_published_while_brokers_and_connections_end_comes_to_a_shared_s
                 client.publish(f"{service.name}.a", n)
                 published.append(n)
                 n += 1
+                ending.wait(0.005)
 
         publishing = threading.Thread(target=publish)
         publishing.start()

@@ -278,7 +278,7 @@ def test_a_tick_that_the_broker_missed_is_enqueued_once(node: Node, end: str) ->
     other = Ticking(0.5)
     with Server(ticking.service, other.service, url=node.url) as server, Server(ticking.service, url=node.url):
         # A quorum queue that is new is not there after a kill (docs/decisions/0007): these have been used for a while.
-        until(lambda: len(ticking.ran) >= 16)
+        until(lambda: len(ticking.ran) >= 6)
         getattr(node, end)()
         down = time.time()
         until(lambda: time.time() > down + 1.5)
