@@ -63,11 +63,11 @@ def details(history: TaskHistory, failed: Mapping[str, list[Task]]) -> Iterator[
             )
             for run in task.runs:
                 until = "cut off" if run.ended is None else f"{run.ended:.3f} {run.outcome}"
-                yield f"      try {run.attempt} on {run.pid}: {run.began:.3f} to {until}"
+                yield f"      attempt {run.attempt} on {run.pid}: {run.began:.3f} to {until}"
             for letter in task.dead:
-                yield f"      dead letter: try {letter.attempt}, crashes {letter.crashes}: {letter.reason[:150]}"
+                yield f"      dead letter: attempt {letter.attempt}, crashes {letter.crashes}: {letter.reason[:150]}"
             for run, seconds in early(task):
-                yield f"      try {run.attempt} on {run.pid} began {seconds:.3f} s too early"
+                yield f"      attempt {run.attempt} on {run.pid} began {seconds:.3f} s too early"
             last = max([task.began, *(run.ended or run.began for run in task.runs)])
             yield f"      meanwhile: {'; '.join(history.on(task.began, last)) or 'no fault'}"
 
