@@ -10,18 +10,18 @@ from scripts.shape import ROOT, Shape, figures
 #: The most that each figure may be.
 AT_MOST = {
     "entries in amqp_rpc/": 13,
-    "modules in the fullest package": 17,
-    "lines": 21_300,
-    "lines of the longest file": 900,
-    "Callable parameters": 156,
-    "one-importer modules, no seam": 33,
-    "classes named by a gerund": 10,
+    "modules in the fullest package": 16,
+    "lines": 20_900,
+    "lines of the longest file": 850,
+    "Callable parameters": 134,
+    "one-importer modules, no seam": 21,
+    "classes named by a gerund": 6,
     "mixins": 0,
-    "protocols with one implementer": 1,
+    "protocols with one implementer": 0,
     "most overloads of a method": 4,
     "import cycles": 0,
-    "modules with a function take": 8,
-    "odd lines of prose per 100": 7.8,
+    "modules with a function take": 6,
+    "odd lines of prose per 100": 4.5,
 }
 
 
