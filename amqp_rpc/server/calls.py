@@ -93,9 +93,9 @@ class Settings:
 
     #: The most bytes of a body, in either direction.
     max_message_size: int
-    #: Whether error replies to calls carry the handler's traceback.
+    #: Error replies to calls carry the handler's traceback.
     tracebacks: bool = True
-    #: Whether there is a store for the records of tasks.
+    #: There is a store for the records of tasks.
     records: bool = False
     #: Seconds by which the callers' clocks may differ.
     clock_skew: float = DEFAULT_CLOCK_SKEW
@@ -183,13 +183,7 @@ class CallDispatcher(Dispatcher):
     """The calls of one queue."""
 
     def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
-        """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises.
-
-        Args:
-            properties: The delivery's, as they came.
-            body: The delivery's.
-            redelivered: Whether the broker delivered it before.
-        """
+        """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises."""
         ready = self.accept(properties, body, redelivered=redelivered)
         if isinstance(ready, Invocation):
             return self._answer(ready, invoke(ready))

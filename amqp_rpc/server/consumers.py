@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a queue is consumed again; and the most, where another program declared it with other arguments.
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0
-#: How often an empty record is looked at again, since another server may be changing it, and the seconds between.
+#: How often an empty record is read again, since another server may be changing it, and the seconds between.
 _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
 #: How often a queue is checked before it is consumed unchecked, and the seconds between two checks, from and to.
 _MOST_CHECKS, _CHECK_AGAIN = 10, (0.01, 0.05)
@@ -44,16 +44,9 @@ Bindings = frozenset[Binding]
 
 
 class Consumer(Keeper):
-    """Declares a queue and consumes it, on a channel of its own: an error of one queue leaves the others.
+    """Declares a queue and consumes it, on a channel of its own: an error of one queue leaves the others."""
 
-    Args:
-        state: The server's.
-        worker: Runs the deliveries.
-        dispatcher: The queue's.
-        prefetch: Unacked deliveries at most.
-    """
-
-    #: Whether its deliveries have their exchange and routing key.
+    #: True where deliveries come with their exchange and routing key.
     addressed = False
 
     def __init__(
@@ -70,6 +63,8 @@ class Consumer(Keeper):
         self._tag = ""
         #: The last reply code of the broker that refuses the queue, and how often in a row; None while it is consumed.
         self._refused_with: tuple[int, int] | None = (0, 0)
+        #: An error that says more than the broker's, which follows.
+        self._explanation: AmqpRpcError | None = None
         self._ending = False
 
     async def declare(self, channel: Channel) -> None:
@@ -79,10 +74,6 @@ class Consumer(Keeper):
     def deliver(self, delivery: Delivery) -> None:
         """Hand a delivery to the worker."""
         self._worker.deliver(self._dispatcher, delivery)
-
-    def explained(self, error: BrokerError, code: int) -> AmqpRpcError:  # noqa: ARG002 - an event's
-        """Return an error that says more than the broker's."""
-        return error
 
     def end(self) -> None:
         """Have no more delivered; what was delivered stays unacked until it is settled."""
@@ -122,7 +113,8 @@ class Consumer(Keeper):
         before, times = self._refused_with or (code, -1)
         times = times + 1 if before in (code, 0) else 1
         self._refused_with = (code, times)
-        self._state.refused(self.queue, self.explained(error, code), code, times)
+        self._state.refused(self.queue, self._explanation or error, code, times)
+        self._explanation = None
 
     def pause(self, code: int) -> float:
         """Return the seconds until the queue is consumed again."""
@@ -200,18 +192,18 @@ class EventConsumer(Consumer):
         assert function.task is not None
         self._subscription = function.subscription
         self._policy = function.task
-        #: Whether the bindings were compared with the code since this server began.
+        #: True once the bindings were compared with the code.
         self._compared = False
-        #: The exchange that is being declared, for the error of a broker that refuses it.
-        self._declaring = ""
         self._rename()
 
     async def declare(self, channel: Channel) -> None:
         """Declare and bind everything."""
-        exchange = self._subscription.exchange
-        self._declaring = str(exchange)
-        await declare.declare_exchange(channel, exchange)
-        self._declaring = ""
+        try:
+            await declare.declare_exchange(channel, self._subscription.exchange)
+        except ChannelClosed as closed:
+            if closed.code == ReplyCode.PRECONDITION_FAILED:
+                self._explanation = ConfigurationError(other_exchange(str(self._subscription.exchange), closed.error))
+            raise
         if self._subscription.mode == "broadcast":
             await self._declare_instance(channel)
         else:
@@ -222,12 +214,6 @@ class EventConsumer(Consumer):
         assert isinstance(delivery, AddressedDelivery)
         mark(delivery.properties, delivery.exchange, delivery.routing_key)
         self._worker.deliver(self._dispatcher, delivery)
-
-    def explained(self, error: BrokerError, code: int) -> AmqpRpcError:
-        """Return an error that names the exchange, where that exists in another way."""
-        if self._declaring and code == ReplyCode.PRECONDITION_FAILED:
-            return ConfigurationError(other_exchange(self._declaring, error))
-        return error
 
     def lost(self, error: BrokerError) -> None:
         """Choose a new name for an instance's queue, which is gone with the connection."""
@@ -278,7 +264,7 @@ class EventConsumer(Consumer):
 async def change_record(
     connection: Connection, queue: str, *, add: Bindings = frozenset(), remove: Bindings = frozenset()
 ) -> Bindings | None:
-    """Change the record of a queue's bindings, and return what it was before.
+    """Change the record of a queue's bindings, and return the bindings before.
 
     The record is the one message of a queue of its own. While a server has it unacked, others wait for a moment: the
     message is a lock as well (docs/decisions/0011-bindings-record.md).
@@ -290,7 +276,7 @@ async def change_record(
         remove: Bindings that were undone.
 
     Returns:
-        The bindings before; None where there was no record, or it can't be read or written.
+        The bindings before; None if there was no record, or it can't be read or written.
     """
     channel = await connection.open_channel()
     try:

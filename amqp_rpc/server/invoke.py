@@ -41,7 +41,7 @@ class Outcome:
 
 
 def invoke(call: Invocation) -> Outcome:
-    """Call an ordinary function. Its time limit is not enforced here: a thread can't be ended (see `time_limits`)."""
+    """Call an ordinary function. `worker.TimeLimits` enforces its time limit, since a thread can't be ended."""
     began = time.monotonic()
     try:
         with in_context(call.function.name, call.request, call.limit):

@@ -30,9 +30,6 @@ class Pool:
     """A pool of threads, and an event loop on a thread of its own if there are ``async def`` handlers.
 
     The threads are daemons: a handler that never ends must not keep the process from ending.
-
-    Args:
-        threads: How many ordinary handlers run at the same time.
     """
 
     def __init__(self, threads: int) -> None:

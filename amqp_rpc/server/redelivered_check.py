@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery
+from amqp_rpc.amqp.channel import ChannelClosed, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.message.envelope import PROBE, Message, Properties
 from amqp_rpc.server.calls import CallDispatcher
@@ -31,67 +31,53 @@ _MOST_SERVED = 5
 async def flags_redelivered(connection: Connection, calls: CallDispatcher, worker: Worker) -> bool:
     """Return whether a queue that is empty and has no consumer flags a redelivery; delete it where it does not.
 
-    False also where another program has begun to use the queue: it is left as it is.
+    A message is published to it, consumed, requeued, and consumed again. The answer is False, too, if another program
+    has begun to use the queue: it is left as it is.
 
     Args:
         connection: An open one.
         calls: The queue's; it exists.
         worker: Runs a call that the check has consumed: requeued, the call would have a flag that it must not have.
     """
+    queue, name = calls.queue, secrets.token_hex(8)
     channel = await connection.open_channel()
-    probe = _Probe(channel, calls, worker)
+    served = 0
+
+    async def consumed() -> Delivery | None:
+        """Consume messages up to the probe of this check; None where another program has consumed it."""
+        nonlocal served
+        while served < _MOST_SERVED and (delivery := await channel.get(queue)) is not None:
+            if delivery.properties.type != PROBE:
+                served += 1
+                worker.deliver(calls, delivery)
+            elif delivery.properties.message_id == name:
+                return delivery
+            else:
+                # Another server's: left in the queue it would keep all servers from checking. That server tries again.
+                channel.reject(delivery.tag, requeue=False)
+        return None
+
     try:
-        return await probe.comes_back()
-    except ChannelClosed as closed:
-        # Another program uses the queue, or this user may not delete it.
-        logger.debug("queue %s: not checked: %s", calls.queue, closed)
-        return False
-    finally:
-        # Calls that were consumed here are acked on this channel.
-        if not probe.served:
-            channel.close()
-
-
-class _Probe:
-    """A message of a check, which is published, consumed, requeued, and consumed again."""
-
-    def __init__(self, channel: Channel, calls: CallDispatcher, worker: Worker) -> None:
-        self._channel = channel
-        self._calls = calls
-        self._queue = calls.queue
-        self._worker = worker
-        self._name = secrets.token_hex(8)
-        #: Calls that were consumed meanwhile.
-        self.served = 0
-
-    async def comes_back(self) -> bool:
-        """Return whether its second delivery has the flag."""
-        properties = Properties(type=PROBE, message_id=self._name, expiration=_PROBE_LIVES, delivery_mode=1)
-        self._channel.publish(Message(self._queue, properties, b""))
-        if (first := await self._next()) is None:
+        properties = Properties(type=PROBE, message_id=name, expiration=_PROBE_LIVES, delivery_mode=1)
+        channel.publish(Message(queue, properties, b""))
+        if (first := await consumed()) is None:
             return False
-        self._channel.reject(first.tag, requeue=True)
-        if (second := await self._next()) is None:
+        channel.reject(first.tag, requeue=True)
+        if (second := await consumed()) is None:
             return False
-        self._channel.reject(second.tag, requeue=False)
+        channel.reject(second.tag, requeue=False)
         if second.redelivered:
             return True
         logger.warning(
             "queue %s: it does not flag redelivered messages, as calls that must not run twice need: RabbitMQ lost its "
-            "count when a node was stopped. The queue is deleted if it is empty, and redeclared", self._queue,
+            "count when a node was stopped. The queue is deleted if it is empty, and redeclared", queue,
         )  # fmt: skip
-        await self._channel.delete(self._queue)
-        return False
-
-    async def _next(self) -> Delivery | None:
-        """Consume messages up to this probe; None where another program has consumed it."""
-        while self.served < _MOST_SERVED and (delivery := await self._channel.get(self._queue)) is not None:
-            if delivery.properties.type != PROBE:
-                self.served += 1
-                self._worker.deliver(self._calls, delivery)
-            elif delivery.properties.message_id == self._name:
-                return delivery
-            else:
-                # Another server's: left in the queue it would keep all servers from checking. That server tries again.
-                self._channel.reject(delivery.tag, requeue=False)
-        return None
+        await channel.delete(queue)
+    except ChannelClosed as closed:
+        # Another program uses the queue, or this user may not delete it.
+        logger.debug("queue %s: not checked: %s", queue, closed)
+    finally:
+        # Calls that were consumed here are acked on this channel.
+        if not served:
+            channel.close()
+    return False

@@ -59,6 +59,9 @@ class Replies:
         self.direct = ReplyChannel("direct replies", state)
         self._direct_started = False
 
+    #: The one of replies and copies, after `begin`.
+    _connection: Connection
+
     def begin(self, connection: Connection, direct: Connection) -> None:
         """Belong to connections, before they are started.
 
@@ -66,13 +69,14 @@ class Replies:
             connection: One whose listeners are `channel` and `copies`.
             direct: One whose listener is `direct`.
         """
+        self._connection = connection
         self.channel.begin(connection)
         self.copies.begin(connection)
         self.direct.begin(direct)
 
     def start(self) -> None:
         """Connect; the connection of direct replies is opened when it is needed."""
-        self.channel.connection.start()
+        self._connection.start()
 
     def close(self, timeout: float) -> None:
         """Close its connections; any thread but the I/O thread.
@@ -80,7 +84,7 @@ class Replies:
         Args:
             timeout: Seconds to wait for each good-bye of the broker.
         """
-        self.channel.connection.close(timeout)
+        self._connection.close(timeout)
         if self._direct_started:
             self.direct.connection.close(timeout)
 
@@ -93,11 +97,11 @@ class Replies:
             mandatory: Whether the broker returns it when the caller is gone.
         """
         publish = self._reply_directly if message.routing_key.startswith(DIRECT_REPLY_TO) else self.channel.publish
-        self.channel.connection.do(publish, message, delivery, mandatory)
+        self._connection.do(publish, message, delivery, mandatory)
 
     def tell(self, message: Message) -> None:
         """Publish a message that may be lost."""
-        self.channel.connection.post(self.channel.tell, message)
+        self._connection.post(self.channel.tell, message)
 
     def dead_letter(
         self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
@@ -111,12 +115,12 @@ class Replies:
     def keep(self, message: Message, delivery: Delivery) -> None:
         """Publish a message that must not be lost, and ack the delivery once the broker has confirmed it.
 
-        Where the delivery's channel is closed by then, nothing is published: the broker redelivers the delivery.
+        If the delivery's channel is closed by then, nothing is published: the broker redelivers it.
         """
         arguments = self._arguments.get(message.routing_key)
         copy = Copy(message, delivery, self._state, arguments or {}, accepted=arguments is not None)
         self.copies.add(copy)
-        self.copies.connection.post(self.copies.send, copy)
+        self._connection.post(self.copies.send, copy)
 
     def _reply_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         if not self._direct_started:
@@ -126,12 +130,7 @@ class Replies:
 
 
 class ReplyChannel(Keeper):
-    """Publishes replies, and acks each delivery when its reply has left; the I/O thread's.
-
-    Args:
-        name: The channel's, in logs.
-        state: The server's.
-    """
+    """Publishes replies, and acks each delivery when its reply has left; the I/O thread's."""
 
     def __init__(self, name: str, state: State) -> None:
         super().__init__(name)
@@ -202,13 +201,7 @@ class ReplyChannel(Keeper):
 
 
 class CopyPublisher(Publisher):
-    """Publishes copies of deliveries, after all task queues were declared once.
-
-    Args:
-        addresses: Where the broker is.
-        state: The server's.
-        prepared: The task queues, and their arguments.
-    """
+    """Publishes copies of deliveries, after it has declared all task queues once (`prepared`, with arguments)."""
 
     def __init__(self, addresses: Addresses, state: State, prepared: Mapping[str, dict[str, Any]]) -> None:
         super().__init__(addresses, name="retries")
@@ -237,12 +230,7 @@ class CopyPublisher(Publisher):
 class Copy(Publication):
     """The copy of a delivery: a retry, a requeued task or call, or a dead letter. Its confirm acks the delivery.
 
-    Args:
-        message: The copy.
-        delivery: The original.
-        state: The server's.
-        arguments: Those of the copy's queue.
-        accepted: Whether it is of a task, which was accepted and must not be lost.
+    A copy that is ``accepted`` is of a task, and must not be lost.
     """
 
     __slots__ = ("_accepted", "_lighter", "_refusals", "_state", "delivery")

@@ -1,4 +1,4 @@
-"""The schedulers of a server's services: of all servers of a service one is the leader, and enqueues what is due.
+"""The scheduler of a service: of all its servers one is the leader, and enqueues the tasks that are due.
 
 The leader is elected by a message, the token, in a durable queue with a single active consumer: it is the server that
 has the token unacked, and when that server is gone the broker delivers the token to another one. The token says up to
@@ -13,7 +13,7 @@ https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 
 It has a connection of its own, which publishes and consumes: an alarm of the broker stops it alone, and closing it
-hands the leadership over at once. Everything belongs to the I/O thread, but for `Schedulers.start` and `close`.
+hands the leadership over at once. Everything here belongs to the I/O thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from amqp_rpc.amqp.channel import Channel, Delivery
@@ -60,29 +60,22 @@ _LAST_MOMENT = 253_402_300_800_000
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A tick that is due now.
-
-    Args:
-        schedule: Whose.
-        tick: When it was due.
-        missed: How many there were before it that are skipped for it.
-        dealt: Up to when the schedule's ticks are dealt with, once its task is enqueued.
-    """
+    """A tick that is due now."""
 
     schedule: Schedule
+    #: When it was due.
     tick: int
+    #: How many ticks before it are skipped for it.
     missed: int
+    #: Up to when the schedule's ticks are dealt with, once its task is enqueued.
     dealt: int
 
 
 class Timetable:
-    """The schedules of a service, and up to when the ticks of each are dealt with. Pure.
+    """The schedules that this server knows, and up to when the ticks of each are dealt with. Pure.
 
     It is written into the token, so that the next leader goes on from there. All times are milliseconds since the Unix
     epoch.
-
-    Args:
-        schedules: Which this server knows.
     """
 
     def __init__(self, schedules: Iterable[Schedule]) -> None:
@@ -93,11 +86,7 @@ class Timetable:
         self._enqueuing: set[str] = set()
 
     def merge(self, body: bytes) -> None:
-        """Learn from a token; of two that differ, the later one has seen more.
-
-        Args:
-            body: The token's; one that can't be read says nothing.
-        """
+        """Learn from a token's body; of two that differ, the later one has seen more."""
         try:
             dealt = json.loads(body)["dealt"]
             found = {str(name): int(moment) for name, moment in dealt.items()}
@@ -113,7 +102,7 @@ class Timetable:
         return json.dumps({"dealt": self.dealt}).encode()
 
     def due(self, now: int) -> list[Due]:
-        """Return what to enqueue now: of each schedule the latest tick that is not dealt with, if any.
+        """Return the ticks to enqueue now: the latest one of each schedule, if it is not dealt with.
 
         A schedule is busy from then on, until `done` or `failed` is called.
         """
@@ -168,7 +157,7 @@ class Timetable:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being enqueued."""
+        """True while a tick is being enqueued."""
         return bool(self._enqueuing)
 
     def wait(self, now: int) -> float:
@@ -188,13 +177,7 @@ class Timetable:
 
 
 class Scheduler(Keeper):
-    """The scheduler of one service on this server: the leader, or one that stands by.
-
-    Args:
-        queue: The token's.
-        schedules: Those that the leader enqueues.
-        state: The server's.
-    """
+    """The scheduler of one service on this server: the leader, or one that stands by. The queue is the token's."""
 
     def __init__(self, queue: str, schedules: Iterable[Schedule], state: State) -> None:
         super().__init__(f"queue {queue}")
@@ -203,7 +186,7 @@ class Scheduler(Keeper):
         self._timetable = Timetable(schedules)
         #: The unacked ones.
         self.tokens: list[Delivery] = []
-        #: Whether this server is the leader, and relies on its tokens.
+        #: True while this server is the leader, and relies on its tokens.
         self.leads = False
         self._timer: Timer | None = None
         self._renewed = -_RENEW
@@ -215,7 +198,7 @@ class Scheduler(Keeper):
 
     @property
     def busy(self) -> bool:
-        """Whether confirms are awaited."""
+        """True while it waits for confirms."""
         return self._timetable.busy or self._renewing
 
     def stop(self) -> None:
@@ -346,49 +329,9 @@ class Scheduler(Keeper):
         return Message(self._queue, properties, body)
 
 
-class Schedulers:
-    """The schedulers of a server's services, and the connection that they share.
-
-    Args:
-        schedules: Of each service, by the queue of its token.
-        state: The server's.
-    """
-
-    def __init__(self, schedules: Mapping[str, Iterable[Schedule]], state: State) -> None:
-        self.each = [Scheduler(queue, some, state) for queue, some in schedules.items()]
-
-    #: Theirs, after `begin`.
-    connection: Connection
-
-    def begin(self, connection: Connection) -> None:
-        """Belong to a connection, whose listeners are those of `each`, before it is started."""
-        self.connection = connection
-        for scheduler in self.each:
-            scheduler.begin(connection)
-
-    def start(self) -> None:
-        """Connect, where there is a schedule."""
-        if self.each:
-            self.connection.start()
-
-    def stop(self) -> None:
-        """Hand the leadership over to other servers, once the last confirms have come."""
-        for scheduler in self.each:
-            scheduler.stop()
-        if self.connection.is_open:
-            self.connection.run(self._close())
-
-    def close(self, timeout: float) -> None:
-        """Close the connection; any thread but the I/O thread.
-
-        Args:
-            timeout: Seconds to wait for the broker's good-bye.
-        """
-        if self.each:
-            self.connection.close(timeout)
-
-    async def _close(self) -> None:
-        end = time.monotonic() + _LAST_CONFIRM
-        while any(scheduler.busy for scheduler in self.each) and time.monotonic() < end:
-            await self.connection.pause(_LOOK_AGAIN)
-        self.connection.begin_close()
+async def hand_over(connection: Connection, schedulers: Sequence[Scheduler]) -> None:
+    """Close the schedulers' connection, so that other servers lead, once the last confirms have come."""
+    end = time.monotonic() + _LAST_CONFIRM
+    while any(scheduler.busy for scheduler in schedulers) and time.monotonic() < end:
+        await connection.pause(_LOOK_AGAIN)
+    connection.begin_close()

@@ -38,7 +38,7 @@ from amqp_rpc.server.calls import CallDispatcher, Settings
 from amqp_rpc.server.consumers import CallConsumer, Consumer, EventConsumer, TaskConsumer
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
-from amqp_rpc.server.scheduler import Schedulers
+from amqp_rpc.server.scheduler import Scheduler, hand_over
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
@@ -130,11 +130,23 @@ class Server:
         durable = {**tasks, **{queue: each for queue, each in events.items() if each.function.shared}}
         arguments = {queue: each.arguments for queue, each in durable.items()}
         dead = {dead_letter_queue(q): dead_letter_arguments(each.arguments) for q, each in {**tasks, **events}.items()}
+        #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, each time that
+        #: there is one more. They can only be ended with the process; a server itself never ends one.
+        self.on_stuck: Callable[[int], object] = lambda _handlers: None
+        #: Returns whether `on_stuck` ends the process with so many of them: the log says so.
+        self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         self._pool = Pool(threads)
         parts = ["replies", *(["retries"] if arguments else []), *self.schedules]
         self._state = State(self._pool, dispatchers, parts)
+        self._state.on_stuck = lambda handlers: self.on_stuck(handlers)  # noqa: PLW0108 - a user sets it later
+        self._state.ends_when_stuck = lambda handlers: self.ends_when_stuck(handlers)  # noqa: PLW0108 - as above
+        #: Counts of ``result``, ``raised``, ``refused``, ``expired``: ends of calls and tasks; ``again``: idempotent
+        #: calls that another server died with; ``retried``, ``failed``, ``crashed``: tasks and events;
+        #: ``dead_letters``; ``ticks``: tasks that a schedule enqueued; ``consumed``: consumers that were begun;
+        #: ``returned``: replies whose caller was gone; ``stale_acks``: acks after the broker took the deliveries back.
+        self.counters: Counter[str] = self._state.counters
         self._replies = Replies(self.addresses, self._state, arguments={**arguments, **dead}, prepared=arguments)
-        self._schedulers = Schedulers(self.schedules, self._state)
+        self._schedulers = [Scheduler(queue, each, self._state) for queue, each in self.schedules.items()]
         self._worker = Worker(
             self._state,
             self._pool,
@@ -170,45 +182,14 @@ class Server:
             connection("replies", self._replies.channel, self._replies.copies),
             connection("direct replies", self._replies.direct, persistent=True),
         )
-        self._schedulers.begin(connection("scheduler", *self._schedulers.each, persistent=True))
+        self._scheduling = connection("scheduler", *self._schedulers, persistent=True)
+        for scheduler in self._schedulers:
+            scheduler.begin(self._scheduling)
         self._stopping = threading.Event()
         #: Held while all is closed: a second `stop` meanwhile waits, and finds it closed.
         self._closing = threading.Lock()
         self._closed = False
         self._finished = True
-
-    @property
-    def counters(self) -> Counter[str]:
-        """How often what happened.
-
-        ``result``, ``raised``, ``refused``, ``expired``: ends of calls and tasks; ``again``: idempotent calls that
-        another server died with; ``retried``, ``failed``, ``crashed``: tasks and events; ``dead_letters``; ``ticks``:
-        tasks that were enqueued by a schedule; ``consumed``: consumers that were begun; ``returned``: replies whose
-        caller was gone; ``stale_acks``: acks that came after the broker had taken the deliveries back.
-        """
-        return self._state.counters
-
-    @property
-    def on_stuck(self) -> Callable[[int], object]:
-        """Called, on some thread, with the number of handlers that run on past their tasks' time limits.
-
-        It is called each time that there is one more. They can only be ended with the process; a server itself never
-        ends one.
-        """
-        return self._state.on_stuck
-
-    @on_stuck.setter
-    def on_stuck(self, callback: Callable[[int], object]) -> None:
-        self._state.on_stuck = callback
-
-    @property
-    def ends_when_stuck(self) -> Callable[[int], bool]:
-        """Returns whether `on_stuck` ends the process with so many of them: the log says so."""
-        return self._state.ends_when_stuck
-
-    @ends_when_stuck.setter
-    def ends_when_stuck(self, callback: Callable[[int], bool]) -> None:
-        self._state.ends_when_stuck = callback
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Connect and begin to serve; return once every queue is consumed.
@@ -229,7 +210,8 @@ class Server:
         # No handler runs in the main thread.
         self._connection.loop.share(True)
         self._replies.start()
-        self._schedulers.start()
+        if self._schedulers:
+            self._scheduling.start()
         self._pool.start(self._connection.loop)
         if not self._state.started.wait(deadline.remaining()):
             self._state.failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
@@ -276,7 +258,10 @@ class Server:
         self.stop()
 
     def _drain(self) -> None:
-        self._schedulers.stop()
+        for scheduler in self._schedulers:
+            scheduler.stop()
+        if self._schedulers:
+            self._scheduling.run(hand_over(self._scheduling, self._schedulers))
         for consumer in self._consumers:
             consumer.end()
         self._state.check_drained()
@@ -289,7 +274,8 @@ class Server:
                 self._close_all()
 
     def _close_all(self) -> None:
-        self._schedulers.close(_CLOSE_TIMEOUT)
+        if self._schedulers:
+            self._scheduling.close(_CLOSE_TIMEOUT)
         # In this order: once the consuming connection is gone the broker gives what is left to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.close(_CLOSE_TIMEOUT)

@@ -1,4 +1,4 @@
-"""What the parts of one server share: whether it has started, which deliveries are unacked, whether it is drained."""
+"""The state that the parts of one server share: its start, its unacked deliveries, its drain."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class State:
         Args:
             queue: Its name.
             error: The broker's.
-            code: AMQP's reply code.
-            times: How often it has done so in a row; 0 where the queue was consumed until then.
+            code: Its reply code.
+            times: How often in a row; 0 where the queue was consumed until then.
         """
         if not self.started.is_set() and code != _NOT_FOUND:
             self.failed(_refusal(queue, error, code))

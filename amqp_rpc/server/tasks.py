@@ -15,7 +15,6 @@ from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Re
 from amqp_rpc.message import codec, events
 from amqp_rpc.message.codec import MSGPACK, PLAIN, TEXT
 from amqp_rpc.message.envelope import (
-    APPLICATION,
     RESULT,
     Message,
     Properties,
@@ -85,14 +84,7 @@ class Suspects:
 
 
 class TaskDispatcher(Dispatcher):
-    """The tasks of one queue.
-
-    Args:
-        queue: As for `Dispatcher`.
-        functions: As for `Dispatcher`.
-        settings: As for `Dispatcher`.
-        suspects: Those of all the queues of a worker; None for this one's alone.
-    """
+    """The tasks of one queue. The suspects are those of all the queues of a worker, or, with None, of this one."""
 
     #: Their name in the log.
     kind = "Task"
@@ -109,13 +101,7 @@ class TaskDispatcher(Dispatcher):
         self.arguments = queue_arguments(functions)
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
-        """Return the invocation that a delivery asks for, or its end where there is none to run.
-
-        Args:
-            properties: The delivery's, as they came.
-            body: The delivery's.
-            redelivered: Whether the broker delivered it before.
-        """
+        """Return the invocation for a delivery, or the end of a task that can't run."""
         request = Request.read(properties, body, redelivered=redelivered)
         # Before it is decoded: decoding it may be what kills workers.
         if redelivered and (ended := self._crashed(request, properties)) is not None:
@@ -126,7 +112,7 @@ class TaskDispatcher(Dispatcher):
                 raise Expired(f"its time was over before a worker took it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
             if request.content_encoding not in PLAIN:
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
-            args, kwargs = self._read(request, properties, function)
+            args, kwargs = self._task_arguments(request, function, properties)
         except AmqpRpcError as error:
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
         # Nothing in a message may end the thread that reads messages.
@@ -144,14 +130,6 @@ class TaskDispatcher(Dispatcher):
         logger.info("%s %s() [%s] received", self.kind, function.name, request.message_id)
         return task
 
-    def _read(
-        self,
-        request: Request,
-        properties: Properties,  # noqa: ARG002 - an event's
-        function: Function,
-    ) -> tuple[list[Any], dict[str, Any]]:
-        return self._arguments(request, function)
-
     def started(self, task: TaskInvocation) -> Record | None:
         """Return the record of a task that begins; None without a store, or where the task has no id."""
         if not self._recorded(task.function):
@@ -162,23 +140,14 @@ class TaskDispatcher(Dispatcher):
     def answer(self, task: TaskInvocation, outcome: Outcome, *, gone: bool = False) -> Answer:
         """Return the end of a task that has run: its result, a retry later, or a dead letter.
 
-        Args:
-            task: Which.
-            outcome: Its invocation's.
-            gone: Whether the broker has given the task to another worker, so that this one's failure is not logged.
+        A task that is ``gone`` was given to another worker by the broker: its failure here is not logged.
         """
         if outcome.error is None:
             return self._succeeded(task, outcome)
         return self._failed(task, outcome.error, outcome.seconds, gone=gone)
 
     def overrun(self, task: TaskInvocation, seconds: float, stack: str | None) -> Answer:
-        """Return the end of a task that exceeds its time limit, and whose handler has not ended.
-
-        Args:
-            task: Which.
-            seconds: That it has run for.
-            stack: Where its handler is; None where that is not known.
-        """
+        """Return the end of a task that exceeds its time limit, and whose handler runs on, as the stack shows."""
         assert task.limit is not None
         error = exceeded(task.function.name, task.limit)
         if stack is not None:
@@ -200,66 +169,55 @@ class TaskDispatcher(Dispatcher):
         )  # fmt: skip
         reply = None
         if request.reply_to is not None and record.body is not None:
-            kept = Properties(
-                content_type=record.content_type,
-                correlation_id=request.correlation_id,
-                type=record.kind,
-                delivery_mode=1,
-                app_id=APPLICATION,
-            )
-            reply = Message(request.reply_to, kept, record.body)
+            reply = self._reply(request, record.kind or RESULT, record.body)
+            reply.properties.content_type = record.content_type
         return Answer(reply, None, "repeated")
 
     def unanswered(self, properties: Properties, body: bytes, error: Exception) -> Answer:
-        """Return the end of a task that met a defect of this library, before it ran or after.
-
-        Args:
-            properties: The delivery's, as they came.
-            body: The delivery's.
-            error: The defect's.
-        """
+        """Return the end of a task that met a defect of this library, before it ran or after."""
         request = Request.read(properties, body, redelivered=False)
         reason = f"it could not be answered, and may have run: {text_of(repr(error))}"
         return self._dead(request, reason, "failed", error=MaybeExecuted(reason))
 
+    def _task_arguments(
+        self, request: Request, function: Function, _properties: Properties
+    ) -> tuple[list[Any], dict[str, Any]]:
+        return self._arguments(request, function)
+
     def _succeeded(self, task: TaskInvocation, outcome: Outcome) -> Answer:
         request, function, seconds = task.request, task.function, outcome.seconds
+        named = self.kind, function.name, request.message_id, seconds
         reply = None
         if request.reply_to is not None or self._recorded(function):
             try:
                 reply = self._result(request, function, outcome.result)
             # A result that is wanted and can't be sent is a failure.
             except CodecError as error:
-                logger.warning(
-                    "%s %s() [%s] failed after %.3f s: %s",
-                    self.kind, function.name, request.message_id, seconds, error,
-                )  # fmt: skip
+                logger.warning("%s %s() [%s] failed after %.3f s: %s", *named, error)
                 refused = Answer(self._error(request, ran(error)), None, "raised")
                 return self._with_record(refused, request, function, seconds=seconds, error=f"{error}")
-        logger.info("%s %s() [%s] succeeded in %.3f s", self.kind, function.name, request.message_id, seconds)
+        logger.info("%s %s() [%s] succeeded in %.3f s", *named)
         return self._with_record(Answer(reply, None, "result"), request, function, seconds=seconds)
 
     def _failed(self, task: TaskInvocation, error: BaseException, seconds: float, *, gone: bool) -> Answer:
         request, function, policy = task.request, task.function, task.function.task
         assert policy is not None
         text = f"{type(error).__name__}: {text_of(error)}"
+        named = self.kind, function.name, request.message_id, seconds, text
         delay = _until_retry(policy, request, error)
         if delay is not None:
             logger.log(
                 logging.DEBUG if gone else logging.WARNING,
                 "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
-                self.kind, function.name, request.message_id, seconds, text, request.attempt, policy.retries, delay,
+                *named, request.attempt, policy.retries, delay,
             )  # fmt: skip
             # Each try has its own count of the workers that died with it.
             added = {ATTEMPT: request.attempt + 1, LAST_ERROR: text[:_LONGEST_LAST_ERROR]}
             again = republished(task.properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._with_record(answer, request, function, seconds=seconds, error=text, delay=delay)
-        logger.log(
-            logging.DEBUG if gone else logging.ERROR,
-            "%s %s() [%s] failed after %.3f s (%s); it is a dead letter",
-            self.kind, function.name, request.message_id, seconds, text,
-        )  # fmt: skip
+        level = logging.DEBUG if gone else logging.ERROR
+        logger.log(level, "%s %s() [%s] failed after %.3f s (%s); it is a dead letter", *named)
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else text
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
@@ -387,11 +345,8 @@ class EventDispatcher(TaskDispatcher):
         request.function = self.function.name
         return self.function
 
-    def _read(
-        self,
-        request: Request,
-        properties: Properties,
-        function: Function,  # noqa: ARG002 - the only one
+    def _task_arguments(
+        self, request: Request, _function: Function, properties: Properties
     ) -> tuple[list[Any], dict[str, Any]]:
         arguments: dict[str, Any] = {}
         if self._payload is not None:
@@ -407,15 +362,9 @@ class EventDispatcher(TaskDispatcher):
 
 
 def requeued(queue: str, properties: Properties, body: bytes, *, delay: int = 0) -> Message:
-    """Return the copy of a task by which a worker requeues it before it has begun: nothing of the task is changed.
+    """Return the copy of a task by which a worker requeues it, after a delay, before it has begun.
 
-    The copy keeps the count of crashes, since the broker counts it anew.
-
-    Args:
-        queue: Its name.
-        properties: The delivery's.
-        body: The delivery's.
-        delay: Units of delay until it is delivered again.
+    Nothing of the task is changed. The copy keeps the count of crashes, since the broker counts it anew.
     """
     counted = {}
     if delivery_count(properties.headers):
@@ -424,15 +373,11 @@ def requeued(queue: str, properties: Properties, body: bytes, *, delay: int = 0)
 
 
 def deaths(before: int, properties: Properties) -> int:
-    """Return how many workers died with a task that is redelivered.
+    """Return how many workers died with a task that is redelivered; ``before`` is the number in its header.
 
     A quorum queue counts each requeue, and a broker that stops delivers the task to one worker after another as it
     closes their connections. None of them has begun it: from `SUSPECTED` on a worker begins no redelivered task, but
     requeues a copy. So no more than one crash is counted then, and up to `SUSPECTED` before.
-
-    Args:
-        before: As many as its header says.
-        properties: The delivery's.
     """
     counted = delivery_count(properties.headers)
     return before + (1 if counted is None else min(counted, max(1, SUSPECTED - before)))

@@ -8,19 +8,26 @@ record, a time limit and a failure that another worker may settle.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sys
+import threading
 import time
+import traceback
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 
-from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.channel import ChannelClosed, Delivery, QueueState
+from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, Message, Properties
 from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import SIGN_INTERVAL
 from amqp_rpc.message.text import text_of
+from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import Answer, CallDispatcher
@@ -29,7 +36,6 @@ from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, requeued
-from amqp_rpc.server.time_limits import TimeLimits, Try
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +46,17 @@ _MOST_ALIVE = 1000
 _LONGEST_SIGN = 1024 * 1024
 #: Seconds until the first liveness message after a time without work: few calls take that long.
 _FIRST_SIGN = 0.1
+_NEVER = float("inf")
+#: Seconds that a coroutine gets to end after it was cancelled at its time limit.
+_GRACE = 1.0
+#: Seconds until an exceeded limit is dealt with again, should no thread have been there for it.
+_LOOK_AGAIN = 1.0
 #: Seconds that a task may wait here for a thread, and between two polls.
 _PATIENCE, _POLL = 1.0, 0.5
 
 
 class Worker:
-    """Runs deliveries and settles them.
-
-    Args:
-        state: The server's.
-        pool: Where handlers run.
-        replies: Publishes replies, retries and dead letters, and acks what they settle.
-        recorder: Writes tasks to the store of results.
-        fair: The queues whose tasks are requeued when they wait here for a thread: see `_Backlog`.
-    """
+    """Runs deliveries and settles them. The tasks of ``fair`` queues do not wait here for a thread: see `Backlog`."""
 
     def __init__(
         self, state: State, pool: Pool, *, replies: Replies, recorder: Recorder, fair: Collection[str]
@@ -64,9 +67,9 @@ class Worker:
         self._recorder = recorder
         self._limits = TimeLimits(state, pool, self._overrun)
         # From here on: the I/O thread's alone.
-        self._backlog = _Backlog(state, replies, fair)
+        self._backlog = Backlog(state, replies, fair)
         self._signing = False
-        #: Whether the unacked deliveries go to other servers: logged once, and not for each that fails after that.
+        #: True once `give_up` has logged the unacked deliveries: failures after that are not logged one by one.
         self._given_up = False
 
     def deliver(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
@@ -88,11 +91,7 @@ class Worker:
             self._pool.submit(partial(self._run_task, dispatcher, delivery))
 
     def give_up(self, seconds: float) -> None:
-        """Log which deliveries the broker takes back now, with the connection that is about to close; any thread.
-
-        Args:
-            seconds: That they had to be done.
-        """
+        """Log the deliveries that the broker takes back, with the connection that is about to close; any thread."""
         if self._given_up:
             return
         self._given_up = True
@@ -267,7 +266,108 @@ class Worker:
                 self._replies.tell(message)
 
 
-class _Backlog:
+@dataclass(slots=True, eq=False)
+class Try:
+    """One try of a task, from its beginning to its end or its limit."""
+
+    dispatcher: TaskDispatcher
+    delivery: Delivery
+    task: TaskInvocation
+    began: float
+    due: float
+    thread: int
+
+
+class TimeLimits:
+    """The tries with a limit, and one timer of the I/O thread for the earliest.
+
+    A thread can't be ended (https://docs.python.org/3/library/threading.html), nor can a coroutine that ignores that it
+    was cancelled. The task has failed at its limit all the same: of the handler's end and the limit, the first to take
+    the try out of the table here settles the task, and the other one does nothing. No process is ended here.
+
+    Args:
+        state: The server's.
+        pool: It starts a new thread in the place of one whose handler does not end.
+        settle: Called with a try, its seconds, and where its handler is, on a thread of its own.
+    """
+
+    def __init__(self, state: State, pool: Pool, settle: Callable[[Try, float, str | None], object]) -> None:
+        self._state = state
+        self._pool = pool
+        self._settle = settle
+        #: Held for moments: by a handler that ends, and while one is given up.
+        self._lock = threading.Lock()
+        self._tries: dict[TaskInvocation, Try] = {}
+        self._stuck = 0
+        self._timer: Timer | None = None
+        #: When the timer is due. A handler's thread reads it after it has entered a try, and the I/O thread sets it
+        #: before it looks at the tries: so one of the two sees the other.
+        self._due = _NEVER
+
+    def begin(self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation) -> None:
+        """Limit a try that begins now; on the thread that runs it. `end` must follow."""
+        assert task.limit is not None
+        began = time.monotonic()
+        # A coroutine is cancelled by the event loop; here it is dealt with only if it ignores that.
+        due = began + task.limit + (_GRACE if task.function.asynchronous else 0.0)
+        self._tries[task] = Try(dispatcher, delivery, task, began, due, threading.get_ident())
+        if due < self._due:
+            self._state.connection.post(self._set_timer)
+
+    def end(self, task: TaskInvocation) -> bool:
+        """Return whether a handler that has ended was in time, and its task is still to be settled."""
+        with self._lock:
+            if self._tries.pop(task, None) is not None:
+                return True
+            self._stuck -= 1
+            return False
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due = _NEVER
+        due = min((each.due for each in list(self._tries.values())), default=_NEVER)
+        if due != _NEVER:
+            self._due = due
+            delay = min(max(0.0, due - time.monotonic()), LONGEST)
+            self._timer = self._state.connection.loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        late = [each for each in list(self._tries.values()) if each.due <= now]
+        for each in late:
+            each.due = now + _LOOK_AGAIN
+        self._set_timer()
+        for each in late:
+            # Settling takes time, and may write to the store: that is not for the I/O thread.
+            threading.Thread(target=self._exceeded, args=(each,), name="amqp_rpc time limit", daemon=True).start()
+
+    def _exceeded(self, late: Try) -> None:
+        task = late.task
+        with self._lock:
+            if self._tries.pop(task, None) is None:
+                return  # its handler has just ended
+            self._stuck += 1
+            stuck = self._stuck
+            stack = None if task.function.asynchronous else _stack(late.thread)
+            replaced = task.function.asynchronous or self._pool.replace(late.thread)
+        seconds = time.monotonic() - late.began
+        if self._state.ends_when_stuck(stuck):
+            fate = "its handler ends with this process, which takes no more and ends when its other handlers are done"
+        else:
+            fate = f"its handler can't be ended: it runs on, perhaps beside its retry ({stuck} such handlers now)"
+            if not replaced:
+                fate += "; no other thread takes its place: this process has too many of them. Restart it"
+        logger.error(
+            "Task %s() [%s] has exceeded its time limit of %g s, and %s",
+            task.function.name, task.request.message_id, task.limit, fate,
+        )  # fmt: skip
+        self._settle(late, seconds, stack)
+        self._state.on_stuck(stuck)
+
+
+class Backlog:
     """Tasks that wait here for a thread, and are requeued where a free worker may take them.
 
     RabbitMQ bounds the deliveries of each consumer, and those of several together only with ``global`` in
@@ -289,21 +389,25 @@ class _Backlog:
         if queue in self._queues:
             self._waiting[id(delivery)] = queue, delivery, time.monotonic()
             if not self._polling:
-                self._polling = True
-                self._state.connection.loop.call_later(_POLL, self._poll)
+                self._state.connection.run(self._poll())
 
     def begin(self, queue: str, delivery: Delivery) -> bool:
         """Return whether a delivery is still here, and begins now; any thread. Each is taken out by one, once."""
         return queue not in self._queues or self._waiting.pop(id(delivery), None) is not None
 
-    def _poll(self) -> None:
-        self._polling = bool(self._waiting)
-        if self._polling:
-            self._state.connection.loop.call_later(_POLL, self._poll)
-        for queue, channel in {queue: delivery.channel for queue, delivery in self._overdue()}.items():
-            channel.inspect(queue, self._inspected)
+    async def _poll(self) -> None:
+        self._polling = True
+        try:
+            while self._waiting:
+                await self._state.connection.pause(_POLL)
+                for queue, channel in {queue: delivery.channel for queue, delivery in self._overdue()}.items():
+                    # The queue was deleted: its consumer has noticed that.
+                    with contextlib.suppress(ChannelClosed):
+                        self._requeue(await channel.inspect(queue))
+        finally:
+            self._polling = False
 
-    def _inspected(self, state: QueueState) -> None:
+    def _requeue(self, state: QueueState) -> None:
         if state.messages or state.consumers < 2:  # noqa: PLR2004 - another one than this
             return
         for queue, delivery in self._overdue():
@@ -350,3 +454,9 @@ def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
 def _is_gone(delivery: Delivery) -> bool:
     """Return whether the broker has taken the delivery back, or is about to."""
     return not delivery.channel.is_open
+
+
+def _stack(thread: int) -> str | None:
+    """Return where a thread is; None where it has just ended."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and the only way
+    return None if frame is None else "".join(traceback.format_stack(frame))

@@ -175,7 +175,7 @@ def test_a_tick_that_was_missed_while_nobody_ran_is_enqueued_once_and_it_is_the_
     first.stop()
     second.stop()
     third = serve(ticking.service)
-    until(lambda: third._schedulers.each[0].leads)
+    until(lambda: third._schedulers[0].leads)
     assert third.counters["ticks"] == 0
     assert len(ticking.ran) == 1
 
@@ -183,7 +183,7 @@ def test_a_tick_that_was_missed_while_nobody_ran_is_enqueued_once_and_it_is_the_
 def test_a_schedule_that_is_new_does_not_run_for_what_was_before(serve: Serve) -> None:
     ticking = Ticking(SELDOM)
     server = serve(ticking.service)
-    until(lambda: server._schedulers.each[0].leads)
+    until(lambda: server._schedulers[0].leads)
     assert ticking.ran == []
 
 
@@ -192,8 +192,8 @@ def test_tokens_of_many_starts_become_one(serve: Serve, raw: Raw) -> None:
     for days in range(50):
         ticking.token(raw, seconds_ago=days * SELDOM)
     server = serve(ticking.service)
-    until(lambda: server._schedulers.each[0].leads)
-    until(lambda: len(server._schedulers.each[0].tokens) == 1)
+    until(lambda: server._schedulers[0].leads)
+    until(lambda: len(server._schedulers[0].tokens) == 1)
     server.stop()
     until(lambda: raw.count(ticking.queue) == 1)
     assert ticking.ran == []
