@@ -207,6 +207,8 @@ class Script:
 
     def _close(self) -> None:
         self._all.discard(self)
+        # Its ``finally`` blocks may close a channel, which stops the scripts that wait for it.
+        self._at_work = True
         try:
             self._coroutine.close()
         except Exception:

@@ -105,6 +105,8 @@ class Connection:
         #: The address that is connected to, or tried.
         self.address = self._addresses[0]
         self._owner = owner or IOThread(f"amqp_rpc {name}")
+        #: Why it was lost, or could not be made, the last time.
+        self.error: BrokerError | None = None
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
         self._listener = listener
@@ -305,6 +307,7 @@ class Connection:
 
     def _gone(self, error: BrokerError) -> None:
         self._pika = self._stream = None
+        self.error = error
         for script in list(self._scripts):
             script.stop()
         self._failures += 1

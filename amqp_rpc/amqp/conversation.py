@@ -59,6 +59,9 @@ class Conversations:
     def __init__(self) -> None:
         self._all: set[Follower] = set()
 
+    def begin(self, connection: Connection) -> None:
+        """Do nothing: each belongs to a connection."""
+
     def enter(self, conversation: Follower) -> None:
         """Begin one as soon as there is a connection."""
         self._all.add(conversation)

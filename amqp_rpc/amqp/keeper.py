@@ -75,7 +75,10 @@ class Keeper:
         """
 
     def lost(self, error: BrokerError) -> None:
-        """Forget the connection with its channels and exclusive queues; where it was never open, it stays so."""
+        """Forget the connection with its channels and exclusive queues. `end_all` follows where it was never open."""
+
+    def end_all(self, error: BrokerError) -> None:
+        """End what waits for the channel: there will be no connection any more. Any thread."""
 
     def wanted(self) -> bool:
         """Return whether the channel is to be open: asked when it could be opened."""
@@ -106,6 +109,8 @@ class Keeper:
         self.channel, self._newest, self._opening = None, None, False
         self.closings, self._refused = 0, False
         self.lost(error)
+        if not self.connection.was_open:
+            self.end_all(error)
 
     # What subclasses call.
 
@@ -119,7 +124,7 @@ class Keeper:
         """Open another channel: the broker has cancelled a consumer of this one. For ``consume(on_cancelled=)``."""
         if self._newest is not None:
             channel = self._newest
-            self._again(BrokerError("consumer cancelled by the broker (was the queue deleted?)"), 0)
+            self._reopen(BrokerError("consumer cancelled by the broker (was the queue deleted?)"), 0)
             channel.close()
 
     def close(self) -> None:
@@ -140,7 +145,7 @@ class Keeper:
         except ChannelClosed as closed:
             # Where it is this channel, `_on_closed` follows.
             if channel.is_open:
-                self._again(closed.error, closed.code)
+                self._reopen(closed.error, closed.code)
                 channel.close()
             return
         self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
@@ -151,9 +156,9 @@ class Keeper:
 
     def _on_closed(self, channel: Channel, error: BrokerError, code: int) -> None:
         if channel is self._newest:
-            self._again(error, code)
+            self._reopen(error, code)
 
-    def _again(self, error: BrokerError, code: int) -> None:
+    def _reopen(self, error: BrokerError, code: int) -> None:
         if self.channel is None:
             self._refused = True
         elif time.monotonic() - self._ready_since > _WORKED:

@@ -245,7 +245,7 @@ class Publisher(Keeper):
         return NotConnected(f"{what}: {why}. {publication.never}")
 
     def end_all(self, error: BrokerError) -> None:
-        """End all publications; any thread."""
+        """End all publications: there will be no connection any more. Any thread."""
         for _, publication in self._pending:
             self.end(publication, fresh(error))
 
@@ -349,8 +349,6 @@ class Publisher(Keeper):
         self._undeclared.clear()
         self._foreign.clear()
         self._keep_for_later(error)
-        if not self.connection.was_open:
-            self.end_all(error)
 
     def _keep_for_later(self, error: BrokerError) -> None:
         self._last_error = error

@@ -306,7 +306,7 @@ class Client:
             return await self._accepted(how, body, seconds)
         except AmqpRpcError as error:
             if not error.may_have_run:
-                self._session.give_back(claim)
+                self._session.purge(claim.message.routing_key)
             raise
 
     @blocking

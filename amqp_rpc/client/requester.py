@@ -12,15 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.channel import Delivery, QueueState
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.amqp.publisher import Publisher, fresh
+from amqp_rpc.amqp.reply_queue import ReplyQueue
 from amqp_rpc.client import verdicts
 from amqp_rpc.client.call import Call
 from amqp_rpc.client.liveness import Silence
 from amqp_rpc.client.presence import Presence
 from amqp_rpc.client.reply import Reply
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, MaybeExecuted
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, ConnectionLost, MaybeExecuted, NotSent
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Requester:
+class Requester(ReplyQueue):
     """Writes calls' requests, and ends the calls: by replies, their deadlines, returns, or the connection's loss.
 
     Any thread may call `end` and `too_late`; the rest belongs to the connection's owner.
@@ -43,113 +44,85 @@ class Requester:
     def __init__(
         self, pending: Pending[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
     ) -> None:
+        super().__init__(publisher)
         self._pending = pending
         self._counters = counters
         self._addresses = addresses
         #: Tasks whose results somebody may ask for, by id.
         self.tasks: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._publisher = publisher
         #: Why the connection was lost, or a channel closed, the last time.
         self.last_error: BrokerError | None = None
-        self._connection: Connection | None = None
-        self._channel: Channel | None = None
-        self._reply_queue: str | None = None
         self._unsent: deque[Call] = deque()
         self._presence: Presence | None = None
         self._timer_due = float("inf")
-        self._closed_in_a_row = 0
         self._budget = RetryBudget()
         self._listening = False
+        self.receive(ALIVE, self._heard)
         self._silence = Silence(pending, ask=self._ask, lost=self._lost, orphaned=self._orphaned)
 
     def begin(self, connection: Connection) -> None:
-        """Take note of the connection, which is about to be started."""
-        self._connection = connection
+        """Belong to a connection from now on."""
+        super().begin(connection)
         self._timer_due = float("inf")
         self._listening = False
 
     def on_open(self) -> None:
-        """Declare a new reply queue; the old one's name is the broker's until it has noticed the loss."""
-        connection = self._owned()
+        """Ask for servers over this connection, and open the channel."""
         self._presence = Presence(
-            connection, self._addresses, send=self.send, end=self.end, state=self._silence.inspected
+            self.connection, self._addresses, send=self.send, end=self.end, state=self._silence.inspected
         )
-        connection.open_channel(self._declare, self._channel_closed)
+        super().on_open()
 
-    def on_lost(self, error: BrokerError) -> None:
-        """Decide about every call: what was never written waits, what is idempotent is sent again, the rest ends."""
-        waiting = self._presence.give_back() if self._presence is not None else []
-        self._channel = self._reply_queue = self._presence = self._publisher.reply_queue = None
-        self._owned().loop.share(False)
-        self.last_error = error
-        if not self._owned().was_open:
-            # In this order: who hears of the end may call again at once, over a new connection with a new owner.
-            self._end_all(error)
-            return
-        self._unsent.extend(waiting)
-        self._lose_written(str(error))
+    async def set_up(self, channel: Channel) -> None:
+        """Have requests that reach no queue come back here."""
+        channel.on_returned(self._returned)
+        await super().set_up(channel)
+
+    def ready(self) -> None:
+        """Write the requests that waited for a reply queue."""
+        super().ready()
+        self._send_unsent()
 
     def on_unblocked(self) -> None:
-        """Write what was held back while the broker took no messages."""
+        """Write the requests that were held back while the broker took no messages."""
         self._send_unsent()
 
-    def _owned(self) -> Connection:
-        assert self._connection is not None
-        return self._connection
+    def closed(self, error: BrokerError, code: int) -> None:
+        """Decide about every call that was written: its reply can't arrive any more."""
+        super().closed(error, code)
+        self.last_error = error
+        self._lose_written(str(error))
+        if isinstance(error, AccessRefused):
+            # No permission for a reply queue: nothing can be called, and waiting for the deadline would not help.
+            self._end_calls(error)
 
-    def _declare(self, channel: Channel) -> None:
-        self._channel = channel
-        channel.on_returned(self._returned)
+    def lost(self, error: BrokerError) -> None:
+        """Decide about every call: an unwritten one waits, an idempotent one is sent again, the others end."""
+        super().lost(error)
+        waiting = self._presence.give_back() if self._presence is not None else []
+        self._presence = None
+        self.last_error = error
+        if self.connection.was_open:
+            self._unsent.extend(waiting)
+            self._lose_written(str(error))
 
-        def declared(queue: QueueState) -> None:
-            channel.consume(
-                queue.name,
-                self._on_reply,
-                acknowledge=False,
-                then=lambda: self._ready(queue.name),
-                on_cancelled=lambda: self._reply_queue_gone(channel),
+    def end_all(self, error: BrokerError) -> None:
+        """End every call: there will be no connection any more. Any thread."""
+        if not isinstance(error, ConnectionLost):
+            # The first attempt to connect has failed.
+            self._end_calls(error)
+            return
+        for _, call in self._pending:
+            cause = str(error)
+            self.end(
+                call,
+                MaybeExecuted(verdicts.lost(call, cause)) if call.written else NotSent(verdicts.unsent(call, cause)),
             )
-
-        channel.declare("", declared, exclusive=True)
-
-    def _ready(self, reply_queue: str) -> None:
-        self._reply_queue = reply_queue
-        self._owned().loop.share(True)
-        self._publisher.reply_queue = reply_queue
-        self._publisher.send_unsent()
-        self._closed_in_a_row = 0
-        self._send_unsent()
 
     def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, deque()
         for call in unsent:
             self.send(call)
-
-    def _reply_queue_gone(self, channel: Channel) -> None:
-        logger.warning("The broker ended the consumer of the reply queue; declaring a new one")
-        self._forget_replies("the reply queue was deleted")
-        channel.close()
-        self._owned().open_channel(self._declare, self._channel_closed)
-
-    def _channel_closed(self, _channel: Channel, error: BrokerError, _code: int) -> None:
-        self._forget_replies(str(error))
-        self.last_error = error
-        self._closed_in_a_row += 1
-        if isinstance(error, AccessRefused):
-            # No permission for a reply queue: nothing can be called, and waiting for the deadline would not help.
-            self._end_all(error)
-        delay = backoff(self._closed_in_a_row, first=FIRST_RETRY, most=LONGEST_RETRY)
-        logger.warning("%s; opening another in %.1f s", error, delay)
-        self._owned().loop.call_later(delay, self._reopen)
-
-    def _reopen(self) -> None:
-        if self._channel is None and self._owned().is_open:
-            self._owned().open_channel(self._declare, self._channel_closed)
-
-    def _forget_replies(self, cause: str) -> None:
-        self._channel = self._reply_queue = self._publisher.reply_queue = None
-        self._owned().loop.share(False)
-        self._lose_written(cause)
 
     def _lose_written(self, cause: str) -> None:
         """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
@@ -168,7 +141,7 @@ class Requester:
             "Sending %s() again in %.1f s, attempt %d of %d: %s",
             call.function, delay, call.attempt, MOST_ATTEMPTS, cause,
         )  # fmt: skip
-        self._owned().loop.call_later(delay, partial(self.send, call))
+        self.connection.loop.call_later(delay, partial(self.send, call))
         return True
 
     def _ask(self, queue: str) -> None:
@@ -186,9 +159,9 @@ class Requester:
     def _listen(self) -> None:
         self._listening = len(self._pending) > 0
         if self._listening:
-            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
+            self.connection.loop.call_later(SIGN_INTERVAL, self._listen)
             # While the broker takes no messages, servers' signs and replies may be held up as well.
-            if self._reply_queue is not None and self._owned().blocked is None:
+            if self.address is not None and self.connection.blocked is None:
                 self._silence.look()
 
     def send(self, call: Call) -> None:
@@ -197,7 +170,7 @@ class Requester:
             return
         self._watch(call)
         # While the broker takes no messages, what is not written is known not to run.
-        if self._reply_queue is None or self._presence is None or self._owned().blocked is not None:
+        if self.address is None or self._presence is None or self.connection.blocked is not None:
             self._unsent.append(call)
         elif self._presence.served(call.queue):
             self._write(call)
@@ -205,8 +178,8 @@ class Requester:
             self._presence.wait(call)
 
     def _write(self, call: Call) -> None:
-        assert self._channel is not None
-        assert self._reply_queue is not None
+        assert self.channel is not None
+        assert self.address is not None
         remaining = call.expires_at - time.monotonic()
         if remaining <= 0:
             if self._pending.take(call.identity) is not None:
@@ -216,7 +189,7 @@ class Requester:
             function=call.function,
             content_type=MSGPACK,
             identity=call.identity,
-            reply_to=self._reply_queue,
+            reply_to=self.address,
             remaining=remaining,
             attempt=call.attempt,
             idempotent=call.idempotent,
@@ -227,27 +200,29 @@ class Requester:
         if self._pending.get(call.identity) is not call:
             return
         self._silence.written(call)
-        if not self._channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+        if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
             call.written = False
             self._unsent.append(call)
 
-    def _on_reply(self, delivery: Delivery) -> None:
+    def received(self, delivery: Delivery) -> None:
+        """End a call with its reply; all else is handed to the receiver of its type."""
         call = self._pending.take(delivery.properties.correlation_id)
         if call is None:
-            if delivery.properties.type == ALIVE:
-                self._heard(delivery)
-                return
-            if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
-                task.answered(Reply(delivery.properties, delivery.body))
-                return
-            self._counters["late_replies"] += 1
-            logger.debug("Dropped a late or unknown reply: %s", delivery.properties.correlation_id)
+            super().received(delivery)
             return
         if self._presence is not None:
             self._presence.saw_server(call.queue)
         self._silence.answered(call, tells=delivery.properties.app_id == APPLICATION)
         self._budget.earn()
         call.answer(Reply(delivery.properties, delivery.body))
+
+    def unknown(self, delivery: Delivery) -> None:
+        """Give a task its result, or drop a late reply."""
+        if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
+            task.answered(Reply(delivery.properties, delivery.body))
+            return
+        self._counters["late_replies"] += 1
+        super().unknown(delivery)
 
     def _heard(self, delivery: Delivery) -> None:
         try:
@@ -274,11 +249,11 @@ class Requester:
             self._set_timer(call.expires_at)
         if not self._listening:
             self._listening = True
-            self._owned().loop.call_later(SIGN_INTERVAL, self._listen)
+            self.connection.loop.call_later(SIGN_INTERVAL, self._listen)
 
     def _set_timer(self, due: float) -> None:
         self._timer_due = due
-        self._owned().loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+        self.connection.loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -295,12 +270,10 @@ class Requester:
         return verdicts.too_late(
             call,
             blocked=connection.blocked if connection is not None else None,
-            unconnected=None
-            if self._reply_queue
-            else str(self.last_error or f"no connection to {self._addresses} yet"),
+            unconnected=None if self.address else str(self.last_error or f"no connection to {self._addresses} yet"),
         )
 
-    def _end_all(self, error: BrokerError) -> None:
+    def _end_calls(self, error: BrokerError) -> None:
         self._unsent.clear()
         for _, call in self._pending:
             self.end(call, fresh(error))

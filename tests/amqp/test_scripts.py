@@ -161,3 +161,17 @@ def test_a_callback_gets_the_value_and_never_an_error():
     answer.arrive(1)
     failing.fail(CLOSED)
     assert got == [1]
+
+
+def test_a_script_that_closes_its_channel_when_it_is_closed_is_closed_once(running):
+    answer, seen = Answer[None](), []
+
+    async def script():
+        try:
+            await answer
+        finally:
+            answer.abandon()
+            seen.append("finally")
+
+    started(script(), running).stop()
+    assert (seen, running) == (["finally"], set())

@@ -119,7 +119,7 @@ def test_a_call_that_another_thread_gives_up_ends_for_the_thread_that_waits_for_
     future = client.submit(f"{served.name}.stuck")
     other = threading.Thread(target=lambda: until(lambda: client._session._waiting) and future.cancel())
     other.start()
-    client._session._loose.clear()  # as if the same thread had sent it and waited
+    client._session.unawaited.clear()  # as if the same thread had sent it and waited
     with pytest.raises(CancelledError):
         future.result(timeout=15)
     other.join()

@@ -216,12 +216,12 @@ def test_a_connection_on_which_nothing_but_calls_arrives_is_not_taken_for_dead(
     server = serve(service, heartbeat=1)
     with Client(url, heartbeat=1) as client:
         client.call(one)
-        reply_queue = client._session._requester._reply_queue
+        reply_queue = client._session.reply_queue.address
         end = time.monotonic() + 14
         while time.monotonic() < end:
             assert client.call(one) == 1
             threading.Event().wait(0.02)
-        assert client._session._requester._reply_queue == reply_queue
+        assert client._session.reply_queue.address == reply_queue
         assert server.counters["consumed"] == 1
 
 

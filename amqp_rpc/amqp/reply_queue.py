@@ -1,0 +1,76 @@
+"""The exclusive queue to which replies to one client come, over one connection: named by the broker, gone with it.
+
+Requests are written on its channel, so that their returns come there too; `client` adds the calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.errors import BrokerError
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.channel import Channel, Delivery
+    from amqp_rpc.amqp.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+
+class ReplyQueue(Keeper):
+    """Receives replies, and hands each to the receiver of its ``type``.
+
+    Args:
+        publisher: It waits for the address: some of its messages ask for replies.
+    """
+
+    def __init__(self, publisher: Publisher) -> None:
+        super().__init__("reply queue")
+        self._publisher = publisher
+        #: The queue's name, while it exists.
+        self.address: str | None = None
+        self._declared = ""
+        self._receivers: dict[str, Callable[[Delivery], object]] = {}
+
+    def receive(self, kind: str, receiver: Callable[[Delivery], object]) -> None:
+        """Hand messages of that type to a receiver, on the I/O thread."""
+        self._receivers[kind] = receiver
+
+    def received(self, delivery: Delivery) -> None:
+        """Hand a message to its receiver."""
+        receiver = self._receivers.get(delivery.properties.type or "")
+        if receiver is not None:
+            receiver(delivery)
+        else:
+            self.unknown(delivery)
+
+    def unknown(self, delivery: Delivery) -> None:
+        """Drop a message that has no receiver."""
+        logger.debug("reply %s: late or unknown; dropped", delivery.properties.correlation_id)
+
+    async def set_up(self, channel: Channel) -> None:
+        """Declare and consume the queue: the old one's name is the broker's until it has noticed the loss."""
+        state = await channel.declare("", exclusive=True)
+        self._declared = state.name
+        await channel.consume(state.name, self.received, acknowledge=False, on_cancelled=self.cancelled)
+
+    def ready(self) -> None:
+        """Have messages published that ask for replies."""
+        self.address = self._publisher.reply_queue = self._declared
+        # From now on a thread that waits for a reply may read it.
+        self.connection.loop.share(True)
+        self._publisher.send_unsent()
+
+    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - for those who override it
+        """Forget the queue."""
+        self._forget()
+
+    def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - for those who override it
+        """Forget the queue."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.address = self._publisher.reply_queue = None
+        self.connection.loop.share(False)

@@ -1,0 +1,234 @@
+"""A session: one-shot scripts over a fake connection, and over a real one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from amqp_rpc.amqp.channel import ChannelClosed, ReplyCode
+from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.amqp.reply_queue import ReplyQueue
+from amqp_rpc.amqp.session import ScriptRun, Session
+from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.settings import broker_addresses
+from tests.amqp.fake import FakeConnection
+from tests.waiting import until
+
+
+def session_at(url: str) -> Session:
+    addresses = broker_addresses(url)
+    publisher = Publisher(addresses)
+    return Session(addresses, publisher, ReplyQueue(publisher), name="test", heartbeat=60.0)
+
+
+@pytest.fixture
+def nowhere():
+    """A session that has no connection: each test gives its scripts a fake one."""
+    return session_at("amqp://localhost:1")
+
+
+def started(session: Session, connection: FakeConnection, coroutine: Any) -> ScriptRun[Any]:
+    run = ScriptRun(session, coroutine, 5.0)
+    run.begin(cast("Connection", connection))
+    run.on_open()
+    return run
+
+
+async def look(connection: FakeConnection, queue: str = "q") -> int:
+    with await connection.open_channel() as channel:
+        state = await channel.inspect(queue)
+    return state.messages
+
+
+def test_a_script_runs_once_there_is_a_connection_and_has_a_result(nowhere):
+    connection = FakeConnection()
+    connection.messages["q"] = 3
+    connection.is_open = False
+    run = started(nowhere, connection, look(connection))
+    assert not run.done()
+    connection.reopen()
+    run.on_open()
+    run.on_open()
+    assert (run.done(), run.result()) == (True, 3)
+    assert [channel.is_open for channel in connection.channels] == [False]
+    assert connection.loop.later == []
+
+
+def test_a_channel_that_the_broker_closes_is_its_error(nowhere):
+    connection = FakeConnection(there=set())
+    run = started(nowhere, connection, look(connection))
+    with pytest.raises(BrokerError, match="404"):
+        run.result()
+
+
+def test_a_script_that_handles_the_code_has_a_result_all_the_same(nowhere):
+    connection = FakeConnection(there=set())
+
+    async def handled() -> int:
+        try:
+            return await look(connection)
+        except ChannelClosed as closed:
+            return -closed.code
+
+    assert started(nowhere, connection, handled()).result() == -ReplyCode.NOT_FOUND
+
+
+def test_an_error_of_its_own_is_raised_to_the_thread_that_waits(nowhere):
+    connection = FakeConnection()
+
+    async def faulty() -> None:
+        raise ConfigurationError("no such thing")
+
+    with pytest.raises(ConfigurationError, match="no such thing"):
+        started(nowhere, connection, faulty()).result()
+
+
+def test_a_lost_connection_ends_it_and_nothing_dangles(nowhere):
+    connection = FakeConnection()
+    connection.hold("q")
+    run = started(nowhere, connection, look(connection))
+    connection.lose()
+    run.on_lost(ConnectionLost("gone"))
+    with pytest.raises(ConnectionLost, match="gone"):
+        run.result()
+    assert (connection.scripts, connection.loop.later) == (set(), [])
+
+
+def test_one_that_has_not_begun_waits_for_the_next_connection(nowhere):
+    connection = FakeConnection()
+    connection.is_open = False
+    run = started(nowhere, connection, look(connection))
+    run.on_lost(ConnectionLost("gone"))
+    assert not run.done()
+    connection.reopen()
+    run.on_open()
+    assert run.result() == 0
+
+
+def test_a_first_connection_that_fails_ends_it(nowhere):
+    connection = FakeConnection()
+    connection.is_open = connection.was_open = False
+    run = started(nowhere, connection, look(connection))
+    run.on_lost(NotConnected("no broker there"))
+    with pytest.raises(NotConnected, match="no broker there"):
+        run.result()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error", "words"),
+    [
+        (lambda connection: setattr(connection, "is_open", False), NotConnected, "no connection .* within 5 s"),
+        (lambda connection: setattr(connection, "blocked", "memory"), BrokerError, r"takes no messages \(memory\)"),
+        (lambda _connection: None, BrokerError, "not done within 5 s; give it more time"),
+    ],
+)
+def test_when_its_time_is_over_it_says_why(nowhere, prepare, error, words):
+    connection = FakeConnection()
+    connection.hold("q")
+    prepare(connection)
+    run = started(nowhere, connection, look(connection))
+    connection.loop.pass_time()
+    with pytest.raises(error, match=words):
+        run.result()
+    assert connection.scripts == set()
+
+
+def test_one_that_is_stopped_is_closed(nowhere):
+    connection = FakeConnection()
+    connection.hold("q")
+    run = started(nowhere, connection, look(connection))
+    run.stop()
+    assert (run.done(), connection.scripts, connection.channels[0].is_open) == (True, set(), False)
+
+
+def test_without_a_broker_the_first_use_fails_and_the_next_tries_again(nowhere):
+    for _ in range(2):
+        with pytest.raises(NotConnected):
+            nowhere.run(look(nowhere), timeout=20.0)
+    nowhere.finish(nowhere.close(1.0))
+    with pytest.raises(ConfigurationError, match="closed"):
+        nowhere.run(look(nowhere), timeout=20.0)
+
+
+# On RabbitMQ.
+
+
+@pytest.fixture
+def session(url):
+    made = session_at(url)
+    yield made
+    made.finish(made.close(5.0))
+
+
+def test_scripts_of_many_threads_share_the_connection(session, raw):
+    raw.channel.queue_declare("session_one")
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(session.run(look(session, "session_one"), timeout=20.0)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [0] * 8
+    raw.channel.queue_delete("session_one")
+
+
+def test_a_started_script_calls_back_and_the_refusal_of_one_leaves_the_others(session):
+    ended: list[str] = []
+    runs = [session.start(look(session, name), timeout=20.0) for name in ("no_such_queue", "amq.no_such")]
+    for run in runs:
+        run.on_done(lambda: ended.append("ended"))
+    until(lambda: len(ended) == 2)
+    for run in runs:
+        with pytest.raises(BrokerError, match="404"):
+            run.result()
+    assert session.run(identity(), timeout=20.0) == "still here"
+
+
+async def identity() -> str:
+    return "still here"
+
+
+def test_a_message_is_published_with_its_queue_and_confirmed(session, raw):
+    publication = Publication(Message("session_two", Properties(message_id="1"), b"x"), {}, timeout=20.0)
+    session.publish(publication)
+    session.confirmed(publication)
+    assert raw.count("session_two") == 1
+    for name in ("session_two", "session_two.dead"):
+        raw.channel.queue_delete(name)
+
+
+def test_replies_go_to_the_receiver_of_their_type(session, raw):
+    got: list[bytes] = []
+    session.reply_queue.receive("news", lambda delivery: got.append(delivery.body))
+    session.run(identity(), timeout=20.0)
+    until(lambda: session.reply_queue.address)
+    for kind, body in (("other", b"dropped"), ("news", b"kept")):
+        raw.send(session.reply_queue.address, body, type=kind)
+    until(lambda: got)
+    assert got == [b"kept"]
+
+
+def test_a_keeper_follows_each_connection(session, raw):
+    class Noted(Keeper):
+        opened = 0
+
+        async def set_up(self, channel):
+            await channel.declare("session_three")
+
+        def ready(self):
+            self.opened += 1
+
+    keeper = Noted("queue session_three")
+    session.keep(keeper)
+    until(lambda: keeper.opened == 1)
+    keeper.connection.post(keeper.connection._interrupted, KeyboardInterrupt())
+    until(lambda: keeper.opened == 2)
+    raw.channel.queue_delete("session_three")
