@@ -47,6 +47,9 @@ class Bridge:
         self.loop = loop
         self._arrived: deque[asyncio.Future[Any]] = deque()
         self._woken = False
+        #: Calls that have been sent, and the time at which they are looked through for late ones.
+        self.sent: set[AwaitedCall] = set()
+        self._look_at = NEVER
 
     def post(self, future: asyncio.Future[Any]) -> None:
         """Have a future ended on the event loop: an `AwaitedCall` by itself, another one with None; any thread."""
@@ -66,6 +69,27 @@ class Bridge:
                 future.arrive()
             elif not future.done():
                 future.set_result(None)
+
+    def guard(self, call: AwaitedCall) -> None:
+        """End a call soon after its deadline, unless the I/O thread does: it may be late, or stuck in a name look-up.
+
+        One timer is enough for all: it costs each call next to nothing.
+        """
+        self.sent.add(call)
+        if call.expires_at < self._look_at:
+            self._look_at = call.expires_at
+            self.loop.call_later(call.timeout + GRACE, self._end_late)
+
+    def _end_late(self) -> None:
+        late = time.monotonic() - GRACE
+        self._look_at = NEVER
+        for call in list(self.sent):
+            if call.expires_at <= late:
+                call.expire()
+            else:
+                self._look_at = min(self._look_at, call.expires_at)
+        if self._look_at < NEVER:
+            self.loop.call_later(self._look_at - late, self._end_late)
 
 
 _latest: Bridge | None = None
@@ -88,6 +112,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
     #: Its place in the line, while it has no room among the calls in flight.
     _room: Room | None = None
     _outcome: Reply | AmqpRpcError | None = None
+    #: Ends it while it is in the line.
     _timer: asyncio.TimerHandle | None = None
 
     done = asyncio.Future.done
@@ -101,11 +126,10 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         room = self._caller.capacity.take(len(self.body))
         if room is None:
             self._caller.send(self)
-            # The I/O thread may be late, or stuck in a name look-up: the promise is that a call ends by its deadline.
-            self._timer = loop.call_later(self.timeout + GRACE, self._expire)
+            self._bridge.guard(self)
         else:
             self._room = room
-            self._timer = loop.call_later(self.timeout, self._expire)
+            self._timer = loop.call_later(self.timeout, self.expire)
             room.on_done(partial(self._bridge.post, self))
 
     def answer(self, reply: Reply) -> None:
@@ -123,30 +147,39 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         if self._room is not None:
             self._enter(self._room)
         elif not self.done():
-            self._stop_timer()
+            self._bridge.sent.discard(self)
             self._end()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Give the call up. It may run all the same; its reply is dropped."""
         cancelled = super().cancel(msg)
         if cancelled:
-            self._stop_timer()
+            self._bridge.sent.discard(self)
             if self._room is None:
                 self._caller.give_up(self)
             elif self._caller.capacity.leave(self._room):
-                self._room = None
+                self._leave_line()
         return cancelled
 
+    def expire(self) -> None:
+        """End it: its time is over; on the event loop."""
+        if self._room is None:
+            self._caller.expire(self)
+        elif self._caller.capacity.leave(self._room):
+            self._leave_line()
+            self.set_exception(self._caller.overloaded(self))
+
     def _enter(self, room: Room) -> None:
-        self._room = None
+        self._leave_line()
         if self.done():
             self._caller.capacity.give(room.size)
             return
         try:
             self._caller.send(self)
         except AmqpRpcError as error:
-            self._stop_timer()
             self.set_exception(error)
+        else:
+            self._bridge.guard(self)
 
     def _end(self) -> None:
         if isinstance(self._outcome, AmqpRpcError):
@@ -160,15 +193,8 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         else:
             self.set_result(result)
 
-    def _expire(self) -> None:
-        self._timer = None
-        if self._room is None:
-            self._caller.expire(self)
-        elif self._caller.capacity.leave(self._room):
-            self._room = None
-            self.set_exception(self._caller.overloaded(self))
-
-    def _stop_timer(self) -> None:
+    def _leave_line(self) -> None:
+        self._room = None
         if self._timer is not None:
             self._timer.cancel()
 
