@@ -10,12 +10,10 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
 from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited, threaded
-from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT
 from amqp_rpc.client.client import Client, WithOptions
 from amqp_rpc.client.task import TaskHandle, TaskOptions
-from amqp_rpc.client.typing import AsyncCalls, Default, Options, typed, typed_as
+from amqp_rpc.client.typing import AsyncCalls, Default, MapOptions, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.message.settings import count
 
 
 class AsyncClient(Front[Client]):
@@ -38,7 +36,7 @@ class AsyncClient(Front[Client]):
 
         Cancelling the awaiting task gives the call up; it may run all the same.
         """
-        return await self._submit(function, *args, **kwargs)
+        return await self._blocking._start(AwaitedCall, function, args, kwargs)
 
     @typed(AsyncCalls.submit)
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
@@ -46,34 +44,11 @@ class AsyncClient(Front[Client]):
 
         Where too many calls are in flight, it is sent when there is room.
         """
-        return self._submit(function, *args, **kwargs)
-
-    def _submit(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> AwaitedCall:
-        return self._blocking._start(
-            AwaitedCall, function, args, kwargs,
-            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server,
-        )  # fmt: skip
+        return self._blocking._start(AwaitedCall, function, args, kwargs)
 
     @typed(AsyncCalls.map)
     async def map(
-        self,
-        function: Any,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = DEFAULT_IN_FLIGHT,
+        self, function: Any, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
     ) -> AsyncIterator[Any]:
         """Call a function for every item, many at a time; yield the results in the items' order: see `Client.map`.
 
@@ -81,18 +56,12 @@ class AsyncClient(Front[Client]):
             >>> [n async for n in client.map("fib", range(5))]  # doctest: +SKIP
             [0, 1, 1, 2, 3]
         """
-        count("in_flight", in_flight)
-        count("chunksize", chunksize)
-        send = self._blocking._chunks(
-            AwaitedCall, function, zip(*iterables, strict=False), chunksize,
-            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=False,
-        )  # fmt: skip
-        messages = max(1, in_flight // chunksize)
+        send, most = self._blocking._chunks(AwaitedCall, function, iterables, dict(options), awaited=False)
         waiting: deque[AwaitedCall] = deque()
         try:
             while True:
-                if len(waiting) <= messages // 2 or not waiting[0].done():
-                    waiting.extend(itertools.islice(send, messages - len(waiting)))
+                if len(waiting) <= most // 2 or not waiting[0].done():
+                    waiting.extend(itertools.islice(send, most - len(waiting)))
                 if not waiting:
                     return
                 for outcome in await waiting.popleft():

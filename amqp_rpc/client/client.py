@@ -10,7 +10,6 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
@@ -25,7 +24,7 @@ from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, eve
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, plan, task_by_id
-from amqp_rpc.client.typing import Calls, Default, Options, typed
+from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
 from amqp_rpc.message import codec
 from amqp_rpc.message.settings import (
@@ -120,29 +119,18 @@ class Client:
         weakref.finalize(self, self._session.abandon).atexit = False
 
     @typed(Calls.call)
-    def call(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function on a server and return its result.
-
-        Beside a function object, a type checker accepts the options in `with_options` only.
 
         Args:
             function: ``"fib"``, ``"billing.charge"`` (a named service's), or the function object that was registered:
                 then a type checker knows the arguments and the result, and the result has the annotated type.
             args: Its positional arguments.
-            timeout: Seconds for everything: connecting, sending, running and the answer. The client's unless given.
-            idempotent: Whether it may run twice: only then is it sent again after a loss. The function's own unless
-                given.
-            wait_for_server: Whether to wait for a server, within the timeout, where there is none.
-            kwargs: Its named arguments.
+            kwargs: Its named arguments, and options; beside a function object, a type checker accepts the options in
+                `with_options` only. ``timeout``: seconds for everything: connecting, sending, running and the answer.
+                The client's unless given. ``idempotent``: whether it may run twice: only then is it sent again after a
+                loss. The function's own unless given. ``wait_for_server``: whether to wait for a server, within the
+                timeout, where there is none (False).
 
         Raises:
             RemoteError: It raised; the error is also an instance of the builtin that it raised.
@@ -155,10 +143,7 @@ class Client:
             >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
             832040
         """
-        future = self._start(
-            PendingCall, function, args, kwargs,
-            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
-        )  # fmt: skip
+        future = self._start(PendingCall, function, args, kwargs, awaited=True)
         try:
             return future.result()
         except BaseException:
@@ -167,16 +152,7 @@ class Client:
             raise
 
     @typed(Calls.submit)
-    def submit(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        **kwargs: Any,
-    ) -> Future[Any]:
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Send a call and return at once; the result is in the future.
 
         The arguments are those of `call`. The future ends by the call's deadline whether or not a thread waits for it;
@@ -189,23 +165,10 @@ class Client:
         Example:
             >>> futures = [client.submit("fib", n) for n in range(10)]  # doctest: +SKIP
         """
-        return self._start(
-            PendingCall, function, args, kwargs,
-            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server,
-        )  # fmt: skip
+        return self._start(PendingCall, function, args, kwargs)
 
     @typed(Calls.map)
-    def map(
-        self,
-        function: Any,
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | Default = Default.TIMEOUT,
-        idempotent: bool | None = None,
-        wait_for_server: bool = False,
-        chunksize: int = 1,
-        in_flight: int = DEFAULT_IN_FLIGHT,
-    ) -> Iterator[Any]:
+    def map(self, function: Any, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[Any]:
         """Call a function for every item, many at a time; yield the results in the items' order.
 
         It is lazy: it reads an item when there is room for its call, so the iterables may be endless. A call that
@@ -214,63 +177,43 @@ class Client:
         Args:
             function: As for `call`.
             iterables: One for each positional argument; it ends with the shortest.
-            timeout: Seconds for each message. The client's unless given.
-            idempotent: As for `call`.
-            wait_for_server: As for `call`.
-            chunksize: How many calls travel in one message (1). More makes tiny functions several times as fast; the
-                calls of a chunk run one after another on one server, and fail one by one.
-            in_flight: How many calls are in flight at the same time (100), or one chunk where that is more.
+            options: ``timeout``: seconds for each message; the client's unless given. ``idempotent`` and
+                ``wait_for_server``: as for `call`. ``chunksize``: how many calls travel in one message (1). More makes
+                tiny functions several times as fast; the calls of a chunk run one after another on one server, and fail
+                one by one. ``in_flight``: how many calls are in flight at the same time (100), or one chunk where that
+                is more.
 
         Example:
             >>> list(client.map("fib", range(5)))  # doctest: +SKIP
             [0, 1, 1, 2, 3]
         """
-        count("in_flight", in_flight)
-        count("chunksize", chunksize)
-        messages = self._chunks(
-            PendingCall, function, zip(*iterables, strict=False), chunksize,
-            timeout=timeout, idempotent=idempotent, wait_for_server=wait_for_server, awaited=True,
-        )  # fmt: skip
-        return outcomes(messages, max(1, in_flight // chunksize))
+        return outcomes(*self._chunks(PendingCall, function, iterables, dict(options), awaited=True))
 
     @typed(Calls.enqueue)
     @blocking
-    async def enqueue(
-        self,
-        function: Any,
-        /,
-        *args: Any,
-        queue: str | None = None,
-        delay: float | None = None,
-        eta: datetime | None = None,
-        expires: float | None = None,
-        priority: int | None = None,
-        unique_for: float | None = None,
-        unique_key: str | None = None,
-        timeout: float | Default = Default.TIMEOUT,
-        **kwargs: Any,
-    ) -> TaskHandle[Any]:
+    async def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Enqueue a task, and return once the broker has confirmed it: it will run to its end, or be a dead letter.
-
-        Beside a function object, a type checker accepts the options in `with_options` only.
 
         Args:
             function: A task's name (``"resize"``, or ``"images.resize"`` for service ``images``), or the function
                 itself where it was registered with ``@service.task``.
-            args: Positional arguments.
-            queue: The queue that holds it; unless given the function's own.
-            delay: Seconds until a worker may start it; it waits in the broker, and survives its restarts.
-            eta: The same as a time, with its zone.
-            expires: Seconds from now after which no worker starts it any more; it is a dead letter then.
-            priority: From 0 to 9; the function's own unless given. See ``@service.task``.
-            unique_for: Seconds for which no second task with its key is enqueued: `AlreadyQueued` is raised instead.
-                The key is kept by one node of the broker, and taken whether or not the first task has run by then; it
-                is released where the task turned out not to be accepted. After a crash of that node, or of this
-                process between the key and the task, it may be free too early, or taken in vain for its time.
-            unique_key: The key, beside the function's name and its queue. Unless given it is all the arguments, as they
-                are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)`` have two keys.
-            timeout: Seconds for the broker to confirm it (the client's, 30.0).
-            kwargs: Named arguments.
+            args: Its positional arguments.
+            kwargs: Its named arguments, and options; beside a function object, a type checker accepts the options in
+                `with_options` only:
+
+                - ``queue``: the queue that holds it; unless given the function's own.
+                - ``delay``: seconds until a worker may start it; it waits in the broker, and survives its restarts.
+                - ``eta``: the same as a time, with its zone.
+                - ``expires``: seconds from now after which no worker starts it any more; it is a dead letter then.
+                - ``priority``: from 0 to 9; the function's own unless given. See ``@service.task``.
+                - ``unique_for``: seconds for which no second task with its key is enqueued: `AlreadyQueued` is raised
+                  instead. The key is kept by one node of the broker, and taken whether or not the first task has run by
+                  then; it is released where the task turned out not to be accepted. After a crash of that node, or of
+                  this process between the key and the task, it may be free too early, or taken in vain for its time.
+                - ``unique_key``: the key, beside the function's name and its queue. Unless given it is all the
+                  arguments, as they are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)``
+                  have two keys.
+                - ``timeout``: seconds for the broker to confirm it (the client's, 30.0).
 
         Raises:
             PublishRefused: The broker does not accept it: a full queue, a memory or disk alarm. It will not run.
@@ -284,8 +227,9 @@ class Client:
         Example:
             >>> client.enqueue("resize", "a.png", size=3)  # doctest: +SKIP
         """
-        how = plan(function, queue=queue, delay=delay, eta=eta, expires=expires, priority=priority)
-        seconds = self._seconds(timeout)
+        unique_for, unique_key = kwargs.pop("unique_for", None), kwargs.pop("unique_key", None)
+        seconds = self._seconds(kwargs.pop("timeout", Default.TIMEOUT))
+        how = plan(function, **{name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()})
         body = encoded(args, kwargs, limit=self._limit)
         if unique_for is None:
             if unique_key is not None:
@@ -618,70 +562,72 @@ class Client:
         return seconds
 
     def _start(
-        self,
-        kind: type[C],
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        timeout: float | Default,
-        idempotent: bool | None,
-        wait_for_server: bool,
-        awaited: bool = False,
+        self, kind: type[C], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, awaited: bool = False
     ) -> C:
         """Send a call; ``awaited``: the thread that does waits for it next."""
         (queue, name), known = _target(function)
-        call = kind(
-            self._session.identity(),
-            queue,
-            name,
-            codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit),
-            timeout=self._seconds(timeout),
-            idempotent=_idempotent(known, idempotent),
-            wait_for_server=wait_for_server,
-            chunk=False,
-            awaited=awaited,
-            decoder=Decoder(known, self._limit),
-        )
-        call.submit(self._session)
-        return call
+        options = _call_options(kwargs)
+        body = codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit)
+        return self._call(kind, queue, name, body, Decoder(known, self._limit), options, chunk=False, awaited=awaited)
 
     def _chunks(
         self,
         kind: type[C],
         function: Any,
-        arguments: Iterable[tuple[Any, ...]],
-        size: int,
+        iterables: Iterable[Iterable[Any]],
+        options: dict[str, Any],
         *,
-        timeout: float | Default,
-        idempotent: bool | None,
-        wait_for_server: bool,
         awaited: bool,
-    ) -> Iterator[C]:
-        """Send calls, so many in one message, each time the iterator is asked for the next message.
+    ) -> tuple[Iterator[C], int]:
+        """Return the messages of `map`, which sends the next one when it is asked for it, and how many are in flight.
 
-        The result of each message is a list: the results of its calls, in their order; a call that failed has its error
-        there.
+        The result of each is a list of the results of its calls; a call that failed has its error there.
         """
+        in_flight, size = options.pop("in_flight", DEFAULT_IN_FLIGHT), options.pop("chunksize", 1)
+        count("in_flight", in_flight)
+        count("chunksize", size)
         (queue, name), known = _target(function)
+        how = _call_options(options)
+        if options:
+            raise TypeError(f"map() got an unexpected keyword argument {min(options)!r}")
         decoder = Decoder(known, self._limit, many=True)
-        rest = iter(arguments)
-        while each := list(itertools.islice(rest, size)):
-            calls = [[args, {}] for args in each]
-            call = kind(
-                self._session.identity(),
-                queue,
-                name,
-                codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit),
-                timeout=self._seconds(timeout),
-                idempotent=_idempotent(known, idempotent),
-                wait_for_server=wait_for_server,
-                chunk=size > 1,
-                awaited=awaited,
-                decoder=decoder,
-            )
-            call.submit(self._session)
-            yield call
+        arguments = zip(*iterables, strict=False)
+
+        def messages() -> Iterator[C]:
+            while each := list(itertools.islice(arguments, size)):
+                calls = [[args, {}] for args in each]
+                body = codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit)
+                yield self._call(kind, queue, name, body, decoder, how, chunk=size > 1, awaited=awaited)
+
+        return messages(), max(1, in_flight // size)
+
+    def _call(
+        self,
+        kind: type[C],
+        queue: str,
+        name: str,
+        body: bytes,
+        decoder: Decoder,
+        options: tuple[float | Default, bool | None, bool],
+        *,
+        chunk: bool,
+        awaited: bool,
+    ) -> C:
+        timeout, idempotent, wait_for_server = options
+        call = kind(
+            self._session.identity(),
+            queue,
+            name,
+            body,
+            timeout=self._seconds(timeout),
+            idempotent=decoder.idempotent if idempotent is None else bool(idempotent),
+            wait_for_server=wait_for_server,
+            chunk=chunk,
+            awaited=awaited,
+            decoder=decoder,
+        )
+        call.submit(self._session)
+        return call
 
     async def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
         publication, handle = self._published(how, body, seconds)
@@ -730,11 +676,11 @@ class WithOptions:
     """
 
     def __init__(self, client: Any, options: dict[str, Any]) -> None:
-        unknown = options.keys() - _CALL_OPTIONS - _TASK_OPTIONS
+        unknown = options.keys() - _CALL_OPTIONS - _ENQUEUE_OPTIONS
         if unknown:
             raise ConfigurationError(
                 f"with_options has no option {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(sorted(_CALL_OPTIONS | _TASK_OPTIONS))}"
+                f"{', '.join(sorted(_CALL_OPTIONS | _ENQUEUE_OPTIONS))}"
             )
         self._client = client
         self._options = options
@@ -753,7 +699,7 @@ class WithOptions:
 
     def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Enqueue a task: `Client.enqueue`."""
-        return self._client.enqueue(function, *args, **self._with("enqueue", _TASK_OPTIONS, kwargs))
+        return self._client.enqueue(function, *args, **self._with("enqueue", _ENQUEUE_OPTIONS, kwargs))
 
     def _with(self, method: str, accepted: frozenset[str], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the keywords of a method: those given to it count before the options."""
@@ -766,8 +712,9 @@ class WithOptions:
         return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
 
 
+_TASK_OPTIONS = TaskOptions.__optional_keys__
 _CALL_OPTIONS = frozenset({"timeout", "idempotent", "wait_for_server"})
-_TASK_OPTIONS = Options.__optional_keys__ - {"idempotent", "wait_for_server"}
+_ENQUEUE_OPTIONS = _TASK_OPTIONS | {"timeout", "unique_for", "unique_key"}
 
 
 def _target(function: Any) -> tuple[tuple[str, str], Function | None]:
@@ -780,8 +727,10 @@ def _target(function: Any) -> tuple[tuple[str, str], Function | None]:
     raise ConfigurationError(f"call takes a function's name or a registered function, not {function!r}")
 
 
-def _idempotent(known: Function | None, given: bool | None) -> bool:
-    return known is not None and known.idempotent if given is None else bool(given)
+def _call_options(kwargs: dict[str, Any]) -> tuple[float | Default, bool | None, bool]:
+    """Take the options of a call out of its named arguments."""
+    timeout = kwargs.pop("timeout", Default.TIMEOUT)
+    return timeout, kwargs.pop("idempotent", None), kwargs.pop("wait_for_server", False)
 
 
 def _check_queue(name: str, maxsize: int, queue_type: str) -> None:

@@ -39,6 +39,11 @@ class Decoder:
     limit: int
     many: bool = False
 
+    @property
+    def idempotent(self) -> bool:
+        """Whether the function is registered as one that may run twice."""
+        return self.known is not None and self.known.idempotent
+
     def read(self, reply: Reply) -> Any:
         """Return a reply's result, or raise its error; of a chunk, return all its results and errors."""
         return self._outcomes(reply) if self.many else self._result(*self._decoded(reply))

@@ -67,15 +67,9 @@ class Calls(Protocol):
 
     @overload
     def call(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float = ...,
-        idempotent: bool | None = ...,
-        wait_for_server: bool = ...,
-        **kwargs: Any,
-    ) -> Any: ...
+        self, function: str, /, *args: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+    ) -> Any: ...  # fmt: skip
     @overload
     def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -83,15 +77,9 @@ class Calls(Protocol):
 
     @overload
     def submit(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float = ...,
-        idempotent: bool | None = ...,
-        wait_for_server: bool = ...,
-        **kwargs: Any,
-    ) -> Future[Any]: ...
+        self, function: str, /, *args: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+    ) -> Future[Any]: ...  # fmt: skip
     @overload
     def submit(
         self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -112,20 +100,11 @@ class Calls(Protocol):
 
     @overload
     def enqueue(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        queue: str | None = ...,
-        delay: float | None = ...,
-        eta: datetime | None = ...,
-        expires: float | None = ...,
-        priority: int | None = ...,
-        unique_for: float | None = ...,
-        unique_key: str | None = ...,
-        timeout: float = ...,
+        self, function: str, /, *args: Any,
+        queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
+        priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
         **kwargs: Any,
-    ) -> TaskHandle[Any]: ...
+    ) -> TaskHandle[Any]: ...  # fmt: skip
     @overload
     def enqueue(
         self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -139,15 +118,9 @@ class AsyncCalls(Protocol):
 
     @overload
     async def call(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float = ...,
-        idempotent: bool | None = ...,
-        wait_for_server: bool = ...,
-        **kwargs: Any,
-    ) -> Any: ...
+        self, function: str, /, *args: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+    ) -> Any: ...  # fmt: skip
     @overload
     async def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -155,15 +128,9 @@ class AsyncCalls(Protocol):
 
     @overload
     def submit(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        timeout: float = ...,
-        idempotent: bool | None = ...,
-        wait_for_server: bool = ...,
-        **kwargs: Any,
-    ) -> asyncio.Future[Any]: ...
+        self, function: str, /, *args: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+    ) -> asyncio.Future[Any]: ...  # fmt: skip
     @overload
     def submit(
         self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -184,20 +151,11 @@ class AsyncCalls(Protocol):
 
     @overload
     async def enqueue(
-        self,
-        function: str,
-        /,
-        *args: Any,
-        queue: str | None = ...,
-        delay: float | None = ...,
-        eta: datetime | None = ...,
-        expires: float | None = ...,
-        priority: int | None = ...,
-        unique_for: float | None = ...,
-        unique_key: str | None = ...,
-        timeout: float = ...,
+        self, function: str, /, *args: Any,
+        queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
+        priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
         **kwargs: Any,
-    ) -> AsyncTaskHandle[Any]: ...
+    ) -> AsyncTaskHandle[Any]: ...  # fmt: skip
     @overload
     async def enqueue(
         self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
