@@ -315,56 +315,49 @@ class Channel:
     def declare_exchange(
         self,
         exchange: str,
-        then: Callable[[], object] | None = None,
         *,
         kind: str = "topic",
         durable: bool = True,
         arguments: dict[str, Any] | None = None,
     ) -> Answer[None]:
         """Declare an exchange."""
-        return self._ask(
-            self._raw.exchange_declare, exchange, exchange_type=kind, durable=durable, arguments=arguments
-        ).then(_bare(then))
+        return self._ask(self._raw.exchange_declare, exchange, exchange_type=kind, durable=durable, arguments=arguments)
 
     def bind(
         self,
         queue: str,
         exchange: str,
         key: str,
-        then: Callable[[], object] | None = None,
         *,
         arguments: dict[str, Any] | None = None,
     ) -> Answer[None]:
         """Route an exchange's messages with matching keys, or headers, to a queue."""
-        return self._ask(self._raw.queue_bind, queue, exchange, key, arguments).then(_bare(then))
+        return self._ask(self._raw.queue_bind, queue, exchange, key, arguments)
 
     def unbind(
         self,
         queue: str,
         exchange: str,
         key: str,
-        then: Callable[[], object] | None = None,
         *,
         arguments: dict[str, Any],
     ) -> Answer[None]:
         """Undo a binding; one that does not exist does no harm."""
-        return self._ask(self._raw.queue_unbind, queue, exchange, key, arguments).then(_bare(then))
+        return self._ask(self._raw.queue_unbind, queue, exchange, key, arguments)
 
-    def bind_exchange(
-        self, destination: str, source: str, key: str, then: Callable[[], object] | None = None
-    ) -> Answer[None]:
+    def bind_exchange(self, destination: str, source: str, key: str) -> Answer[None]:
         """Route an exchange's messages with matching keys to another exchange."""
-        return self._ask(self._raw.exchange_bind, destination, source, key).then(_bare(then))
+        return self._ask(self._raw.exchange_bind, destination, source, key)
 
     def inspect(self, queue: str, then: Callable[[QueueState], object] | None = None) -> Answer[QueueState]:
         """Ask for a queue's state; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
         return self._ask(self._raw.queue_declare, queue, passive=True, read=_queue_state).then(then)
 
-    def inspect_exchange(self, exchange: str, then: Callable[[], object] | None = None) -> Answer[None]:
+    def inspect_exchange(self, exchange: str) -> Answer[None]:
         """Ask for an exchange; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
-        return self._ask(self._raw.exchange_declare, exchange, passive=True).then(_bare(then))
+        return self._ask(self._raw.exchange_declare, exchange, passive=True)
 
-    def get(self, queue: str, then: Callable[[Delivery | None], object] | None = None) -> Answer[Delivery | None]:
+    def get(self, queue: str) -> Answer[Delivery | None]:
         """Take one message from a queue; None where it is empty."""
         got: list[Delivery] = []
         if self._raw.is_open:
@@ -377,9 +370,7 @@ class Channel:
                 ),
             )
         # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
-        return self._ask(
-            self._raw.queue_declare, queue, passive=True, read=lambda _frame: got[0] if got else None
-        ).then(then)
+        return self._ask(self._raw.queue_declare, queue, passive=True, read=lambda _frame: got[0] if got else None)
 
     def delete(self, queue: str, then: Callable[[], object] | None = None) -> Answer[None]:
         """Delete a queue that is empty and has no consumer; for any other one, the broker closes the channel (406)."""

@@ -252,39 +252,31 @@ class FakeChannel:
         self.queues.append(queue)
         return self._ask("declare", queue, self._state, then, arguments=arguments or {})
 
-    def declare_exchange(
-        self, exchange: str, then: Callable[[], object] | None = None, **_options: object
-    ) -> Answer[None]:
+    def declare_exchange(self, exchange: str, **_options: object) -> Answer[None]:
         self.exchanges.append(exchange)
-        return self._ask("declare_exchange", exchange, _nothing, _bare(then))
+        return self._ask("declare_exchange", exchange, _nothing)
 
-    def bind(
-        self, queue: str, exchange: str, key: str, then: Callable[[], object] | None = None, **_options: object
-    ) -> Answer[None]:
+    def bind(self, queue: str, exchange: str, key: str, **_options: object) -> Answer[None]:
         self.bindings.append((queue, exchange, key))
-        return self._ask("bind", queue, _nothing, _bare(then))
+        return self._ask("bind", queue, _nothing)
 
-    def unbind(
-        self, queue: str, exchange: str, key: str, then: Callable[[], object] | None = None, **_options: object
-    ) -> Answer[None]:
+    def unbind(self, queue: str, exchange: str, key: str, **_options: object) -> Answer[None]:
         if (queue, exchange, key) in self.bindings:
             self.bindings.remove((queue, exchange, key))
-        return self._ask("unbind", queue, _nothing, _bare(then))
+        return self._ask("unbind", queue, _nothing)
 
-    def bind_exchange(
-        self, destination: str, source: str, key: str, then: Callable[[], object] | None = None
-    ) -> Answer[None]:
+    def bind_exchange(self, destination: str, source: str, key: str) -> Answer[None]:
         self.bindings.append((destination, source, key))
-        return self._ask("bind_exchange", destination, _nothing, _bare(then))
+        return self._ask("bind_exchange", destination, _nothing)
 
     def inspect(self, queue: str, then: Callable[[QueueState], object] | None = None) -> Answer[QueueState]:
         return self._ask("inspect", queue, self._state, then, passive=True)
 
-    def inspect_exchange(self, exchange: str, then: Callable[[], object] | None = None) -> Answer[None]:
-        return self._ask("inspect_exchange", exchange, _nothing, _bare(then), passive=True)
+    def inspect_exchange(self, exchange: str) -> Answer[None]:
+        return self._ask("inspect_exchange", exchange, _nothing, passive=True)
 
-    def get(self, queue: str, then: Callable[[Delivery | None], object] | None = None) -> Answer[Delivery | None]:
-        return self._ask("get", queue, _nothing, then)
+    def get(self, queue: str) -> Answer[Delivery | None]:
+        return self._ask("get", queue, _nothing)
 
     def delete(self, queue: str, then: Callable[[], object] | None = None) -> Answer[None]:
         return self._ask("delete", queue, _nothing, _bare(then))
@@ -364,7 +356,7 @@ class FakeChannel:
         operation: str,
         name: str,
         value: Callable[[str], Any],
-        then: Callable[[Any], object] | None,
+        then: Callable[[Any], object] | None = None,
         *,
         passive: bool = False,
         arguments: dict[str, Any] | None = None,
