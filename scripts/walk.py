@@ -154,7 +154,10 @@ def _ask(server: subprocess.Popen[str], question: str) -> Any:
     assert server.stdout is not None
     server.stdin.write(question + "\n")
     server.stdin.flush()
-    return json.loads(server.stdout.readline())
+    answer = server.stdout.readline()
+    if not answer:
+        raise SystemExit("the server has ended; its last words are above")
+    return json.loads(answer)
 
 
 def _serve() -> None:

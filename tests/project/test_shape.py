@@ -12,8 +12,8 @@ AT_MOST = {
     "entries in amqp_rpc/": 13,
     "modules in the fullest package": 16,
     "lines": 20_900,
-    "lines of the longest file": 850,
-    "Callable parameters": 134,
+    "lines of the longest file": 760,
+    "Callable parameters": 124,
     "one-importer modules, no seam": 21,
     "classes named by a gerund": 6,
     "mixins": 0,
@@ -21,7 +21,7 @@ AT_MOST = {
     "most overloads of a method": 4,
     "import cycles": 0,
     "modules with a function take": 6,
-    "odd lines of prose per 100": 4.5,
+    "odd lines of prose per 100": 4.0,
 }
 
 
