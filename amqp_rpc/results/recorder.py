@@ -3,7 +3,7 @@
 While the store is away the threads that run tasks write nothing: the ends of tasks are remembered here, without their
 results, and one thread polls the store and writes them once it is back.
 
-A brief task costs one write: that it has begun is written a moment later, and not at all where it has ended by then.
+A brief task costs one write: its start is written a moment later, and not at all if it has ended by then.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two polls of a store that is away.
 LOOK_AGAIN: Final = 2.0
-#: Ends of tasks that are remembered while the store is away; each takes some hundred bytes.
+#: Outcomes of tasks that are remembered while the store is away; each uses some hundred bytes.
 MOST_REMEMBERED: Final = 10_000
-#: Seconds after which the beginning of a task is written, and at most twice as many.
+#: Seconds after which the start of a task is written, and at most twice as many.
 PATIENCE: Final = 0.05
 
 
@@ -32,14 +32,14 @@ class Recorder:
     """Records tasks; any thread may call it, but for an I/O thread or an event loop: it does I/O.
 
     Args:
-        store: Where; None for nowhere.
+        store: The store; None for no records.
         expires: Seconds that it keeps a record.
     """
 
     def __init__(self, store: Store | None, *, expires: float) -> None:
         self._store = store
         self._expires = expires
-        #: The records of tasks that have begun, not ended, and are not written yet, by id.
+        #: The records of tasks that have started, not ended, and are not written yet, by id.
         self._begun: dict[str, Record] = {}
         #: Held while one of them is written: a task that ends meanwhile waits, and its end is written after it.
         self._writing_begun = threading.Lock()
@@ -48,19 +48,19 @@ class Recorder:
         #: Guards all below; never held during I/O.
         self._lock = threading.Lock()
         self._away = False
-        #: The last end of each task that ended while the store was away, by id.
+        #: The last outcome of each task that ended while the store was away, by id.
         self._remembered: OrderedDict[str, Record] = OrderedDict()
         self._lost = 0
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Start the thread that writes which tasks have begun."""
+        """Start the thread that writes the starts of tasks."""
         if self._store is not None:
             threading.Thread(target=self._write_begun, name="amqp_rpc tasks begun", daemon=True).start()
 
     @property
     def records(self) -> bool:
-        """Whether there is a store, and calls of this object may do I/O."""
+        """True if there is a store, and calls of this object may do I/O."""
         return self._store is not None
 
     def succeeded(self, identity: object) -> Record | None:
@@ -78,24 +78,24 @@ class Recorder:
         return record if record is not None and record.state == "SUCCESS" else None
 
     def begin(self, record: Record) -> None:
-        """Record a moment later that a task has begun, if it has not ended by then."""
+        """Record the start of a task a moment later, if it has not ended by then."""
         self._begun[record.id] = record
         if not self._has_begun.is_set():
             self._has_begun.set()
 
     def end(self, record: Record) -> None:
-        """Record the end of a task's try; before its delivery is settled."""
+        """Record the outcome of a task's attempt; before its delivery is settled."""
         self.leave(record)
         self._write(record)
 
     def leave(self, record: Record) -> None:
-        """Do not record any more that a task has begun: another worker has it by now, or its end comes next."""
+        """Drop the record of a task's start: another worker has the task by now, or its outcome comes next."""
         if self._begun.pop(record.id, None) is None:
             with self._writing_begun:
                 pass
 
     def close(self) -> None:
-        """Write what is remembered, if the store is back by now, and close it."""
+        """Write the remembered outcomes, if the store is back by now, and close it."""
         self._closing.set()
         self._has_begun.set()
         with self._lock:
@@ -113,12 +113,12 @@ class Recorder:
         while self._has_begun.wait() and not self._closing.wait(PATIENCE):
             for record in before:
                 with self._writing_begun:
-                    # Another try of the same task may have begun since: it is written in its own time.
+                    # Another attempt of the same task may have started since: it is written in its own time.
                     if self._begun.get(record.id) is record and self._begun.pop(record.id, None) is not None:
                         self._write(record)
             before = list(self._begun.values())
             if not before:
-                # In this order: a task that begins after the second look finds the event cleared, and sets it.
+                # In this order: a task that starts after the second check finds the event cleared, and sets it.
                 self._has_begun.clear()
                 if self._begun:
                     self._has_begun.set()
@@ -142,7 +142,7 @@ class Recorder:
             self._remembered.move_to_end(record.id)
             if len(self._remembered) > MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-            # It may be back since it failed here.
+            # The store may be back since it failed here.
             self._poll()
 
     def _has_gone(self, error: StoreUnavailable) -> None:
@@ -163,10 +163,10 @@ class Recorder:
                 return
 
     def _write_remembered(self) -> bool:
-        """Write what is remembered; return whether that was possible."""
+        """Write the remembered outcomes; return whether that was possible."""
         assert self._store is not None
         try:
-            # Also where nothing is remembered: the store must answer before it counts as back.
+            # Also without outcomes: the store must answer before it counts as back.
             self._store.get("")
             while True:
                 with self._lock:

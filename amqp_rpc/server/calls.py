@@ -1,7 +1,7 @@
-"""From a call's delivery to its answer: which function runs with which arguments, or why none does.
+"""From a call's delivery to its answer: it finds the function, decodes its arguments, and writes the reply or error.
 
-It opens nothing and starts nothing, and its clock is a parameter. Whatever bytes come in, an `Answer` comes out and
-never an exception: a bad message must not stop a server.
+It opens nothing and starts nothing, and its clock is a parameter. Any bytes end in an `Answer` and never in an
+exception: a bad message must not stop a server.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Answer:
 
     Args:
         reply: The message to the caller; None without an address.
-        dead_letter: Why the delivery goes to the dead-letter queue; None where it does not.
+        dead_letter: Why the delivery is dead-lettered; None if it is not.
         outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``, ``again``.
-        again: The request as it is requeued, with its crashes counted, or a task's next try.
+        again: The requeued request, with its crashes counted, or a task's next attempt.
         details: More headers of a dead letter.
         record: The task's record for the store of results; None without a store.
     """
@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Chunk:
-    """Many calls of one function that came in one message; each runs, or is refused, by itself."""
+    """Many calls of one function in one message; each runs, or is refused, by itself."""
 
     request: Request
     function: Function
@@ -162,7 +162,7 @@ class Dispatcher:
         try:
             body = codec.encode(described, content_type, limit=self._limit)
         except CodecError as error:
-            # An error that is too large to send keeps its type, and says that the rest was not sent.
+            # An error that is too large keeps its type, and its message says that the rest was not sent.
             part = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
             body = codec.encode(part, content_type, limit=max(self._limit, 1024))
         return self._reply(request, ERROR, body)
@@ -202,7 +202,7 @@ class CallDispatcher(Dispatcher):
         return ready
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> Invocation | Chunk | Answer:
-        """Return the invocation, or the chunk, that a delivery asks for, or the answer where it is refused."""
+        """Return the invocation, or the chunk, of a delivery; or the answer if it is refused."""
         if properties.type == PROBE:
             return Answer(None, None, "probe")
         request = Request.read(properties, body, redelivered=redelivered)
@@ -227,7 +227,7 @@ class CallDispatcher(Dispatcher):
             return self._refused(request, error)
         # Nothing in a message may end the thread that reads messages.
         except Exception as error:
-            logger.exception("A message for %s could not be read; it is refused", request.function)
+            logger.exception("queue %s: message for %s() could not be read; refused", self.queue, request.function)
             return self._refused(request, Undecodable(f"the message could not be read: {error!r}"))
         return Invocation(request, function, args, kwargs)
 
@@ -239,9 +239,9 @@ class CallDispatcher(Dispatcher):
         if request.crashes + 1 >= MOST_CRASHES:
             raise MaybeExecuted(
                 f"{MOST_CRASHES} servers died, one after another, while they had the call of {function.name}(); it may "
-                "be what ends them. It is not tried again"
+                "be what kills them. It is not retried"
             )
-        logger.warning("A server died with a call of %s(), which is idempotent: it is tried again", function.name)
+        logger.warning("queue %s: a server died with a call of %s(), which is retried", self.queue, function.name)
         # The copy keeps the time that is left of the call.
         left = None if request.deadline is None else max(1, int((request.deadline - self._clock()) * 1000))
         counted = republished(
@@ -267,12 +267,13 @@ class CallDispatcher(Dispatcher):
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
         outcome = "expired" if isinstance(error, Expired) else "refused"
         if request.reply_to is not None:
-            logger.log(logging.INFO if outcome == "expired" else logging.WARNING, "Refused a call: %s", error)
+            level = logging.INFO if outcome == "expired" else logging.WARNING
+            logger.log(level, "queue %s: call refused: %s", self.queue, error)
             return Answer(self._error(request, describe_verdict(error)), None, outcome)
         if isinstance(error, Expired | MaybeExecuted):
-            logger.warning("Dropped a message without reply_to: %s", error)
+            logger.warning("queue %s: message without reply_to dropped: %s", self.queue, error)
             return Answer(None, None, outcome)
-        logger.warning("Dead-lettered a message without reply_to: %s", error)
+        logger.warning("queue %s: message without reply_to dead-lettered: %s", self.queue, error)
         return Answer(None, str(error), outcome)
 
     def _run_one(self, chunk: Chunk, call: Invocation | AmqpRpcError) -> Item:
@@ -286,7 +287,7 @@ class CallDispatcher(Dispatcher):
         return self._late(chunk) or self._item(chunk, await invoke_async(call))
 
     def _late(self, chunk: Chunk) -> Item | None:
-        """Return the error of a call that comes too late in its chunk to start; None while there is time."""
+        """Return the error of a call that is too late in its chunk to start; None while there is time."""
         if not self._expired(chunk.request):
             return None
         return (False, describe_verdict(Expired(f"the time for {chunk.function.name}() was over before it started")))

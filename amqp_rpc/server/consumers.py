@@ -33,11 +33,11 @@ from amqp_rpc.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a queue is consumed again; and the most, where another program declared it with other arguments.
+#: Seconds until a queue is consumed again; and at most, if another program declared it with other arguments.
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 #: How often an empty record is read again, since another server may be changing it, and the seconds between.
 _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
-#: How often a queue is checked before it is consumed unchecked, and the seconds between two checks, from and to.
+#: The checks of a queue before it is consumed unchecked, and the seconds between two checks, from and to.
 _MOST_CHECKS, _CHECK_AGAIN = 10, (0.01, 0.05)
 
 Bindings = frozenset[Binding]
@@ -54,7 +54,7 @@ class Consumer(Keeper):
     ) -> None:
         super().__init__(f"queue {dispatcher.queue}")
         self.queue = dispatcher.queue
-        #: The queue that is consumed: of a broadcast subscription it is another one for each connection.
+        #: The consumed queue: a broadcast subscription has another one for each connection.
         self.consumed = self.queue
         self._state = state
         self._worker = worker
@@ -76,7 +76,7 @@ class Consumer(Keeper):
         self._worker.deliver(self._dispatcher, delivery)
 
     def end(self) -> None:
-        """Have no more delivered; what was delivered stays unacked until it is settled."""
+        """Stop consuming; deliveries stay unacked until they are settled."""
         self._ending = True
         if self.channel is not None:
             self.connection.run(self._cancel(self.channel))
@@ -97,7 +97,7 @@ class Consumer(Keeper):
             )
 
     def ready(self) -> None:
-        """Report that the queue is consumed; or close the channel, where the server stops meanwhile."""
+        """Report that the queue is consumed; or close the channel, if the server stops meanwhile."""
         self._refused_with = None
         if not self._ending:
             self._state.counters["consumed"] += 1
@@ -119,7 +119,7 @@ class Consumer(Keeper):
     def pause(self, code: int) -> float:
         """Return the seconds until the queue is consumed again."""
         if code == ReplyCode.PRECONDITION_FAILED and self._refused_with is not None:
-            # It takes a person to mend that; other refusals are over when a node is back.
+            # A person has to mend that; other refusals end when a node is back.
             return backoff(self._refused_with[1] + 1, first=_PAUSE, most=_LONGEST_PAUSE)
         return _PAUSE
 
@@ -128,13 +128,13 @@ class Consumer(Keeper):
         return not self._ending
 
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - `report` has reported it
-        """Be over, where the server stops."""
+        """Report the end, if the server stops."""
         self._tag = ""
         if self._ending:
             self._over()
 
     def lost(self, error: BrokerError) -> None:
-        """Be over, where the server stops; end its start, where there never was a connection."""
+        """Report the end, if the server stops; fail its start, if there never was a connection."""
         self._tag = ""
         if not self.connection.was_open:
             self._state.failed(error)
@@ -155,7 +155,7 @@ class CallConsumer(Consumer):
     _dispatcher: CallDispatcher
 
     async def declare(self, channel: Channel) -> None:
-        """Declare the queue, and check it where it is not in use: perhaps its node was restarted."""
+        """Declare the queue, and check it if it is not in use: its node may have been restarted."""
         for checks in range(_MOST_CHECKS + 1):
             found = await channel.declare(self.queue)
             if found.consumers or self._ending or checks == _MOST_CHECKS:
@@ -232,7 +232,7 @@ class EventConsumer(Consumer):
         # In this order: a binding that exists, or may exist, is always in the record.
         known = await change_record(self.connection, self.queue, add=wanted)
         await self._bind(channel)
-        # Once a start: with servers of two versions, one that reconnects would undo the other's bindings.
+        # Once per start: with servers of two versions, one that reconnects would undo the other's bindings.
         stale: Bindings = frozenset() if known is None or self._compared else known - wanted
         for binding in sorted(stale, key=str):
             logger.info("queue %s: unbound from %s by %r", self.queue, binding.exchange, binding.key)
@@ -249,8 +249,8 @@ class EventConsumer(Consumer):
         arguments = None if bound is None else {"x-max-length": bound}
         await channel.declare(self.consumed, exclusive=True, arguments=arguments)
         await self._bind(channel)
-        # A retry comes back by a delay queue. When this instance is gone by then, the retry ends in a queue that drops
-        # it: a delay queue keeps a message that can't be routed for ever.
+        # A retry comes back through a delay queue. If this instance is gone by then, the retry ends in a queue that
+        # drops it: a delay queue would keep an unroutable message for ever.
         await declare.declare_arrivals(channel)
         await channel.declare(topology.GONE, arguments=topology.GONE_ARGUMENTS)
         await channel.bind(topology.GONE, topology.ARRIVALS, topology.arrived_binding(topology.INSTANCES))
@@ -282,7 +282,7 @@ async def change_record(
     try:
         return await _change(connection, channel, queue, add, remove)
     except ChannelClosed as closed:
-        # Perhaps the node of the record is away.
+        # The node of the record may be away.
         logger.warning("queue %s: bindings that are not in the code any more stay: %s", queue, closed)
         return None
     finally:
@@ -296,7 +296,7 @@ async def _change(
     record = topology.bindings_record(queue)
     await channel.confirms()
     await channel.declare(record, arguments=topology.RECORD_ARGUMENTS)
-    # More than one message where a server was killed between its publish and its ack.
+    # More than one message if a server was killed between its publish and its ack.
     taken: list[Delivery] = []
     looks = _LOOKS
     while True:

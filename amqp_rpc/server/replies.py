@@ -36,7 +36,7 @@ class Replies:
     """Publishes replies, retries, requeued tasks and dead letters; any thread may call `reply` and those below it.
 
     Args:
-        addresses: Where the broker is.
+        addresses: The addresses of the broker.
         state: The server's.
         arguments: Those of the task queues and their dead-letter queues, by name.
         prepared: The task queues of these, which are declared at the start with all that their retries need.
@@ -152,7 +152,7 @@ class ReplyChannel(Keeper):
         self._state.ready(self.name)
 
     def lost(self, error: BrokerError) -> None:
-        """Keep what was not sent for the next connection."""
+        """Keep unsent replies for the next connection."""
         unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
         self._unsent.extendleft(reversed(unsent))
         self._sending.clear()
@@ -166,7 +166,7 @@ class ReplyChannel(Keeper):
             sent = self.channel is not None and self.channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
         except Exception:
-            logger.exception("A reply to %s could not be written", message.routing_key)
+            logger.exception("queue %s: reply could not be written", message.routing_key)
             self._state.acknowledge([delivery])
             return
         if not sent:
@@ -174,7 +174,7 @@ class ReplyChannel(Keeper):
             return
         self._leaving.append((message, delivery, mandatory))
         if len(self._leaving) == 1:
-            # All that this turn of the loop publishes leaves together, or not.
+            # All replies of this turn of the loop leave together, or none does.
             self.connection.loop.before_sleep(self._watch)
 
     def tell(self, message: Message) -> None:
@@ -184,7 +184,7 @@ class ReplyChannel(Keeper):
                 self.channel.publish(message)
             # AMQP can't carry it.
             except Exception:
-                logger.exception("A message to %s could not be written", message.routing_key)
+                logger.exception("queue %s: message could not be written", message.routing_key)
 
     def _watch(self) -> None:
         if self._leaving:
@@ -197,7 +197,7 @@ class ReplyChannel(Keeper):
 
     def _returned(self, queue: str, _properties: Properties) -> None:
         self._state.counters["returned"] += 1
-        logger.info("A reply was dropped: its caller's queue %s is gone", queue)
+        logger.info("queue %s: reply dropped: its caller is gone", queue)
 
 
 class CopyPublisher(Publisher):
@@ -218,11 +218,11 @@ class CopyPublisher(Publisher):
                 logger.error("%s: %s; it is declared again when it is needed", refused.what, refused.error)
 
     def wanted(self) -> bool:
-        """Return whether there are task queues, or something to publish."""
+        """Return whether there are task queues, or copies to publish."""
         return bool(self._prepared) or super().wanted()
 
     def ready(self) -> None:
-        """Publish what waited."""
+        """Publish the copies that waited."""
         super().ready()
         self._state.ready(self.name)
 
@@ -260,18 +260,18 @@ class Copy(Publication):
         return not (self.delivery.channel.is_open or about_to_be_dropped(self.delivery.properties))
 
     def confirmed(self, publisher: Publisher) -> None:
-        """Ack the delivery; where no queue took the copy, declare its queue again."""
+        """Ack the delivery; if no queue accepted the copy, declare its queue again."""
         if not self.returned:
             publisher.end(self, None)
             return
-        # The broker confirms what no queue took as well: the queue was deleted, or is on a node that is away.
+        # The broker also confirms a message without a queue: it was deleted, or is on a node that is away.
         if publisher.declarations is not None:
             publisher.declarations.forget(self.message)
         self._refused(publisher, "its queue does not exist")
 
     def nacked(self, publisher: Publisher) -> None:
         """Send it again: its queue may be full, or have lost its leader."""
-        self._refused(publisher, "it refuses more, perhaps by a bound of the queue")
+        self._refused(publisher, "it refuses more: the queue may be full")
 
     def undeclared(self, publisher: Publisher, refused: Refused) -> None:
         """Use a queue that another program declared with other arguments; else try again."""
@@ -288,27 +288,27 @@ class Copy(Publication):
             self._refused(publisher, str(refused.error))
 
     def channel_closed(self, publisher: Publisher, error: BrokerError) -> None:
-        """Count it where the broker closed the channel: it may be this message that the broker does not take."""
+        """Count it if the broker closed the channel: this message may be the reason."""
         if self.written and not isinstance(error, ConnectionLost):
             self._count(publisher, str(error))
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
-        """Publish it with fewer headers where AMQP can't carry them: that is better than not at all."""
+        """Publish it with fewer headers if AMQP can't carry them: better than not at all."""
         self._lighter = self._lighter or lighter(self.message)
         self.written = False
         key = self.message.routing_key
         if (message := next(self._lighter, None)) is not None:
-            logger.warning("A message for %s goes without some of its headers: %s", key, error)
+            logger.warning("queue %s: message published without some of its headers: %s", key, error)
             self.message = message
             publisher.send(self)
         elif self._accepted:
             logger.error(
-                "The end of task [%s] could not be written for %s: it stays unacked until this worker ends, and takes "
-                "a place of the prefetch", self.delivery.properties.message_id, key, exc_info=error,
+                "queue %s: the outcome of task [%s] could not be written; it stays unacked until this worker ends, and "
+                "uses up prefetch", key, self.delivery.properties.message_id, exc_info=error,
             )  # fmt: skip
             publisher.drop(self)
         else:
-            logger.error("A message for %s is lost, since it could not be written", key, exc_info=error)
+            logger.error("queue %s: message lost: it could not be written", key, exc_info=error)
             publisher.end(self, None)
 
     def _refused(self, publisher: Publisher, reason: str) -> None:
@@ -317,17 +317,17 @@ class Copy(Publication):
             publisher.send_later(self)
 
     def _count(self, publisher: Publisher, reason: str) -> None:
-        """Count that the broker did not take it; in the end drop a call: it must not stop those that come after.
+        """Count a refusal by the broker. After some of them a call is dropped: it must not stop later ones.
 
-        A task is never dropped: it was accepted. Its delivery stays unacked, and takes a place of the prefetch, until
-        the broker takes the copy.
+        A task is never dropped: it was accepted. Its delivery stays unacked, and uses up prefetch, until the broker
+        accepts the copy.
         """
         self._refusals += 1
         if self._refusals < _MOST_REFUSALS:
             return
         key = self.message.routing_key
         if not self._accepted:
-            logger.error("A message for %s is lost, since the broker does not take it: %s", key, reason)
+            logger.error("queue %s: message lost: the broker refuses it: %s", key, reason)
             publisher.end(self, None)
         elif self._refusals == _MOST_REFUSALS:
-            logger.error("A task for %s stays unacked, since the broker does not take its copy: %s", key, reason)
+            logger.error("queue %s: a task stays unacked, since the broker refuses its copy: %s", key, reason)

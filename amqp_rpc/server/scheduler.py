@@ -2,10 +2,10 @@
 
 The leader is elected by a message, the token, in a durable queue with a single active consumer: it is the server that
 has the token unacked, and when that server is gone the broker delivers the token to another one. The token says up to
-when the ticks of each schedule are dealt with (`Timetable`). In this order: the tasks that are due are published and
+when the ticks of each schedule are handled (`Timetable`). In this order: the due tasks are published and
 confirmed; a new token that says so is published and confirmed; the old one is acked. A crash in between repeats a tick,
-with the same id, and never loses it. Every server adds an empty token when it starts, so there always is one. Several
-become one.
+with the same id, and never loses it. Every server adds an empty token when it starts, so there is always one. The
+leader merges several into one.
 
 The token is renewed at least once a minute: the broker requeues a message that is unacked for too long, and drops one
 that was requeued too often, but a new message has neither behind it.
@@ -36,20 +36,20 @@ from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
 
 logger = logging.getLogger(__name__)
 
-#: Seconds from the first token until the leader relies on it: the last leader's and those of servers that start
-#: meanwhile come together, and an empty one must not be taken for all that is known.
+#: Seconds from the first token until the leader relies on it: the last leader's token and empty ones of servers that
+#: start arrive together, and an empty one must not count alone.
 _SETTLING = 0.5
-#: Seconds between two tokens, and between two looks at the time of day, which may be put forward or back, at most.
+#: The longest seconds between two tokens, and between two reads of the clock, which may be put forward or back.
 _RENEW = 60.0
-#: Seconds until a message that the broker did not take is published again.
+#: Seconds until a refused message is published again.
 _AGAIN = 1.0
-#: Tokens that are delivered before earlier ones are acked: those of as many servers that start together.
+#: The limit of unacked tokens, one for each server that starts at the same time.
 _MOST_TOKENS = 1000
-#: Seconds that a server that stops waits for the last confirms, and between two looks at them.
+#: Seconds that a stopping server waits for the last confirms, and the poll interval.
 _LAST_CONFIRM, _LOOK_AGAIN = 1.0, 0.01
 
-#: Milliseconds by which servers' clocks may differ, or one be put back: a leader waits for so long until its clock has
-#: reached the last leader's. A token from further ahead was written by a clock that was wrong.
+#: Milliseconds by which servers' clocks may differ, or one be put back: a leader waits so long until its clock has
+#: reached the last leader's. A token from further ahead was written by a wrong clock.
 MOST_AHEAD = 60_000
 #: Milliseconds until a schedule that no leader knows any more is forgotten: far longer than two versions of a service
 #: run side by side.
@@ -80,7 +80,7 @@ class Timetable:
 
     def __init__(self, schedules: Iterable[Schedule]) -> None:
         self._schedules = {schedule.name: schedule for schedule in schedules}
-        #: Up to when the ticks of each are dealt with: also of those that only other versions of the service know.
+        #: The time up to which the ticks of each are handled: also of schedules that only other versions know.
         self.dealt: dict[str, int] = {}
         self._next: dict[str, int] = {}
         self._enqueuing: set[str] = set()
@@ -91,7 +91,7 @@ class Timetable:
             dealt = json.loads(body)["dealt"]
             found = {str(name): int(moment) for name, moment in dealt.items()}
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            logger.warning("A token of the scheduler can't be read: %.200r", body)
+            logger.warning("scheduler: token can't be read: %.200r", body)
             return
         for name, moment in found.items():
             if self.dealt.get(name, 0) < moment < _LAST_MOMENT:
@@ -113,13 +113,13 @@ class Timetable:
             dealt = self.dealt.get(name)
             if dealt is not None and dealt > now + MOST_AHEAD:
                 logger.warning(
-                    "%s: its ticks have been dealt with up to %s, which is in the future: a clock was wrong; it goes "
-                    "on from now",
+                    "%s: its ticks were handled up to %s, which is in the future: a clock was wrong; it continues from "
+                    "now",
                     name, said(dealt),
                 )  # fmt: skip
                 dealt = None
             if dealt is None:
-                # Seen for the first time: it has no ticks before.
+                # A new schedule has no earlier ticks.
                 self._deal(name, now)
             elif now >= self._until(name):
                 missed = schedule.times.missed(dealt, now)
@@ -128,7 +128,7 @@ class Timetable:
                 self._enqueuing.add(name)
                 found.append(Due(schedule, tick, count - 1, now))
             elif now > dealt:
-                # So that a schedule that is seldom due is not taken for one that no server knows any more.
+                # So that a rarely due schedule is not forgotten like one that no server knows any more.
                 self.dealt[name] = now
         for name in [name for name, dealt in self.dealt.items() if dealt < now - FORGET_AFTER]:
             if name not in self._schedules:
@@ -136,7 +136,7 @@ class Timetable:
         return found
 
     def done(self, due: Due) -> None:
-        """Count a tick as dealt with: its task is in the queue."""
+        """Count a tick as handled: its task is in the queue."""
         schedule = due.schedule
         self._enqueuing.discard(schedule.name)
         self._deal(schedule.name, max(due.dealt, self.dealt.get(schedule.name, 0)))
@@ -148,11 +148,11 @@ class Timetable:
             )  # fmt: skip
 
     def failed(self, due: Due) -> None:
-        """Have a tick due again, or a later one: its task is not in the queue."""
+        """Make a tick due again, or a later one: its task is not in the queue."""
         self._enqueuing.discard(due.schedule.name)
 
     def forget(self) -> None:
-        """Forget what is being enqueued: no confirm will come."""
+        """Forget the tasks that are being enqueued: no confirm will arrive."""
         self._enqueuing.clear()
 
     @property
@@ -161,7 +161,7 @@ class Timetable:
         return bool(self._enqueuing)
 
     def wait(self, now: int) -> float:
-        """Return the seconds until something may be due; a day where nothing is."""
+        """Return the seconds until a tick may be due; a day without schedules."""
         waiting = [self._until(name) - now for name in self._schedules if name not in self._enqueuing]
         return max(0.0, min(waiting, default=86_400_000) / 1000)
 
@@ -184,7 +184,7 @@ class Scheduler(Keeper):
         self._queue = queue
         self._state = state
         self._timetable = Timetable(schedules)
-        #: The unacked ones.
+        #: The unacked tokens.
         self.tokens: list[Delivery] = []
         #: True while this server is the leader, and relies on its tokens.
         self.leads = False
@@ -216,7 +216,7 @@ class Scheduler(Keeper):
         await channel.consume(self._queue, self._delivered, acknowledge=True, on_cancelled=self.cancelled)
 
     def ready(self) -> None:
-        """Add an empty token: there is one at least."""
+        """Add an empty token, so that there is always one."""
         self._state.ready(self._queue)
         assert self.channel is not None
         self.connection.run(self._seed(self.channel))
@@ -247,7 +247,7 @@ class Scheduler(Keeper):
 
     def _delivered(self, token: Delivery) -> None:
         self._timetable.merge(token.body)
-        # It is the active consumer: no other one is.
+        # This server is the active consumer now: no other one is.
         if not self.tokens and not self.leads:
             self._wake(_SETTLING)
         self.tokens.append(token)
@@ -279,28 +279,28 @@ class Scheduler(Keeper):
         returned = identity in self._returned
         self._returned.discard(identity)
         if not taken or returned:
-            self._complain(schedule, "is gone" if returned else "takes no more")
+            self._complain(schedule, "is gone" if returned else "is full")
             await self.connection.pause(_AGAIN)
             if channel is self.channel:
                 self._timetable.failed(due)
                 self._tick()
             return
-        logger.info("Task %s() [%s] is enqueued for %s", schedule.function, identity, said(due.tick))
+        logger.info("Task %s() [%s] enqueued for %s", schedule.function, identity, said(due.tick))
         self._complained.discard(schedule.name)
         self._state.counters["ticks"] += 1
         self._timetable.done(due)
         self._renew()
         if not self.ended:
-            # The timer left it out while it was being enqueued.
+            # The timer left the schedule out while it was being enqueued.
             self._wake(0)
 
     def _complain(self, schedule: Schedule, problem: str) -> None:
         if schedule.name not in self._complained:
             self._complained.add(schedule.name)
-            logger.error("%s can't be enqueued: queue %s %s; trying again", schedule.name, schedule.queue, problem)
+            logger.error("%s: can't be enqueued: queue %s %s; trying again", schedule.name, schedule.queue, problem)
 
     def _renew(self) -> None:
-        """Write a token that says what is known now, and ack those before it once it is confirmed."""
+        """Write a token with the current times, and ack the earlier ones once it is confirmed."""
         if self._renewing:
             self._renew_again = True
         elif self.channel is not None:
@@ -313,7 +313,7 @@ class Scheduler(Keeper):
             self._renewed = time.monotonic()
             old = list(self.tokens)
             if not await channel.confirmed(self._token(self._timetable.body())):
-                # Whatever else happens meanwhile, the old one is not acked before another is confirmed.
+                # In any case the old token is not acked before another is confirmed.
                 await self.connection.pause(_AGAIN)
                 continue
             channel.ack([token.tag for token in old])

@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and replies.
 
 Here its parts are made, started, drained and closed together. One I/O thread owns the connections. The threads of the
-pool run the functions, and do their own part of the I/O where no other thread is at it: see `amqp.leadership`.
+pool run the functions, and do their own part of the I/O if no other thread does: see `amqp.leadership`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Server:
     Args:
         services: One or more; several may share a queue if their functions' names differ.
         url: The broker's, ``amqp://user:password@host:port/vhost``; those of the nodes of a cluster as a list or with
-            commas between them, of which any will do. None reads ``AMQP_URL``, else takes the local default.
+            commas between them: it connects to any one of them. None reads ``AMQP_URL``, else takes the local default.
         threads: How many ordinary handlers run at the same time (8).
         prefetch: Unacked deliveries of each queue at most, and how many ``async def`` handlers of it run at the same
             time. None takes as many as there are threads: a call waits at the broker, where another server can take it,
@@ -140,10 +140,10 @@ class Server:
         self._state = State(self._pool, dispatchers, parts)
         self._state.on_stuck = lambda handlers: self.on_stuck(handlers)  # noqa: PLW0108 - a user sets it later
         self._state.ends_when_stuck = lambda handlers: self.ends_when_stuck(handlers)  # noqa: PLW0108 - as above
-        #: Counts of ``result``, ``raised``, ``refused``, ``expired``: ends of calls and tasks; ``again``: idempotent
+        #: ``result``, ``raised``, ``refused``, ``expired``: outcomes of calls and tasks; ``again``: idempotent
         #: calls that another server died with; ``retried``, ``failed``, ``crashed``: tasks and events;
-        #: ``dead_letters``; ``ticks``: tasks that a schedule enqueued; ``consumed``: consumers that were begun;
-        #: ``returned``: replies whose caller was gone; ``stale_acks``: acks after the broker took the deliveries back.
+        #: ``dead_letters``; ``ticks``: tasks that a schedule enqueued; ``consumed``: consumers that were started;
+        #: ``returned``: replies whose caller was gone; ``stale_acks``: acks of deliveries that the broker had requeued.
         self.counters: Counter[str] = self._state.counters
         self._replies = Replies(self.addresses, self._state, arguments={**arguments, **dead}, prepared=arguments)
         self._schedulers = [Scheduler(queue, each, self._state) for queue, each in self.schedules.items()]
@@ -186,13 +186,13 @@ class Server:
         for scheduler in self._schedulers:
             scheduler.begin(self._scheduling)
         self._stopping = threading.Event()
-        #: Held while all is closed: a second `stop` meanwhile waits, and finds it closed.
+        #: Held while the server closes: a second `stop` waits, and finds it closed.
         self._closing = threading.Lock()
         self._closed = False
         self._finished = True
 
     def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Connect and begin to serve; return once every queue is consumed.
+        """Connect and start to serve; return once every queue is consumed.
 
         Args:
             timeout: Seconds to wait for that (30.0).
@@ -276,7 +276,7 @@ class Server:
     def _close_all(self) -> None:
         if self._schedulers:
             self._scheduling.close(_CLOSE_TIMEOUT)
-        # In this order: once the consuming connection is gone the broker gives what is left to other servers.
+        # In this order: once the consuming connection is gone the broker gives the unacked deliveries to other servers.
         self._connection.close(_CLOSE_TIMEOUT)
         self._replies.close(_CLOSE_TIMEOUT)
         self._pool.stop()

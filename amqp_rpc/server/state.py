@@ -24,9 +24,9 @@ class State:
     """The state of one server. Unless a method says otherwise it belongs to the I/O thread.
 
     Args:
-        pool: Where handlers run.
-        queues: Those that the server consumes.
-        parts: The names of what else must be ready before the server has started.
+        pool: The handlers' pool.
+        queues: The queues that the server consumes.
+        parts: The names of other parts that must be ready before the server has started.
     """
 
     #: The connection that consumes, after `begin`.
@@ -37,13 +37,13 @@ class State:
         #: Set once every part is ready, or one has failed.
         self.started = threading.Event()
         self.failure: AmqpRpcError | None = None
-        #: Set once no more deliveries come and nothing is unacked.
+        #: Set once no more deliveries arrive and none is unacked.
         self.drained = threading.Event()
         #: The deliveries that are not settled, by their identity. Any thread may copy it.
         self.unacked: dict[int, Delivery] = {}
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
         self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
-        #: The queues of which more deliveries may come.
+        #: The queues of which more deliveries may arrive.
         self.delivering = set(queues)
         self._pool = pool
         self._not_ready = {*self.delivering, *parts}
@@ -54,7 +54,7 @@ class State:
         self.connection = connection
 
     def ready(self, part: str) -> None:
-        """Note that a part is ready; after a lost connection it is so again."""
+        """Note that a part is ready; it is called again after a lost connection."""
         self._not_ready.discard(part)
         if not self._not_ready:
             self.started.set()
@@ -85,7 +85,7 @@ class State:
             )  # fmt: skip
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Acknowledge deliveries that are settled."""
+        """Ack settled deliveries."""
         tags: dict[Channel, list[int]] = {}
         for delivery in deliveries:
             self.unacked.pop(id(delivery), None)
@@ -102,7 +102,7 @@ class State:
         self.check_drained()
 
     def check_drained(self) -> None:
-        """Look whether the server is drained; also when the connection is lost."""
+        """Check whether the server is drained; also when the connection is lost."""
         if self.delivering:
             return
         if not self.unacked:

@@ -1,6 +1,6 @@
 """From the delivery of a task or an event to its end: it runs, is retried later, or is dead-lettered. Pure.
 
-Whatever bytes come in, a `TaskInvocation` or an `Answer` comes out and never an exception: no accepted task is lost.
+Any bytes end in a `TaskInvocation` or an `Answer`, and never in an exception: no accepted task is lost.
 An event is a task whose body is the payload, and which has no caller to reply to.
 """
 
@@ -36,15 +36,15 @@ from amqp_rpc.service.signature import EventSignature
 
 logger = logging.getLogger(__name__)
 
-#: Workers that may die with one task before it is dead-lettered. A task that kills workers costs as many of them, and a
-#: task that only ran beside such ones must be unlucky as often: five were too few for 100 000 tasks and a worker that
-#: dies each second.
+#: Workers that may die with one task before it is dead-lettered. A task that kills workers costs as many of them. One
+#: that only ran beside such tasks must be unlucky as often: five were too few for 100 000 tasks and a worker that dies
+#: each second.
 MOST_CRASHES = 8
 #: Crashes from which on a task is suspected of killing workers.
 SUSPECTED = 2
 #: From RabbitMQ 4.0 on a quorum queue drops a message that it requeued 20 times; this many are close to that.
 _ABOUT_TO_BE_DROPPED = 15
-#: Units of delay of a copy at least: the broker has the acknowledgement long before.
+#: The least units of delay of a copy: the broker has the ack long before.
 _SOON = 5
 #: Characters of the error in a retry's header.
 _LONGEST_LAST_ERROR = 1000
@@ -52,15 +52,15 @@ _LONGEST_LAST_ERROR = 1000
 
 @dataclass(slots=True, eq=False)
 class TaskInvocation(Invocation):
-    """One try of a task that is ready to run."""
+    """One attempt of a task that is ready to run."""
 
     properties: Properties = field(kw_only=True)
 
 
 class Suspects:
-    """Lets one task at a time run in a worker of those that are suspected of killing workers.
+    """Lets a worker run one task at a time of those that are suspected of killing workers.
 
-    Most of them only ran beside the one that does: two of them side by side would be counted together again, and in the
+    Most of them only ran beside the one that does. Two of them side by side would be counted together again, and in the
     end be dead-lettered together.
     """
 
@@ -77,7 +77,7 @@ class Suspects:
             return True
 
     def leave(self, task: TaskInvocation) -> None:
-        """Let another one run; harmless where the task has left before, at its time limit."""
+        """Let another one run; harmless if the task has left before, at its time limit."""
         with self._lock:
             if self._running is task:
                 self._running = None
@@ -86,7 +86,7 @@ class Suspects:
 class TaskDispatcher(Dispatcher):
     """The tasks of one queue. The suspects are those of all the queues of a worker, or, with None, of this one."""
 
-    #: Their name in the log.
+    #: Its messages' name in the log.
     kind = "Task"
 
     def __init__(
@@ -103,13 +103,13 @@ class TaskDispatcher(Dispatcher):
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
         """Return the invocation for a delivery, or the end of a task that can't run."""
         request = Request.read(properties, body, redelivered=redelivered)
-        # Before it is decoded: decoding it may be what kills workers.
+        # Before it is decoded: the decoding may be what kills workers.
         if redelivered and (ended := self._crashed(request, properties)) is not None:
             return ended
         try:
             function = self._find(request)
             if self._expired(request):
-                raise Expired(f"its time was over before a worker took it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
+                raise Expired(f"its time was over before a worker received it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
             if request.content_encoding not in PLAIN:
                 raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
             args, kwargs = self._task_arguments(request, function, properties)
@@ -117,13 +117,13 @@ class TaskDispatcher(Dispatcher):
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
         # Nothing in a message may end the thread that reads messages.
         except Exception as error:
-            logger.exception("A task for %s could not be read; it is a dead letter", request.function)
+            logger.exception("queue %s: task %s() could not be read; dead-lettered", self.queue, request.function)
             reason = f"it could not be read: {error!r}"
             return self._dead(request, reason, "refused", error=Undecodable(reason))
         assert function.task is not None
         task = TaskInvocation(request, function, args, kwargs, function.task.time_limit, properties=properties)
         if request.crashes >= SUSPECTED and not self._suspects.enter(task):
-            # A crash that this very delivery counted was dealt with in `_crashed`.
+            # `_crashed` has handled a crash that this very delivery counted.
             return Answer(None, None, "again", again=requeued(self.home, properties, body, delay=apart(SUSPECTED)))
         if not function.task.result:
             request.reply_to = None
@@ -131,7 +131,7 @@ class TaskDispatcher(Dispatcher):
         return task
 
     def started(self, task: TaskInvocation) -> Record | None:
-        """Return the record of a task that begins; None without a store, or where the task has no id."""
+        """Return the record of a task that starts; None without a store or an id."""
         if not self._recorded(task.function):
             return None
         now = self._clock()
@@ -156,7 +156,7 @@ class TaskDispatcher(Dispatcher):
         return self.answer(task, Outcome(None, error, seconds))
 
     def leave(self, task: TaskInvocation) -> None:
-        """Let the next suspected task run; for each task that was accepted, once its handler has ended."""
+        """Let the next suspected task run; called for each accepted task, once its handler has ended."""
         if task.request.crashes >= SUSPECTED:
             self._suspects.leave(task)
 
@@ -191,7 +191,7 @@ class TaskDispatcher(Dispatcher):
         if request.reply_to is not None or self._recorded(function):
             try:
                 reply = self._result(request, function, outcome.result)
-            # A result that is wanted and can't be sent is a failure.
+            # A wanted result that can't be sent is a failure.
             except CodecError as error:
                 logger.warning("%s %s() [%s] failed after %.3f s: %s", *named, error)
                 refused = Answer(self._error(request, ran(error)), None, "raised")
@@ -211,33 +211,33 @@ class TaskDispatcher(Dispatcher):
                 "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
                 *named, request.attempt, policy.retries, delay,
             )  # fmt: skip
-            # Each try has its own count of the workers that died with it.
+            # Each attempt has its own count of the workers that died with it.
             added = {ATTEMPT: request.attempt + 1, LAST_ERROR: text[:_LONGEST_LAST_ERROR]}
             again = republished(task.properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._with_record(answer, request, function, seconds=seconds, error=text, delay=delay)
         level = logging.DEBUG if gone else logging.ERROR
-        logger.log(level, "%s %s() [%s] failed after %.3f s (%s); it is a dead letter", *named)
+        logger.log(level, "%s %s() [%s] failed after %.3f s (%s); dead-lettered", *named)
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else text
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
-        """Return the end of a task that a worker died with, or lost its connection with; None where it runs now."""
+        """Return the answer for a task whose last worker died or lost its connection; None if it runs now."""
         counted = delivery_count(properties.headers)
         crashes = deaths(request.crashes, properties)
         if crashes >= MOST_CRASHES:
-            reason = f"{crashes} workers died, one after another, while they had it; it may be what ends them"
+            reason = f"{crashes} workers died, one after another, while they had it; it may be what kills them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning(
-            "A worker died with %s %s() [%s], lost its connection, or was stopped; it is tried again",
-            self.kind.lower(), request.function, request.message_id,
+            "%s %s() [%s]: its worker died, was stopped, or lost its connection; retrying it",
+            self.kind, request.function, request.message_id,
         )  # fmt: skip
         if counted is not None and crashes == 1:
             return None
         # A classic queue counts nothing: the requeued copy is counted, since a worker that is killed can't count.
-        # It comes a moment later, after this delivery's ack: else a worker that it kills leaves both behind.
+        # It arrives a moment later, after this delivery's ack: else a worker that it kills leaves both behind.
         # A quorum queue counts, but gives the next worker at once everything that the last one died with: the task that
-        # kills, and those beside it. The second time they are separated, each coming back at a time of its own.
+        # kills, and those beside it. The second time they are separated: each comes back at a time of its own.
         # The broker must not drop the copy at its expiration, as it may drop a call: it is dead-lettered then.
         again = republished(properties, {CRASHES: crashes})
         return Answer(None, None, "again", again=Message(self.home, again, request.body, apart(crashes)))
@@ -253,7 +253,7 @@ class TaskDispatcher(Dispatcher):
         crashes: int | None = None,
         seconds: float | None = None,
     ) -> Answer:
-        """Return the end of a task that is dead-lettered; without a function, it did not run."""
+        """Return the answer for a dead-lettered task; without a function, it did not run."""
         details: dict[str, Any] = {
             ATTEMPT: request.attempt,
             CRASHES: request.crashes if crashes is None else crashes,
@@ -261,7 +261,7 @@ class TaskDispatcher(Dispatcher):
         if function is not None:
             details[TRACEBACK] = traceback_of(error)
         else:
-            logger.error("%s %s() [%s] is a dead letter: %s", self.kind, request.function, request.message_id, reason)
+            logger.error("%s %s() [%s] dead-lettered: %s", self.kind, request.function, request.message_id, reason)
         reply = None
         if request.reply_to is not None or self._recorded(function):
             if isinstance(error, AmqpRpcError) and function is None:
@@ -273,7 +273,7 @@ class TaskDispatcher(Dispatcher):
         return self._with_record(answer, request, function, seconds=seconds, error=reason)
 
     def _recorded(self, function: Function | None) -> bool:
-        """Return whether the store keeps a function's tasks; None stands for a function that is not known."""
+        """Return whether the store keeps a function's tasks; None stands for an unknown function."""
         return self._records and (function is None or function.task is None or function.task.result)
 
     def _with_record(
@@ -286,7 +286,7 @@ class TaskDispatcher(Dispatcher):
         error: str | None = None,
         delay: float | None = None,
     ) -> Answer:
-        """Add the task's record to an answer, and take the reply away where the task has no address for one."""
+        """Add the task's record to an answer, and remove the reply if the task has no address for one."""
         if not self._recorded(function):
             return answer
         reply, now = answer.reply, self._clock()
@@ -391,19 +391,19 @@ def about_to_be_dropped(properties: Properties) -> bool:
 def apart(crashes: int) -> int:
     """Return the units of delay after so many crashes: random, 0.5 to 1, 2.5 and then 8.5 seconds.
 
-    Without it, tasks that only ran beside one that kills workers would come back with it, and be counted with it, each
-    time.
+    Without it, tasks that only ran beside one that kills workers would come back with it each time, and be counted with
+    it.
     """
     # Two doublings a crash, and a jitter of the whole wait: up to 0.5, 2 and 8 seconds.
     return _SOON + units(backoff(2 * crashes - 1, first=0.25, most=4.0, jitter=1.0))
 
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:
-    """Return the seconds until a task is retried; None where it is not."""
+    """Return the seconds until a task is retried; None if it is not."""
     if isinstance(error, Reject) or request.attempt > policy.retries:
         return None
     if isinstance(error, Retry):
         return policy.delay(request.attempt) if error.after is None else min(error.after, LONGEST_DELAY)
-    # SystemExit of a handler ends the task's try, not the worker.
+    # SystemExit of a handler ends the task's attempt, not the worker.
     worth = isinstance(error, policy.retry_for) or not isinstance(error, Exception)
     return policy.delay(request.attempt) if worth else None

@@ -49,14 +49,14 @@ _FIRST_SIGN = 0.1
 _NEVER = float("inf")
 #: Seconds that a coroutine gets to end after it was cancelled at its time limit.
 _GRACE = 1.0
-#: Seconds until an exceeded limit is dealt with again, should no thread have been there for it.
+#: Seconds until an exceeded limit is handled again, if no thread could be started for it.
 _LOOK_AGAIN = 1.0
 #: Seconds that a task may wait here for a thread, and between two polls.
 _PATIENCE, _POLL = 1.0, 0.5
 
 
 class Worker:
-    """Runs deliveries and settles them. The tasks of ``fair`` queues do not wait here for a thread: see `Backlog`."""
+    """Runs deliveries and settles them. Tasks of ``fair`` queues don't wait long for a thread: see `Backlog`."""
 
     def __init__(
         self, state: State, pool: Pool, *, replies: Replies, recorder: Recorder, fair: Collection[str]
@@ -91,7 +91,7 @@ class Worker:
             self._pool.submit(partial(self._run_task, dispatcher, delivery))
 
     def give_up(self, seconds: float) -> None:
-        """Log the deliveries that the broker takes back, with the connection that is about to close; any thread."""
+        """Log the deliveries that the broker requeues when the connection closes, which is next; any thread."""
         if self._given_up:
             return
         self._given_up = True
@@ -100,8 +100,8 @@ class Worker:
         more = f" and {len(left) - len(named)} more" if len(left) > len(named) else ""
         if left:
             logger.warning(
-                "Requeued by the broker, not done within %g s: %s%s. Another worker gets %s, or this one when it is "
-                "started again", seconds, ", ".join(named), more, "it" if len(left) == 1 else "them",
+                "drain: not done within %g s, requeued by the broker: %s%s. Another worker gets %s, or this one at its "
+                "next start", seconds, ", ".join(named), more, "it" if len(left) == 1 else "them",
             )  # fmt: skip
 
     def _run_call(self, dispatcher: CallDispatcher, delivery: Delivery) -> None:
@@ -155,7 +155,7 @@ class Worker:
     def _accept_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> TaskInvocation | Answer:
         properties, body = delivery.properties, delivery.body
         if delivery.redelivered and self._recorder.records:
-            # The task may have succeeded before its worker died. Only a redelivery costs a look into the store.
+            # The task may have succeeded before its worker died. Only a redelivery costs a read of the store.
             found = self._recorder.succeeded(properties.message_id)
             if found is not None:
                 return dispatcher.repeated(properties, body, found)
@@ -170,18 +170,18 @@ class Worker:
     def _answer(
         self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, outcome: Outcome
     ) -> Answer | None:
-        """Return the answer to an outcome; None where the task was settled before, at its time limit."""
+        """Return the answer to an outcome; None if the task was settled before, at its time limit."""
         dispatcher.leave(task)
         if task.limit is None or self._limits.end(task):
             return dispatcher.answer(task, outcome, gone=_is_gone(delivery))
         logger.warning(
-            "Task %s() [%s] has ended with %s after %.3f s; that is dropped, since it failed at its time limit of %g s",
+            "Task %s() [%s] ended with %s after %.3f s; dropped, since it failed at its time limit of %g s",
             task.function.name, task.request.message_id,
             "a result" if outcome.error is None else type(outcome.error).__name__, outcome.seconds, task.limit,
         )  # fmt: skip
         return None
 
-    def _overrun(self, late: Try, seconds: float, stack: str | None) -> None:
+    def _overrun(self, late: Attempt, seconds: float, stack: str | None) -> None:
         """Settle a task that has exceeded its time limit; a thread of its own."""
         if self._taken_back(late.delivery):
             return
@@ -200,9 +200,9 @@ class Worker:
     def _is_another_workers(self, delivery: Delivery, answer: Answer) -> bool:
         """Return whether another worker settles the task: it failed here after its channel was lost.
 
-        Else the task would be in the broker twice, and be called a failure while it runs there. A success is recorded
-        and its reply sent. A loss that comes after this look is seen by `Replies` before it publishes; then the failure
-        is recorded all the same, until the other worker records its own end of the task.
+        Otherwise the task would be in the broker twice, and count as a failure while it runs there. A success is
+        recorded and its reply sent. `Replies` notices a loss after this check before it publishes. Then the failure is
+        recorded all the same, until the other worker records its own outcome of the task.
         """
         if (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
             return False
@@ -210,8 +210,8 @@ class Worker:
             self._recorder.leave(answer.record)
         if not self._given_up:
             logger.warning(
-                "Message [%s] failed here after its connection was lost: another server has it, and its failure here "
-                "is dropped", delivery.properties.message_id,
+                "message [%s] failed after its connection was lost; dropped here, since another server has it",
+                delivery.properties.message_id,
             )  # fmt: skip
         return True
 
@@ -224,7 +224,7 @@ class Worker:
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(dispatcher.queue, delivery, answer.dead_letter, answer.details)
         elif answer.reply is not None:
-            # A client that enqueued a task may well be gone: its reply is not mandatory, and no return is logged.
+            # The client of a task may well be gone: its reply is not mandatory, and no return is logged.
             self._replies.reply(answer.reply, delivery, mandatory=isinstance(dispatcher, CallDispatcher))
         elif answer.again is not None:
             self._replies.keep(answer.again, delivery)
@@ -232,32 +232,32 @@ class Worker:
             self._state.connection.do(self._state.acknowledge, [delivery])
 
     def _unanswered(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, error: Exception) -> None:
-        """Settle a delivery that met a defect of this library: unacked, it would keep a place of the prefetch."""
-        logger.error("A message of %s could not be answered", dispatcher.queue, exc_info=error)
-        self._replies.dead_letter(dispatcher.queue, delivery, f"it could not be answered: {text_of(repr(error))}")
+        """Settle a delivery that met a defect of this library: unacked, it would use up prefetch."""
+        logger.error("queue %s: running or settling a delivery failed", dispatcher.queue, exc_info=error)
+        self._replies.dead_letter(dispatcher.queue, delivery, f"it could not be run or settled: {text_of(repr(error))}")
 
     def _task_unanswered(self, dispatcher: TaskDispatcher, delivery: Delivery, error: Exception) -> None:
         try:
             answer = dispatcher.unanswered(delivery.properties, delivery.body, error)
             self._end_task(dispatcher, delivery, answer)
         except Exception:
-            logger.exception("The end of a task of %s could not be recorded or replied", dispatcher.queue)
+            logger.exception("queue %s: outcome of a task could not be recorded or replied", dispatcher.queue)
             self._unanswered(dispatcher, delivery, error)
         else:
-            logger.error("A message of %s could not be answered", dispatcher.queue, exc_info=error)
+            logger.error("queue %s: running or settling a delivery failed", dispatcher.queue, exc_info=error)
 
     def _taken_back(self, delivery: Delivery) -> bool:
-        """Return whether the broker has taken the delivery back since it came here; forget it then."""
+        """Return whether the broker has requeued the delivery meanwhile; forget it then."""
         if not _is_gone(delivery):
             return False
         self._state.connection.post(self._state.acknowledge, [delivery])
         return True
 
     def _sign(self) -> None:
-        """Publish which calls are running here, twice a second, for callers that wait for one.
+        """Publish the calls in flight here, twice a second, for callers that wait for one.
 
-        A caller can't see its call once it has left the queue. By these messages it tells a slow call from a lost one,
-        and the many calls that take less time cost none.
+        A caller can't see its call once it has left the queue. By these messages it distinguishes a slow call from a
+        lost one. The many calls that take less time cost none.
         """
         self._signing = bool(self._state.unacked)
         if self._signing:
@@ -267,8 +267,8 @@ class Worker:
 
 
 @dataclass(slots=True, eq=False)
-class Try:
-    """One try of a task, from its beginning to its end or its limit."""
+class Attempt:
+    """One attempt of a task, from its start to its end or its limit."""
 
     dispatcher: TaskDispatcher
     delivery: Delivery
@@ -279,45 +279,46 @@ class Try:
 
 
 class TimeLimits:
-    """The tries with a limit, and one timer of the I/O thread for the earliest.
+    """The attempts with a limit, and one timer of the I/O thread for the earliest.
 
-    A thread can't be ended (https://docs.python.org/3/library/threading.html), nor can a coroutine that ignores that it
-    was cancelled. The task has failed at its limit all the same: of the handler's end and the limit, the first to take
-    the try out of the table here settles the task, and the other one does nothing. No process is ended here.
+    A thread can't be ended (https://docs.python.org/3/library/threading.html), nor can a coroutine that ignores its
+    cancellation. The task has failed at its limit all the same. The first of two events, the handler's end and the
+    limit, removes the attempt from the table here and settles the task; the other one does nothing. No process is ended
+    here.
 
     Args:
         state: The server's.
-        pool: It starts a new thread in the place of one whose handler does not end.
-        settle: Called with a try, its seconds, and where its handler is, on a thread of its own.
+        pool: It replaces a thread whose handler does not end.
+        settle: Called with an attempt, its seconds, and the stack of its handler, on a thread of its own.
     """
 
-    def __init__(self, state: State, pool: Pool, settle: Callable[[Try, float, str | None], object]) -> None:
+    def __init__(self, state: State, pool: Pool, settle: Callable[[Attempt, float, str | None], object]) -> None:
         self._state = state
         self._pool = pool
         self._settle = settle
-        #: Held for moments: by a handler that ends, and while one is given up.
+        #: Held briefly: by a handler that ends, and while one is given up.
         self._lock = threading.Lock()
-        self._tries: dict[TaskInvocation, Try] = {}
+        self._attempts: dict[TaskInvocation, Attempt] = {}
         self._stuck = 0
         self._timer: Timer | None = None
-        #: When the timer is due. A handler's thread reads it after it has entered a try, and the I/O thread sets it
-        #: before it looks at the tries: so one of the two sees the other.
+        #: When the timer is due. A handler's thread reads it after it has entered an attempt, and the I/O thread sets
+        #: it before it reads the attempts: so one of the two sees the other.
         self._due = _NEVER
 
     def begin(self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation) -> None:
-        """Limit a try that begins now; on the thread that runs it. `end` must follow."""
+        """Limit an attempt that starts now; on the thread that runs it. `end` must follow."""
         assert task.limit is not None
         began = time.monotonic()
-        # A coroutine is cancelled by the event loop; here it is dealt with only if it ignores that.
+        # The event loop cancels a coroutine; this timer is for one that ignores that.
         due = began + task.limit + (_GRACE if task.function.asynchronous else 0.0)
-        self._tries[task] = Try(dispatcher, delivery, task, began, due, threading.get_ident())
+        self._attempts[task] = Attempt(dispatcher, delivery, task, began, due, threading.get_ident())
         if due < self._due:
             self._state.connection.post(self._set_timer)
 
     def end(self, task: TaskInvocation) -> bool:
-        """Return whether a handler that has ended was in time, and its task is still to be settled."""
+        """Return whether a handler ended in time, so that its task is still to be settled."""
         with self._lock:
-            if self._tries.pop(task, None) is not None:
+            if self._attempts.pop(task, None) is not None:
                 return True
             self._stuck -= 1
             return False
@@ -327,7 +328,7 @@ class TimeLimits:
             self._timer.cancel()
             self._timer = None
         self._due = _NEVER
-        due = min((each.due for each in list(self._tries.values())), default=_NEVER)
+        due = min((each.due for each in list(self._attempts.values())), default=_NEVER)
         if due != _NEVER:
             self._due = due
             delay = min(max(0.0, due - time.monotonic()), LONGEST)
@@ -335,18 +336,18 @@ class TimeLimits:
 
     def _look(self) -> None:
         now = time.monotonic()
-        late = [each for each in list(self._tries.values()) if each.due <= now]
+        late = [each for each in list(self._attempts.values()) if each.due <= now]
         for each in late:
             each.due = now + _LOOK_AGAIN
         self._set_timer()
         for each in late:
-            # Settling takes time, and may write to the store: that is not for the I/O thread.
+            # Settling takes time, and may write to the store: not on the I/O thread.
             threading.Thread(target=self._exceeded, args=(each,), name="amqp_rpc time limit", daemon=True).start()
 
-    def _exceeded(self, late: Try) -> None:
+    def _exceeded(self, late: Attempt) -> None:
         task = late.task
         with self._lock:
-            if self._tries.pop(task, None) is None:
+            if self._attempts.pop(task, None) is None:
                 return  # its handler has just ended
             self._stuck += 1
             stuck = self._stuck
@@ -354,11 +355,11 @@ class TimeLimits:
             replaced = task.function.asynchronous or self._pool.replace(late.thread)
         seconds = time.monotonic() - late.began
         if self._state.ends_when_stuck(stuck):
-            fate = "its handler ends with this process, which takes no more and ends when its other handlers are done"
+            fate = "its handler ends with this process, which accepts no more and ends when its other handlers are done"
         else:
-            fate = f"its handler can't be ended: it runs on, perhaps beside its retry ({stuck} such handlers now)"
+            fate = f"its handler can't be ended: it runs on, maybe beside its retry ({stuck} such handlers now)"
             if not replaced:
-                fate += "; no other thread takes its place: this process has too many of them. Restart it"
+                fate += "; no other thread replaces it: this process has too many of them. Restart it"
         logger.error(
             "Task %s() [%s] has exceeded its time limit of %g s, and %s",
             task.function.name, task.request.message_id, task.limit, fate,
@@ -368,7 +369,7 @@ class TimeLimits:
 
 
 class Backlog:
-    """Tasks that wait here for a thread, and are requeued where a free worker may take them.
+    """Tasks that wait here for a thread, and are requeued if a free worker may run them.
 
     RabbitMQ bounds the deliveries of each consumer, and those of several together only with ``global`` in
     ``basic.qos``, which newer versions refuse (https://www.rabbitmq.com/docs/consumer-prefetch). So a server of several
@@ -392,7 +393,7 @@ class Backlog:
                 self._state.connection.run(self._poll())
 
     def begin(self, queue: str, delivery: Delivery) -> bool:
-        """Return whether a delivery is still here, and begins now; any thread. Each is taken out by one, once."""
+        """Return whether a delivery is still here, and starts now; any thread. Each is removed once."""
         return queue not in self._queues or self._waiting.pop(id(delivery), None) is not None
 
     async def _poll(self) -> None:
@@ -412,7 +413,7 @@ class Backlog:
             return
         for queue, delivery in self._overdue():
             if queue == state.name and self._waiting.pop(id(delivery), None) is not None:
-                logger.info("queue %s: a task is requeued: all threads are busy here", queue)
+                logger.info("queue %s: task requeued: all threads are busy here", queue)
                 self._replies.keep(requeued(queue, delivery.properties, delivery.body), delivery)
 
     def _overdue(self) -> list[tuple[str, Delivery]]:
@@ -432,18 +433,18 @@ def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
         properties = delivery.properties
         asked = (properties.headers or {}).get(WANTS_ALIVE) is True
         reply_to, identity = properties.reply_to, properties.correlation_id
-        # pika gives bytes for what is no UTF-8.
+        # pika gives bytes for text that is not UTF-8.
         if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
             callers[reply_to].append(identity)
     for reply_to, identities in callers.items():
-        # A malformed name of that kind would cost the connection, and the callers who use it don't ask.
+        # A malformed name of that kind would cost the connection, and callers with such names don't ask.
         if reply_to.startswith(DIRECT_REPLY_TO):
             continue
         for start in range(0, len(identities), _MOST_ALIVE):
             properties = Properties(
                 content_type=MSGPACK,
                 delivery_mode=1,
-                # An old one says nothing: it must not pile up at a caller that does not read.
+                # An old one is useless: it must not pile up at a caller that does not read.
                 expiration=str(int(SIGN_INTERVAL * 1000)),
                 type=ALIVE,
             )
@@ -452,11 +453,11 @@ def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
 
 
 def _is_gone(delivery: Delivery) -> bool:
-    """Return whether the broker has taken the delivery back, or is about to."""
+    """Return whether the broker has requeued the delivery, or will soon."""
     return not delivery.channel.is_open
 
 
 def _stack(thread: int) -> str | None:
-    """Return where a thread is; None where it has just ended."""
+    """Return the stack of a thread; None if it has just ended."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and the only way
     return None if frame is None else "".join(traceback.format_stack(frame))

@@ -180,7 +180,7 @@ def test_tasks_are_in_the_banner_in_the_log_and_in_the_counts(url: str) -> None:
     assert told(" INFO ", f"Task total() [{done.id}] received")
     assert told(" INFO ", f"Task total() [{done.id}] succeeded in 0.")
     assert told(" WARNING ", f"Task fail() [{failed.id}] failed after 0.", "retry 1 of 1 in 0.1 s")
-    assert told(" ERROR ", f"Task fail() [{failed.id}] failed after 0.", "it is a dead letter")
+    assert told(" ERROR ", f"Task fail() [{failed.id}] failed after 0.", "dead-lettered")
     assert "Stopped. 1 result, 0 raised, 0 refused, 0 expired, 1 retried, 1 dead letter." in lines
 
 

@@ -121,7 +121,7 @@ def test_a_clock_that_is_a_little_behind_waits_and_repeats_nothing() -> None:
 def test_a_clock_that_was_far_ahead_stops_no_schedule(caplog: pytest.LogCaptureFixture) -> None:
     table = known(NOW + 365 * 86_400_000)
     assert table.due(NOW) == []
-    assert "a clock was wrong; it goes on from now" in caplog.text
+    assert "a clock was wrong" in caplog.text
     assert table.due(NOW + MINUTE)[0].tick == NOW + MINUTE
 
 

@@ -245,7 +245,7 @@ def test_a_full_task_queue_holds_up_its_own_schedule_alone(
 
     serve(ticking.service, threads=2, prefetch=1)
     assert busy.wait(20)
-    until(lambda: "full can't be enqueued" in caplog.text or "full takes no more" in caplog.text)
+    until(lambda: "full can't be enqueued" in caplog.text or "full is full" in caplog.text)
     before = len(ticking.ran)
     until(lambda: len(ticking.ran) >= before + 5)
     held_up = len(ran)

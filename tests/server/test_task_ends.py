@@ -249,7 +249,10 @@ def test_what_is_not_done_when_the_drain_is_over_is_done_by_another_worker(
         gate.unlink()
     said = [line for line in server.text().splitlines() if handle.id in line]
     assert len(said) == 1
-    assert f"Requeued by the broker, not done within 0.1 s: note_until [{handle.id}]. Another worker gets it" in said[0]
+    assert (
+        f"drain: not done within 0.1 s, requeued by the broker: note_until [{handle.id}]. Another worker gets it"
+        in said[0]
+    )
     with serving(*TASKS, url=url) as other:
         assert handle.result(timeout=30) == other.pid
     assert words(path).count("ended") == 1
@@ -281,7 +284,7 @@ def test_coroutines_that_are_cut_off_when_the_drain_is_over_are_said_to_be_given
     said = [record.message for record in caplog.records if any(handle.id in record.message for handle in handles)]
     assert len(said) == 1
     assert re.fullmatch(
-        r"Requeued by the broker, not done within 0.1 s: (work \[\S+\], ){4}work \[\S+\] and 2 more. Another .*",
+        r"drain: not done within 0.1 s, requeued by the broker: (work \[\S+\], ){4}work \[\S+\] and 2 more. Another .*",
         said[0],
     )
 

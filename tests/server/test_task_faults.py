@@ -264,7 +264,7 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
             client.enqueue(refuse, 1)
             until(dead)
             client.enqueue(refuse, 2)
-            until(lambda: "stays unacked, since the broker does not take its copy" in caplog.text)
+            until(lambda: "stays unacked, since the broker refuses its copy" in caplog.text)
             lose_calls(node, server)
             # The original, delivered again, waits for the same room.
             until(lambda: server.counters["stale_acks"] and server.counters["failed"] == 3, timeout=40)

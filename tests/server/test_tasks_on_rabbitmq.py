@@ -336,7 +336,7 @@ def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
     client.enqueue(refuse, 1)
     until(lambda: raw.channel.queue_declare(f"{name}.dead", passive=True).method.message_count)
     client.enqueue(refuse, 2)
-    until(lambda: "stays unacked, since the broker does not take its copy" in caplog.text)
+    until(lambda: "stays unacked, since the broker refuses its copy" in caplog.text)
     reasons = []
 
     def both() -> bool:
@@ -427,7 +427,7 @@ def test_what_can_t_be_written_keeps_its_task_with_the_broker_and_harms_no_other
 
     monkeypatch.setattr(Channel, "publish", broken)
     kept = client.enqueue(fail, "broken")
-    until(lambda: f"The end of task [{kept.id}] could not be written" in caplog.text)
+    until(lambda: f"the outcome of task [{kept.id}] could not be written" in caplog.text)
     client.enqueue(fail, "after")
     assert dead_letter(raw, queue).headers["reason"] == "ValueError: after"
     until(lambda: len(server._state.unacked) == 1)
