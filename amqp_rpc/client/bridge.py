@@ -18,8 +18,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
-from amqp_rpc.client.caller import Caller
 from amqp_rpc.client.reply import Reply
+from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.ops.dead_letters import DeadLetters
@@ -117,7 +117,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
 
     done = asyncio.Future.done
 
-    def submit(self, caller: Caller) -> None:
+    def submit(self, caller: Caller, *, awaited: bool = False) -> None:  # noqa: ARG002 - no thread waits for it
         """Send it, now or when it has room."""
         self._caller = caller
         loop = self.get_loop()
@@ -125,7 +125,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         self._caller.check_process()
         room = self._caller.capacity.take(len(self.body))
         if room is None:
-            self._caller.send(self)
+            self._caller.send(self, awaited=False)
             self._bridge.guard(self)
         else:
             self._room = room
@@ -175,7 +175,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
             self._caller.capacity.give(room.size)
             return
         try:
-            self._caller.send(self)
+            self._caller.send(self, awaited=False)
         except AmqpRpcError as error:
             self.set_exception(error)
         else:

@@ -15,7 +15,7 @@ from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.publisher import Publication
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
 
 #: Calls of one `Client.map` that are in flight at the same time.
 DEFAULT_IN_FLIGHT = 100

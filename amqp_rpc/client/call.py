@@ -9,8 +9,11 @@ from collections import OrderedDict
 
 from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client.reply import Decoder, Reply
-from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.errors import AmqpRpcError, CallTimeout, MaybeExecuted, NoServer, NotSent, Overloaded
+from amqp_rpc.message.settings import Addresses
+from amqp_rpc.message.text import plural
 
+_START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
 #: Seconds after its deadline that the I/O thread has to end a call, before the waiting thread does so itself.
 GRACE = 0.05
 
@@ -29,7 +32,6 @@ class Call(ABC):
         idempotent: Whether it may run twice.
         wait_for_server: Whether it waits for a server where there is none.
         chunk: Whether the body is a list of calls.
-        awaited: Whether the thread that sends it waits for it next.
         decoder: Decodes its reply.
     """
 
@@ -44,7 +46,6 @@ class Call(ABC):
         idempotent: bool,
         wait_for_server: bool,
         chunk: bool,
-        awaited: bool,
         decoder: Decoder,
     ) -> None:
         super().__init__()
@@ -57,7 +58,6 @@ class Call(ABC):
         self.idempotent = idempotent
         self.wait_for_server = wait_for_server
         self.chunk = chunk
-        self.awaited = awaited
         self.decoder = decoder
         #: Whether the request was given to the connection: from then on it may run.
         self.written = False
@@ -65,6 +65,50 @@ class Call(ABC):
         #: For `liveness`: the looks since a server reported it, and whether one ever did.
         self.silent = 0
         self.reported = False
+
+    def lost(self, cause: str) -> MaybeExecuted:
+        """Return the error where its reply can't come any more."""
+        said = f"{self.function}() was sent, and then: {cause}. It may have run"
+        return MaybeExecuted(said if self.idempotent else f"{said}; if it may run twice, use idempotent=True")
+
+    def unsent(self, cause: str) -> NotSent:
+        """Return the error where it did not leave this process."""
+        return NotSent(f"{self.function}() was not sent: {cause}")
+
+    def overloaded(self, in_flight: int) -> Overloaded:
+        """Return the error where it got no room among those in flight."""
+        return Overloaded(
+            f"{self.function}() was not sent: {plural(in_flight, 'call is', 'calls are')} in flight, and none ended "
+            f"within {self.timeout:g} s (max_pending, max_pending_bytes)"
+        )
+
+    def too_late(self, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
+        """Return the error where its time is over.
+
+        Args:
+            blocked: Why the broker takes no messages; None where it does.
+            unconnected: Why there is no connection; None where there is one.
+        """
+        within = f"within {self.timeout:g} s"
+        if self.written:
+            why = "Is its server overloaded? timeout= gives it longer"
+            if blocked is not None:
+                why = f"The broker takes no messages at the moment ({blocked})"
+            return CallTimeout(f"no answer from {self.function}() {within}; it may have run, or may run still. {why}")
+        if self.attempt > 1:
+            return CallTimeout(
+                f"no answer from {self.function}() {within}: it was sent and lost, and could not be sent again in "
+                "time. It may have run"
+            )
+        if unconnected is not None:
+            cause = unconnected
+        elif blocked is not None:
+            cause = f"the broker takes no messages ({blocked})"
+        elif self.wait_for_server:
+            return NoServer(f"{self.function}() was not sent: no server {within}")
+        else:
+            cause = "the broker did not report in time whether it has a server"
+        return NotSent(f"{self.function}() was not sent {within}: {cause}")
 
     @abstractmethod
     def done(self) -> bool:
@@ -77,6 +121,16 @@ class Call(ABC):
     @abstractmethod
     def fail(self, error: AmqpRpcError) -> None:
         """End it with an error; any thread that has taken it."""
+
+
+def no_consumers(queue: str) -> str:
+    """Return why a call to a queue without consumers is not sent."""
+    return f"queue {queue!r} has no consumers: is its server running? {_START}"
+
+
+def no_queue(queue: str, addresses: Addresses) -> str:
+    """Return why a call to a queue that does not exist is not sent."""
+    return f"there is no queue {queue!r} on {addresses}: no server for it was started there. {_START}"
 
 
 class Room(Outcome[bool]):

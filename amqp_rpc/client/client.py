@@ -19,10 +19,10 @@ from amqp_rpc.amqp.pending import Work, blocking
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.call import Capacity
-from amqp_rpc.client.caller import Caller
 from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, event_plan, topic_and_payload
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
+from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, plan, task_by_id
 from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
@@ -623,10 +623,9 @@ class Client:
             idempotent=decoder.idempotent if idempotent is None else bool(idempotent),
             wait_for_server=wait_for_server,
             chunk=chunk,
-            awaited=awaited,
             decoder=decoder,
         )
-        call.submit(self._session)
+        call.submit(self._session, awaited=awaited)
         return call
 
     async def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
@@ -647,7 +646,7 @@ class Client:
         )
         if how.result:
             # Before it is published: a worker may be faster than the confirm.
-            self._session.tasks[handle.id] = handle
+            self._session.expect(handle)
         self._session.publish(publication)
         return publication, handle
 

@@ -17,7 +17,7 @@ from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message.timing import Deadline
 
 if TYPE_CHECKING:
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class PendingCall(Call, Future[Any]):
 
     done = Future.done
 
-    def submit(self, caller: Caller) -> None:
+    def submit(self, caller: Caller, *, awaited: bool) -> None:
         """Send it; block while it has no room."""
         self._caller = caller
-        caller.submit(self)
+        caller.submit(self, awaited=awaited)
 
     def answer(self, reply: Reply) -> None:
         """End it with its reply."""

@@ -26,7 +26,7 @@ from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.policy import check_priority, check_task_queue
 
 if TYPE_CHECKING:
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
 
 R = TypeVar("R")
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from amqp_rpc.amqp.channel import Delivery
-from amqp_rpc.client.caller import Caller
+from amqp_rpc.client.rpc import Caller
 from amqp_rpc.errors import ConfigurationError, PublishRefused
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.topology import dead_letter_queue

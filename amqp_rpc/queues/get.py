@@ -24,7 +24,7 @@ from amqp_rpc.queues.taking import Taking
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
     from amqp_rpc.queues.receipts import Receipts
 
 logger = logging.getLogger(__name__)

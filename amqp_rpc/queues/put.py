@@ -29,7 +29,7 @@ from amqp_rpc.queues import items
 from amqp_rpc.service.context import time_left
 
 if TYPE_CHECKING:
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
     from amqp_rpc.queues.receipts import Receipts
 
 #: When a wait without a bound is over.

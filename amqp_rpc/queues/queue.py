@@ -19,7 +19,7 @@ from amqp_rpc.queues.get import Getting
 from amqp_rpc.queues.put import NEVER, Putting, to_answer
 
 if TYPE_CHECKING:
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
     from amqp_rpc.queues.receipts import Receipts
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from amqp_rpc.queues.unfinished import Unfinished
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel
     from amqp_rpc.amqp.connection import Connection
-    from amqp_rpc.client.caller import Caller
+    from amqp_rpc.client.rpc import Caller
 
 logger = logging.getLogger(__name__)
 

@@ -91,7 +91,7 @@ def test_a_call_that_waits_for_room_ends_at_its_deadline_or_when_it_is_cancelled
     async def main() -> None:
         async with AsyncClient(url, timeout=30, max_pending=1) as client:
             first = client.submit(hold)
-            with pytest.raises(Overloaded, match="1 call is under way") as caught:
+            with pytest.raises(Overloaded, match="1 call is in flight") as caught:
                 await client.with_options(timeout=0.2).call(hold)
             assert not caught.value.may_have_run
             cancelled, last = client.submit(hold), client.submit(hold)

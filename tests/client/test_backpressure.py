@@ -35,7 +35,7 @@ def test_over_the_bound_a_call_waits_until_its_deadline_and_did_not_run(
     hold = service.functions["hold"].call
     with Client(url, timeout=20, max_pending=3) as client:
         held = [client.submit(hold) for _ in range(3)]
-        with pytest.raises(Overloaded, match="3 calls are under way") as caught:
+        with pytest.raises(Overloaded, match="3 calls are in flight") as caught:
             client.call(hold, timeout=0.2)
         assert not caught.value.may_have_run
         gate.set()

@@ -1,4 +1,4 @@
-"""Which calls are lost, judged by what servers say that they have and by what the broker says of the queue."""
+"""Which calls are lost, judged by the reports of servers and by the state of the queue."""
 
 from __future__ import annotations
 
@@ -6,57 +6,53 @@ from typing import Any
 
 import pytest
 
+from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Pending
 from amqp_rpc.client.future import PendingCall
-from amqp_rpc.client.liveness import Silence
+from amqp_rpc.client.liveness import Liveness
 from amqp_rpc.client.reply import Decoder
 
 QUEUE = "rpc_queue"
 
 
 class Watched:
-    """A `Silence` and what it has asked and said."""
+    """A `Liveness` with calls, and what it has found."""
 
     def __init__(self) -> None:
         self.pending: Pending[PendingCall] = Pending()
+        self.liveness = Liveness(self.pending)
         self.asked: list[str] = []
         self.lost: list[str] = []
-        self.orphaned: list[str] = []
-        self.silence = Silence(
-            self.pending,
-            ask=self.asked.append,
-            lost=lambda call: self.lost.append(call.identity),
-            orphaned=lambda call: self.orphaned.append(call.identity),
-        )
 
     def write(
         self, identity: str, *, idempotent: bool = True, timeout: float = 10.0, queue: str = QUEUE
     ) -> PendingCall:
         call = PendingCall(
             identity, queue, "f", b"", timeout=timeout,
-            idempotent=idempotent, wait_for_server=False, chunk=False, awaited=False, decoder=Decoder(None, 1000),
+            idempotent=idempotent, wait_for_server=False, chunk=False, decoder=Decoder(None, 1000),
         )  # fmt: skip
         self.pending.add(identity, call)
         call.written = True
-        self.silence.written(call)
+        self.liveness.written(call)
         return call
 
-    def answer(self, identity: str, *, tells: bool = True) -> None:
+    def answer(self, identity: str, *, reports: bool = True) -> None:
         call = self.pending.take(identity)
         assert call is not None
-        self.silence.answered(call, tells=tells)
+        self.liveness.answered(call, reports=reports)
 
     def look(self, times: int) -> None:
         for _ in range(times):
-            self.silence.look()
+            self.asked += self.liveness.look()
 
-    def inspected(self, messages: int, consumers: int) -> None:
-        self.silence.inspected(QUEUE, messages, consumers)
+    def inspect(self, messages: int, consumers: int) -> None:
+        state = QueueState(QUEUE, messages=messages, consumers=consumers)
+        self.lost += [call.identity for call in self.liveness.lost(state)]
 
 
 @pytest.fixture
 def watched() -> Watched:
-    """Its queue's server is known to tell what it has in hand."""
+    """Its queue's server is known to send reports."""
     watched = Watched()
     watched.write("first")
     watched.answer("first")
@@ -72,10 +68,10 @@ def test_the_queue_is_asked_for_after_a_tenth_of_the_timeout_within_bounds(watch
     assert watched.asked == [QUEUE]
 
 
-def test_servers_that_tell_nothing_are_never_suspected():
+def test_servers_without_reports_are_never_suspected():
     watched = Watched()
     watched.write("first")
-    watched.answer("first", tells=False)
+    watched.answer("first", reports=False)
     watched.write("a")
     watched.look(100)
     assert watched.asked == []
@@ -84,73 +80,73 @@ def test_servers_that_tell_nothing_are_never_suspected():
 def test_a_call_that_is_not_in_its_queue_any_more_is_lost(watched):
     watched.write("a")
     watched.look(3)
-    watched.inspected(messages=0, consumers=1)
+    watched.inspect(messages=0, consumers=1)
     assert watched.lost == ["a"]
 
 
 def test_a_call_that_may_wait_in_its_queue_is_not_lost(watched):
     watched.write("a")
     watched.look(3)
-    watched.inspected(messages=1, consumers=1)
+    watched.inspect(messages=1, consumers=1)
     assert watched.lost == []
 
 
-def test_a_sign_of_life_begins_the_silence_anew(watched):
+def test_a_report_restarts_the_silence(watched):
     watched.write("a")
     watched.look(2)
-    watched.silence.heard(["a", "unknown", 7, None, ["a"], b"a"])
+    watched.liveness.reported(["a", "unknown", 7, None, ["a"], b"a"])
     watched.look(2)
-    watched.inspected(messages=0, consumers=1)
+    watched.inspect(messages=0, consumers=1)
     assert watched.asked == watched.lost == []
     watched.look(1)
-    watched.inspected(messages=0, consumers=1)
+    watched.inspect(messages=0, consumers=1)
     assert watched.lost == ["a"]
 
 
 def test_a_call_that_a_server_died_with_may_wait_in_its_queue_again(watched):
     watched.write("a")
-    watched.silence.heard(["a"])
+    watched.liveness.reported(["a"])
     watched.look(10)
-    watched.inspected(messages=1, consumers=1)
+    watched.inspect(messages=1, consumers=1)
     assert watched.lost == []
 
 
-def test_while_nobody_serves_an_idempotent_call_waits_and_another_one_ends(watched):
+def test_without_a_server_an_idempotent_call_waits_and_another_one_is_lost(watched):
     watched.write("pure")
     watched.write("once", idempotent=False)
-    watched.silence.heard(["pure", "once"])
+    watched.liveness.reported(["pure", "once"])
     watched.look(3)
-    watched.inspected(messages=2, consumers=0)
-    assert (watched.lost, watched.orphaned) == ([], ["once"])
+    watched.inspect(messages=2, consumers=0)
+    assert watched.lost == ["once"]
 
 
 def test_a_call_that_must_not_run_twice_and_may_run_still_is_left_alone(watched):
     watched.write("once", idempotent=False)
-    watched.silence.heard(["once"])
+    watched.liveness.reported(["once"])
     watched.look(3)
-    watched.inspected(messages=0, consumers=1)
-    assert watched.orphaned == []
+    watched.inspect(messages=0, consumers=1)
+    assert watched.lost == []
 
 
-def test_a_call_in_a_queue_without_servers_may_have_been_in_nobodys_hand(watched):
+def test_a_call_in_a_queue_without_servers_that_was_never_reported_is_left_alone(watched):
     watched.write("once", idempotent=False)
     watched.look(3)
-    watched.inspected(messages=1, consumers=0)
-    assert watched.orphaned == []
+    watched.inspect(messages=1, consumers=0)
+    assert watched.lost == []
 
 
-def test_a_call_that_was_not_written_is_not_listened_for(watched):
+def test_a_call_that_was_not_written_is_not_watched(watched):
     watched.write("a").written = False
     watched.look(100)
-    watched.inspected(messages=0, consumers=1)
+    watched.inspect(messages=0, consumers=1)
     assert watched.asked == watched.lost == []
 
 
 def test_a_call_that_is_written_again_is_silent_from_then_on(watched):
     call: Any = watched.write("a")
-    watched.silence.heard(["a"])
+    watched.liveness.reported(["a"])
     watched.look(3)
-    watched.silence.written(call)
+    watched.liveness.written(call)
     watched.look(2)
-    watched.inspected(messages=0, consumers=1)
+    watched.inspect(messages=0, consumers=1)
     assert watched.lost == []

@@ -37,7 +37,7 @@ def test_a_queue_without_consumers_has_no_server_and_nothing_is_sent(
     client: Client, raw: Raw, service: Service
 ) -> None:
     raw.channel.queue_declare(service.queue, durable=True)
-    with pytest.raises(NoServer, match="nobody consumes") as caught:
+    with pytest.raises(NoServer, match="has no consumers") as caught:
         client.call(f"{service.name}.fib", 30)
     assert not caught.value.may_have_run
     assert raw.count(service.queue) == 0

@@ -43,14 +43,14 @@ MAY_IMPORT = {
 
 #: Imports that are still to be turned round; each is a defect.
 TO_BE_MENDED: set[tuple[str, str]] = {
-    ("ops.dead_letters", "client.caller"),
-    ("queues.get", "client.caller"),
+    ("ops.dead_letters", "client.rpc"),
+    ("queues.get", "client.rpc"),
     ("queues.get", "client.verdicts"),
-    ("queues.put", "client.caller"),
+    ("queues.put", "client.rpc"),
     ("queues.put", "client.verdicts"),
-    ("queues.queue", "client.caller"),
+    ("queues.queue", "client.rpc"),
     ("queues.queue", "client.verdicts"),
-    ("queues.receipts", "client.caller"),
+    ("queues.receipts", "client.rpc"),
     ("queues.taking", "client.verdicts"),
 }
 

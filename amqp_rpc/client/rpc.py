@@ -1,0 +1,550 @@
+"""Calls over one connection: the client's session, which sends them, and the reply queue, which ends them.
+
+The thread that takes a call out of the table of pending calls is the one that ends it: for its reply, its deadline, its
+cancellation, the broker's return, or the loss of the connection. No user's code runs here: the thread that asks for a
+result decodes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
+from amqp_rpc.amqp.conversation import Conversation
+from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
+from amqp_rpc.amqp.reply_queue import ReplyQueue
+from amqp_rpc.amqp.session import Session
+from amqp_rpc.client.call import Call, Capacity, Room, no_consumers, no_queue
+from amqp_rpc.client.liveness import Liveness
+from amqp_rpc.client.reply import Reply
+from amqp_rpc.errors import (
+    AccessRefused,
+    AmqpRpcError,
+    BrokerError,
+    CodecError,
+    ConnectionLost,
+    MaybeExecuted,
+    NoServer,
+    Overloaded,
+    Unroutable,
+)
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
+from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+#: Calls in flight up to which each is sent on its own; with more, they are sent together.
+_FEW = 8
+#: Seconds for which an answer of the broker, or a reply of the queue's server, proves that the queue has a server.
+#: Within it a burst of calls asks once; after it a call costs one more round trip, about a third of a millisecond.
+PROOF_LASTS = 0.1
+#: Seconds between two looks at a queue without consumers, for calls that wait for their server.
+_LOOK_AGAIN = 0.1
+
+
+class Caller(Session):
+    """A client's session, which sends calls too; every public method is thread-safe.
+
+    Args:
+        addresses: Those of the broker.
+        name: The connection's, in the broker's tools.
+        heartbeat: Seconds.
+        capacity: Bounds the calls in flight.
+    """
+
+    def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.pending: Pending[Call] = Pending(on_taken=self._taken)
+        #: ``late_replies``, of calls that had ended; ``retries``, ``timeouts``, ``unrouted``.
+        self.counters: Counter[str] = Counter()
+        publisher = Publisher(addresses)
+        self._requests = Requests(self.pending, self.counters, addresses, publisher)
+        super().__init__(addresses, publisher, self._requests, name=name, heartbeat=heartbeat)
+
+    def send(self, message: Call | Publication, *, awaited: bool) -> None:
+        """Send a call, a task, an event or an item of a queue: all that a client sends passes here.
+
+        Middleware is to wrap this method. A call has room already (`submit`).
+
+        Args:
+            message: The message.
+            awaited: Whether this thread waits for its end next.
+
+        Raises:
+            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
+        """
+        if isinstance(message, Call):
+            self._send_call(message, awaited=awaited)
+        else:
+            super().publish(message, awaited=awaited)
+
+    def publish(self, publication: Publication, *, awaited: bool = True) -> None:
+        """Publish a message that must not be lost; `confirm` waits for it."""
+        self.send(publication, awaited=awaited)
+
+    def submit(self, call: Call, *, awaited: bool) -> None:
+        """Send a call; block where too many are in flight.
+
+        Raises:
+            Overloaded: None of them ended until the call's deadline.
+        """
+        self.check_process()
+        room = self.capacity.take(len(call.body))
+        if room is not None:
+            self._wait_for_room(call, room)
+        self.send(call, awaited=awaited)
+
+    def give_up(self, call: Call) -> bool:
+        """Take a call out of the table of pending ones; return whether it was there."""
+        return self.pending.take(call.identity) is not None
+
+    def expire(self, call: Call) -> None:
+        """End a call whose time is over, unless it has ended."""
+        if self.give_up(call):
+            call.fail(self._requests.too_late(call))
+
+    def overloaded(self, call: Call) -> Overloaded:
+        """Return the error of a call that got no room in time."""
+        return call.overloaded(len(self.pending))
+
+    def expect(self, task: Any) -> None:
+        """Hand a reply to a task's handle, as long as there is one."""
+        self._requests.tasks[task.id] = task
+
+    def converse(self, timeout: float) -> Conversation:
+        """Return a channel of its own for this thread, for so many seconds."""
+        self.check_process()
+        until = time.monotonic() + timeout
+        return Conversation(self.conversations, self.connected(), self.wait, expires_at=until, timeout=timeout)
+
+    def follow(self, follower: Any, begin: Callable[[Connection], object]) -> Connection:
+        """Have an object that is no keeper yet notified of the connection, until it leaves `conversations`."""
+        self.check_process()
+        connection = self.connected()
+
+        def enter() -> None:
+            begin(connection)
+            self.conversations.enter(follower)
+
+        connection.loop.leave(enter)
+        return connection
+
+    async def close(self, timeout: float) -> None:
+        """End every call that is in flight, and the connection; for users' scripts."""
+        if not self.elsewhere:
+            self.capacity.close()
+        await super().close(timeout)
+
+    def _send_call(self, call: Call, *, awaited: bool) -> None:
+        # First into the table: should the connection fail this instant, its I/O thread ends the call there.
+        if not awaited:
+            self.unawaited.add(call.identity)
+        self.pending.add(call.identity, call)
+        try:
+            connection = self.connected()
+            if len(self.pending) <= _FEW:
+                # One by one, each is sent at once by its own thread: waking another one takes longer.
+                connection.loop.do(self._requests.send, call)
+                if not awaited:
+                    # No thread waits for its reply at the sockets.
+                    connection.loop.recall()
+            elif awaited:
+                connection.loop.leave(self._requests.send, call)
+            else:
+                connection.post(self._requests.send, call)
+        except BaseException:
+            # Ctrl-C: the future is lost.
+            self.give_up(call)
+            raise
+        if not connection.alive:
+            # It ended between the look and the post: no thread may ever read what was posted.
+            gone = call.unsent("the client's connection has just ended")
+            self._requests.end(call, fresh(connection.error) if connection.error else gone)
+
+    def _wait_for_room(self, call: Call, room: Room) -> None:
+        try:
+            if room.wait(call.expires_at):
+                return
+        except BaseException:
+            # Ctrl-C.
+            if not self.capacity.leave(room):
+                self.capacity.give(room.size)
+            raise
+        if self.capacity.leave(room):
+            raise self.overloaded(call)
+
+    def _taken(self, call: Call) -> None:
+        self.capacity.give(len(call.body))
+        self.unawaited.discard(call.identity)
+
+
+class Requests(ReplyQueue):
+    """Writes requests beside the reply queue, and ends calls: by replies, deadlines, returns, or the connection's loss.
+
+    Any thread may call `end` and `too_late`; the rest belongs to the I/O thread.
+    """
+
+    def __init__(
+        self, pending: Pending[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
+    ) -> None:
+        super().__init__(publisher)
+        #: The handles of tasks, by their ids.
+        self.tasks: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._pending = pending
+        self._counters = counters
+        self._addresses = addresses
+        #: Why the connection was lost, or the channel closed, the last time.
+        self._last_error: BrokerError | None = None
+        self._unsent: deque[Call] = deque()
+        #: Of the connection that is open.
+        self._servers: Servers | None = None
+        self._timer_due = float("inf")
+        self._budget = RetryBudget()
+        self._liveness = Liveness(pending)
+        self._looking = False
+        self.receive(ALIVE, self._reported)
+
+    def send(self, call: Call) -> None:
+        """Write a call's request, as soon as there is a connection that takes it and a server for it."""
+        if call.written or call.done():
+            return
+        self._watch(call)
+        # While the broker takes no messages, a call that is not written is known not to run.
+        if self.address is None or self._servers is None or self.connection.blocked is not None:
+            self._unsent.append(call)
+        elif self._servers.proved(call.queue):
+            self._write(call)
+        else:
+            self._servers.hold(call)
+
+    def end(self, call: Call, error: AmqpRpcError) -> None:
+        """End a call with an error, unless it has ended."""
+        if call.attempt > 1 and not error.may_have_run:
+            # This attempt did not run, but an earlier one was sent.
+            error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
+        if self._pending.take(call.identity) is not None:
+            call.fail(error)
+
+    def too_late(self, call: Call) -> AmqpRpcError:
+        """Return the error of a call whose time is over."""
+        self._counters["timeouts"] += call.written
+        connection = self._connection
+        return call.too_late(
+            blocked=connection.blocked if connection is not None else None,
+            unconnected=None if self.address else str(self._last_error or f"no connection to {self._addresses} yet"),
+        )
+
+    def end_all(self, error: BrokerError) -> None:
+        """End every call: there will be no connection any more. Any thread."""
+        if not isinstance(error, ConnectionLost):
+            # The first attempt to connect has failed.
+            self._end_calls(error)
+            return
+        for _, call in self._pending:
+            self.end(call, call.lost(str(error)) if call.written else call.unsent(str(error)))
+
+    # As a keeper.
+
+    def begin(self, connection: Connection) -> None:
+        """Belong to a connection from now on."""
+        super().begin(connection)
+        self._timer_due = float("inf")
+        self._looking = False
+
+    def on_open(self) -> None:
+        """Ask for servers over this connection, and open the channel."""
+        self._servers = Servers(self.connection, self, self._addresses)
+        super().on_open()
+
+    async def set_up(self, channel: Channel) -> None:
+        """Have requests that reach no queue returned."""
+        channel.on_returned(self._returned)
+        await super().set_up(channel)
+
+    def ready(self) -> None:
+        """Write the requests that waited for the reply queue."""
+        super().ready()
+        self._send_unsent()
+
+    def on_unblocked(self) -> None:
+        """Write the requests that were held back while the broker took no messages."""
+        self._send_unsent()
+
+    def closed(self, error: BrokerError, code: int) -> None:
+        """Decide about every call that was written: its reply can't arrive any more."""
+        super().closed(error, code)
+        self._last_error = error
+        self._lose_written(str(error))
+        if isinstance(error, AccessRefused):
+            # No permission for a reply queue: no call is possible, and waiting for the deadline would not help.
+            self._end_calls(error)
+
+    def lost(self, error: BrokerError) -> None:
+        """Decide about every call: an unwritten one waits, an idempotent one is sent again, the others end."""
+        super().lost(error)
+        held = self._servers.release() if self._servers is not None else []
+        self._servers = None
+        self._last_error = error
+        if self.connection.was_open:
+            self._unsent.extend(held)
+            self._lose_written(str(error))
+
+    # Deliveries.
+
+    def received(self, delivery: Delivery) -> None:
+        """End a call with its reply; hand all else to the receiver of its type."""
+        call = self._pending.take(delivery.properties.correlation_id)
+        if call is None:
+            super().received(delivery)
+            return
+        if self._servers is not None:
+            self._servers.prove(call.queue)
+        self._liveness.answered(call, reports=delivery.properties.app_id == APPLICATION)
+        self._budget.earn()
+        call.answer(Reply(delivery.properties, delivery.body))
+
+    def unknown(self, delivery: Delivery) -> None:
+        """Give a task's handle its result, or drop a late reply."""
+        if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
+            task.answered(Reply(delivery.properties, delivery.body))
+            return
+        self._counters["late_replies"] += 1
+        super().unknown(delivery)
+
+    def _reported(self, delivery: Delivery) -> None:
+        try:
+            identities = codec.decode(delivery.body, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+        except CodecError as error:
+            logger.debug("liveness message: dropped, it can't be read: %s", error)
+            return
+        if isinstance(identities, list):
+            self._liveness.reported(identities)
+
+    def _returned(self, queue: str, properties: Properties) -> None:
+        call = self._pending.get(properties.correlation_id)
+        if call is None:
+            return
+        if self._servers is not None:
+            self._servers.disprove(queue)
+        # It did not run, so it may be sent again; the broker is asked now for a server, and a queue.
+        call.written = False
+        self.send(call)
+
+    # Calls.
+
+    def _write(self, call: Call) -> None:
+        assert self.channel is not None
+        assert self.address is not None
+        remaining = call.expires_at - time.monotonic()
+        if remaining <= 0:
+            if self._pending.take(call.identity) is not None:
+                call.fail(self.too_late(call))
+            return
+        properties = request_properties(
+            function=call.function,
+            content_type=MSGPACK,
+            identity=call.identity,
+            reply_to=self.address,
+            remaining=remaining,
+            attempt=call.attempt,
+            idempotent=call.idempotent,
+            chunk=call.chunk,
+        )
+        # In this order: a thread that takes it out of the table now finds it written, or it is not written at all.
+        call.written = True
+        if self._pending.get(call.identity) is not call:
+            return
+        self._liveness.written(call)
+        if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+            call.written = False
+            self._unsent.append(call)
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent = self._unsent, deque()
+        for call in unsent:
+            self.send(call)
+
+    def _lose_written(self, cause: str) -> None:
+        """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
+        for _, call in self._pending:
+            if call.written and not self._again(call, cause):
+                self.end(call, call.lost(cause))
+
+    def _again(self, call: Call, cause: str) -> bool:
+        """Send a written call again after a while; return whether it may be."""
+        if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
+            return False
+        delay = backoff(call.attempt, first=FIRST_RETRY, most=LONGEST_RETRY)
+        call.written, call.attempt = False, call.attempt + 1
+        self._counters["retries"] += 1
+        logger.info(
+            "call %s(): %s; sending it again in %.1f s, attempt %d of %d",
+            call.function, cause, delay, call.attempt, MOST_ATTEMPTS,
+        )  # fmt: skip
+        self.connection.loop.call_later(delay, partial(self.send, call))
+        return True
+
+    def _end_calls(self, error: BrokerError) -> None:
+        self._unsent.clear()
+        for _, call in self._pending:
+            self.end(call, fresh(error))
+
+    # Deadlines and liveness.
+
+    def _watch(self, call: Call) -> None:
+        self._pending.watch(call)
+        if call.expires_at < self._timer_due:
+            self._set_timer(call.expires_at)
+        if not self._looking:
+            self._looking = True
+            self.connection.loop.call_later(SIGN_INTERVAL, self._look)
+
+    def _set_timer(self, due: float) -> None:
+        self._timer_due = due
+        self.connection.loop.call_later(max(0.0, due - time.monotonic()), self._sweep)
+
+    def _sweep(self) -> None:
+        for call in self._pending.expired(time.monotonic()):
+            call.fail(self.too_late(call))
+        self._timer_due = float("inf")
+        if self._pending.earliest < self._timer_due:
+            self._set_timer(self._pending.earliest)
+
+    def _look(self) -> None:
+        self._looking = len(self._pending) > 0
+        if not self._looking:
+            return
+        self.connection.loop.call_later(SIGN_INTERVAL, self._look)
+        # While the broker takes no messages, servers' reports and replies may be held up as well.
+        if self.address is not None and self._servers is not None and self.connection.blocked is None:
+            for queue in self._liveness.look():
+                self._servers.inspect(queue)
+
+    def inspected(self, state: QueueState) -> None:
+        """Send lost calls of a queue again, or end them."""
+        for call in self._liveness.lost(state):
+            if call.idempotent:
+                # Where it may not be sent once more, its reply may come all the same: it has until its deadline.
+                self._again(call, "neither its queue nor a server seems to have it")
+            else:
+                cause = f"the server that had it is gone, and queue {call.queue!r} has no consumers now"
+                self.end(call, call.lost(cause))
+
+
+class Servers:
+    """Which queues have a server, and the calls that are held until that is known; for one connection.
+
+    The broker closes the channel on which it is asked for a queue that does not exist, so no other work shares it.
+    """
+
+    def __init__(self, connection: Connection, requests: Requests, addresses: Addresses) -> None:
+        self._connection = connection
+        self._requests = requests
+        self._addresses = addresses
+        self._channel: Channel | None = None
+        #: When a queue was seen to have a server.
+        self._proved: dict[str, float] = {}
+        self._held: defaultdict[str, list[Call]] = defaultdict(list)
+        #: Queues to be inspected, and whether a script does; and queues that will be, in a while.
+        self._asked: deque[str] = deque()
+        self._inspecting = False
+        self._later: set[str] = set()
+
+    def proved(self, queue: str) -> bool:
+        """Return whether the queue had a server a moment ago."""
+        return time.monotonic() - self._proved.get(queue, float("-inf")) <= PROOF_LASTS
+
+    def prove(self, queue: str) -> None:
+        """Note that the queue has a server: it has just answered."""
+        self._proved[queue] = time.monotonic()
+
+    def disprove(self, queue: str) -> None:
+        """Note that the queue has no server after all."""
+        self._proved.pop(queue, None)
+
+    def hold(self, call: Call) -> None:
+        """Keep a call until it is known whether its queue has a server."""
+        self._held[call.queue].append(call)
+        self.inspect(call.queue)
+
+    def release(self) -> list[Call]:
+        """Return the calls that are held, for the next connection."""
+        held = [call for calls in self._held.values() for call in calls]
+        self._held.clear()
+        return held
+
+    def inspect(self, queue: str) -> None:
+        """Ask the broker for a queue, unless it is being asked."""
+        if queue not in self._asked:
+            self._asked.append(queue)
+            if not self._inspecting:
+                self._inspecting = True
+                self._connection.run(self._inspect())
+
+    async def _inspect(self) -> None:
+        """Ask for one queue after another."""
+        while self._asked:
+            try:
+                if self._channel is None or not self._channel.is_open:
+                    self._channel = await self._connection.open_channel()
+                state = await self._channel.inspect(self._asked[0])
+            except ChannelClosed as closed:
+                self._channel = None
+                self._refused(self._asked.popleft(), closed)
+            else:
+                # In this order: a call that is sent below may ask for its queue again.
+                self._asked.popleft()
+                self._found(state)
+        self._inspecting = False
+
+    def _found(self, state: QueueState) -> None:
+        if state.consumers:
+            self.prove(state.name)
+        self._requests.inspected(state)
+        if state.consumers:
+            for call in self._held.pop(state.name, ()):
+                self._requests.send(call)
+        else:
+            self._unserved(state.name, NoServer, no_consumers(state.name))
+
+    def _refused(self, queue: str, closed: ChannelClosed) -> None:
+        if closed.code == ReplyCode.NOT_FOUND:
+            self._requests.inspected(QueueState(queue, messages=0, consumers=0))
+            self._unserved(queue, Unroutable, no_queue(queue, self._addresses))
+        else:
+            for call in self._held.pop(queue, ()):
+                self._requests.end(call, fresh(closed.error))
+
+    def _unserved(self, queue: str, error: type[AmqpRpcError], cause: str) -> None:
+        patient = []
+        for call in self._held.pop(queue, ()):
+            # One that is sent again had a server, which may come back.
+            if call.wait_for_server or call.attempt > 1:
+                patient.append(call)
+            else:
+                self._requests.end(call, error(f"{call.function}() was not sent: {cause}"))
+        if patient:
+            self._held[queue] = patient
+            if queue not in self._later:
+                self._later.add(queue)
+                self._connection.loop.call_later(_LOOK_AGAIN, partial(self._inspect_later, queue))
+
+    def _inspect_later(self, queue: str) -> None:
+        self._later.discard(queue)
+        held = [call for call in self._held.pop(queue, ()) if not call.done()]
+        if held:
+            self._held[queue] = held
+            self.inspect(queue)
