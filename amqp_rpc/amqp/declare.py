@@ -1,7 +1,7 @@
 """Queues and exchanges that must exist before a message is published: declared once for each connection.
 
-All of it is channel scripts, on a channel of their own: the broker closes the one on which something can't be declared,
-and unconfirmed messages must not be on it. To declare a queue that exists already, with the same arguments, does
+All of it is channel scripts, on a channel of their own: the broker closes a channel when it refuses a declaration,
+and unconfirmed messages must not be on it. The declaration of an existing queue with the same arguments does
 nothing: https://www.rabbitmq.com/docs/queues#declaration
 
 RabbitMQ forgets a queue that was declared in the last second when its node is killed. A server therefore waits once,
@@ -31,7 +31,7 @@ class Refused(Exception):
     """The broker does not allow a declaration.
 
     Args:
-        what: The queue, or what else was to be declared.
+        what: The queue or exchange that was to be declared.
         error: The broker's reason.
         code: Its reply code.
     """
@@ -61,14 +61,14 @@ class Declarations:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel: Channel | None = None
-        #: Whether the delay queues exist where a server has said so.
+        #: True: a server's marker proves that the delay queues exist.
         self._trusting = True
         self._queues: set[str] = set()
         self._exchanges: set[Exchange] = set()
-        #: Whether the delay queues exist; and the queues at which delayed messages can arrive.
+        #: True once the delay queues exist; and the queues at which delayed messages can arrive.
         self._delays = False
         self._delayed: set[str] = set()
-        #: The queue that is being declared.
+        #: The queue whose declaration runs.
         self._what = ""
 
     def has(self, message: Message) -> bool:
@@ -93,7 +93,7 @@ class Declarations:
         self._exchanges.clear()
 
     async def declare(self, message: Message, arguments: dict[str, Any] | None) -> None:
-        """Declare what a message needs.
+        """Declare the queues and exchanges that a message needs.
 
         Args:
             message: It is to be published.

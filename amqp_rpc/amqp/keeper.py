@@ -1,7 +1,7 @@
 """A channel that is kept open: it opens with its connection, sets itself up, and reopens when the broker closes it.
 
-Subclass `Keeper` and write `set_up`; the other hooks do nothing unless overridden. All belongs to the connection's I/O
-thread, but for `begin`. This is the one place that decides when a channel is opened again.
+Subclass `Keeper` and write `set_up`; the other hooks do nothing unless overridden. Everything belongs to the
+connection's I/O thread, but for `begin`. This is the one place that decides when a channel is opened again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A channel that stays open for so many seconds has worked: the next back-off begins anew.
+#: A channel that stays open for so many seconds has worked: the next back-off starts from its first wait.
 _WORKED = 5.0
 
 
@@ -38,15 +38,15 @@ class Keeper:
         self._connection: Connection | None = None
         #: The channel, once it is set up.
         self.channel: Channel | None = None
-        #: The channel, from its opening on; and whether it is being opened or set up.
+        #: The channel, from its opening on; and a flag that is set while it is opened or set up.
         self._newest: Channel | None = None
         self._opening = False
         #: How often the broker has closed it in a row.
         self.closings = 0
         self._ready_since = 0.0
-        #: Whether the last one was closed before it was set up.
+        #: True if the last channel was closed before it was set up.
         self._refused = False
-        #: Whether it is closed for good.
+        #: True once it is closed for good.
         self.ended = False
 
     @property
@@ -75,10 +75,10 @@ class Keeper:
         """
 
     def lost(self, error: BrokerError) -> None:
-        """Forget the connection with its channels and exclusive queues. `end_all` follows where it was never open."""
+        """Forget the connection with its channels and exclusive queues. `end_all` follows if it was never open."""
 
     def end_all(self, error: BrokerError) -> None:
-        """End what waits for the channel: there will be no connection any more. Any thread."""
+        """End all that waits for the channel: there will be no connection any more. Any thread."""
 
     def wanted(self) -> bool:
         """Return whether the channel is to be open: asked when it could be opened."""
@@ -97,12 +97,12 @@ class Keeper:
     # The connection's events.
 
     def on_open(self) -> None:
-        """Open the channel, where it is wanted and not open yet."""
+        """Open the channel, if it is wanted and not open yet."""
         if not self.ended and self.wanted():
             self.open()
 
     def on_unblocked(self) -> None:
-        """Publish again: the broker takes messages again, after an alarm."""
+        """Publish again: the broker accepts messages again, after an alarm."""
 
     def on_lost(self, error: BrokerError) -> None:
         """Forget the channel."""
@@ -112,10 +112,10 @@ class Keeper:
         if not self.connection.was_open:
             self.end_all(error)
 
-    # What subclasses call.
+    # For subclasses to call.
 
     def open(self) -> None:
-        """Open the channel, unless it is open; where the connection is not open, `on_open` will."""
+        """Open the channel, unless it is open; without an open connection, `on_open` will do it."""
         if self._newest is None and not self._opening and self.connection.is_open:
             self._opening = True
             self.connection.run(self._open())
@@ -143,7 +143,7 @@ class Keeper:
         try:
             await self.set_up(channel)
         except ChannelClosed as closed:
-            # Where it is this channel, `_on_closed` follows.
+            # If it is this channel that was closed, `_on_closed` follows.
             if channel.is_open:
                 self._reopen(closed.error, closed.code)
                 channel.close()

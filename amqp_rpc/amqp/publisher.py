@@ -56,13 +56,13 @@ class Publication(Outcome[AmqpRpcError | None]):
         "arguments", "doubtful", "expires_at", "identity", "message", "refused", "returned", "timeout", "written",
     )  # fmt: skip
 
-    #: Whether the arguments are a guess: where the queue exists with others, those are right.
+    #: True if the arguments are a guess: if the queue exists with others, those are right.
     guessed = False
-    #: Whether it ends where its connection is lost before the confirm, since a second one would be refused.
+    #: True if it ends when its connection is lost before the confirm, since a second one would be refused.
     once = False
-    #: Whether its result comes over the reply queue: see `addressed`.
+    #: True if its result arrives over the reply queue: see `addressed`.
     replied = False
-    #: What is certain of one that the broker has never had; and how the user tries again where it may have it.
+    #: The text of errors if the broker never had it; and the advice if the broker may have it.
     never, again = "It was not published", "Publish it again only if it may be there twice"
 
     def __init__(
@@ -78,18 +78,18 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.identity = str(message.properties.message_id) if identity is None else identity
         self.arguments = arguments
         self.timeout = timeout
-        #: When its time is over, on the monotonic clock.
+        #: The end of its time, on the monotonic clock.
         self.expires_at = float("inf") if timeout is None else time.monotonic() + timeout
-        #: Whether it was given to a connection: from then on the broker may have it.
+        #: True once it was given to a connection: from then on the broker may have it.
         self.written = False
-        #: Whether the broker nacked it.
+        #: True if the broker nacked it.
         self.refused = False
-        #: Whether the broker returned it: no queue took it.
+        #: True if the broker returned it: no queue accepted it.
         self.returned = False
-        #: Whether the broker may have it from before: it was written, and its confirm did not come.
+        #: True if the broker may have it from before: it was written, and its confirm did not arrive.
         self.doubtful = False
 
-    # The words of its errors.
+    # The texts of its errors.
 
     @property
     def subject(self) -> str:
@@ -98,7 +98,7 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     @property
     def what(self) -> str:
-        """The message and what was not done with it: ``resize() was not enqueued``."""
+        """The message and the failure: ``resize() was not enqueued``."""
         return f"{self.subject} was not published"
 
     @property
@@ -108,26 +108,26 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     @property
     def unknown(self) -> ConnectionLost:
-        """Return the error where the broker may have it."""
+        """Return the error if the broker may have it."""
         return ConnectionLost(f"the broker did not confirm {self.subject}{self.within}; it may have it. {self.again}")
 
     @property
     def refusal(self) -> PublishRefused:
-        """Return the error where the broker nacked it."""
+        """Return the error if the broker nacked it."""
         return PublishRefused(
             f"the broker refused {self.subject}: queue {self.message.routing_key!r} takes no more, probably by a bound "
             f"(max-length). {self.never}"
         )
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
-        """Return the error where something that it needs exists with other arguments."""
+        """Return the error if a queue or exchange that it needs exists with other arguments."""
         return ConfigurationError(f"{what!r} exists with other arguments: {error}. {self.never}")
 
-    # What differs between kinds of messages. Each is called on the I/O thread, and ends it or has it sent again.
+    # Hooks for kinds of messages. Each is called on the I/O thread, and ends the publication or has it sent again.
 
     @property
     def bounded(self) -> bool:
-        """Whether the queue has a bound that explains a nack, as far as this process knows."""
+        """True if the queue has a bound that explains a nack, as far as this process knows."""
         return bool(self.arguments and "x-max-length" in self.arguments)
 
     def addressed(self, reply_queue: str | None) -> None:
