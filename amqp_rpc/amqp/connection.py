@@ -1,9 +1,7 @@
-"""One AMQP connection, and its reconnects; the only importer of pika. What runs here runs on its owner's thread.
+"""One AMQP connection, and its reconnects; the only importer of pika. All of it runs on the connection's I/O thread.
 
-It is longer than others: whatever needs pika's own classes, the words for its errors too, has to be in this file.
-
-Other threads hand over work with `Connection.post`. The owner answers heartbeats, however long handlers take, and
-comes back by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
+Other threads hand over work with `Connection.post`. The I/O thread answers heartbeats, however long handlers take, and
+reconnects by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import pika
@@ -54,137 +52,112 @@ class Listener(Protocol):
         """Forget channels and exclusive queues: the connection could not be made, or is gone with them."""
 
 
-class Listeners:
-    """Several listeners of one connection, notified in their order."""
-
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
-
-    def on_open(self) -> None:
-        """Notify each."""
-        for listener in self._listeners:
-            listener.on_open()
-
-    def on_unblocked(self) -> None:
-        """Notify each."""
-        for listener in self._listeners:
-            listener.on_unblocked()
-
-    def on_lost(self, error: BrokerError) -> None:
-        """Notify each."""
-        for listener in self._listeners:
-            listener.on_lost(error)
-
-
 class Connection:
     """A connection to a broker, and its reconnects.
 
-    If the first attempt fails at every address, the listener hears of it and that was it: a wrong URL is an error at
-    once. After a connection that worked, it tries again for ever, with back-off, until `close`.
+    If the first attempt fails at every address, the listeners are notified and nothing more is tried: a wrong URL is an
+    error at once. After a connection that worked, it tries again for ever, with back-off, until `close`.
 
     Args:
-        addresses: Where the broker is; they are tried in an order of chance, so that clients spread over a cluster.
-        listener: Hears of every opening and every loss.
-        name: What the broker's own tools show for this connection.
+        addresses: Those of the broker; they are tried in random order, so that clients spread over a cluster.
+        listeners: Notified of each opening and each loss, in their order.
+        name: Its name in the broker's tools.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
-        owner: The thread that owns it; one of its own, unless given.
-        persistent: Whether it is tried again for ever from the beginning.
+        thread: The I/O thread; one of its own, unless given.
+        persistent: True to try again for ever from the beginning.
     """
 
     def __init__(
         self,
         addresses: Addresses,
-        listener: Listener,
+        listeners: Sequence[Listener],
         *,
         name: str,
         heartbeat: float,
-        owner: IOThread | None = None,
+        thread: IOThread | None = None,
         persistent: bool = False,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
-        #: The address that is connected to, or tried.
+        #: The current address, or the one that is tried.
         self.address = self._addresses[0]
-        self._owner = owner or IOThread(f"amqp_rpc {name}")
+        self._thread = thread or IOThread(f"amqp_rpc {name}")
+        #: Its loop, once it is started.
+        self._loop: Loop | None = None
         #: Why it was lost, or could not be made, the last time.
         self.error: BrokerError | None = None
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
-        self._listener = listener
+        self._listeners = listeners
         self._name = name
         self._heartbeat = max(1, round(heartbeat))
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
         self._services: _Services | None = None
-        #: Those that were opened, and may be so still.
+        #: All that may be open.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         #: Those that run, or wait for an answer.
         self._scripts: set[Script] = set()
         self._reconnect: Timer | None = None
         self._attempts = 0
         self._failures = 0
-        #: Whether it ever was open; until then, a failure to connect is final.
+        #: True once it was open; until then, a failure to connect is final.
         self.was_open = persistent
         self._closing = False
         self._given_up = False
         self._ended = Outcome[None]()
 
     def start(self) -> None:
-        """Have the owner connect."""
-        self._owner.begin(self._begin)
-
-    def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the owner call ``callback(*args)``; any thread may call this. Before `start` there is no owner."""
-        self._owner.post(callback, *args)
-
-    def do(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call ``callback(*args)`` as the owner would, now if it can be; any thread, once it is started."""
-        self._owner.loop.do(callback, *args)
+        """Have the I/O thread connect."""
+        self._loop = self._thread.begin()
+        self._loop.post(self._begin)
 
     @property
     def loop(self) -> Loop:
-        """The owner's loop, once it is started."""
-        return self._owner.loop
+        """The loop of the I/O thread, once it is started."""
+        assert self._loop is not None
+        return self._loop
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have the I/O thread call ``callback(*args)``; any thread. Before `start` there is none."""
+        if self._loop is not None:
+            self._loop.post(callback, *args)
 
     def close(self, timeout: float) -> bool:
-        """Close the connection, and wait for the thread's end where it owned no other; any thread but the owner's.
+        """Close it, and wait for the end of the thread if it owns no other; any thread but the I/O thread.
 
         Args:
             timeout: Seconds to wait for the broker's good-bye, and for the thread.
 
         Returns:
-            Whether it ended in time.
+            True if it ended in time.
         """
-        if not self._owner.alive or self._ended.done():
-            return self._owner.join(timeout)
+        if not self._thread.alive or self._ended.done():
+            return self._thread.join(timeout)
         deadline = Deadline.after(timeout)
-        self.post(self._begin_close)
-        return self._ended.wait(deadline.at) and self._owner.join(deadline.remaining())
+        self.begin_close()
+        return self._ended.wait(deadline.at) and self._thread.join(deadline.remaining())
 
     async def end(self, timeout: float) -> None:
-        """Close the connection, and wait for the end of its thread, which owned no other; for scripts of users.
-
-        Args:
-            timeout: Seconds to wait.
-        """
+        """Close it, and wait for the end of its thread, which owns no other; in users' scripts."""
         until = time.monotonic() + timeout
-        if self._owner.alive and not self._ended.done():
-            self.post(self._begin_close)
+        if self._thread.alive and not self._ended.done():
+            self.begin_close()
             await Wait(self._ended, until)
-        if await Wait(self._owner.ended, until):
-            self._owner.join(timeout)
+        if await Wait(self._thread.ended, until):
+            self._thread.join(timeout)
 
     def begin_close(self) -> None:
-        """Have the connection closed, without waiting for it; any thread."""
+        """Have it closed, without waiting; any thread."""
         self.post(self._begin_close)
 
     @property
     def alive(self) -> bool:
-        """Whether it is connected or trying to be: what is posted to it will be done."""
-        return self._owner.alive and not (self._given_up or self._ended.done())
+        """True while it is connected, or tries to be: posted work will be done."""
+        return self._thread.alive and not (self._given_up or self._ended.done())
 
     @property
     def is_open(self) -> bool:
-        """Whether channels can be opened and used now; the owner's."""
+        """True while channels can be opened and used; the I/O thread's."""
         return self._pika is not None and bool(self._pika.is_open)
 
     def run(self, coroutine: Coroutine[Any, None, object]) -> Script:
@@ -200,7 +173,7 @@ class Connection:
         return script
 
     def pause(self, seconds: float) -> Answer[None]:
-        """Return what a script awaits to wait for so long."""
+        """Return an answer that comes after so many seconds."""
         answer = Answer[None]()
         self.loop.call_later(seconds, lambda: answer.arrive(None))
         return answer
@@ -215,7 +188,7 @@ class Connection:
         Args:
             then: Called with the channel once it is open.
             on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
-                called when the whole connection is lost: the listener is told.
+                called when the whole connection is lost: the listeners are notified of that.
         """
         answer = Answer[Channel]().then(then)
         if self._pika is None or not self._pika.is_open:
@@ -232,19 +205,19 @@ class Connection:
         return answer
 
     def when_sent(self, callback: Callable[[], object]) -> None:
-        """Call back once the kernel has taken all that was published so far; the owner's."""
+        """Call back once the kernel has taken all that was published so far; the I/O thread's."""
         assert self._stream is not None
         self._stream.when_sent(callback)
 
     def _begin(self) -> None:
-        self.loop.on_interrupt(self._interrupted)
+        self.loop.on_interrupt(self, self._interrupted)
         self._connect()
 
     def _end(self) -> None:
         if not self._ended.done():
-            self.loop.off_interrupt(self._interrupted)
+            self.loop.off_interrupt(self)
             self._ended.tell(None)
-            self._owner.end()
+            self._thread.end()
 
     def _connect(self) -> None:
         if self._closing:
@@ -275,7 +248,7 @@ class Connection:
         )
 
     def _interrupted(self, error: BaseException) -> None:
-        """Drop what may be half done, pika's object and all: only the owner makes it anew."""
+        """Drop all that may be half done, pika's object too: the I/O thread makes another."""
         if self._pika is None or self._services is None:
             return
         self._services.dropped = True
@@ -293,11 +266,12 @@ class Connection:
             connection.close()
             return
         if self.was_open and self._failures:
-            logger.warning("Connected to %s again, at attempt %d", self.address, self._failures)
+            logger.warning("connection: open again to %s, attempt=%d", self.address, self._failures)
         self._failures, self.was_open, self.blocked = 0, True, None
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._listener.on_open()
+        for listener in self._listeners:
+            listener.on_open()
 
     def _not_opened(self, _connection: Any, reason: BaseException) -> None:
         self._gone(_not_connected(reason, self.address))
@@ -315,18 +289,19 @@ class Connection:
             logger.info("%s; trying another address", error)
             self._connect()
             return
-        # Before the listener hears of it: whom it tells may call again at once, and needs another connection then.
+        # In this order: a thread that learns of the loss may call again at once, and needs another connection then.
         self._given_up = self._closing or not self.was_open
         if not self._closing:
-            self._listener.on_lost(error)
+            for listener in self._listeners:
+                listener.on_lost(error)
         if self._given_up:
             self._end()
             return
         delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
         if isinstance(error, AccessRefused):
-            # It worked before: somebody may be changing the password. Asking often would only fill the broker's log.
+            # It worked before: the password is being changed, probably. To ask often only fills the broker's log.
             delay = max(delay, RECONNECT_REFUSED)
-        # An outage is one warning at its beginning and one at its end, however often is tried in between.
+        # An outage is one warning at its beginning and one at its end, whatever the number of attempts.
         level = logging.WARNING if self._failures == 1 or isinstance(error, AccessRefused) else logging.INFO
         logger.log(level, "%s; trying again in %.1f s", error, delay)
         if self._reconnect is not None:
@@ -338,22 +313,23 @@ class Connection:
         if self._pika is None:
             self._end()
         elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
-            # In the middle of the handshake there is nobody to say good-bye to yet.
+            # In the middle of the handshake there is no peer yet for a good-bye.
             self._stream.abort(ConnectionAbortedError("closed while it was being opened"))
         elif not (self._pika.is_closing or self._pika.is_closed):
             self._pika.close()
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = str(frame.method.reason)
-        logger.warning("The broker takes no messages at the moment (%s)", self.blocked)
+        logger.warning("connection: blocked by the broker, which takes no messages: %s", self.blocked)
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked = None
-        logger.warning("The broker takes messages again")
-        self._listener.on_unblocked()
+        logger.warning("connection: unblocked, the broker takes messages again")
+        for listener in self._listeners:
+            listener.on_unblocked()
 
     def attach(self, stream: Stream) -> None:
-        """Take note of the stream that carries the connection; the owner's."""
+        """Use a stream; the I/O thread's."""
         self._stream = stream
         stream.on_bytes = self._heard
 
@@ -378,7 +354,7 @@ class _PikaConnection(SelectConnection):
         except Exception:
             if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
                 raise
-            logger.warning("A message has properties that can't be read; it goes on without them", exc_info=True)
+            logger.warning("message: its properties can't be read; handed on without them", exc_info=True)
             # Channel, class, weight and body size stay; the flags say that no property follows.
             kept = self._frame_buffer[1:3] + (14).to_bytes(4, "big") + self._frame_buffer[7:19]
             self._frame_buffer = bytes([_FRAME_HEADER]) + kept + b"\0\0" + self._frame_buffer[-1:]
@@ -391,7 +367,7 @@ class _Services(nbio_interface.AbstractIOServices):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._loop = connection.loop
-        #: Whether pika's object, whose services these are, is not used any more: its timers and answers are nobody's.
+        #: True once pika's object is not used any more: its timers and answers lead nowhere.
         self.dropped = False
 
     def _unless_dropped(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -473,7 +449,7 @@ def _to_pika(properties: Properties) -> pika.BasicProperties:
 
 
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:
-    """Return what a failed attempt to connect means, in words that say what to do."""
+    """Return the error for a failed attempt to connect, in words that say what to do."""
     cause = _innermost(reason)
     if isinstance(cause, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
         return AccessRefused(f"the broker at {address} refused user {address.user!r}: wrong user name or password")

@@ -1,7 +1,13 @@
-"""The loop of connections: sockets, timers, and work that threads hand over. One thread at a time works in it.
+"""The loop of connections: sockets, timers, and work from other threads. One thread at a time works in it.
 
-Whoever works holds the lock, and nobody holds it who waits. So any thread may do its own piece of work at once (`do`)
-instead of waking another for it, and any may wait at the sockets (`attend`): see `leadership`.
+The thread that works holds a lock, and a thread that waits never holds it. So any thread may do its own piece of work
+at once (`Loop.do`) instead of waking another for it, and any may wait at the sockets (`Loop.attend`).
+
+A thread that waits for a reply at the sockets reads it itself; no other has to be woken, for it or by it, and on most
+machines waking a thread takes longer than all the rest of a call. Meanwhile the I/O thread stands by: it looks every
+few milliseconds, and stays when the sockets were left alone. So heartbeats and deadlines are late by no more than two
+such looks, whatever the other threads do. Docs: docs/decisions/0006-waiting-threads-read.md. The shape is known as
+leader and followers: Schmidt and others, "Leader/Followers", Pattern Languages of Programs 2000.
 """
 
 from __future__ import annotations
@@ -15,35 +21,67 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import get_ident
-from typing import Any
+from typing import Any, Protocol
 
-from amqp_rpc.amqp.leadership import NEVER, Leadership
 from amqp_rpc.amqp.pending import Outcome
 
 logger = logging.getLogger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+NEVER = float("inf")
+#: Seconds between two looks of the I/O thread, while others lead; and after how many idle looks it sleeps.
+_LOOK_IN = 0.005
+_QUIET = 20
+#: Two requests within so many seconds count as a frequent leader; and the I/O thread leaves for one within so many.
+_SOON = 0.01
+_LEAVES = 0.05
 
 
 def where_signals_raise() -> bool:
-    """Return whether this is the main thread, and a user's: what is raised there may be an alarm, no defect."""
-    return threading.current_thread() is threading.main_thread() and get_ident() not in _owners
+    """Return whether this is the main thread, and a user's: an exception may be a signal handler's, and no defect."""
+    return threading.current_thread() is threading.main_thread() and get_ident() not in _io_threads
 
 
 #: The threads that run loops.
-_owners: set[int] = set()
+_io_threads: set[int] = set()
 
 
+class Awaited(Protocol):
+    """A thread at the sockets waits for one of these: a call, a message, work."""
+
+    def done(self) -> object:
+        """Return whether the wait is over."""
+
+
+class _Nothing:
+    """The I/O thread waits for nothing in particular."""
+
+    def done(self) -> bool:
+        return False
+
+
+class _WhileShared:
+    """The end of something, or the end of the time when other threads than the I/O thread may work here."""
+
+    __slots__ = ("_awaited", "_loop")
+
+    def __init__(self, loop: Loop, awaited: Awaited) -> None:
+        self._loop = loop
+        self._awaited = awaited
+
+    def done(self) -> object:
+        return not self._loop.shared or self._awaited.done()
+
+
+@dataclass(slots=True, eq=False)
 class Timer:
     """A call that is due at some time; `cancel` takes it back."""
 
-    __slots__ = ("callback", "due", "order")
-
-    def __init__(self, due: float, order: int, callback: Callable[[], object]) -> None:
-        self.due = due
-        self.order = order
-        self.callback: Callable[[], object] | None = callback
+    due: float
+    order: int
+    callback: Callable[[], object] | None
 
     def cancel(self) -> None:
         """Do not call it; harmless when it was called already."""
@@ -56,7 +94,7 @@ class Timer:
 class Loop:
     """A selector loop for a few sockets.
 
-    Threads: any may call `post`, `leave`, `do`, `attend`, `recall`. All else belongs to callbacks: to whoever works.
+    Any thread may call `post`, `leave`, `do`, `attend` and `recall`. All else belongs to callbacks.
     """
 
     def __init__(self) -> None:
@@ -65,114 +103,97 @@ class Loop:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, READ, self._woken)
-        #: Held by who works with what belongs to the loop; never while it waits, nor while a user's code runs.
+        #: Held by the thread that works; never while it waits, nor while a user's code runs.
         self._working = threading.Lock()
-        #: Which thread that is.
+        #: The thread that works.
         self._worker = 0
-        self._leadership = Leadership(
-            self._turn,
-            wake=self._nudge,
-            works_here=self.works_here,
-            relieved=lambda: self._posted.append((self._on_relieved, ())),
-        )
+        self._leadership = Leadership(self)
         #: Work from other threads; appending and popping are atomic in CPython.
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        #: True while somebody may be blocked at the sockets: whoever posts then has to write the wake byte.
+        #: True while a thread may be blocked at the sockets: the thread that posts then has to write the wake byte.
         self._asleep = False
         self._sleeps_until = NEVER
         self._timers: list[Timer] = []
         self._order = itertools.count()
         #: The one that is being called.
         self._timer: Timer | None = None
-        #: Called before the next sleep: streams send there what was written in the meantime, in one piece.
+        #: Called before the next sleep: streams send then, in one piece, all that was written in the meantime.
         self._before_sleep: deque[Callable[[], object]] = deque()
-        self._aborts: list[Callable[[BaseException], object]] = []
-        #: Whether other threads than the owner may work here now: see `share`.
-        self._shared = False
-        self._on_relieved: Callable[[], object] = lambda: None
+        self._aborts: dict[object, Callable[[BaseException], object]] = {}
+        #: True if other threads than the I/O thread may work here now: see `share`.
+        self.shared = False
+        self._on_relieved: Callable[[], object] = int
         self._stopped = False
         self._closed = False
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have somebody else call ``callback(*args)`` soon; any thread."""
+        """Have another thread call ``callback(*args)`` soon; any thread."""
         self.leave(callback, *args)
         if not self._asleep:
             self._leadership.recall()
 
     def leave(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have ``callback(*args)`` called in some milliseconds, unless this thread is to `attend` before; any."""
+        """Have ``callback(*args)`` called in some milliseconds, unless this thread attends before; any thread."""
         self._posted.append((callback, args))
         self._leadership.signs += 1
-        if self._asleep:
-            self._wake()
+        self.nudge()
 
     def do(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call ``callback(*args)`` now, unless another thread works here: then it will; any thread."""
-        if not self._shared:
+        """Call ``callback(*args)`` now, unless another thread works here: then that one will; any thread."""
+        if not self.shared:
             self.post(callback, *args)
             return
         self._posted.append((callback, args))
         if get_ident() != self._leadership.returning:
-            self.catch_up()
+            self._catch_up()
 
-    def catch_up(self) -> None:
-        """Do what is waiting to be done, unless another thread works here: then it will; any thread."""
-        # Whoever lets go looks again: what came while it held the lock found it taken.
-        while self._posted and self._shared and not self._stopped:
-            if not self._working.acquire(blocking=False):
-                return
-            try:
-                self._at_work(self._work)
-            finally:
-                self._working.release()
-
-    def attend(self, done: Callable[[], object], until: float = NEVER, *, returns: bool = False) -> bool:
-        """Wait at the sockets, and work, until something is done; any thread.
+    def attend(self, awaited: Awaited, until: float = NEVER, *, returns: bool = False) -> bool:
+        """Wait at the sockets, and work, until the end of something; any thread.
 
         Args:
-            done: Returns whether it is.
-            until: Wait no longer than to this time on the monotonic clock.
-            returns: Whether the thread comes back soon: what it means to `do` in between is done when it is back.
+            awaited: Its end is waited for.
+            until: The longest wait, as a time on the monotonic clock.
+            returns: Whether the thread comes back soon: work that it gives to `do` in between is done when it is back.
 
         Returns:
-            Whether it did: only one thread can be there. The owner leaves for one that asks often.
+            False if another thread is there. The I/O thread leaves for one that asks often.
         """
-        led = self._shared and self._leadership.lead(lambda: not self._shared or done(), until, returns=returns)
+        led = self.shared and self._leadership.lead(_WhileShared(self, awaited), until, returns=returns)
         if led:
-            self.catch_up()
-            if not self._shared:
+            self._catch_up()
+            if not self.shared:
                 self._leadership.recall()
         return led
 
-    def share(self, shared: bool) -> None:
-        """Say whether other threads than the owner may do work here; a callback's, and any thread's at the beginning.
-
-        Signals raise in the main thread, in the middle of anything. What can be cut off there has to be simple.
-        """
-        self._shared = shared
+    def recall(self) -> None:
+        """Have the I/O thread wait at the sockets again, unless another thread does; any thread."""
+        self._leadership.recall()
 
     def works_here(self) -> bool:
         """Return whether this very thread is at work here, further down on its stack; any thread."""
         return self._worker == get_ident() and self._working.locked()
 
-    def recall(self) -> None:
-        """Have the owner wait at the sockets again, where nobody does; any thread."""
-        self._leadership.recall()
+    def share(self, shared: bool) -> None:
+        """Say whether other threads than the I/O thread may work here; a callback's, and any thread's at the beginning.
+
+        Signals raise in the main thread, in the middle of anything. Work that can be cut off there has to be simple.
+        """
+        self.shared = shared
 
     def on_relieved(self, callback: Callable[[], object]) -> None:
-        """Call back when the owner takes over from a thread that has stayed away."""
+        """Call back when the I/O thread takes over from a thread that has stayed away."""
         self._on_relieved = callback
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call back in that many seconds, unless the timer is cancelled."""
         timer = Timer(time.monotonic() + delay, next(self._order), callback)
         heapq.heappush(self._timers, timer)
-        if self._asleep and timer.due < self._sleeps_until:
-            self._wake()
+        if timer.due < self._sleeps_until:
+            self.nudge()
         return timer
 
     def watch(self, sock: socket.socket, events: int, callback: Callable[[int], object]) -> None:
-        """Call ``callback(events)`` when the socket is ready; replaces what was watched before."""
+        """Call ``callback(events)`` when the socket is ready; replaces an earlier watch."""
         if sock in self._selector.get_map():
             self._selector.modify(sock, events, callback)
         else:
@@ -187,23 +208,22 @@ class Loop:
         """Call back once, before the loop waits the next time; one such callback may ask for another."""
         self._before_sleep.append(callback)
 
-    def on_interrupt(self, abort: Callable[[BaseException], object]) -> None:
-        """Call back with an error when work was cut off in its middle, by Ctrl-C perhaps: nothing is certain then."""
-        self._aborts.append(abort)
+    def on_interrupt(self, owner: object, abort: Callable[[BaseException], object]) -> None:
+        """Call back with an error when work was cut off in its middle, by Ctrl-C for example."""
+        self._aborts[owner] = abort
 
-    def off_interrupt(self, abort: Callable[[BaseException], object]) -> None:
+    def off_interrupt(self, owner: object) -> None:
         """Do not call that back any more."""
-        if abort in self._aborts:
-            self._aborts.remove(abort)
+        self._aborts.pop(owner, None)
 
     def run(self) -> None:
-        """Run until `stop`: the owner's thread."""
+        """Run until `stop`: the I/O thread."""
         self._stopped = False
-        _owners.add(get_ident())
+        _io_threads.add(get_ident())
         try:
             self._leadership.own()
         finally:
-            _owners.discard(get_ident())
+            _io_threads.discard(get_ident())
 
     def stop(self) -> None:
         """Make `run` return after this turn."""
@@ -214,17 +234,20 @@ class Loop:
     def close(self) -> None:
         """Give the sockets of the loop back; after `run` has returned."""
         self._closed = True
-        # Who waits there has been woken, and leaves.
-        with self._leadership.nobody(), self._working:
+        # A thread that waits there has been woken, and leaves.
+        with self._leadership.place, self._working:
             self._selector.close()
             self._wake_reader.close()
             self._wake_writer.close()
 
-    def _turn(self, done: Callable[[], object], until: float) -> None:
+    # For `Leadership`.
+
+    def turn(self, awaited: Awaited, until: float) -> None:
+        """Wait at the sockets once, until something happens or that time, and handle it."""
         with self._working:
             self._at_work(self._lie_down, until)
         try:
-            if self._posted or done():
+            if self._posted or awaited.done():
                 events = self._selector.select(0)
             elif self._sleeps_until == NEVER:
                 events = self._selector.select()
@@ -235,11 +258,30 @@ class Loop:
         with self._working:
             self._at_work(self._get_up, events)
 
+    def nudge(self) -> None:
+        """End the wait of the thread that is blocked in a turn."""
+        if self._asleep:
+            self._wake()
+
+    def relieve(self) -> None:
+        """Report that the I/O thread comes to the sockets."""
+        self._posted.append((self._on_relieved, ()))
+
+    def _catch_up(self) -> None:
+        # The thread that releases the lock looks again: work that came while it held the lock found it taken.
+        while self._posted and self.shared and not self._stopped:
+            if not self._working.acquire(blocking=False):
+                return
+            try:
+                self._at_work(self._work)
+            finally:
+                self._working.release()
+
     def _lie_down(self, until: float) -> None:
         if self._posted or self._before_sleep:
             self._work()
         self._sleeps_until = min(until, self._next_timer())
-        # First say "asleep", then look for work: whoever appends after the look sees the flag and wakes us.
+        # In this order: a thread that posts after the look for work sees the flag and wakes us.
         self._asleep = True
 
     def _get_up(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
@@ -266,7 +308,7 @@ class Loop:
             self._worker = 0
 
     def _work(self) -> None:
-        # Only what was there when it began: a flood of work can't keep the sockets waiting.
+        # Only earlier work: a flood of it can't keep the sockets waiting.
         for _ in range(len(self._posted)):
             callback, args = self._posted.popleft()
             self._call(callback, *args)
@@ -288,49 +330,165 @@ class Loop:
             if where_signals_raise():
                 raise
             # A defect must not end the thread on which every call of this process depends.
-            logger.exception("A callback of the connection's owner failed: %r", callback)
+            logger.exception("I/O thread: callback failed: %r", callback)
 
     def _interrupted(self, error: BaseException) -> None:
-        """Give up what was cut off in its middle: connections are made again, calls on them are sent again or end."""
+        """Give up the work that was cut off: connections are made again, their calls are sent again or end."""
         if self._timer is not None:
             heapq.heappush(self._timers, self._timer)
             self._timer = None
-        for abort in list(self._aborts):
+        for abort in list(self._aborts.values()):
             abort(ConnectionAbortedError(f"the thread that was at work was interrupted by {error!r}"))
-
-    def _nudge(self) -> None:
-        if self._asleep:
-            self._wake()
 
     def _wake(self) -> None:
         self._asleep = False
         try:
             self._wake_writer.send(b"\0")
         except BlockingIOError:
-            return  # it is full of wake bytes: who sleeps will wake
+            return  # it is full of wake bytes: a thread that sleeps will wake
         except OSError:
             if not self._closed:
                 raise
 
     def _woken(self, _events: int) -> None:
-        # What it does not take makes the socket readable again.
+        # More bytes than these make the socket readable again.
         self._wake_reader.recv(4096)
 
 
-class IOThread:
-    """A thread that runs from the first `begin` until every one of them has seen its `end`.
+class Leadership:
+    """One place at the sockets, for the I/O thread or another one."""
 
-    Args:
-        name: The thread's.
-    """
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        #: Held by the thread at the sockets.
+        self.place = threading.Lock()
+        #: That thread, unless it is the I/O thread.
+        self._holder = 0
+        #: The last one that held it and has said that it returns.
+        self.returning = 0
+        #: The I/O thread's, while it stands by: the thread that takes the bell out of here rings it.
+        self._bells: list[threading.Lock] = []
+        #: True while the I/O thread stands by until it is rung: another thread waits at the sockets for long.
+        self._dozing = False
+        #: True while a thread waits for the I/O thread to leave; and when a thread asked for the place the last time.
+        self._wanted = False
+        self._asked = 0.0
+        #: Counts the work of other threads: from look to look it tells whether they are still active.
+        self.signs = 0
+        self._ended = False
+
+    def lead(self, awaited: Awaited, until: float, *, returns: bool) -> bool:
+        """Lead until the end of something, or that time; any thread.
+
+        Returns:
+            False if another thread has the place. The I/O thread leaves for one that asks again soon: for a single
+            reply it isn't worth it.
+        """
+        me = get_ident()
+        if self._ended or not (self.place.acquire(blocking=False) or self._take_over()):
+            if self._holder == me and not self._loop.works_here():
+                # A signal handler, while its thread waits at the sockets already.
+                self._turns(awaited, until)
+                return True
+            return False
+        self._holder = me
+        if returns:
+            self.returning = me
+        try:
+            self._turns(awaited, until)
+        finally:
+            self._holder = 0
+            self.place.release()
+            if self._dozing:
+                self.recall()
+        return True
+
+    def recall(self) -> None:
+        """Have the I/O thread lead again, unless another thread leads; any thread."""
+        if self._bells:
+            try:
+                self._bells.pop().release()
+            except IndexError:
+                return  # another thread has just rung it
+
+    def own(self) -> None:
+        """Be the I/O thread, until `end`."""
+        self._ended = False
+        nothing = _Nothing()
+        while not self._ended:
+            with self.place:
+                self._wanted, self.returning = False, 0
+                self._loop.relieve()
+                while not (self._ended or self._wanted):
+                    self._loop.turn(nothing, NEVER)
+            self._stand_by()
+
+    def end(self) -> None:
+        """Have all threads leave; one that is blocked in a turn must be woken besides."""
+        self._ended = True
+        self.recall()
+
+    def _take_over(self) -> bool:
+        """Have the I/O thread leave the place to the calling thread; return whether it did."""
+        before, self._asked = self._asked, time.monotonic()
+        if self._holder or self._loop.works_here() or self._asked - before > _SOON:
+            return False
+        # In this order: it must find that it is wanted when it is awake.
+        self._wanted = True
+        try:
+            self._loop.nudge()
+            return self.place.acquire(timeout=_LEAVES)
+        finally:
+            self._wanted = False
+
+    def _turns(self, awaited: Awaited, until: float) -> None:
+        while not (awaited.done() or self._ended) and time.monotonic() < until:
+            self._loop.turn(awaited, until)
+            self.signs += 1
+
+    def _stand_by(self) -> None:
+        """Wait until no thread leads any more, the leader has been away for long, or the I/O thread is called."""
+        bell = threading.Lock()
+        bell.acquire()
+        seen, quiet, called = self.signs, 0, False
+        while not self._ended and not called:
+            self._bells.append(bell)
+            # In this order: a thread that leaves, or ends all, after these looks finds the bell, or sees the flag.
+            self._dozing = quiet >= _QUIET
+            if self._ended or (self._dozing and not self.place.locked()):
+                self._put_away(bell)
+                called = True
+            else:
+                called = bell.acquire(timeout=-1 if self._dozing else _LOOK_IN)
+                if not called:
+                    self._put_away(bell)
+            self._dozing = False
+            if self.place.locked():
+                called = False
+                quiet = quiet + 1 if self.signs == seen else 0
+            else:
+                called = called or self.signs == seen
+                quiet = 0
+            seen = self.signs
+
+    def _put_away(self, bell: threading.Lock) -> None:
+        try:
+            self._bells.remove(bell)
+        except ValueError:
+            # It is being rung at this moment.
+            bell.acquire()
+
+
+class IOThread:
+    """A thread that runs the loop of connections, from the first `begin` until each of them has called `end`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        #: Made when it is needed: an owner of nothing holds no sockets.
+        #: Made when it is needed: a thread without connections holds no sockets.
         self._loop: Loop | None = None
         self._thread: threading.Thread | None = None
-        #: Whether what is posted will be done.
+        #: True while posted work will be done.
         self.alive = False
         #: Set in the last moment of the thread.
         self.ended = Outcome[None]()
@@ -342,18 +500,16 @@ class IOThread:
         assert self._loop is not None
         return self._loop
 
-    def begin(self, connect: Callable[[], object]) -> None:
-        """Own one more connection, which this opens; any thread."""
+    def begin(self) -> Loop:
+        """Own one more connection; return the loop, which runs. Any thread."""
         with self._lock:
             self._owned += 1
             if self._thread is None:
                 self._loop = Loop()
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._loop.post(connect)
                 self._thread.start()
                 self.alive = True
-            else:
-                self.loop.post(connect)
+            return self.loop
 
     def end(self) -> None:
         """Own one connection less; the thread ends with the last one. On that thread."""
@@ -363,13 +519,8 @@ class IOThread:
                 self.alive = False
                 self.loop.stop()
 
-    def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the thread call ``callback(*args)``; any thread. Before the first `begin` there is nobody to do it."""
-        if self._loop is not None:
-            self._loop.post(callback, *args)
-
     def join(self, timeout: float) -> bool:
-        """Wait for the thread's end, should nothing be owned any more; return whether all is well."""
+        """Wait for the thread's end if it owns nothing any more; return whether it did not take longer."""
         if self._thread is None or self._owned:
             return True
         self._thread.join(timeout)

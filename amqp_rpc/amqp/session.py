@@ -321,7 +321,7 @@ class Session:
         self._waiting.add(me)
         try:
             # With more than one, those whose reply has come would have to wake the next reader.
-            if len(self._waiting) > 1 or self.unawaited or not loop.attend(awaited.done, until):
+            if len(self._waiting) > 1 or self.unawaited or not loop.attend(awaited, until):
                 loop.recall()
             # The loop may have ended as well, with the connection that it was for.
             if not awaited.done():
@@ -442,7 +442,7 @@ class Session:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self._connection is None or not self._connection.alive:
-                connection = Connection(self._addresses, self, name=self._name, heartbeat=self._heartbeat)
+                connection = Connection(self._addresses, [self], name=self._name, heartbeat=self._heartbeat)
                 try:
                     for follower in list(self._followers):
                         follower.begin(connection)

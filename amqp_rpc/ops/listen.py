@@ -46,7 +46,7 @@ class EventTap(Keeper):
         self._exchange = exchange
         self._bindings = bindings
         self._news: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | None] = queue.SimpleQueue()
-        self.begin(Connection(addresses, self, name=name, heartbeat=heartbeat))
+        self.begin(Connection(addresses, [self], name=name, heartbeat=heartbeat))
 
     def __enter__(self) -> Self:
         self.connection.start()

@@ -71,6 +71,10 @@ class Pool:
         for number in range(self._count):
             self._start(number)
 
+    def done(self) -> bool:
+        """Return whether there is work for a thread that waits for it at the sockets."""
+        return len(self._work) > 0
+
     def replace(self, thread: int) -> bool:
         """Give up a thread whose handler does not end: a new one gets its place, and it ends when its handler does.
 
@@ -188,7 +192,7 @@ class Pool:
         assert self._io is not None
         self._fetching, self._fetcher = True, number
         try:
-            return self._io.attend(self._work.__len__, returns=True)
+            return self._io.attend(self, returns=True)
         finally:
             self._fetching = False
 

@@ -97,7 +97,7 @@ class Replies:
             mandatory: Whether the broker returns it when the caller is gone.
         """
         publish = self._reply_directly if message.routing_key.startswith(DIRECT_REPLY_TO) else self.channel.publish
-        self._connection.do(publish, message, delivery, mandatory)
+        self._connection.loop.do(publish, message, delivery, mandatory)
 
     def tell(self, message: Message) -> None:
         """Publish a message that may be lost."""

@@ -1,7 +1,7 @@
 """A server: it consumes the queues of services, runs their functions and replies.
 
 Here its parts are made, started, drained and closed together. One I/O thread owns the connections. The threads of the
-pool run the functions, and do their own part of the I/O if no other thread does: see `amqp.leadership`.
+pool run the functions, and do their own part of the I/O if no other thread does: see `amqp.loop`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from amqp_rpc.amqp.connection import Connection, Listener, Listeners
+from amqp_rpc.amqp.connection import Connection, Listener
 from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import ConfigurationError, NotConnected
 from amqp_rpc.message.settings import (
@@ -162,15 +162,15 @@ class Server:
         ]
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its ack there is no switch of threads.
-        owner = IOThread(f"amqp_rpc {name}")
+        thread = IOThread(f"amqp_rpc {name}")
 
         def connection(purpose: str, *listeners: Listener, persistent: bool = False) -> Connection:
             return Connection(
                 self.addresses,
-                Listeners(*listeners),
+                listeners,
                 name=f"{name} ({purpose})",
                 heartbeat=heartbeat,
-                owner=owner,
+                thread=thread,
                 persistent=persistent,
             )
 

@@ -229,7 +229,7 @@ class Worker:
         elif answer.again is not None:
             self._replies.keep(answer.again, delivery)
         else:
-            self._state.connection.do(self._state.acknowledge, [delivery])
+            self._state.connection.loop.do(self._state.acknowledge, [delivery])
 
     def _unanswered(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, error: Exception) -> None:
         """Settle a delivery that met a defect of this library: unacked, it would use up prefetch."""

@@ -10,7 +10,7 @@ from threading import get_ident
 
 import pytest
 
-from amqp_rpc.amqp import leadership
+from amqp_rpc.amqp import loop as loops
 from amqp_rpc.amqp.loop import READ, Loop
 
 SOON = 10.0
@@ -61,8 +61,15 @@ def asleep(loop):
     return loop._asleep
 
 
+class Until:
+    """The end of something, as a condition."""
+
+    def __init__(self, done):
+        self.done = done
+
+
 def attend(loop, done, seconds=SOON, **options):
-    return loop.attend(done, time.monotonic() + seconds, **options)
+    return loop.attend(Until(done), time.monotonic() + seconds, **options)
 
 
 def take_the_lead(loop):
@@ -152,7 +159,7 @@ def test_the_owner_comes_back_when_nobody_attends_any_more(loop, peer):
 
 
 def test_the_owner_comes_back_at_once_when_it_is_called(loop, peer, monkeypatch):
-    monkeypatch.setattr(leadership, "_LOOK_IN", 3600.0)
+    monkeypatch.setattr(loops, "_LOOK_IN", 3600.0)
     take_the_lead(loop)
     until(lambda: loop._leadership._bells)
     loop.recall()
@@ -162,7 +169,7 @@ def test_the_owner_comes_back_at_once_when_it_is_called(loop, peer, monkeypatch)
 
 
 def test_what_is_posted_while_nobody_attends_calls_the_owner(loop, peer, monkeypatch):
-    monkeypatch.setattr(leadership, "_LOOK_IN", 3600.0)
+    monkeypatch.setattr(loops, "_LOOK_IN", 3600.0)
     take_the_lead(loop)
     until(lambda: loop._leadership._bells)
     seen = []
@@ -196,7 +203,7 @@ def test_who_returns_does_what_it_had_when_it_is_back(loop, peer):
 
 
 def test_while_another_attends_for_long_the_owner_sleeps_and_then_comes_back(loop, peer, monkeypatch):
-    monkeypatch.setattr(leadership, "_QUIET", 2)
+    monkeypatch.setattr(loops, "_QUIET", 2)
     take_the_lead(loop)
     thread = threading.Thread(target=attend, args=(loop, lambda: peer.got))
     thread.start()
@@ -243,7 +250,7 @@ def test_who_attends_leaves_when_the_loop_stops(loop, peer):
 def test_what_a_signal_raises_in_the_middle_of_work_reaches_the_user_and_ends_connections(loop, peer, error):
     """The alarm of a test, or Ctrl-C: what was cut off may be half done, so its connection is made again."""
     aborted = []
-    loop.on_interrupt(aborted.append)
+    loop.on_interrupt("test", aborted.append)
 
     def interrupted():
         raise error("cut off")
@@ -254,7 +261,7 @@ def test_what_a_signal_raises_in_the_middle_of_work_reaches_the_user_and_ends_co
     seen = []
     loop.do(seen.append, "usable")
     assert seen == ["usable"]
-    loop.off_interrupt(aborted.append)
+    loop.off_interrupt("test")
     with pytest.raises(error):
         loop.do(interrupted)
     assert len(aborted) == 1
@@ -279,7 +286,7 @@ def test_a_timer_that_was_cut_off_is_called_again(loop, peer):
 
 def test_a_defect_on_another_thread_than_the_main_one_is_logged_and_nothing_ends(loop, peer, caplog):
     aborted = []
-    loop.on_interrupt(aborted.append)
+    loop.on_interrupt("test", aborted.append)
     thread = threading.Thread(target=loop.do, args=(lambda: 1 / 0,))
     thread.start()
     thread.join()
@@ -324,7 +331,7 @@ def test_where_it_is_not_shared_only_the_owner_works(loop, peer):
 
 
 def test_who_attends_leaves_when_it_is_not_shared_any_more_and_the_owner_comes(loop, peer, monkeypatch):
-    monkeypatch.setattr(leadership, "_LOOK_IN", 3600.0)
+    monkeypatch.setattr(loops, "_LOOK_IN", 3600.0)
     take_the_lead(loop)
     loop.leave(loop.share, False)
     assert attend(loop, lambda: False)
