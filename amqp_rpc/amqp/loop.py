@@ -55,7 +55,7 @@ class Awaited(Protocol):
         """Return whether the wait is over."""
 
 
-class _Nothing:
+class _Never:
     """The I/O thread waits for nothing in particular."""
 
     def done(self) -> bool:
@@ -414,7 +414,7 @@ class Leadership:
     def own(self) -> None:
         """Be the I/O thread, until `end`."""
         self._ended = False
-        nothing = _Nothing()
+        nothing = _Never()
         while not self._ended:
             with self.place:
                 self._wanted, self.returning = False, 0

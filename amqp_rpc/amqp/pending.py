@@ -1,4 +1,4 @@
-"""Values that are known later: an `Outcome` is one of them, `Pending` a table of those in flight. Pure: no socket.
+"""Values that are known later: an `Outcome` is one of them, `InFlight` a table of those in flight. Pure: no socket.
 
 A `concurrent.futures.Future` can do more than an `Outcome` (be cancelled, be waited for with others) and costs ten
 times as much to make and to end, which matters where a hundred thousand messages wait for the broker's confirms.
@@ -158,7 +158,7 @@ class Bounded(Protocol):
 E = TypeVar("E", bound=Bounded)
 
 
-class Pending(Generic[E]):
+class InFlight(Generic[E]):
     """A table of calls, or of publications, that wait for an answer, by their ids.
 
     The thread that takes an entry out of the table is the one that ends it. Every exit (reply, timeout, cancellation,

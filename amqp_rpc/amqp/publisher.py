@@ -19,7 +19,7 @@ from amqp_rpc.amqp.declare import Declarations, Refused
 from amqp_rpc.amqp.frames import address
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.loop import where_signals_raise
-from amqp_rpc.amqp.pending import Outcome, Pending
+from amqp_rpc.amqp.pending import InFlight, Outcome
 from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
@@ -196,7 +196,7 @@ class Publisher(Keeper):
     def __init__(self, addresses: Addresses, *, name: str = "publisher") -> None:
         super().__init__(name)
         self._addresses = addresses
-        self._pending: Pending[Publication] = Pending()
+        self._pending: InFlight[Publication] = InFlight()
         #: Of the connection that is open.
         self.declarations: Declarations | None = None
         #: The name of the queue for replies, while there is one.

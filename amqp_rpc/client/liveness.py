@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.client.call import Call
 from amqp_rpc.message.settings import SIGN_INTERVAL
 
@@ -27,7 +27,7 @@ _PART, _LEAST, _MOST = 0.1, 1.5, 5.0
 class Liveness:
     """Watches the calls that were written."""
 
-    def __init__(self, pending: Pending[Call]) -> None:
+    def __init__(self, pending: InFlight[Call]) -> None:
         self._pending = pending
         #: The queues whose servers are known to send reports. Others may be in any language.
         self._reporting: set[str] = set()

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
 from amqp_rpc.amqp.conversation import Conversation
-from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
 from amqp_rpc.amqp.session import Session
@@ -67,7 +67,7 @@ class Caller(Session):
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity
-        self.pending: Pending[Call] = Pending(on_taken=self._taken)
+        self.pending: InFlight[Call] = InFlight(on_taken=self._taken)
         #: ``late_replies``, of calls that had ended; ``retries``, ``timeouts``, ``unrouted``.
         self.counters: Counter[str] = Counter()
         publisher = Publisher(addresses)
@@ -198,7 +198,7 @@ class Requests(ReplyQueue):
     """
 
     def __init__(
-        self, pending: Pending[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
+        self, pending: InFlight[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
     ) -> None:
         super().__init__(publisher)
         #: The handles of tasks, by their ids.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.pending import InFlight
 
 
 @dataclass(eq=False)
@@ -15,11 +15,11 @@ class Call:
 
 
 @pytest.fixture
-def pending() -> Pending[Call]:
-    return Pending()
+def pending() -> InFlight[Call]:
+    return InFlight()
 
 
-def enter(pending: Pending[Call], identity: str, expires_at: float) -> Call:
+def enter(pending: InFlight[Call], identity: str, expires_at: float) -> Call:
     call = Call(expires_at)
     pending.add(identity, call)
     pending.watch(call)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc.amqp.channel import QueueState
-from amqp_rpc.amqp.pending import Pending
+from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.liveness import Liveness
 from amqp_rpc.client.reply import Decoder
@@ -19,7 +19,7 @@ class Watched:
     """A `Liveness` with calls, and what it has found."""
 
     def __init__(self) -> None:
-        self.pending: Pending[PendingCall] = Pending()
+        self.pending: InFlight[PendingCall] = InFlight()
         self.liveness = Liveness(self.pending)
         self.asked: list[str] = []
         self.lost: list[str] = []
