@@ -551,7 +551,8 @@ class Channel:
         With basic.nack, which from RabbitMQ 4.3 on does not count towards a delivery limit, as the channel's end does:
         https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
         """
-        if not self.is_open:
+        # pika raises where the connection is closing.
+        if not (self.is_open and self._raw.is_open):
             return False
         self._raw.basic_nack(0, multiple=True, requeue=True)
         return True

@@ -294,6 +294,11 @@ class Session:
         assert self._connection is not None
         return self._connection.open_channel()
 
+    def pause(self, seconds: float) -> Answer[None]:
+        """Return an answer that comes after so many seconds, in a script of `run`."""
+        assert self._connection is not None
+        return self._connection.pause(seconds)
+
     def keep(self, keeper: Keeper) -> None:
         """Have a keeper follow the connection, and each later one, until it leaves.
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
-from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited, threaded
+from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited
 from amqp_rpc.client.client import Client, WithOptions
 from amqp_rpc.client.task import TaskHandle, TaskOptions
 from amqp_rpc.client.typing import AsyncCalls, Default, MapOptions, Options, typed, typed_as
@@ -106,7 +106,7 @@ class AsyncClient(Front[Client]):
 
     publish = awaited(Client.publish)
     publish_many = awaited(Client.publish_many)
-    queue_states = threaded(Client.queue_states)
+    queue_states = awaited(Client.queue_states)
 
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.

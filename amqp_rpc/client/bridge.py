@@ -287,16 +287,6 @@ def awaited(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Fron
     return awaiting
 
 
-def threaded(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Front[S], P], Coroutine[Any, Any, R]]:
-    """Return a method of a front that has another one run on a thread, with the same arguments."""
-
-    @wraps(method)
-    async def awaiting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(method, self._blocking, *args, **kwargs)
-
-    return awaiting
-
-
 class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
     """A `TaskHandle` to await: `AsyncClient.enqueue` and `AsyncClient.task` return it.
 
@@ -342,10 +332,10 @@ class AsyncDeadLetters(Front[DeadLetters]):
         """The queue that holds them."""
         return self._blocking.dead_letter_queue
 
-    list = threaded(DeadLetters.list)
-    get = threaded(DeadLetters.get)
-    replay = threaded(DeadLetters.replay)
-    drop = threaded(DeadLetters.drop)
+    list = awaited(DeadLetters.list)
+    get = awaited(DeadLetters.get)
+    replay = awaited(DeadLetters.replay)
+    drop = awaited(DeadLetters.drop)
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"

@@ -41,6 +41,7 @@ from amqp_rpc.message.settings import (
 from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments, split_call
 from amqp_rpc.ops.dead_letters import DeadLetters
+from amqp_rpc.ops.queue_states import queue_states
 from amqp_rpc.queues.queue import Queue
 from amqp_rpc.queues.receipts import Receipts
 from amqp_rpc.results import open_store
@@ -490,7 +491,8 @@ class Client:
         """
         return DeadLetters(self._session, queue, timeout=self._seconds(timeout))
 
-    def queue_states(
+    @blocking
+    async def queue_states(
         self, queues: Iterable[str], *, timeout: float | Default = Default.TIMEOUT
     ) -> dict[str, QueueState | None]:
         """Return the states of queues, by name: ``messages`` that wait, and ``consumers``; None for no such queue.
@@ -502,13 +504,8 @@ class Client:
         Raises:
             BrokerError: No connection, no permission, or no answer in time.
         """
-        seconds = self._seconds(timeout)
-        states: dict[str, QueueState | None] = {}
-        for queue in queues:
-            # Each on a channel of its own: the broker closes it where there is no such queue.
-            with self._session.converse(seconds) as conversation:
-                states[queue] = conversation.inspect(queue)
-        return states
+        states = queue_states(self._session, list(queues))
+        return await self._session.script(states, timeout=self._seconds(timeout))
 
     @blocking
     async def close(self) -> None:

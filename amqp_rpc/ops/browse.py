@@ -1,207 +1,183 @@
-"""Going through a queue without losing what is in it: messages are taken one by one, and kept, moved or dropped.
+"""A cursor over a queue that loses nothing: each message is delivered, and then kept, moved or dropped.
 
-What is kept goes back when the browsing ends, in any way. A quorum queue counts that, and drops what it got back too
-often (`topology.dead_letter_arguments`): where a queue was declared without our bound, or a policy lowers it, a message
-that has come back some times is put in anew, at the queue's end, and the old one acknowledged.
+Kept messages are requeued at the end, however it ends. A quorum queue counts that, and drops a message that was
+requeued too often (`topology.dead_letter_arguments`). If a queue was declared without our limit, or a policy lowers it,
+a message that was requeued several times is replaced by a copy at the queue's end.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import Self
 
-from amqp_rpc.amqp.channel import Delivery, QueueState
-from amqp_rpc.amqp.conversation import Conversation
+from amqp_rpc.amqp.channel import Answer, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.amqp.session import Session
+from amqp_rpc.errors import PublishRefused
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.headers import delivery_count
-from amqp_rpc.message.text import text_of
 
-if TYPE_CHECKING:
-    from amqp_rpc.amqp.channel import Channel
-
-#: How often a message is given back before it is put in anew.
+#: A message that was requeued so many times is replaced by a copy.
 MOST_RETURNS = 5
-#: Messages that are delivered together, unless told otherwise.
+#: The default prefetch.
 WINDOW = 100
-#: How often the queue is looked at for what is on its way, and the seconds between two looks.
-_LOOKS, _BETWEEN_LOOKS = 40, 0.005
+#: Polls of the queue for messages that are on their way, and the seconds between two polls.
+_POLLS, _PAUSE = 40, 0.005
 #: Messages, and bytes of their bodies, that wait for confirms together.
 _BATCH, _BATCH_BYTES = 100, 8 * 1024 * 1024
 
 
-class Browsing:
-    """Goes through the messages of a queue, each of which is then given to `keep`, `move` or `drop`; in a ``with``.
+class Move(Publication):
+    """The copy of a message that replaces it, in its queue or in another one; it is published once, or refused."""
 
-    Args:
-        conversation: It has not asked for anything yet.
-        queue: Which exists.
-        window: Messages that are delivered together.
+    __slots__ = ("delivery",)
+    once = True
+
+    def __init__(self, message: Message, delivery: Delivery) -> None:
+        super().__init__(message, None)
+        #: The message that it replaces.
+        self.delivery = delivery
+
+    def confirmed(self, publisher: Publisher) -> None:
+        """End it: the broker has it, in its queue if that exists."""
+        missing = PublishRefused(f"there is no queue {self.message.routing_key!r}")
+        publisher.end(self, missing if self.returned else None)
+
+    def nacked(self, publisher: Publisher) -> None:
+        """End it: its queue is full."""
+        publisher.end(self, self.refusal)
+
+
+class Cursor:
+    """Goes through the messages of a queue, in an ``async with`` block of a channel script.
+
+    A queue that does not exist has no messages.
     """
 
-    def __init__(self, conversation: Conversation, queue: str, *, window: int = WINDOW) -> None:
-        self._conversation = conversation
-        self._queue = queue
-        self._window = window
-        #: Messages that came and were not yet taken in hand; how many came, and how many there were at the beginning.
+    _channel: Channel
+
+    def __init__(self, session: Session, queue: str, *, window: int = WINDOW) -> None:
+        self._session = session
+        self._queue, self._window = queue, window
+        #: Deliveries that were not yielded yet; the number of all deliveries, and that of messages at the beginning.
         self._arrived: deque[Delivery] = deque()
-        self._seen = self._expected = 0
-        #: How many the broker may deliver before one is acknowledged, to these consumers.
+        self._seen, self._expected = 0, -1
+        #: The prefetch of all its consumers, and their tags.
         self._room = 0
         self._consumers: list[str] = []
-        self._moving: list[tuple[Delivery, Message]] = []
+        #: The number of messages that were yielded, and are unacked.
+        self._unacked = 0
+        self._moves: list[Move] = []
         self._bytes = 0
-        #: Messages that were taken, and not acknowledged.
-        self._kept = 0
-        self._confirms = False
-        #: The ids of what no queue took.
-        self._returned: set[str | None] = set()
-        #: The ids of what was published here: it may come again before the end, and has been seen then.
+        #: The ids of all copies: one may be delivered here before the end, and must not be yielded again.
         self._published: set[str | None] = set()
-        #: What the broker did not take, and why; it stays where it was.
-        self.refused: list[tuple[Message, str]] = []
+        #: The copies that the broker refused; their messages stay where they are.
+        self.refused: list[Move] = []
 
-    def __enter__(self) -> Self:
-        self._expected = self._look().messages
+    async def __aenter__(self) -> Self:
+        self._channel = await self._session.open_channel()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.flush()
-            self._give_all_back()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self._consumers:
+                await self._finish()
+        finally:
+            for move in self._moves:
+                self._session.publisher.drop(move)
+            self._channel.close()
 
-    def __iter__(self) -> Iterator[Delivery]:
-        """Take messages until there is none; what comes in meanwhile is taken too, what was moved here is not."""
-        looks = 0
-        while looks < _LOOKS:
+    async def next(self) -> Delivery | None:
+        """Return the next message, also one that arrived meanwhile; None at the end."""
+        polls = 0
+        while polls < _POLLS:
             while self._arrived:
-                looks = 0
-                self._kept += 1
                 delivery = self._arrived.popleft()
+                self._unacked += 1
                 if delivery.properties.message_id not in self._published:
-                    yield delivery
-            state = self._look()
+                    return delivery
+                polls = 0
+            try:
+                state = await self._channel.inspect(self._queue)
+            except ChannelClosed as closed:
+                if closed.code == ReplyCode.NOT_FOUND and self._expected < 0:
+                    return None
+                raise
+            if self._expected < 0:
+                self._expected = state.messages
             if self._arrived:
                 continue
-            if state.messages and self._kept == self._room:
-                self._conversation.ask(self._open_window)
+            if state.messages and self._unacked == self._room:
+                await self._open_window()
             elif state.messages or self._seen < self._expected:
-                # It is on its way, or somebody else has it.
-                looks += 1
-                time.sleep(_BETWEEN_LOOKS)
+                # It is on its way, or another consumer has it.
+                polls += 1
+                await self._session.pause(_PAUSE)
             else:
-                return
+                return None
+        return None
 
-    def keep(self, delivery: Delivery) -> None:
+    async def keep(self, delivery: Delivery) -> None:
         """Leave a message in the queue."""
         if (delivery_count(delivery.properties.headers) or 0) >= MOST_RETURNS:
-            self.move(delivery, renewed(delivery.properties, delivery.body, queue=self._queue))
+            await self.move(delivery, renewed(delivery.properties, delivery.body, queue=self._queue))
 
-    def move(self, delivery: Delivery, message: Message) -> None:
-        """Publish a message in another's place, which is acknowledged once the broker has confirmed it."""
-        self._moving.append((delivery, message))
+    async def move(self, delivery: Delivery, message: Message) -> None:
+        """Publish a copy in a message's place, which is acked once the broker has confirmed the copy."""
+        move = Move(message, delivery)
+        self._moves.append(move)
         self._published.add(message.properties.message_id)
         self._bytes += len(message.body)
-        if len(self._moving) >= _BATCH or self._bytes >= _BATCH_BYTES:
-            self.flush()
+        self._session.publisher.add(move)
+        self._session.publisher.send(move)
+        if len(self._moves) >= _BATCH or self._bytes >= _BATCH_BYTES:
+            await self._settle_moves()
 
     def drop(self, delivery: Delivery) -> None:
-        """Acknowledge a message: it is gone."""
-        self._conversation.ask(lambda channel, done: done(channel.ack([delivery.tag])))
-        self._kept -= 1
+        """Ack a message: it is gone."""
+        self._channel.ack([delivery.tag])
+        self._unacked -= 1
 
-    def flush(self) -> None:
-        """Publish what is to be moved, and wait for the confirms."""
-        if not self._moving:
-            return
-        if not self._confirms:
-            self._confirms = True
-            self._conversation.ask(self._ask_for_confirms)
-        moving, self._moving, self._bytes = self._moving, [], 0
-        refused = self._conversation.ask(_Batch(moving, self._returned).begin)
-        self.refused += refused
-        self._kept -= len(moving) - len(refused)
+    async def _finish(self) -> None:
+        """Wait for the confirms of copies, and requeue kept messages."""
+        await self._settle_moves()
+        # In this order: a requeued message would be delivered here again.
+        for tag in self._consumers:
+            self._channel.cancel(tag)
+        before = self._channel.inspect(self._queue)
+        self._channel.give_back()
+        # With this answer, the broker has received the requeue, and the acks before it.
+        state = await self._channel.inspect(self._queue)
+        # A quorum queue has them a moment later: the next reader must find them. Another consumer may receive them.
+        count = (await before).messages + self._unacked + len(self._arrived)
+        for _ in range(_POLLS):
+            if state.messages >= count:
+                break
+            await self._session.pause(_PAUSE)
+            state = await self._channel.inspect(self._queue)
 
-    def _ask_for_confirms(self, channel: Channel, done: Callable[..., object]) -> None:
-        channel.on_returned(lambda _key, properties: self._returned.add(properties.message_id))
-        channel.confirms(done)
+    async def _settle_moves(self) -> None:
+        while self._moves:
+            move = self._moves[0]
+            ended = Answer[None]()
+            move.on_done(partial(ended.arrive, None))
+            await ended
+            self._moves.pop(0)
+            if move.value is not None:
+                self.refused.append(move)
+            else:
+                self.drop(move.delivery)
+        self._bytes = 0
 
-    def _look(self) -> QueueState:
-        state: QueueState = self._conversation.ask(lambda channel, done: channel.inspect(self._queue, done))
-        return state
-
-    def _open_window(self, channel: Channel, done: Callable[..., object]) -> None:
-        # One consumer more, since what is kept takes its place of a prefetch to the end. Taking one message after
+    async def _open_window(self) -> None:
+        # Another consumer, because unacked messages count towards a prefetch to the end. Taking one message after
         # another with basic.get costs a quorum queue 5 ms each.
         self._room += self._window
-        channel.prefetch(self._window)
-        self._consumers.append(channel.consume(self._queue, self._on_delivery, acknowledge=True, then=done).tag)
+        self._channel.prefetch(self._window)
+        self._consumers.append(await self._channel.consume(self._queue, self._on_delivery, acknowledge=True))
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._seen += 1
         self._arrived.append(delivery)
-
-    def _give_all_back(self) -> None:
-        states: list[QueueState] = []
-
-        def give_back(channel: Channel, done: Callable[..., object]) -> None:
-            # It would be delivered here again.
-            for tag in self._consumers:
-                channel.cancel(tag, lambda: None)
-            channel.inspect(self._queue, states.append)
-            channel.give_back()
-            # The answer says that the broker has heard it, and what was acknowledged before.
-            channel.inspect(self._queue, done)
-
-        state: QueueState = self._conversation.ask(give_back)
-        kept = self._kept + len(self._arrived)
-        # A quorum queue has it back a moment later: who looks again at once is to find it. Somebody else may have it.
-        for _ in range(_LOOKS):
-            if state.messages >= states[0].messages + kept:
-                return
-            time.sleep(_BETWEEN_LOOKS)
-            state = self._look()
-
-
-class _Batch:
-    """Messages on their way, and the deliveries in whose place they are; the connection's owner's."""
-
-    def __init__(self, moving: list[tuple[Delivery, Message]], returned: set[str | None]) -> None:
-        self._moving = moving
-        self._returned = returned
-        self._refused: list[tuple[Message, str]] = []
-        self._left = len(moving)
-
-    def begin(self, channel: Channel, done: Callable[..., object]) -> None:
-        """Publish all; call back with what the broker did not take, and why."""
-        for delivery, message in self._moving:
-            self._publish(channel, delivery, message, done)
-
-    def _publish(self, channel: Channel, delivery: Delivery, message: Message, done: Callable[..., object]) -> None:
-        def confirmed(taken: bool) -> None:
-            # In this order, by AMQP: a return comes before the confirm.
-            if message.properties.message_id in self._returned:
-                self._end(done, message, f"there is no queue {message.routing_key!r}")
-            elif not taken:
-                self._end(done, message, f"queue {message.routing_key!r} takes no more, by a bound perhaps")
-            else:
-                channel.ack([delivery.tag])
-                self._end(done)
-
-        try:
-            channel.publish_confirmed(message, confirmed, mandatory=True)
-        # Anybody's message, with anything in its headers.
-        except Exception as error:
-            self._end(done, message, f"it could not be written: {text_of(error)}")
-
-    def _end(self, done: Callable[..., object], message: Message | None = None, why: str = "") -> None:
-        if message is not None:
-            self._refused.append((message, why))
-        self._left -= 1
-        if not self._left:
-            done(self._refused)

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
-from itertools import islice
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from amqp_rpc.amqp.channel import Delivery
-from amqp_rpc.client.rpc import Caller
+from amqp_rpc.amqp.pending import blocking
+from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import ConfigurationError, PublishRefused
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.topology import dead_letter_queue
-from amqp_rpc.ops.browse import WINDOW, Browsing
+from amqp_rpc.ops.browse import WINDOW, Cursor
+
+T = TypeVar("T")
 
 #: Named here, since the class has a method `list`.
 Letters = list[DeadLetter]
 Ids = list[str]
+Deliveries = list[Delivery]
 
 #: Dead letters that are listed unless more are asked for.
 DEFAULT_LIMIT = 100
+
+
+class Filters(TypedDict, total=False):
+    """Conditions for dead letters, which meet all that are given."""
+
+    ids: str | Iterable[str] | None  #: one of these ids
+    function: str | None  #: for the function of this name
+    before: datetime | None  #: died before this time, which has a zone
+    after: datetime | None  #: died then or later
 
 
 class DeadLetters:
@@ -29,40 +41,22 @@ class DeadLetters:
     A method receives the letters without acking them, and requeues them when it returns or the connection ends. So it
     holds all letters that it has read: a hundred for a fraction of a second. Another reader does not see them at that
     time. A letter that was requeued often goes to the queue's end, as a copy: see `browse`.
-
-    Args:
-        caller: The client's.
-        queue: The queue that the letters were meant for.
-        timeout: Seconds that each method may take.
     """
 
-    def __init__(self, caller: Caller, queue: str, *, timeout: float) -> None:
+    def __init__(self, session: Session, queue: str, *, timeout: float) -> None:
         if not isinstance(queue, str) or not queue:
             raise ConfigurationError(f"dead letters are of a queue, by its name, not of {queue!r}")
         #: The queue whose dead letters they are, and the one that holds them.
-        self.queue = queue
-        self.dead_letter_queue = dead_letter_queue(queue)
-        self._caller = caller
-        self._timeout = timeout
+        self.queue, self.dead_letter_queue = queue, dead_letter_queue(queue)
+        self._session, self._timeout = session, timeout
 
-    def list(
-        self,
-        *,
-        limit: int | None = DEFAULT_LIMIT,
-        ids: str | Iterable[str] | None = None,
-        function: str | None = None,
-        before: datetime | None = None,
-        after: datetime | None = None,
-    ) -> Letters:
+    @blocking
+    async def list(self, *, limit: int | None = DEFAULT_LIMIT, **filters: Unpack[Filters]) -> Letters:
         """Return dead letters, oldest death first; an empty list if the queue has none or does not exist.
 
         Args:
-            limit: How many at most (100); None for all. If there are more, it returns the first in the queue's order:
-                about the oldest.
-            ids: Only those with one of these ids.
-            function: Only those for the function of this name.
-            before: Only those that died before this time, which has a zone.
-            after: Only those that died then or later.
+            limit: How many at most (100), in the queue's order: about the oldest; None for all.
+            **filters: Only those that fit `Filters`.
 
         Raises:
             BrokerError: No connection, no permission, or not done in time.
@@ -72,28 +66,20 @@ class DeadLetters:
             >>> hour_ago = datetime.now(UTC) - timedelta(hours=1)  # doctest: +SKIP
             >>> client.dead_letters("thumbnails").list(function="resize", after=hour_ago)  # doctest: +SKIP
         """
-        choice = Choice(ids=ids, function=function, before=before, after=after)
-        found = (read(each.properties, each.body, queue=self.queue) for each in self._found(choice, limit=limit))
-        return sorted(found, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
+        return _letters(await self._run(self._find(Choice(**filters), limit)), self.queue)
 
-    def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - as users write it
+    @blocking
+    async def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - as users write it
         """Return the dead letter with an id, its arguments nearly in full; None if there is no such letter.
 
         Raises:
             BrokerError: No connection, no permission, or not done in time.
         """
-        found = [*self._found(Choice(ids=id), limit=1)]
-        return read(found[0].properties, found[0].body, queue=self.queue, whole=True) if found else None
+        found = await self._run(self._find(Choice(ids=id), 1))
+        return _letters(found, self.queue, whole=True)[0] if found else None
 
-    def replay(
-        self,
-        *,
-        ids: str | Iterable[str] | None = None,
-        function: str | None = None,
-        before: datetime | None = None,
-        after: datetime | None = None,
-        all: bool = False,  # noqa: A002 - as users write it
-    ) -> Ids:
+    @blocking
+    async def replay(self, *, all: bool = False, **filters: Unpack[Filters]) -> Ids:  # noqa: A002 - as users write it
         """Put dead letters back into their queue, under the same id; return the ids.
 
         Each starts at its first attempt, and keeps the record of its deaths (`DeadLetter.history`). An expired
@@ -101,11 +87,8 @@ class DeadLetters:
         acked once the broker has confirmed the new message: a crash in between leaves both, and loses none.
 
         Args:
-            ids: Those with one of these ids.
-            function: Those for the function of this name.
-            before: Those that died before this time, which has a zone.
-            after: Those that died then or later.
-            all: All of them. Needed where no other is given.
+            all: All of them. Needed where no filter is given.
+            **filters: Those that fit `Filters`.
 
         Raises:
             PublishRefused: The broker refused some: their queue is gone, or full. They stay dead letters; the others
@@ -116,98 +99,71 @@ class DeadLetters:
         Example:
             >>> client.dead_letters("thumbnails").replay(function="resize")  # doctest: +SKIP
         """
-        choice = _which("replay", all, ids=ids, function=function, before=before, after=after)
-        moved: Ids = []
-        with self._browse() as browsing:
-            if browsing is None:
-                return moved
-            for delivery in browsing:
-                if choice.takes(delivery.properties):
-                    message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
-                    moved.append(str(message.properties.message_id))
-                    browsing.move(delivery, message)
-                else:
-                    browsing.keep(delivery)
-        refused = [(message, why) for message, why in browsing.refused if message.routing_key != self.dead_letter_queue]
-        if refused:
-            done = len(moved) - len(refused)
-            raise PublishRefused(
-                f"{done} of {len(moved)} dead letters were replayed; the broker did not take the others, which stay: "
-                f"{refused[0][1]}. Workers declare the queue when they are started"
-            )
-        return moved
+        return await self._run(self._remove(_which("replay", all, filters), replay=True))
 
-    def drop(
-        self,
-        *,
-        ids: str | Iterable[str] | None = None,
-        function: str | None = None,
-        before: datetime | None = None,
-        after: datetime | None = None,
-        all: bool = False,  # noqa: A002 - as users write it
-    ) -> Ids:
+    @blocking
+    async def drop(self, *, all: bool = False, **filters: Unpack[Filters]) -> Ids:  # noqa: A002 - as users write it
         """Delete dead letters for good; return their ids, an empty one for a letter that has none.
 
         Args:
-            ids: Those with one of these ids.
-            function: Those for the function of this name.
-            before: Those that died before this time, which has a zone.
-            after: Those that died then or later.
-            all: All of them. Needed where no other is given.
+            all: All of them. Needed where no filter is given.
+            **filters: Those that fit `Filters`.
 
         Raises:
             BrokerError: No connection, no permission, or not done in time; some may have been dropped.
             ConfigurationError: Nothing says which, or a time has no zone.
         """
-        choice = _which("drop", all, ids=ids, function=function, before=before, after=after)
-        dropped: Ids = []
-        with self._browse() as browsing:
-            for delivery in browsing or ():
-                assert browsing is not None
-                if choice.takes(delivery.properties):
-                    browsing.drop(delivery)
-                    dropped.append(delivery.properties.message_id or "")
-                else:
-                    browsing.keep(delivery)
-        return dropped
-
-    @contextlib.contextmanager
-    def _browse(self, *, window: int = WINDOW) -> Iterator[Browsing | None]:
-        """Browse the letters; None if their queue does not exist."""
-        with self._caller.converse(self._timeout) as conversation:
-            if conversation.inspect(self.dead_letter_queue) is None:
-                yield None
-            else:
-                with Browsing(conversation, self.dead_letter_queue, window=window) as browsing:
-                    yield browsing
-
-    def _found(self, choice: Choice, *, limit: int | None) -> Iterator[Delivery]:
-        # A small limit holds few letters back from other readers.
-        with self._browse(window=min(limit or WINDOW, WINDOW) if choice.everything else WINDOW) as browsing:
-            if browsing is not None:
-                yield from islice(self._kept(browsing, choice), limit)
-
-    @staticmethod
-    def _kept(browsing: Browsing, choice: Choice) -> Iterator[Delivery]:
-        for delivery in browsing:
-            browsing.keep(delivery)
-            if choice.takes(delivery.properties):
-                yield delivery
+        return await self._run(self._remove(_which("drop", all, filters), replay=False))
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {self.queue}>"
 
+    async def _run(self, script: Coroutine[Any, None, T]) -> T:
+        return await self._session.script(script, timeout=self._timeout)
 
-def _which(
-    verb: str,
-    everything: bool,
-    *,
-    ids: str | Iterable[str] | None,
-    function: str | None,
-    before: datetime | None,
-    after: datetime | None,
-) -> Choice:
-    choice = Choice(ids=ids, function=function, before=before, after=after)
+    # Channel scripts.
+
+    async def _find(self, choice: Choice, limit: int | None) -> Deliveries:
+        found: Deliveries = []
+        # A small limit holds few letters back from other readers.
+        window = min(limit or WINDOW, WINDOW) if choice.everything else WINDOW
+        async with Cursor(self._session, self.dead_letter_queue, window=window) as cursor:
+            while (limit is None or len(found) < limit) and (delivery := await cursor.next()) is not None:
+                await cursor.keep(delivery)
+                if choice.takes(delivery.properties):
+                    found.append(delivery)
+        return found
+
+    async def _remove(self, choice: Choice, *, replay: bool) -> Ids:
+        """Replay the letters that meet a choice, or drop them."""
+        removed: Ids = []
+        async with Cursor(self._session, self.dead_letter_queue) as cursor:
+            while (delivery := await cursor.next()) is not None:
+                if not choice.takes(delivery.properties):
+                    await cursor.keep(delivery)
+                elif replay:
+                    message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
+                    removed.append(str(message.properties.message_id))
+                    await cursor.move(delivery, message)
+                else:
+                    removed.append(delivery.properties.message_id or "")
+                    cursor.drop(delivery)
+        refused = [move for move in cursor.refused if move.message.routing_key != self.dead_letter_queue]
+        if refused:
+            raise PublishRefused(
+                f"{len(removed) - len(refused)} of {len(removed)} dead letters were replayed; the broker did not take "
+                f"the others, which stay: {refused[0].value}. Workers declare the queue when they are started"
+            )
+        return removed
+
+
+def _letters(found: Iterable[Delivery], queue: str, *, whole: bool = False) -> Letters:
+    letters = (read(each.properties, each.body, queue=queue, whole=whole) for each in found)
+    return sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
+
+
+def _which(verb: str, everything: bool, filters: Filters) -> Choice:
+    choice = Choice(**filters)
     if choice.everything and not everything:
         raise ConfigurationError(f"{verb} which? Give ids=, function=, before= or after=, or all=True")
     if everything and not choice.everything:

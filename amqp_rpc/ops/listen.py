@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
+from amqp_rpc.amqp.declare import declare_exchange
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
@@ -30,21 +30,13 @@ class EventTap(Keeper):
     """The events of an exchange, over a connection of its own that reconnects; iterate over it in a ``with`` block.
 
     Override `ready` for a notice that the queue is bound: later events arrive.
-
-    Args:
-        addresses: The addresses of the broker.
-        exchange: The exchange, which is declared.
-        bindings: The bindings of the queue.
-        name: The name of the connection, for the broker's tools.
-        heartbeat: Seconds between heartbeats.
     """
 
     def __init__(
         self, addresses: Addresses, exchange: Exchange, bindings: Sequence[Binding], *, name: str, heartbeat: float
     ) -> None:
         super().__init__(f"events of the {exchange}")
-        self._exchange = exchange
-        self._bindings = bindings
+        self._exchange, self._bindings = exchange, bindings
         self._news: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | None] = queue.SimpleQueue()
         self.begin(Connection(addresses, [self], name=name, heartbeat=heartbeat))
 
@@ -52,9 +44,7 @@ class EventTap(Keeper):
         self.connection.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.connection.close(_CLOSE_TIMEOUT)
 
     def __iter__(self) -> Iterator[AddressedDelivery]:
@@ -81,20 +71,18 @@ class EventTap(Keeper):
     async def set_up(self, channel: Channel) -> None:
         """Declare, bind and consume; a refusal is final."""
         channel.prefetch(_PREFETCH)
-        exchange = self._exchange
         try:
-            await channel.declare_exchange(exchange.name, kind=exchange.kind, durable=exchange.durable)
+            await declare_exchange(channel, self._exchange)
             state = await channel.declare("", exclusive=True)
             for binding in self._bindings:
                 await channel.bind(state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))
-            await channel.consume(
-                state.name, self._on_event, acknowledge=True, on_cancelled=self.cancelled, addressed=True
-            )
+            again = self.cancelled
+            await channel.consume(state.name, self._on_event, acknowledge=True, on_cancelled=again, addressed=True)
         except ChannelClosed as closed:
             error: AmqpRpcError = closed.error
             # Only the exchange can exist with other settings: the queue is new.
             if closed.code == ReplyCode.PRECONDITION_FAILED:
-                error = ConfigurationError(other_exchange(str(exchange), error))
+                error = ConfigurationError(other_exchange(str(self._exchange), error))
             self._news.put(error)
             # For good, so that it is not opened again.
             self.close()
@@ -103,10 +91,6 @@ class EventTap(Keeper):
     def _on_event(self, delivery: Delivery) -> None:
         assert isinstance(delivery, AddressedDelivery)
         self._news.put(delivery)
-
-    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - a hook
-        """Log the gap."""
-        logger.warning("%s: events published meanwhile are missed", self.name)
 
     def lost(self, error: BrokerError) -> None:
         """Report a first connection that failed; after that, the connection reconnects."""

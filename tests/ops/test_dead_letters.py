@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,7 +29,7 @@ from amqp_rpc import (
 )
 from amqp_rpc.message.headers import without_broker_headers
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
-from amqp_rpc.ops.browse import MOST_RETURNS
+from amqp_rpc.ops.browse import MOST_RETURNS, Cursor
 from tests.served_by import Raw
 from tests.waiting import until
 
@@ -306,10 +309,7 @@ def test_a_second_reader_does_not_see_letters_that_the_first_one_holds(
 ) -> None:
     put(raw, queue, "1", "2", "3")
     assert len(listed(dead, 3)) == 3
-    with dead._browse(window=2) as browsing, Client(url) as other:
-        assert browsing is not None
-        taken = iter(browsing)
-        next(taken), next(taken)
+    with held(client, dead, 2), Client(url) as other:
         assert ids(other.dead_letters(queue).list()) == ["3"]
     assert ids(dead.list()) == ["1", "2", "3"]
 
@@ -319,13 +319,35 @@ def test_a_connection_that_is_lost_loses_no_letter(client: Client, raw: Raw, que
     listed(dead, 2)
     connection = client._session._connection
     assert connection is not None
-    with pytest.raises(ConnectionLost), dead._browse() as browsing:  # noqa: PT012 - the loss comes in the middle
-        assert browsing is not None
-        next(iter(browsing))
+    with pytest.raises(ConnectionLost), held(client, dead, 1):
         connection.post(connection._pika.close)
-        for _ in browsing:
-            pass
     assert sorted(map(str, ids(listed(dead, 2)))) == ["1", "2"]
+
+
+@contextmanager
+def held(client: Client, dead: DeadLetters, count: int) -> Iterator[None]:
+    """Hold so many letters, as a method does while it reads; then raise its error."""
+    session = client._session
+    reached, go_on = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        async with Cursor(session, dead.dead_letter_queue, window=count) as cursor:
+            for _ in range(count):
+                letter = await cursor.next()
+                assert letter is not None
+                await cursor.keep(letter)
+            reached.set()
+            while not go_on.is_set():
+                await session.pause(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(session.run, hold(), timeout=20)
+        try:
+            until(lambda: reached.is_set() or holding.done())
+            yield
+        finally:
+            go_on.set()
+        holding.result(20)
 
 
 def test_a_worker_uses_a_dead_letter_queue_that_exists_with_other_arguments(

@@ -43,7 +43,6 @@ MAY_IMPORT = {
 
 #: Imports that are still to be turned round; each is a defect.
 TO_BE_MENDED: set[tuple[str, str]] = {
-    ("ops.dead_letters", "client.rpc"),
     ("queues.get", "client.rpc"),
     ("queues.get", "client.verdicts"),
     ("queues.put", "client.rpc"),
