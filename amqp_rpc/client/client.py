@@ -19,11 +19,11 @@ from amqp_rpc.amqp.pending import Work, blocking
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.call import Capacity
-from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, event_plan, topic_and_payload
+from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, topic_and_payload
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
-from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, plan, task_by_id
+from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, task_by_id
 from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
 from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
 from amqp_rpc.message import codec
@@ -230,7 +230,7 @@ class Client:
         """
         unique_for, unique_key = kwargs.pop("unique_for", None), kwargs.pop("unique_key", None)
         seconds = self._seconds(kwargs.pop("timeout", Default.TIMEOUT))
-        how = plan(function, **{name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()})
+        how = Plan(function, **{name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()})
         body = encoded(args, kwargs, limit=self._limit)
         if unique_for is None:
             if unique_key is not None:
@@ -287,7 +287,7 @@ class Client:
         Example:
             >>> client.enqueue_many("resize", [("a.png",), {"path": "b.png", "size": 3}])  # doctest: +SKIP
         """
-        how = plan(function, **options)
+        how = Plan(function, **options)
         seconds = self._seconds(timeout)
         batch = Batch(
             self._session, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
@@ -370,7 +370,7 @@ class Client:
         Example:
             >>> client.publish("orders.eu.paid", {"order": 7, "amount": 12})  # doctest: +SKIP
         """
-        how = event_plan(self._limit, self._session.counters, **options)
+        how = EventPlan(self._limit, self._session.counters, **options)
         publication = self._published_event(how, topic, payload, self._seconds(timeout))
         await self._session.confirm(publication)
         return publication.identity
@@ -401,7 +401,7 @@ class Client:
         Example:
             >>> client.publish_many((f"sensors.{n}", n) for n in range(3))  # doctest: +SKIP
         """
-        how = event_plan(self._limit, self._session.counters, **options)
+        how = EventPlan(self._limit, self._session.counters, **options)
         seconds = self._seconds(timeout)
         batch = Batch(self._session, "event", "published before")
         identities: list[str] = []

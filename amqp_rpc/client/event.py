@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
@@ -22,56 +21,6 @@ ContentType = Literal["application/msgpack", "application/json", "text/plain"]
 _CONTENT_TYPES = (MSGPACK, JSON, TEXT)
 
 
-@dataclass(frozen=True, slots=True)
-class EventPlan:
-    """How events are published, as one call of the client says.
-
-    Args:
-        exchange: Their exchange.
-        headers: Their headers.
-        content_type: Of their bodies; None for text where a payload is text, and msgpack elsewhere.
-        mandatory: Whether it is an error that no queue is bound for one.
-        expires: Seconds after which no subscriber starts with one any more; None for never.
-        limit: Bytes of a body at most.
-        counters: Counts those that no queue was bound for, as ``unrouted``.
-    """
-
-    exchange: Exchange
-    headers: dict[str, Any]
-    content_type: ContentType | None
-    mandatory: bool
-    expires: float | None
-    limit: int
-    counters: Counter[str]
-
-    def publication(self, topic: str, payload: Any, identity: str, *, timeout: float) -> EventPublication:
-        """Return an event that is ready to be published.
-
-        Args:
-            topic: Its topic.
-            payload: Its payload.
-            identity: Its id.
-            timeout: Seconds for the broker to confirm it.
-
-        Raises:
-            ConfigurationError: The topic can't be one.
-            Unencodable, MessageTooLarge: The payload can't be sent.
-        """
-        check_topic(topic)
-        now = time.time()
-        content_type = self.content_type or (TEXT if type(payload) is str else MSGPACK)
-        properties = event_properties(
-            content_type=content_type,
-            headers=self.headers,
-            identity=identity,
-            expires=None if self.expires is None else now + self.expires,
-            now=now,
-        )
-        body = codec.encode(payload, content_type, limit=self.limit)
-        message = Message(topic, properties, body, exchange=self.exchange)
-        return EventPublication(message, self, timeout=timeout)
-
-
 class EventOptions(TypedDict, total=False):
     """The options of `Client.publish`."""
 
@@ -82,26 +31,52 @@ class EventOptions(TypedDict, total=False):
     mandatory: bool
 
 
-def event_plan(
-    limit: int,
-    counters: Counter[str],
-    *,
-    exchange: str | Exchange | None = None,
-    headers: Mapping[str, Any] | None = None,
-    content_type: ContentType | None = None,
-    expires: float | None = None,
-    mandatory: bool = False,
-) -> EventPlan:
-    """Return how events are published.
+class EventPlan:
+    """How events are published, as one call of the client says.
+
+    Args:
+        limit: Bytes of a body at most.
+        counters: Counts events that no queue was bound for, as ``unrouted``.
+        options: Those of `Client.publish`.
 
     Raises:
         ConfigurationError: The exchange, a header, the type or the time makes no sense.
     """
-    if content_type is not None and content_type not in _CONTENT_TYPES:
-        raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {content_type!r}")
-    if expires is not None:
-        positive("expires", expires, most=LONGEST_EXPIRES)
-    return EventPlan(as_exchange(exchange), check_headers(headers), content_type, mandatory, expires, limit, counters)
+
+    def __init__(self, limit: int, counters: Counter[str], **options: Unpack[EventOptions]) -> None:
+        self.counters = counters
+        self.exchange = as_exchange(options.pop("exchange", None))
+        self.mandatory = options.pop("mandatory", False)
+        self._limit = limit
+        self._headers = check_headers(options.pop("headers", None))
+        self._content_type = options.pop("content_type", None)
+        self._expires = options.pop("expires", None)
+        if options:
+            raise TypeError(f"publish() got an unexpected keyword argument {min(options)!r}")
+        if self._content_type is not None and self._content_type not in _CONTENT_TYPES:
+            raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {self._content_type!r}")
+        if self._expires is not None:
+            positive("expires", self._expires, most=LONGEST_EXPIRES)
+
+    def publication(self, topic: str, payload: Any, identity: str, *, timeout: float) -> EventPublication:
+        """Return an event that is ready to be published.
+
+        Raises:
+            ConfigurationError: The topic can't be one.
+            Unencodable, MessageTooLarge: The payload can't be sent.
+        """
+        check_topic(topic)
+        now = time.time()
+        content_type = self._content_type or (TEXT if type(payload) is str else MSGPACK)
+        properties = event_properties(
+            content_type=content_type,
+            headers=self._headers,
+            identity=identity,
+            expires=None if self._expires is None else now + self._expires,
+            now=now,
+        )
+        body = codec.encode(payload, content_type, limit=self._limit)
+        return EventPublication(Message(topic, properties, body, exchange=self.exchange), self, timeout=timeout)
 
 
 def topic_and_payload(event: Any) -> tuple[str, Any]:
@@ -115,13 +90,7 @@ def topic_and_payload(event: Any) -> tuple[str, Any]:
 
 
 class EventPublication(Publication):
-    """An event on its way to the broker.
-
-    Args:
-        message: The event.
-        plan: How it is published.
-        timeout: Seconds for the broker to confirm it.
-    """
+    """An event on its way to the broker."""
 
     __slots__ = ("_plan",)
 

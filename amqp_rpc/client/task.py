@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
 from amqp_rpc.amqp.declare import other_arguments
 from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
@@ -40,62 +39,74 @@ _PAUSE_AFTER_FAILURE = 2.0
 _GRACE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+class TaskOptions(TypedDict, total=False):
+    """The options of `Client.enqueue_many`, and of `Client.enqueue` with others."""
+
+    queue: str | None
+    delay: float | None
+    eta: datetime | None
+    expires: float | None
+    priority: int | None
+
+
 class Plan:
     """How the tasks of a function are enqueued, as one call of the client says.
 
     Args:
-        function: Its name.
-        queue: The queue that holds them.
-        arguments: Those with which the queue is declared.
-        guessed: Whether the arguments are a guess.
-        known: The function's registration; None where only its name is known.
-        delay: Units of `delays` until a worker may start one.
-        eta: When a worker may start one; None for no such time.
-        expires: Seconds after which no worker starts one any more; None for never.
-        priority: From 0 to 9; None for none.
-        result: Whether workers reply with the result.
+        function: A task's name, or a function that was registered with ``@service.task``.
+        options: Those of `Client.enqueue_many`.
+
+    Raises:
+        ConfigurationError: The function, the queue's name, a time or the priority makes no sense; or no worker could
+            start one before it expires.
     """
 
-    function: str
-    queue: str
-    arguments: dict[str, Any]
-    guessed: bool
-    known: Function | None
-    delay: int
-    eta: datetime | None
-    expires: float | None
-    priority: int | None
-    result: bool = True
+    def __init__(self, function: Any, **options: Unpack[TaskOptions]) -> None:
+        queue, delay = options.pop("queue", None), options.pop("delay", None)
+        self._eta, self._expires = options.pop("eta", None), options.pop("expires", None)
+        self._priority = options.pop("priority", None)
+        if options:
+            raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}")
+        self._delay = 0 if delay is None else units(delay)
+        self._check_times(delay)
+        check_priority(self._priority)
+        #: The function's registration; None where only its name is known. And whether workers reply with the result.
+        self.known: Function | None = None
+        self.result = True
+        #: The arguments with which the queue is declared, and whether they are a guess.
+        self._arguments, self._guessed = topology.task_arguments("quorum"), True
+        if isinstance(function, str):
+            service, dot, self.function = function.rpartition(".")
+            if not self.function or (dot and not service):
+                raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
+            self.queue = queue or topology.task_queue(service or None)
+        elif callable(function):
+            self.known = known = registered_task(function)
+            assert known.task is not None
+            self.function, self.queue, self.result = known.name, queue or known.queue, known.task.result
+            self._arguments, self._guessed = known.task.queue_arguments, self.queue != known.queue
+            if self._priority is None:
+                self._priority = known.task.priority
+        else:
+            raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
+        _check_names(self.queue, self.function)
 
     def publication(self, identity: str, body: bytes, *, timeout: float) -> Publication:
-        """Return a task that is ready to be published.
-
-        Args:
-            identity: Its id.
-            body: Its arguments, encoded.
-            timeout: Seconds for the broker to confirm it.
-        """
+        """Return a task that is ready to be published."""
         now = time.time()
         properties = task_properties(
             function=self.function,
             identity=identity,
-            expires=None if self.expires is None else now + self.expires,
+            expires=None if self._expires is None else now + self._expires,
             now=now,
-            priority=self.priority,
+            priority=self._priority,
         )
-        delay = self.delay if self.eta is None else units(max(0.0, self.eta.timestamp() - now))
+        delay = self._delay if self._eta is None else units(max(0.0, self._eta.timestamp() - now))
         message = Message(self.queue, properties, body, delay)
-        return TaskPublication(message, self.arguments, guessed=self.guessed, replied=self.result, timeout=timeout)
+        return TaskPublication(message, self._arguments, guessed=self._guessed, replied=self.result, timeout=timeout)
 
     def claim(self, identity: str, key: bytes, seconds: float, *, timeout: float) -> Publication:
         """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken.
-
-        Args:
-            identity: An id of its own.
-            key: Equal for two tasks that are the same.
-            seconds: How long it is taken.
-            timeout: Seconds for the broker to answer.
 
         Raises:
             ConfigurationError: The time is not above 0, or longer than `LONGEST_UNIQUE`.
@@ -107,17 +118,25 @@ class Plan:
         )
         return KeyPublication(message, topology.unique_arguments(seconds), function=self.function, timeout=timeout)
 
+    def _check_times(self, delay: float | None) -> None:
+        if delay is not None and self._eta is not None:
+            raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
+        if self._eta is not None and self._eta.tzinfo is None:
+            raise ConfigurationError(f"eta has no time zone: {self._eta!r}; datetime.now(UTC) + … has one")
+        if self._expires is None:
+            return
+        positive("expires", self._expires, most=LONGEST_EXPIRES)
+        seconds = (delay or 0.0) if self._eta is None else self._eta.timestamp() - time.time()
+        if seconds > self._expires:
+            raise ConfigurationError(
+                f"no worker may take it before {seconds:g} s have passed, and after {self._expires:g} s none starts it "
+                "any more (expires=): it would never run, only become a dead letter. expires= counts from now, not "
+                "from the delay's end; give a longer one, or a shorter delay= or earlier eta="
+            )
+
 
 class TaskPublication(Publication):
-    """A task on its way to the broker.
-
-    Args:
-        message: The task.
-        arguments: Those of its queue.
-        guessed: Whether they are a guess.
-        replied: Whether its result comes over the reply queue.
-        timeout: Seconds for the broker to confirm it.
-    """
+    """A task on its way to the broker."""
 
     __slots__ = ("guessed", "replied")
 
@@ -155,14 +174,7 @@ class TaskPublication(Publication):
 
 
 class KeyPublication(TaskPublication):
-    """The message that takes a task's key; the broker refuses it where the key is taken.
-
-    Args:
-        message: It is in the key's queue, which has room for one.
-        arguments: Those of that queue.
-        function: The task's.
-        timeout: Seconds for the broker to answer.
-    """
+    """The message that takes a task's key, for a queue that has room for one."""
 
     __slots__ = ("_function",)
 
@@ -176,69 +188,6 @@ class KeyPublication(TaskPublication):
     def subject(self) -> str:
         """The task in words."""
         return f"{self._function}()"
-
-
-class TaskOptions(TypedDict, total=False):
-    """The options of `Client.enqueue_many`, and of `Client.enqueue` with others."""
-
-    queue: str | None
-    delay: float | None
-    eta: datetime | None
-    expires: float | None
-    priority: int | None
-
-
-def plan(
-    function: Any,
-    *,
-    queue: str | None = None,
-    delay: float | None = None,
-    eta: datetime | None = None,
-    expires: float | None = None,
-    priority: int | None = None,
-) -> Plan:
-    """Return how tasks are enqueued; the arguments are those of `Client.enqueue`.
-
-    Raises:
-        ConfigurationError: The function, the queue's name, a time or the priority makes no sense; or no worker could
-            start one before it expires.
-    """
-    if delay is not None and eta is not None:
-        raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
-    if eta is not None and eta.tzinfo is None:
-        raise ConfigurationError(f"eta has no time zone: {eta!r}; datetime.now(UTC) + … has one")
-    if expires is not None:
-        positive("expires", expires, most=LONGEST_EXPIRES)
-    check_priority(priority)
-    held = 0 if delay is None else units(delay)
-    _check_begins((delay or 0.0) if eta is None else eta.timestamp() - time.time(), expires)
-    if isinstance(function, str):
-        service, dot, name = function.rpartition(".")
-        if not name or (dot and not service):
-            raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
-        target = queue or topology.task_queue(service or None)
-        _check_names(target, name)
-        return Plan(name, target, topology.task_arguments("quorum"), True, None, held, eta, expires, priority)
-    if not callable(function):
-        raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
-    known = registered_task(function)
-    assert known.task is not None
-    target = queue or known.queue
-    _check_names(target, known.name)
-    own = known.task.priority if priority is None else priority
-    guessed = target != known.queue
-    return Plan(
-        known.name, target, known.task.queue_arguments, guessed, known, held, eta, expires, own, known.task.result
-    )
-
-
-def _check_begins(seconds: float, expires: float | None) -> None:
-    if expires is not None and seconds > expires:
-        raise ConfigurationError(
-            f"no worker may take it before {seconds:g} s have passed, and after {expires:g} s none starts it any more "
-            "(expires=): it would never run, only become a dead letter. expires= counts from now, not from the delay's "
-            "end; give a longer one, or a shorter delay= or earlier eta="
-        )
 
 
 def _check_names(queue: str, function: str) -> None:
