@@ -23,7 +23,7 @@ from pika.adapters.utils import nbio_interface
 from amqp_rpc.amqp.channel import Answer, Channel, Script
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
-from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream, open_stream, open_tcp, resolve
+from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
@@ -118,7 +118,7 @@ class Connection:
         return self._loop
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have the I/O thread call ``callback(*args)``; any thread. Before `start` there is none."""
+        """Have the I/O thread call ``callback(*args)``; any thread. Before `start` there is no such thread."""
         if self._loop is not None:
             self._loop.post(callback, *args)
 
@@ -389,32 +389,34 @@ class _Services(nbio_interface.AbstractIOServices):
     def stop(self) -> None:
         self._loop.stop()
 
-    def add_callback_threadsafe(self, callback: Callable[..., None]) -> None:
+    # pika's own functions are untyped.
+
+    def add_callback_threadsafe(self, callback: Any) -> None:
         self._loop.post(self._unless_dropped(callback))
 
-    def call_later(self, delay: float, callback: Callable[..., None]) -> Any:
+    def call_later(self, delay: float, callback: Any) -> Any:
         return self._loop.call_later(delay, self._unless_dropped(callback))
 
     def getaddrinfo(
         self,
         host: str,
         port: int,
-        on_done: Callable[..., None],
+        on_done: Any,
         family: int = 0,
         socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        return resolve(self._loop, self._unless_dropped(on_done), host, port, family, socktype, proto, flags)
+        return self._step(on_done).resolve(host, port, family, socktype, proto, flags)
 
-    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Callable[..., None]) -> Any:
-        return open_tcp(self._loop, sock, resolved_addr, self._unless_dropped(on_done))
+    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Any) -> Any:
+        return self._step(on_done).connect(sock, resolved_addr)
 
     def create_streaming_connection(
         self,
-        protocol_factory: Callable[[], Any],
+        protocol_factory: Any,
         sock: socket.socket,
-        on_done: Callable[..., None],
+        on_done: Any,
         ssl_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
     ) -> DialStep:
@@ -423,7 +425,10 @@ class _Services(nbio_interface.AbstractIOServices):
                 self._connection.attach(result[0])
             on_done(result)
 
-        return open_stream(self._loop, sock, protocol_factory, self._unless_dropped(made), ssl_context, server_hostname)
+        return self._step(made).open_stream(sock, protocol_factory(), ssl_context, server_hostname)
+
+    def _step(self, on_done: Any) -> DialStep:
+        return DialStep(self._loop, self._unless_dropped(on_done))
 
 
 for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):

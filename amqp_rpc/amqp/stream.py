@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from amqp_rpc.amqp.frames import METHOD, Deliveries
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, where_signals_raise
@@ -226,12 +226,79 @@ class Stream:
 
 
 class DialStep:
-    """A running step; after ``cancel`` its result is dropped."""
+    """One step on the way to a stream, each on the loop; after ``cancel`` its result is dropped.
 
-    def __init__(self, loop: Loop, on_done: Callable[[Any], object], sock: socket.socket | None = None) -> None:
+    Args:
+        loop: The loop.
+        on_done: Gets the result, or the error.
+    """
+
+    def __init__(self, loop: Loop, on_done: Callable[[Any], object]) -> None:
         self._loop = loop
         self._on_done: Callable[[Any], object] | None = on_done
+        self._sock: socket.socket | None = None
+
+    def resolve(self, host: str, port: int, *rest: int) -> Self:
+        """Look a name up.
+
+        The look-up has a thread of its own: it can take many seconds, in which calls must end at their deadlines.
+        """
+
+        def look_up() -> None:
+            try:
+                found: Any = socket.getaddrinfo(host, port, *rest)
+            except (OSError, UnicodeError) as error:
+                found = error
+            self._loop.post(self._finish, found)
+
+        try:
+            threading.Thread(target=look_up, name=f"amqp_rpc look-up of {host}", daemon=True).start()
+        except RuntimeError as error:  # the process may have no more threads
+            self._finish(OSError(errno.EAGAIN, str(error)))
+        return self
+
+    def connect(self, sock: socket.socket, address: Any) -> Self:
+        """Connect a non-blocking socket; the result is None."""
+        code = sock.connect_ex(address)
+        if code not in _IN_PROGRESS:
+            self._finish(OSError(code, os.strerror(code)))
+            return self
+
+        def writable(_events: int) -> None:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            # OSError picks the subclass for the number: ConnectionRefusedError says more than OSError.
+            self._finish(OSError(code, os.strerror(code)) if code else None)
+
         self._sock = sock
+        self._loop.watch(sock, WRITE, writable)
+        return self
+
+    def open_stream(
+        self, sock: socket.socket, protocol: StreamProtocol, context: ssl.SSLContext | None, hostname: str | None
+    ) -> Self:
+        """Make a stream of a connected socket, over TLS if there is a context; the result is it and its protocol."""
+        if context is None:
+            self._link(sock, protocol)
+            return self
+        secured = context.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
+        self._sock = secured
+
+        def shake(_events: int = 0) -> None:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                self._loop.watch(secured, READ, shake)
+            except ssl.SSLWantWriteError:
+                self._loop.watch(secured, WRITE, shake)
+            except OSError as error:
+                self._finish(error)
+                secured.close()
+            else:
+                self._loop.unwatch(secured)
+                self._link(secured, protocol)
+
+        shake()
+        return self
 
     def cancel(self) -> bool:
         """Cancel the step; return whether it was still running."""
@@ -239,7 +306,13 @@ class DialStep:
         self._unwatch()
         return was_running
 
-    def finish(self, result: Any) -> None:
+    def _link(self, sock: socket.socket, protocol: StreamProtocol) -> None:
+        stream = Stream(self._loop, sock, protocol)
+        self._finish((stream, protocol))
+        # In this order: pika must know its stream before the first bytes arrive.
+        self._loop.call_later(0, stream.start)
+
+    def _finish(self, result: Any) -> None:
         """Report the result, in a later turn of the loop, unless the step was cancelled."""
         self._unwatch()
         self._loop.call_later(0, lambda: self._report(result))
@@ -252,82 +325,3 @@ class DialStep:
     def _unwatch(self) -> None:
         if self._sock is not None:
             self._loop.unwatch(self._sock)
-
-
-def resolve(loop: Loop, on_done: Callable[[Any], object], host: str, port: int, *rest: int) -> DialStep:
-    """Look a name up; ``on_done`` gets the addresses or the error.
-
-    The look-up has a thread of its own: it can take many seconds, in which calls must end at their deadlines.
-    """
-    step = DialStep(loop, on_done)
-
-    def look_up() -> None:
-        try:
-            found: Any = socket.getaddrinfo(host, port, *rest)
-        except (OSError, UnicodeError) as error:
-            found = error
-        loop.post(step.finish, found)
-
-    try:
-        threading.Thread(target=look_up, name=f"amqp_rpc look-up of {host}", daemon=True).start()
-    except RuntimeError as error:  # the process may have no more threads
-        step.finish(OSError(errno.EAGAIN, str(error)))
-    return step
-
-
-def open_tcp(loop: Loop, sock: socket.socket, address: Any, on_done: Callable[[Any], object]) -> DialStep:
-    """Connect a non-blocking socket; ``on_done`` gets None or the error."""
-    step = DialStep(loop, on_done, sock)
-    code = sock.connect_ex(address)
-    if code not in _IN_PROGRESS:
-        step.finish(OSError(code, os.strerror(code)))
-        return step
-
-    def writable(_events: int) -> None:
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # OSError picks the subclass for the number: ConnectionRefusedError says more than OSError.
-        step.finish(OSError(code, os.strerror(code)) if code else None)
-
-    loop.watch(sock, WRITE, writable)
-    return step
-
-
-def open_stream(
-    loop: Loop,
-    sock: socket.socket,
-    protocol_factory: Callable[[], StreamProtocol],
-    on_done: Callable[[Any], object],
-    context: ssl.SSLContext | None,
-    hostname: str | None,
-) -> DialStep:
-    """Make a stream of a connected socket, over TLS if there is a context; ``on_done`` gets it or the error."""
-    if context is None:
-        step = DialStep(loop, on_done)
-        _link(loop, sock, protocol_factory(), step)
-        return step
-    secured = context.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
-    step = DialStep(loop, on_done, secured)
-
-    def shake(_events: int = 0) -> None:
-        try:
-            secured.do_handshake()
-        except ssl.SSLWantReadError:
-            loop.watch(secured, READ, shake)
-        except ssl.SSLWantWriteError:
-            loop.watch(secured, WRITE, shake)
-        except OSError as error:
-            step.finish(error)
-            secured.close()
-        else:
-            loop.unwatch(secured)
-            _link(loop, secured, protocol_factory(), step)
-
-    shake()
-    return step
-
-
-def _link(loop: Loop, sock: socket.socket, protocol: StreamProtocol, step: DialStep) -> None:
-    stream = Stream(loop, sock, protocol)
-    step.finish((stream, protocol))
-    # In this order: pika must know its stream before the first bytes arrive.
-    loop.call_later(0, stream.start)
