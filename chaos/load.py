@@ -170,13 +170,13 @@ class Load:
         """Return the memory, threads, descriptors and pending calls of this process."""
         gc.collect()
         links = [_link(entry) for entry in Path("/proc/self/fd").iterdir()]
-        callers = [self._client._caller, self._async_client._client._caller]  # noqa: SLF001 - what must not leak
+        sessions = [self._client._session, self._async_client._blocking._session]  # noqa: SLF001 - nothing may leak
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return {
             "threads": threading.active_count(),
             "sockets": sum(link.startswith("socket:") for link in links),
             "files": len(links),
-            "pending": sum(len(caller.pending) for caller in callers),
+            "pending": sum(len(session.pending) for session in sessions),
             "memory": pages * os.sysconf("SC_PAGE_SIZE"),
         }
 
