@@ -4,6 +4,8 @@ A queue of events has an exchange and bindings, too. The queue of a shared subsc
 bindings: those that are not in the code any more are undone when a server starts. AMQP can't list a queue's bindings,
 so they are kept in a record. The queue of a broadcast subscription is the instance's alone, and gone with its
 connection.
+
+It is a seam: below it there are queues and channels, above it deliveries that run.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import logging
 import random
 import secrets
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from amqp_rpc.amqp import declare
@@ -59,6 +63,8 @@ class Consumer(Keeper):
         self._state = state
         self._worker = worker
         self._dispatcher = dispatcher
+        #: Called with each delivery.
+        self._deliver: Callable[[Delivery], object] = partial(worker.deliver, dispatcher)
         self._prefetch = prefetch
         self._tag = ""
         #: The last reply code of the broker that refuses the queue, and how often in a row; None while it is consumed.
@@ -70,10 +76,6 @@ class Consumer(Keeper):
     async def declare(self, channel: Channel) -> None:
         """Declare the queue; a channel script."""
         raise NotImplementedError
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a delivery to the worker."""
-        self._worker.deliver(self._dispatcher, delivery)
 
     def end(self) -> None:
         """Stop consuming; deliveries stay unacked until they are settled."""
@@ -90,7 +92,7 @@ class Consumer(Keeper):
         if not self._ending:
             self._tag = await channel.consume(
                 self.consumed,
-                self.deliver,
+                self._deliver,
                 acknowledge=True,
                 on_cancelled=self.cancelled,
                 addressed=self.addressed,
@@ -192,6 +194,7 @@ class EventConsumer(Consumer):
         assert function.task is not None
         self._subscription = function.subscription
         self._policy = function.task
+        self._deliver = self._deliver_addressed
         #: True once the bindings were compared with the code.
         self._compared = False
         self._rename()
@@ -209,16 +212,16 @@ class EventConsumer(Consumer):
         else:
             await self._declare_shared(channel)
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Write an event's topic into its headers, which retries and dead letters keep, and hand it to the worker."""
-        assert isinstance(delivery, AddressedDelivery)
-        mark(delivery.properties, delivery.exchange, delivery.routing_key)
-        self._worker.deliver(self._dispatcher, delivery)
-
     def lost(self, error: BrokerError) -> None:
         """Choose a new name for an instance's queue, which is gone with the connection."""
         super().lost(error)
         self._rename()
+
+    def _deliver_addressed(self, delivery: Delivery) -> None:
+        """Write an event's topic into its headers, which retries and dead letters keep, and hand it to the worker."""
+        assert isinstance(delivery, AddressedDelivery)
+        mark(delivery.properties, delivery.exchange, delivery.routing_key)
+        self._worker.deliver(self._dispatcher, delivery)
 
     def _rename(self) -> None:
         if self._subscription.mode == "broadcast":

@@ -5,8 +5,8 @@ counts up to where its messages were delivered, one by one, and a transient mess
 stopped leaves a gap in that count for good. From then on the queue flags nothing, until it is deleted
 (``next_deliver_seq_id`` in RabbitMQ's ``rabbit_variable_queue``; docs/decisions/0004-redelivered-flag.md).
 
-RabbitMQ 4.3 does not have this fault. Delete this file, its one use in `consumers`, and the type ``amqp_rpc.probe``
-once 4.3 is the oldest version that is supported.
+RabbitMQ 4.3 does not have this fault. This file is a seam: delete it, its one use in `consumers`, and the type
+``amqp_rpc.probe`` once 4.3 is the oldest version that is supported.
 """
 
 from __future__ import annotations

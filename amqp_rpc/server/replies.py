@@ -140,6 +140,14 @@ class ReplyChannel(Keeper):
         self._leaving: list[tuple[Message, Delivery, bool]] = []
         self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
 
+    #: As `connection`, without a look at whether there is one: for each reply.
+    _replying: Connection
+
+    def begin(self, connection: Connection) -> None:
+        """Belong to a connection from now on."""
+        super().begin(connection)
+        self._replying = connection
+
     async def set_up(self, channel: Channel) -> None:
         """Count the replies whose caller is gone."""
         channel.on_returned(self._returned)
@@ -175,7 +183,7 @@ class ReplyChannel(Keeper):
         self._leaving.append((message, delivery, mandatory))
         if len(self._leaving) == 1:
             # All replies of this turn of the loop leave together, or none does.
-            self.connection.loop.before_sleep(self._watch)
+            self._replying.loop.before_sleep(self._watch)
 
     def tell(self, message: Message) -> None:
         """Publish a message that may be lost."""
@@ -190,7 +198,7 @@ class ReplyChannel(Keeper):
         if self._leaving:
             self._sending.append(self._leaving)
             self._leaving = []
-            self.connection.when_sent(self._left)
+            self._replying.when_sent(self._left)
 
     def _left(self) -> None:
         self._state.acknowledge([delivery for _, delivery, _ in self._sending.popleft()])

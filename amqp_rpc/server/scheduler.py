@@ -13,7 +13,8 @@ https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 
 It has a connection of its own, which publishes and consumes: an alarm of the broker stops it alone, and closing it
-hands the leadership over at once. Everything here belongs to the I/O thread.
+hands the leadership over at once. Everything here belongs to the I/O thread. It is a seam: nothing else of a server
+knows schedules.
 """
 
 from __future__ import annotations
