@@ -91,11 +91,7 @@ class Consumer(Keeper):
         await self.declare(channel)
         if not self._ending:
             self._tag = await channel.consume(
-                self.consumed,
-                self._deliver,
-                acknowledge=True,
-                on_cancelled=self.cancelled,
-                addressed=self.addressed,
+                self.consumed, self._deliver, acknowledge=True, on_cancelled=self.cancelled, addressed=self.addressed
             )
 
     def ready(self) -> None:

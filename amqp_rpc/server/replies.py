@@ -143,13 +143,9 @@ class ReplyChannel(Keeper):
     #: As `connection`, without a look at whether there is one: for each reply.
     _replying: Connection
 
-    def begin(self, connection: Connection) -> None:
-        """Belong to a connection from now on."""
-        super().begin(connection)
-        self._replying = connection
-
     async def set_up(self, channel: Channel) -> None:
         """Count the replies whose caller is gone."""
+        self._replying = self.connection
         channel.on_returned(self._returned)
 
     def ready(self) -> None:

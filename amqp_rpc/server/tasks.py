@@ -14,13 +14,7 @@ from typing import Any
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
 from amqp_rpc.message import codec, events
 from amqp_rpc.message.codec import MSGPACK, PLAIN, TEXT
-from amqp_rpc.message.envelope import (
-    RESULT,
-    Message,
-    Properties,
-    Request,
-    republished,
-)
+from amqp_rpc.message.envelope import RESULT, Message, Properties, Request, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
 from amqp_rpc.message.text import text_of
@@ -254,10 +248,7 @@ class TaskDispatcher(Dispatcher):
         seconds: float | None = None,
     ) -> Answer:
         """Return the answer for a dead-lettered task; without a function, it did not run."""
-        details: dict[str, Any] = {
-            ATTEMPT: request.attempt,
-            CRASHES: request.crashes if crashes is None else crashes,
-        }
+        details: dict[str, Any] = {ATTEMPT: request.attempt, CRASHES: request.crashes if crashes is None else crashes}
         if function is not None:
             details[TRACEBACK] = traceback_of(error)
         else:
