@@ -3,6 +3,8 @@
 Kept messages are requeued at the end, however it ends. A quorum queue counts that, and drops a message that was
 requeued too often (`topology.dead_letter_arguments`). If a queue was declared without our limit, or a policy lowers it,
 a message that was requeued several times is replaced by a copy at the queue's end.
+
+It is a seam: it knows messages, and not whether they are dead letters.
 """
 
 from __future__ import annotations
