@@ -10,18 +10,18 @@ from scripts.shape import ROOT, Shape, figures
 #: The most that each figure may be.
 AT_MOST = {
     "entries in amqp_rpc/": 13,
-    "modules in the fullest package": 16,
-    "lines": 20_900,
+    "modules in the fullest package": 13,
+    "lines": 20_600,
     "lines of the longest file": 760,
-    "Callable parameters": 124,
-    "one-importer modules, no seam": 21,
-    "classes named by a gerund": 6,
+    "Callable parameters": 90,
+    "one-importer modules, no seam": 13,
+    "classes named by a gerund": 4,
     "mixins": 0,
     "protocols with one implementer": 0,
     "most overloads of a method": 4,
     "import cycles": 0,
     "modules with a function take": 6,
-    "odd lines of prose per 100": 4.0,
+    "odd lines of prose per 100": 2.7,
 }
 
 
