@@ -80,11 +80,11 @@ class Answer:
 
 @dataclass(slots=True)
 class Chunk:
-    """Many calls of one function in one message; each runs, or is refused, by itself."""
+    """Many calls of one function in one message; each runs by itself, or was refused: then its item is known."""
 
     request: Request
     function: Function
-    calls: list[Invocation | AmqpRpcError]
+    calls: list[Invocation | Item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,16 +252,16 @@ class CallDispatcher(Dispatcher):
         )
         return Answer(None, None, "again", again=Message(function.queue, counted, request.body))
 
-    def _calls(self, request: Request, function: Function) -> list[Invocation | AmqpRpcError]:
+    def _calls(self, request: Request, function: Function) -> list[Invocation | Item]:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if not isinstance(value, list):
             raise InvalidArguments(f"the body of a chunk is a list of calls; it was {brief(value)}")
-        calls: list[Invocation | AmqpRpcError] = []
+        calls: list[Invocation | Item] = []
         for each in value:
             try:
                 calls.append(Invocation(request, function, *bound(request, function, each)))
             except InvalidArguments as error:
-                calls.append(error)
+                calls.append((False, describe_verdict(error)))
         return calls
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
@@ -276,14 +276,14 @@ class CallDispatcher(Dispatcher):
         logger.warning("queue %s: message without reply_to dead-lettered: %s", self.queue, error)
         return Answer(None, str(error), outcome)
 
-    def _run_one(self, chunk: Chunk, call: Invocation | AmqpRpcError) -> Item:
-        if isinstance(call, AmqpRpcError):
-            return (False, describe_verdict(call))
+    def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item:
+        if not isinstance(call, Invocation):
+            return call
         return self._late(chunk) or self._item(chunk, invoke(call))
 
-    async def _run_one_async(self, chunk: Chunk, call: Invocation | AmqpRpcError) -> Item:
-        if isinstance(call, AmqpRpcError):
-            return (False, describe_verdict(call))
+    async def _run_one_async(self, chunk: Chunk, call: Invocation | Item) -> Item:
+        if not isinstance(call, Invocation):
+            return call
         return self._late(chunk) or self._item(chunk, await invoke_async(call))
 
     def _late(self, chunk: Chunk) -> Item | None:

@@ -263,19 +263,10 @@ class EventConsumer(Consumer):
 async def change_record(
     connection: Connection, queue: str, *, add: Bindings = frozenset(), remove: Bindings = frozenset()
 ) -> Bindings | None:
-    """Change the record of a queue's bindings, and return the bindings before.
+    """Change the record of a queue's bindings, and return the bindings before; None without a record, or if that fails.
 
     The record is the one message of a queue of its own. While a server has it unacked, others wait for a moment: the
     message is a lock as well (docs/decisions/0011-bindings-record.md).
-
-    Args:
-        connection: An open one.
-        queue: The subscription's.
-        add: Bindings that are about to be made.
-        remove: Bindings that were undone.
-
-    Returns:
-        The bindings before; None if there was no record, or it can't be read or written.
     """
     channel = await connection.open_channel()
     try:

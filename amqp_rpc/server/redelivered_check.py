@@ -33,11 +33,6 @@ async def flags_redelivered(connection: Connection, calls: CallDispatcher, worke
 
     A message is published to it, consumed, requeued, and consumed again. The answer is False, too, if another program
     has begun to use the queue: it is left as it is.
-
-    Args:
-        connection: An open one.
-        calls: The queue's; it exists.
-        worker: Runs a call that the check has consumed: requeued, the call would have a flag that it must not have.
     """
     queue, name = calls.queue, secrets.token_hex(8)
     channel = await connection.open_channel()
@@ -48,6 +43,7 @@ async def flags_redelivered(connection: Connection, calls: CallDispatcher, worke
         nonlocal served
         while served < _MOST_SERVED and (delivery := await channel.get(queue)) is not None:
             if delivery.properties.type != PROBE:
+                # A call: requeued, it would have a flag that it must not have.
                 served += 1
                 worker.deliver(calls, delivery)
             elif delivery.properties.message_id == name:

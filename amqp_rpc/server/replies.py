@@ -35,11 +35,8 @@ _MOST_REFUSALS = 5
 class Replies:
     """Publishes replies, retries, requeued tasks and dead letters; any thread may call `reply` and those below it.
 
-    Args:
-        addresses: The addresses of the broker.
-        state: The server's.
-        arguments: Those of the task queues and their dead-letter queues, by name.
-        prepared: The task queues of these, which are declared at the start with all that their retries need.
+    The ``arguments`` are those of the task queues and their dead-letter queues. The ``prepared`` ones of these queues
+    are declared at the start, with all that their retries need.
     """
 
     def __init__(
@@ -63,12 +60,7 @@ class Replies:
     _connection: Connection
 
     def begin(self, connection: Connection, direct: Connection) -> None:
-        """Belong to connections, before they are started.
-
-        Args:
-            connection: One whose listeners are `channel` and `copies`.
-            direct: One whose listener is `direct`.
-        """
+        """Belong to the connections that `channel`, `copies` and `direct` listen to, before they are started."""
         self._connection = connection
         self.channel.begin(connection)
         self.copies.begin(connection)
@@ -79,23 +71,13 @@ class Replies:
         self._connection.start()
 
     def close(self, timeout: float) -> None:
-        """Close its connections; any thread but the I/O thread.
-
-        Args:
-            timeout: Seconds to wait for each good-bye of the broker.
-        """
+        """Close its connections; any thread but the I/O thread."""
         self._connection.close(timeout)
         if self._direct_started:
             self.direct.connection.close(timeout)
 
     def reply(self, message: Message, delivery: Delivery, *, mandatory: bool) -> None:
-        """Publish a reply, and ack the delivery that it answers.
-
-        Args:
-            message: The reply.
-            delivery: The request's.
-            mandatory: Whether the broker returns it when the caller is gone.
-        """
+        """Publish a reply, and ack the delivery that it answers."""
         publish = self._reply_directly if message.routing_key.startswith(DIRECT_REPLY_TO) else self.channel.publish
         self._connection.loop.do(publish, message, delivery, mandatory)
 

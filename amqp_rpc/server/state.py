@@ -7,9 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from amqp_rpc.amqp.channel import Channel, Delivery
+from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.amqp.declare import other_arguments
+from amqp_rpc.errors import AmqpRpcError, BrokerError
 from amqp_rpc.message.topology import holds_calls
 from amqp_rpc.server.pool import Pool
 
@@ -17,16 +18,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two polls of the running handlers, while a server drains without a connection.
 _POLL = 0.1
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
 class State:
-    """The state of one server. Unless a method says otherwise it belongs to the I/O thread.
+    """The state of one server. It belongs to the I/O thread.
 
-    Args:
-        pool: The handlers' pool.
-        queues: The queues that the server consumes.
-        parts: The names of other parts that must be ready before the server has started.
+    The server has started when all its queues are consumed and the other parts are ready.
     """
 
     #: The connection that consumes, after `begin`.
@@ -66,15 +63,8 @@ class State:
             self.started.set()
 
     def refused(self, queue: str, error: AmqpRpcError, code: int, times: int = 0) -> None:
-        """Report that the broker has closed the channel of a queue's consumer.
-
-        Args:
-            queue: Its name.
-            error: The broker's.
-            code: Its reply code.
-            times: How often in a row; 0 where the queue was consumed until then.
-        """
-        if not self.started.is_set() and code != _NOT_FOUND:
+        """Report that the broker has closed a consumer's channel, so many times in a row; 0 if it worked before."""
+        if not self.started.is_set() and code != ReplyCode.NOT_FOUND:
             self.failed(_refusal(queue, error, code))
         elif times == 0:
             logger.warning("queue %s: %s; consuming it again", queue, error)
@@ -126,12 +116,10 @@ class State:
 
 def _refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
     """Return the error of a queue that the broker did not let this server consume."""
-    if code == _PRECONDITION_FAILED and isinstance(error, BrokerError):
-        advice = (
-            "Delete it, or give the service another name"
-            if holds_calls(queue)
-            else "Say the same in @service.task or @service.subscribe (queue_type=, max_length=, max_priority=), take "
-            "another queue=, or delete it"
-        )
-        return ConfigurationError(f"queue {queue!r} exists with other arguments than this server's: {error}. {advice}")
-    return error
+    if code != ReplyCode.PRECONDITION_FAILED or not isinstance(error, BrokerError):
+        return error
+    remedy = "Delete it, or give the service another name"
+    if not holds_calls(queue):
+        options = "queue_type=, max_length=, max_priority="
+        remedy = f"Say the same in @service.task or @service.subscribe ({options}), take another queue=, or delete it"
+    return other_arguments(queue, error, than="this server's", remedy=remedy)

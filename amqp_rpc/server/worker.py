@@ -286,10 +286,7 @@ class TimeLimits:
     limit, removes the attempt from the table here and settles the task; the other one does nothing. No process is ended
     here.
 
-    Args:
-        state: The server's.
-        pool: It replaces a thread whose handler does not end.
-        settle: Called with an attempt, its seconds, and the stack of its handler, on a thread of its own.
+    ``settle`` is called with an attempt, its seconds, and the stack of its handler, on a thread of its own.
     """
 
     def __init__(self, state: State, pool: Pool, settle: Callable[[Attempt, float, str | None], object]) -> None:
