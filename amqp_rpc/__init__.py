@@ -55,7 +55,7 @@ from amqp_rpc.service.service import Service
 
 if TYPE_CHECKING:
     from amqp_rpc.client.aio import AsyncClient
-    from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle
+    from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncQueue, AsyncTaskHandle
     from amqp_rpc.server.server import Server
 
 __version__ = "0.1.0"
@@ -78,6 +78,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "DeadLetter",
     "Death",
     "Queue",
+    "AsyncQueue",
     "Retry",
     "Reject",
     # errors
@@ -118,6 +119,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _LATER = {
     "AsyncClient": "amqp_rpc.client.aio",
     "AsyncDeadLetters": "amqp_rpc.client.bridge",
+    "AsyncQueue": "amqp_rpc.client.bridge",
     "AsyncTaskHandle": "amqp_rpc.client.bridge",
     "Server": "amqp_rpc.server.server",
 }

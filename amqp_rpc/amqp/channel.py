@@ -545,6 +545,14 @@ class Channel:
         self._acks.settle([tag])
         return True
 
+    def requeue(self, tags: Sequence[int]) -> bool:
+        """Requeue deliveries in their order; no other one before the last of them may be unacked."""
+        if not self.is_open:
+            return False
+        self._raw.basic_nack(tags[-1], multiple=True, requeue=True)
+        self._acks.settle(tags)
+        return True
+
     def give_back(self) -> bool:
         """Requeue all unacked deliveries.
 
@@ -574,21 +582,6 @@ class Channel:
         """Stop using pika's object, which will report nothing any more: see `Connection`."""
         self.is_open = False
         self._unconfirmed.clear()
-
-    def close_in_order(self, then: Callable[[], object] | None = None) -> Answer[None]:
-        """Close it; the answer comes when the broker has closed it, or the connection is lost.
-
-        Unacked deliveries are requeued in their order, for each consumer. `close` has pika cancel the consumers first:
-        then deliveries on their way are requeued before those that have arrived.
-        """
-        answer = Answer[None]().then(_bare(then))
-        if self.is_open and self._raw.is_open:
-            self._raw.add_on_close_callback(_guarded(lambda _raw, _reason: answer.arrive(None)))
-            self._raw._cancelled.update(self._raw._consumers)  # noqa: SLF001 - it cancels none of these again
-            self.close()
-        else:
-            answer.arrive(None)
-        return answer
 
     def _may_ask(self, answer: Answer[Any]) -> bool:
         """Return whether the broker can be asked, and have the answer wait; where it can't, the answer says so.

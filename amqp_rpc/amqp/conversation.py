@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.publisher import fresh
@@ -40,34 +40,21 @@ class Question(Future[Any]):
             super().exception(Deadline(until).remaining())
 
 
-class Follower(Protocol):
-    """Who has a channel of its own: a conversation, or what goes on over many connections; the owner's."""
-
-    def on_open(self) -> None:
-        """Open the channel, where the connection is open and there is none yet."""
-
-    def on_lost(self, error: BrokerError) -> None:
-        """Take note that the connection is lost, or could not be made, and the channel gone with it."""
-
-    def end(self, error: BrokerError) -> None:
-        """Tell those who wait that there will be no connection any more; any thread."""
-
-
 class Conversations:
     """The conversations of one connection: they begin when it opens, and end when it is lost; the owner's."""
 
     def __init__(self) -> None:
-        self._all: set[Follower] = set()
+        self._all: set[Conversation] = set()
 
     def begin(self, connection: Connection) -> None:
         """Do nothing: each belongs to a connection."""
 
-    def enter(self, conversation: Follower) -> None:
+    def enter(self, conversation: Conversation) -> None:
         """Begin one as soon as there is a connection."""
         self._all.add(conversation)
         conversation.on_open()
 
-    def leave(self, conversation: Follower) -> None:
+    def leave(self, conversation: Conversation) -> None:
         """Forget one that has ended."""
         self._all.discard(conversation)
 

@@ -249,6 +249,12 @@ class Publisher(Keeper):
         for _, publication in self._pending:
             self.end(publication, fresh(error))
 
+    def end_replied(self, error: BrokerError) -> None:
+        """End all publications that ask for replies: the broker refuses a reply queue."""
+        for _, publication in self._pending:
+            if publication.replied:
+                self.end(publication, fresh(error))
+
     def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
         """End a publication, unless it has ended; None where the broker has it."""
         if self._pending.take(publication.identity) is not None:

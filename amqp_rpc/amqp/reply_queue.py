@@ -6,17 +6,29 @@ Requests are written on its channel, so that their returns come there too; `clie
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.errors import AccessRefused, BrokerError
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel, Delivery
     from amqp_rpc.amqp.publisher import Publisher
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound="Receiver")
+
+
+class Receiver:
+    """Receives the messages of one type; the I/O thread's."""
+
+    def received(self, delivery: Delivery) -> None:
+        """Handle a message."""
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """Forget the reply queue: no message comes any more to the address that it had."""
 
 
 class ReplyQueue(Keeper):
@@ -32,17 +44,19 @@ class ReplyQueue(Keeper):
         #: The queue's name, while it exists.
         self.address: str | None = None
         self._declared = ""
-        self._receivers: dict[str, Callable[[Delivery], object]] = {}
+        self._receivers: dict[str, Receiver] = {}
 
-    def receive(self, kind: str, receiver: Callable[[Delivery], object]) -> None:
-        """Hand messages of that type to a receiver, on the I/O thread."""
-        self._receivers[kind] = receiver
+    def receiver(self, kind: str, make: type[R]) -> R:
+        """Return the receiver of the messages of a type, which is made at the first time; any thread."""
+        receiver = self._receivers.setdefault(kind, make())
+        assert isinstance(receiver, make)
+        return receiver
 
     def received(self, delivery: Delivery) -> None:
         """Hand a message to its receiver."""
         receiver = self._receivers.get(delivery.properties.type or "")
         if receiver is not None:
-            receiver(delivery)
+            receiver.received(delivery)
         else:
             self.unknown(delivery)
 
@@ -66,6 +80,8 @@ class ReplyQueue(Keeper):
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - for those who override it
         """Forget the queue."""
         self._forget()
+        if isinstance(error, AccessRefused):
+            self._publisher.end_replied(error)
 
     def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - for those who override it
         """Forget the queue."""
@@ -74,3 +90,5 @@ class ReplyQueue(Keeper):
     def _forget(self) -> None:
         self.address = self._publisher.reply_queue = None
         self.connection.loop.share(False)
+        for receiver in list(self._receivers.values()):
+            receiver.lost()

@@ -9,11 +9,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
-from amqp_rpc.client.bridge import AsyncDeadLetters, AsyncTaskHandle, AwaitedCall, Front, Runner, awaited
+from amqp_rpc.client.bridge import (
+    AsyncDeadLetters,
+    AsyncQueue,
+    AsyncTaskHandle,
+    AwaitedCall,
+    Front,
+    Runner,
+    awaited,
+)
 from amqp_rpc.client.client import Client, WithOptions
 from amqp_rpc.client.task import TaskHandle, TaskOptions
 from amqp_rpc.client.typing import AsyncCalls, Default, MapOptions, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.queues.queue import PREFETCH
+from amqp_rpc.service.policy import QueueType
 
 
 class AsyncClient(Front[Client]):
@@ -125,6 +135,17 @@ class AsyncClient(Front[Client]):
             ...     print(letter.id, letter.reason)
         """
         return AsyncDeadLetters(self._blocking.dead_letters(queue, timeout=timeout), self._runner)
+
+    def queue(
+        self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum", prefetch: int = PREFETCH
+    ) -> AsyncQueue[Any]:
+        """Return a queue between processes; the broker is not asked yet: see `Client.queue`.
+
+        Example:
+            >>> async with client.queue("numbers") as numbers:  # doctest: +SKIP
+            ...     await numbers.put(1)
+        """
+        return AsyncQueue(self._blocking.queue(name, maxsize, queue_type=queue_type, prefetch=prefetch), self._runner)
 
     async def close(self) -> None:
         """Close the connection: `Client.close`, awaited."""

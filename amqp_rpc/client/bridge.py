@@ -11,18 +11,20 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
 from amqp_rpc.client.reply import Reply
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import TaskHandle
-from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.ops.dead_letters import DeadLetters
+from amqp_rpc.queues.queue import Queue
 
 logger = logging.getLogger(__name__)
 
@@ -339,3 +341,71 @@ class AsyncDeadLetters(Front[DeadLetters]):
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"
+
+
+class AsyncQueue(Front[Queue[T]], Generic[T]):
+    """A `Queue` to await: `AsyncClient.queue` returns it. Its methods are those of `Queue`.
+
+    No thread waits for an item, and cancelling a task that waits in `get` takes none. ``task_done()`` means the oldest
+    item that the current task has taken.
+
+    Example:
+        >>> async with client.queue("numbers") as numbers:  # doctest: +SKIP
+        ...     await numbers.put(1)
+        ...     print(await numbers.get())
+        ...     numbers.task_done()
+    """
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._blocking.name
+
+    @property
+    def maxsize(self) -> int:
+        """How many items may wait in it; 0 for any number."""
+        return self._blocking.maxsize
+
+    put = awaited(Queue[T].put)
+    put_nowait = awaited(Queue[T].put_nowait)
+    put_many = awaited(Queue[T].put_many)
+    get = awaited(Queue[T].get)
+    get_nowait = awaited(Queue[T].get_nowait)
+    join = awaited(Queue[T].join)
+    qsize = awaited(Queue[T].qsize)
+    empty = awaited(Queue[T].empty)
+    full = awaited(Queue[T].full)
+    close = awaited(Queue[T].close)
+
+    def task_done(self, *item: Any) -> None:
+        """Say that an item is done: `Queue.task_done`. The broker is told soon."""
+        self._blocking.task_done(*item)
+
+    @contextlib.asynccontextmanager
+    async def get_many(self, most: int, timeout: float | None = None) -> AsyncIterator[list[T]]:
+        """Take many items in an ``async with`` block: `Queue.get_many`."""
+        some = await self._run(Queue.take_many, most, timeout)
+        with self._blocking.handle(some) as values:
+            yield values
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Take one item after another until it is closed; each needs its `task_done`."""
+        while True:
+            try:
+                item = await self.get()
+            except ConfigurationError:
+                if self._blocking.closed:
+                    return
+                raise
+            yield item
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Async{self._blocking!r}"

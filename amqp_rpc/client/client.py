@@ -10,12 +10,11 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 from amqp_rpc.amqp.channel import QueueState
-from amqp_rpc.amqp.pending import Work, blocking
+from amqp_rpc.amqp.pending import Work, blocking, script_of
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
 from amqp_rpc.client.call import Capacity
@@ -39,11 +38,10 @@ from amqp_rpc.message.settings import (
     results_url,
 )
 from amqp_rpc.message.timing import Deadline
-from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments, split_call
+from amqp_rpc.message.topology import split_call
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
-from amqp_rpc.queues.queue import Queue
-from amqp_rpc.queues.receipts import Receipts
+from amqp_rpc.queues.queue import PREFETCH, Queue
 from amqp_rpc.results import open_store
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.function import Function, registered
@@ -54,10 +52,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", PendingCall, "AwaitedCall")
 
-#: Seconds for the broker to answer to the end of the connection, and to the end of the queue of receipts.
-_CLOSE_TIMEOUT, _RECEIPTS_TIMEOUT = 5.0, 2.0
-#: A number in a table of AMQP 0-9-1 has 64 bits and a sign (section 4.2.1 of its specification).
-_LARGEST = 2**63 - 1
+#: Seconds for the broker to answer to the end of the connection.
+_CLOSE_TIMEOUT = 5.0
 
 
 class Client:
@@ -114,7 +110,6 @@ class Client:
         #: Held while a queue is made, and while they are listed: a weak set can't be read while it grows. A signal
         #: handler may do either.
         self._making_queues = threading.RLock()
-        self._receipts: Receipts | None = None
         self._queues: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
         # The connection and its thread end with a client that is garbage.
         weakref.finalize(self, self._session.abandon).atexit = False
@@ -442,7 +437,9 @@ class Client:
         """
         return cast(Calls, WithOptions(self, dict(options)))
 
-    def queue(self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum") -> Queue[Any]:
+    def queue(
+        self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum", prefetch: int = PREFETCH
+    ) -> Queue[Any]:
         """Return a queue between processes, with the methods of `queue.Queue`; the broker is not asked yet.
 
         It is durable, and the first `put` or `get` declares it. All programs that use it give it the same ``maxsize``
@@ -452,29 +449,26 @@ class Client:
             name: The queue's.
             maxsize: How many items may wait in it (0: any number). Items that consumers have prefetched don't count.
             queue_type: ``"quorum"``: kept by a majority of the broker's nodes. ``"classic"``: by one of them, on disk.
+            prefetch: How many items this object fetches ahead of its takers. With 1, no item waits for a busy taker
+                while another one is idle; with more, an item may do so for two seconds, and small items are faster.
 
         Raises:
-            ConfigurationError: The name, the size or the type is not valid.
+            ConfigurationError: The name, the size, the type or the prefetch is not valid.
 
         Example:
             >>> with client.queue("numbers") as numbers:  # doctest: +SKIP
             ...     numbers.put(1)
         """
-        _check_queue(name, maxsize, queue_type)
-        # As in the standard library.
-        maxsize = max(0, maxsize)
+        made: Queue[Any] = Queue(
+            self._session,
+            name,
+            maxsize,
+            queue_type=queue_type,
+            prefetch=prefetch,
+            timeout=self._timeout,
+            limit=self._limit,
+        )
         with self._making_queues:
-            if self._receipts is None:
-                self._receipts = Receipts(self._session)
-            made: Queue[Any] = Queue(
-                self._session,
-                self._receipts,
-                name,
-                item_arguments(queue_type, maxsize=maxsize),
-                maxsize=maxsize,
-                timeout=self._timeout,
-                limit=self._limit,
-            )
             self._queues.add(made)
         return made
 
@@ -516,9 +510,7 @@ class Client:
         with self._making_queues:
             made = list(self._queues)
         for queue in made:
-            await Work(queue.close)
-        if self._receipts is not None:
-            await Work(partial(self._receipts.close, _RECEIPTS_TIMEOUT))
+            await script_of(Queue.close)(queue)
         await self._session.close(_CLOSE_TIMEOUT)
         if self._store is not None:
             await Work(self._store.close)
@@ -727,22 +719,3 @@ def _call_options(kwargs: dict[str, Any]) -> tuple[float | Default, bool | None,
     """Take the options of a call out of its named arguments."""
     timeout = kwargs.pop("timeout", Default.TIMEOUT)
     return timeout, kwargs.pop("idempotent", None), kwargs.pop("wait_for_server", False)
-
-
-def _check_queue(name: str, maxsize: int, queue_type: str) -> None:
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"a queue has a name, not {name!r}")
-    try:
-        size = len(dead_letter_queue(name).encode())
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(f"a queue's name in AMQP is text in UTF-8, which {name!r} is not") from error
-    if size > LONGEST_NAME:
-        raise ConfigurationError(
-            f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes, with '.dead' behind"
-        )
-    if isinstance(maxsize, bool) or not isinstance(maxsize, int):
-        raise ConfigurationError(f"maxsize is a whole number, not {maxsize!r}")
-    if maxsize > _LARGEST:
-        raise ConfigurationError(f"maxsize in AMQP is at most {_LARGEST}, not {maxsize}; 0 is no bound")
-    if queue_type not in ("quorum", "classic"):
-        raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -130,18 +129,6 @@ class Caller(Session):
         until = time.monotonic() + timeout
         return Conversation(self.conversations, self.connected(), self.wait, expires_at=until, timeout=timeout)
 
-    def follow(self, follower: Any, begin: Callable[[Connection], object]) -> Connection:
-        """Have an object that is no keeper yet notified of the connection, until it leaves `conversations`."""
-        self.check_process()
-        connection = self.connected()
-
-        def enter() -> None:
-            begin(connection)
-            self.conversations.enter(follower)
-
-        connection.loop.leave(enter)
-        return connection
-
     async def close(self, timeout: float) -> None:
         """End every call that is in flight, and the connection; for users' scripts."""
         if not self.elsewhere:
@@ -215,7 +202,6 @@ class Requests(ReplyQueue):
         self._budget = RetryBudget()
         self._liveness = Liveness(pending)
         self._looking = False
-        self.receive(ALIVE, self._reported)
 
     def send(self, call: Call) -> None:
         """Write a call's request, as soon as there is a connection that takes it and a server for it."""
@@ -308,7 +294,10 @@ class Requests(ReplyQueue):
         """End a call with its reply; hand all else to the receiver of its type."""
         call = self._pending.take(delivery.properties.correlation_id)
         if call is None:
-            super().received(delivery)
+            if delivery.properties.type == ALIVE:
+                self._reported(delivery)
+            else:
+                super().received(delivery)
             return
         if self._servers is not None:
             self._servers.prove(call.queue)

@@ -41,12 +41,9 @@ GONE_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 0}
 #: The pattern that all of them match.
 INSTANCES = f"{_INSTANCE}.#"
 
-#: The prefix of the queues of unique keys, and of receipts for items.
+#: The prefix of the queues of unique keys.
 _UNIQUE = "amqp_rpc.unique."
-_RECEIPTS = "amqp_rpc.receipts."
 
-#: The arguments of a queue of receipts: it outlives its client's connection by ten minutes.
-RECEIPTS_ARGUMENTS: Final[dict[str, object]] = {"x-expires": 600_000}
 #: The arguments of a queue that records bindings: it holds one message, the last one.
 RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1}
 #: The arguments of a scheduler's queue: one consumer is active, the others stand by.
@@ -171,14 +168,9 @@ def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
     return arguments | ({"x-delivery-limit": MOST_DELIVERIES} if queue_type == "quorum" else {})
 
 
-def receipts_queue(identity: str) -> str:
-    """Return the queue of a client's receipts, for items that are done: ``amqp_rpc.receipts.<identity>``."""
-    return f"{_RECEIPTS}{identity}"
-
-
-def holds_receipts(queue: str) -> bool:
-    """Return whether a name is that of a queue of receipts."""
-    return queue.startswith(_RECEIPTS)
+def named_by_broker(queue: str) -> bool:
+    """Return whether a queue's name is one that RabbitMQ chose, as it does for reply queues."""
+    return queue.startswith("amq.gen-")
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:

@@ -1,160 +1,125 @@
-"""What a `Queue` takes: waited for, read, and held for the thread that took it until it is done."""
+"""Items that are taken: prefetched on the I/O thread, popped by takers, acked once they are done.
+
+Asking the broker for one item takes 5 ms with a quorum queue: so a consumer has some prefetched. RabbitMQ bounds the
+unacked items of each consumer (https://www.rabbitmq.com/docs/consumer-prefetch). Where all of them are with takers,
+another consumer takes its place: takers may hold any number of items.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import operator
-import threading
 import time
-from collections import OrderedDict
+from collections import defaultdict, deque
+from collections.abc import Iterable
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.channel import Delivery
-from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.keeper import Keeper
+from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.publisher import Publication
-from amqp_rpc.client.verdicts import closed
-from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.topology import dead_letter_arguments
 from amqp_rpc.queues import items
-from amqp_rpc.queues.put import to_answer
-from amqp_rpc.queues.taking import Taking
+from amqp_rpc.queues.put import Receipts, to_answer
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
-    from amqp_rpc.client.rpc import Caller
-    from amqp_rpc.queues.receipts import Receipts
+    from amqp_rpc.amqp.session import Session
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a thread waits at most before it looks whether its connection is still one.
-_LOOK = 5.0
-#: Seconds to wait for an item that the broker says is there, and between two looks.
+#: Seconds that a taker waits at most before it looks whether its connection is still one.
+_PATIENCE = 5.0
+#: Seconds to wait for an item that the broker says is ready, and between two looks.
 _ON_ITS_WAY, _BETWEEN_LOOKS = 1.0, 0.05
-
-#: Seconds to wait until what a closed object had is back in its queue, and between two questions whether it is.
-_GIVEN_BACK, _BETWEEN_ASKS = 1.0, 0.002
+#: Seconds between two looks at prefetched items that nobody takes.
+_IDLE = 1.0
+#: Seconds in which items that are done are gathered, to be acked together; half a prefetch of them is acked at once.
+_GATHERED = 0.005
+#: Items that RabbitMQ 3.10 keeps in order when a quorum queue gets them back with one command.
+_IN_ORDER = 32
+#: Ids in one receipt at most.
+_IDS = 1000
+#: The most that AMQP's prefetch can be.
+MOST_PREFETCH = 65_535
 
 
 class Taken:
     """An item that was taken and is not done."""
 
-    __slots__ = ("delivery", "mine", "value")
+    __slots__ = ("delivery", "value")
 
     def __init__(self, delivery: Delivery, value: Any) -> None:
         self.delivery = delivery
         self.value = value
-        #: Those of the thread that took it.
-        self.mine: OrderedDict[Taken, None] | None = None
 
 
-class Getting:
-    """Takes values from a queue; any thread may.
+class _Letter(Publication):
+    """The dead letter of an item; its queue may have other arguments than are guessed."""
 
-    Args:
-        caller: The client's.
-        receipts: The client's.
-        queue: Its name.
-        arguments: Those with which it is declared.
-        timeout: Seconds for the broker's answer.
-        limit: Bytes of an item at most.
+    __slots__ = ()
+
+    guessed = True
+
+
+class ItemConsumer(Keeper):
+    """Consumes one queue for all takers of a `Queue` object, which are threads or asyncio tasks.
+
+    What takers call comes first; the rest belongs to the I/O thread.
     """
 
+    FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+
     def __init__(
-        self,
-        caller: Caller,
-        receipts: Receipts,
-        queue: str,
-        arguments: dict[str, Any],
-        *,
-        timeout: float,
-        limit: int,
+        self, session: Session, queue: str, arguments: dict[str, Any], *, prefetch: int, timeout: float, limit: int
     ) -> None:
-        self._caller = caller
+        super().__init__(f"queue {queue}")
+        self._session = session
+        self._receipts = session.reply_queue.receiver(items.DONE, Receipts)
         self._queue = queue
         self._arguments = arguments
+        self._prefetch = prefetch
         self._timeout = timeout
         self._limit = limit
-        self.taking = Taking(queue, arguments, caller.conversations, receipts.told_here)
-        self._connection: Connection | None = None
-        self._local = threading.local()
-        #: All that is taken one by one and not done, by any thread.
-        self._taken: dict[Taken, None] = {}
-        #: Makes one step of finding one of them and removing it. A user's ``==`` runs in it, and may call again.
-        self._lock = threading.RLock()
-        self.closed = False
+        self._following = False
+        #: Whether takers take no more.
+        self.shut = False
+        #: Whether the broker has agreed to a consumer: the items that are ready come.
+        self.consuming = False
+        #: Prefetched items, oldest first; and takers that wait for one, or for the error that keeps it from coming.
+        self._arrived: deque[Delivery] = deque()
+        self._waiters: deque[Outcome[Exception | None]] = deque()
+        #: Items that are done and not acked yet; whether an ack is due; whether it is due at once.
+        self._done: deque[Delivery] = deque()
+        self._ack_due = self._hurried = False
+        # From here on: the I/O thread's alone.
+        #: Waiters that want to know whether there is an item; whether a script finds out.
+        self._curious: list[Outcome[Exception | None]] = []
+        self._counting = False
+        #: The consumer's tag and its prefetch.
+        self._tag = ""
+        self._room = 0
+        #: The tags of its unacked items, and of those of the consumers before it, in their order.
+        self._unacked: dict[int, None] = {}
+        self._unacked_before: dict[int, None] = {}
+        #: Items that the last taker asked for.
+        self._wanted = 1
+        #: Whether prefetched items are on their way back to the queue.
+        self._returning = False
+        #: Whether a look at idle items is due; items that have arrived and did not go back; how many of them were taken
+        #: by the last look.
+        self._looking = False
+        self._came = self._seen = 0
+        self._closing: Outcome[None] | None = None
 
     @property
-    def ahead(self) -> int:
-        """How many items have come, and were not taken."""
-        return len(self.taking.arrivals)
+    def prefetched(self) -> int:
+        """How many items have arrived and were not taken."""
+        return len(self._arrived)
 
-    def get(self, *, wait: bool, until: float) -> Any:
-        """Take an item for the calling thread, until it says `done`; return its value.
-
-        Raises:
-            Empty: There is none.
-            BrokerError: It is not known whether there is one.
-        """
-        taken = self.take(1, wait=wait, until=until)
-        try:
-            mine: OrderedDict[Taken, None] = self._local.mine
-        except AttributeError:
-            mine = self._local.mine = OrderedDict()
-        taken.mine = mine
-        mine[taken] = self._taken[taken] = None
-        return taken.value
-
-    def done(self, *item: Any) -> None:
-        """Acknowledge what the calling thread has taken, or the item that is given.
-
-        Raises:
-            ValueError: There is no such item.
-        """
-        with self._lock:
-            taken = self._find(*item)
-            self._taken.pop(taken, None)
-            if taken.mine is not None:
-                taken.mine.pop(taken, None)
-        self.settle([taken])
-
-    def settle(self, some: list[Taken]) -> None:
-        """Acknowledge items."""
-        late = sum(self.closed or not self.taking.done(taken.delivery) for taken in some)
-        if late:
-            logger.warning(
-                "Of queue %s %s done after the connection by which they came was lost, or this object was closed: "
-                "they are taken, and done, again",
-                self._queue, plural(late, "item was", "items were"),
-            )  # fmt: skip
-
-    def give_back(self, some: list[Taken]) -> None:
-        """Put items back, for any taker."""
-        for taken in some:
-            self.taking.give_back(taken.delivery)
-
-    def close(self, seconds: float) -> None:
-        """Take no more; have what is done acknowledged, and the rest given back."""
-        self.closed = True
-        self.taking.end(ConnectionLost(closed(self._queue)))
-        connection = self._connection
-        if connection is not None and connection.alive and not self._caller.elsewhere:
-            ended = Outcome[int]()
-            connection.loop.leave(self.taking.close, ended)
-            self._caller.wait(ended, time.monotonic() + seconds)
-            if ended.done():
-                self._wait_for_less(ended.value)
-            else:
-                logger.warning(
-                    "Queue %s was closed before the broker had heard of all that is done; that is done again",
-                    self._queue,
-                )
-        self._caller.ended()
-        self._taken.clear()
-
-    def take(self, count: int, *, wait: bool, until: float) -> Taken:
+    async def take(self, count: int, *, wait: bool, until: float) -> Taken:
         """Take an item.
 
         Args:
@@ -166,159 +131,366 @@ class Getting:
             Empty: There is none.
             BrokerError: It is not known whether there is one.
         """
-        # Who does not wait for an item waits for the broker.
+        # A taker that does not wait for an item waits for the broker.
         by = until if wait else time.monotonic() + to_answer(self._timeout)
         while True:
-            if self.closed:
-                raise ConfigurationError(closed(self._queue))
-            delivery = self.taking.arrivals.take()
-            if delivery is None:
-                delivery = self._wait(count, until) if wait else self._look(count)
+            self._check_open()
+            delivery = self._pop() or await self._next(count, wait=wait, by=by)
             try:
                 return Taken(delivery, items.value(delivery.properties, delivery.body, limit=self._limit))
             except CodecError as error:
-                self._bury(delivery, error, by)
+                await self._bury(delivery, error, by)
 
-    def _follow(self) -> Connection:
+    def settle(self, some: list[Taken]) -> None:
+        """Ack items that are done."""
+        late = sum(self.shut or not self._settle(taken.delivery) for taken in some)
+        if late:
+            logger.warning(
+                "queue %s: %s done after the connection that delivered them was lost, or the object was closed; "
+                "the broker redelivers them",
+                self._queue, plural(late, "item was", "items were"),
+            )  # fmt: skip
+
+    def requeue(self, some: list[Taken]) -> None:
+        """Put items back into the queue, for any taker."""
+        if self._connection is not None:
+            self._connection.loop.leave(self._reject, [taken.delivery for taken in some])
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more: ack what is done, and requeue the rest."""
+        self.shut = True
+        self._fail(items.closed(self._queue))
         connection = self._connection
-        if connection is None or not self.taking.following or not connection.alive:
-            connection = self._connection = self._caller.follow(self.taking, self.taking.begin)
-            if self.closed:
-                # Who closed it may have seen no connection.
-                connection.loop.leave(self.taking.close, Outcome[int]())
-        return connection
+        if connection is not None and connection.alive and not self._session.elsewhere:
+            ended = Outcome[None]()
+            connection.loop.leave(self._stop, ended)
+            if not await Wait(ended, time.monotonic() + seconds):
+                logger.warning("queue %s: closed before the broker had all acks; it redelivers some", self._queue)
+        self._session.ended()
 
-    def _wait(self, count: int, until: float) -> Delivery:
+    def abandon(self) -> None:
+        """Stop without waiting: the object was collected."""
+        if self._connection is not None:
+            self._connection.post(self._stop, Outcome[None]())
+
+    def end_all(self, error: BrokerError) -> None:
+        """Wake all takers: there will be no connection any more."""
+        self._fail(error)
+
+    async def _next(self, count: int, *, wait: bool, by: float) -> Delivery:
         while True:
-            waiter = self.taking.arrivals.waiter()
-            delivery = None
+            waiter = Outcome[Exception | None]()
+            self._waiters.append(waiter)
+            if self._arrived:
+                waiter.tell(None)
             try:
-                # Who closed it has told those who waited then.
-                self._check(None)
+                # In this order: `stop` wakes those who wait by then.
+                self._check_open()
                 if not waiter.done():
-                    self._follow().loop.leave(self.taking.want, count)
-                    self._caller.wait(waiter, min(until, time.monotonic() + _LOOK))
-                delivery = self.taking.arrivals.take()
+                    self._follow().loop.leave(self._want, count, None if wait else waiter)
+                    await Wait(waiter, min(by, time.monotonic() + _PATIENCE))
+                delivery = self._pop()
             finally:
-                if self.taking.arrivals.leave(waiter):
-                    self._caller.ended()
+                self._waits_no_more(waiter)
             if delivery is not None:
                 return delivery
-            self._check(waiter.value if waiter.done() else None)
-            if time.monotonic() >= until:
-                if self.taking.consuming:
+            self._check_open()
+            if waiter.done() and waiter.value is not None:
+                raise waiter.value
+            if time.monotonic() >= by:
+                if wait and self.consuming:
                     raise Empty
                 raise NotConnected(
                     f"it is not known whether queue {self._queue!r} is empty: there was no connection to the broker, "
                     "or no answer yet. Wait longer, with timeout="
                 )
 
-    def _look(self, count: int) -> Delivery:
-        """Return what is there, or is on its way."""
-        until = time.monotonic() + to_answer(self._timeout)
-        found = float("inf")
+    def _follow(self) -> Connection:
+        connection = self._session.connected()
+        if not self._following:
+            self._session.keep(self)
+            self._following = True
+            if self.shut:
+                # `stop` may have seen no connection.
+                connection.loop.leave(self._stop, Outcome[None]())
+        return connection
+
+    def _check_open(self) -> None:
+        if self.shut:
+            raise items.closed(self._queue)
+
+    def _pop(self) -> Delivery | None:
         while True:
-            self._check(None)
-            outcome = Outcome[int | AmqpRpcError]()
-            self._follow().loop.leave(self.taking.probe, outcome, count)
-            self._caller.wait(outcome, until)
-            if (delivery := self.taking.arrivals.take()) is not None:
-                return delivery
-            if not outcome.done():
-                self._check(None)
-                raise NotConnected(f"it is not known whether queue {self._queue!r} is empty: the broker did not answer")
-            there, now = outcome.value, time.monotonic()
-            self._check(there)
-            found = min(found, now)
-            # What is done keeps what follows it from coming, until its putters are told.
-            if not there or (now > found + _ON_ITS_WAY and self.taking.settled):
-                raise Empty
-            waiter = self.taking.arrivals.waiter()
-            self._caller.wait(waiter, now + _BETWEEN_LOOKS)
-            if self.taking.arrivals.leave(waiter):
-                self._caller.ended()
-            if (delivery := self.taking.arrivals.take()) is not None:
+            try:
+                delivery = self._arrived.popleft()
+            except IndexError:
+                return None
+            if delivery.channel.is_open:
                 return delivery
 
-    def _wait_for_less(self, consumers: int) -> None:
-        """Wait until the queue has less consumers: only then it has what they had, in front of all else.
+    def _waits_no_more(self, waiter: Outcome[Exception | None]) -> None:
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:
+            # It was woken: where it leaves an item, another one takes it.
+            if self._arrived and self._wake():
+                self._session.ended()
 
-        RabbitMQ says that a channel is closed a moment before. Where others begin at the same time, it is not seen.
-        """
-        until = time.monotonic() + _GIVEN_BACK
-        if not consumers:
-            return
-        # Without a connection it is not known when that is.
-        with contextlib.suppress(BrokerError), self._caller.converse(_GIVEN_BACK) as conversation:
-            while time.monotonic() < until:
-                state = conversation.inspect(self._queue)
-                if state is None or state.consumers < consumers:
-                    return
-                time.sleep(_BETWEEN_ASKS)
+    def _wake(self, error: Exception | None = None) -> bool:
+        try:
+            self._waiters.popleft().tell(error)
+        except IndexError:
+            return False
+        return True
 
-    def _check(self, told: object) -> None:
-        if self.closed:
-            raise ConfigurationError(closed(self._queue))
-        if isinstance(told, AmqpRpcError):
-            # Each thread raises one of its own.
-            raise type(told)(*told.args)
+    def _fail(self, error: AmqpRpcError) -> None:
+        for _ in range(len(self._waiters)):
+            # Each taker raises an exception of its own.
+            self._wake(type(error)(*error.args))
 
-    def _find(self, *item: Any) -> Taken:
-        mine: OrderedDict[Taken, None] | None = getattr(self._local, "mine", None)
-        if not item:
-            if mine:
-                return next(iter(mine))
-            if self._taken:
-                raise ValueError(
-                    "task_done() called too many times by this thread: what is not done was taken by others; name the "
-                    "item, task_done(item), to be done with theirs"
-                )
-            raise ValueError("task_done() called too many times")
-        [value] = item
-        candidates: list[Taken] = [*(mine or ()), *self._taken]
-        for same in (operator.is_, operator.eq):
-            for taken in candidates:
-                if same(taken.value, value):
-                    return taken
-        raise ValueError("task_done() of an item that was not taken, or is done")
+    def _settle(self, delivery: Delivery) -> bool:
+        """Have an item acked soon; return whether it can be."""
+        connection = self._connection
+        if connection is None or not delivery.channel.is_open:
+            return False
+        self._done.append(delivery)
+        if not self._ack_due:
+            self._ack_due = True
+            connection.loop.leave(connection.loop.call_later, _GATHERED, self._ack)
+        elif not self._hurried and 2 * len(self._done) >= self._prefetch:
+            self._hurried = True
+            connection.loop.leave(self._ack)
+        return True
 
-    def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
-        """Make a dead letter of an item that can't be read; where that can't be done, it comes again some time.
-
-        It goes on without this thread, where that has no more time.
-        """
+    async def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
+        """Dead-letter an item that can't be read, for longer than the taker waits; where that fails it comes again."""
         letter = items.dead(
-            delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._caller.identity(),
-            now=time.time(),
-        )  # fmt: skip
-        expires_at = time.monotonic() + self._timeout
+            delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._session.identity()
+        )
         publication = _Letter(letter, dead_letter_arguments(self._arguments), timeout=self._timeout)
 
         def ended() -> None:
-            self._buried(delivery, error, publication.value)
+            if publication.value is None:
+                logger.warning("queue %s: dead-lettered an item: %s", self._queue, error)
+                self._settle(delivery)
+            else:
+                logger.warning(
+                    "queue %s: an item can't be read (%s), nor dead-lettered: %s", self._queue, error, publication.value
+                )
 
-        try:
-            self._caller.publish(publication)
-        except AmqpRpcError as failure:
-            self._buried(delivery, error, failure)
-            return
         publication.on_done(ended)
-        self._caller.wait(publication, min(until, expires_at))
+        try:
+            self._session.publish(publication)
+        except AmqpRpcError as failure:
+            publication.tell(failure)
+        await Wait(publication, min(until, publication.expires_at))
 
-    def _buried(self, delivery: Delivery, error: CodecError, failure: AmqpRpcError | None) -> None:
-        """Take note of what became of a dead letter; any thread."""
-        if failure is not None:
-            logger.warning(
-                "An item of queue %s can't be read (%s), nor be made a dead letter: %s", self._queue, error, failure
-            )
+    # The I/O thread's.
+
+    def wanted(self) -> bool:
+        """Return whether the channel is to be open: whether anybody waits for an item."""
+        return bool(self._waiters)
+
+    async def set_up(self, channel: Channel) -> None:
+        """Declare the queue."""
+        try:
+            await channel.declare(self._queue, arguments=self._arguments)
+        except ChannelClosed as refused:
+            if refused.code in (ReplyCode.RESOURCE_LOCKED, ReplyCode.PRECONDITION_FAILED):
+                self._fail(items.other_arguments(self._queue, refused.error))
+            raise
+
+    def ready(self) -> None:
+        """Consume, where somebody waits."""
+        self._want(self._wanted)
+
+    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it
+        """Forget all that arrived: the broker redelivers it."""
+        self._forget()
+        if isinstance(error, AccessRefused):
+            self._fail(error)
+
+    def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - as `Keeper` has it
+        """Forget all that arrived: the broker redelivers it."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tag = ""
+        self.consuming = self._counting = self._returning = False
+        self._came = self._seen = 0
+        self._arrived.clear()
+        self._unacked.clear()
+        self._unacked_before.clear()
+        if self._closing is not None:
+            self._stopped(self._closing)
+
+    def _want(self, count: int, curious: Outcome[Exception | None] | None = None) -> None:
+        """Have items delivered to a taker that found none."""
+        self._wanted = count
+        if curious is not None:
+            self._curious.append(curious)
+        if self.channel is None:
+            self.open()
+        elif self._waiters and not self._returning:
+            # What is done makes room.
+            self._ack()
+            # In this order: only a full consumer has nothing on its way. What is on its way to a consumer that is
+            # cancelled is requeued, behind what the next one gets.
+            if not self._tag or len(self._unacked) >= self._room:
+                self.connection.run(self._consume(self.channel))
+            elif self.consuming and not self._counting:
+                self.connection.run(self._count(self.channel))
+
+    async def _consume(self, channel: Channel) -> None:
+        first = not self._tag
+        if self._tag:
+            channel.cancel(self._tag)
+        self.consuming = False
+        self._room = min(max(self._prefetch, self._wanted), MOST_PREFETCH)
+        self._unacked_before |= self._unacked
+        self._unacked.clear()
+        channel.prefetch(self._room)
+        consumer = channel.consume(
+            self._queue, self._deliver, acknowledge=True, on_cancelled=self.cancelled if first else None
+        )
+        self._tag = consumer.tag
+        await consumer
+        if self._tag == consumer.tag:
+            self.consuming = True
+            await self._count(channel)
+
+    async def _count(self, channel: Channel) -> None:
+        """Wake those who want to know whether there is an item, when there is none."""
+        self._counting = True
+        until = time.monotonic() + _ON_ITS_WAY
+        while curious := [each for each in self._curious if not each.done()]:
+            state = await channel.inspect(self._queue)
+            # What was on its way when the first was answered is here when the second is.
+            await channel.inspect(self._queue)
+            if not state.messages or time.monotonic() > until:
+                for waiter in curious:
+                    waiter.tell(Empty())
+            else:
+                # An item that is done keeps the next one from coming until the broker has handled its ack.
+                await self.connection.pause(_BETWEEN_LOOKS)
+        self._curious.clear()
+        self._counting = False
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self._unacked[delivery.tag] = None
+        self._came += 1
+        self._arrived.append(delivery)
+        self._wake()
+        if not self._looking:
+            self._looking, self._seen = True, self._came - len(self._arrived)
+            self.connection.loop.call_later(_IDLE, self._look)
+        if self._waiters and len(self._unacked) >= self._room:
+            # All that it may have is with takers, or about to be.
+            self._want(1)
+
+    def _ack(self) -> None:
+        """Send the receipts and the acks of all that is done."""
+        # In this order: an item that is done from here on has another ack due.
+        self._ack_due = self._hurried = False
+        tags: list[int] = []
+        receipts: dict[str, list[str]] = defaultdict(list)
+        while self._done:
+            delivery = self._done.popleft()
+            if delivery.channel is not self.channel:
+                continue
+            tags.append(delivery.tag)
+            reply_to, identity = items.receipt_to(delivery.properties), str(delivery.properties.message_id)
+            if reply_to == self._session.reply_queue.address:
+                self._receipts.done(items.numbered([identity]))
+            elif reply_to is not None:
+                receipts[reply_to].append(identity)
+        if self.channel is None or not tags:
             return
-        logger.warning("Dead-lettered an item of queue %s: %s", self._queue, error)
-        self.taking.done(delivery)
+        # In this order, which the broker keeps on one channel: a crash in between repeats items, and hides none from
+        # `join`.
+        for reply_to, identities in receipts.items():
+            for first in range(0, len(identities), _IDS):
+                self.channel.publish(items.receipt(reply_to, identities[first : first + _IDS]))
+        self.channel.ack(tags)
+        self._forget_tags(tags)
 
+    def _reject(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.channel is self.channel:
+                delivery.channel.reject(delivery.tag, requeue=True)
+                self._forget_tags([delivery.tag])
 
-class _Letter(Publication):
-    """A dead letter of an item; its queue may have other arguments."""
+    def _requeue_all(self, channel: Channel) -> None:
+        """Requeue all unacked items in their order."""
+        tags = [*self._unacked_before, *self._unacked]
+        for first in range(0, len(tags), _IN_ORDER):
+            channel.requeue(tags[first : first + _IN_ORDER])
+        self._forget_tags(tags)
 
-    __slots__ = ()
+    def _forget_tags(self, tags: Iterable[int]) -> None:
+        for tag in tags:
+            if tag in self._unacked:
+                del self._unacked[tag]
+            else:
+                self._unacked_before.pop(tag, None)
 
-    guessed = True
+    def _look(self) -> None:
+        """Requeue prefetched items that nobody takes: more of them than were taken in the last second."""
+        self._looking = False
+        taken = self._came - len(self._arrived)
+        lately, self._seen = taken - self._seen, taken
+        if self.channel is None or not self._arrived:
+            return
+        self._looking = True
+        self.connection.loop.call_later(_IDLE, self._look)
+        if len(self._arrived) > lately and not self._returning:
+            self.connection.run(self._return(self.channel))
+
+    async def _return(self, channel: Channel) -> None:
+        """Requeue all that is prefetched, in its order, and consume no more until somebody waits."""
+        self._returning = True
+        self._ack()
+        # A quorum queue requeues what is on its way to a cancelled consumer, before what has arrived: wait for that.
+        until = time.monotonic() + _ON_ITS_WAY
+        while self._tag and len(self._unacked) < self._room and time.monotonic() < until:
+            state = await channel.inspect(self._queue)
+            await channel.inspect(self._queue)
+            if not state.messages:
+                break
+            await self.connection.pause(_BETWEEN_LOOKS)
+        self.consuming = False
+        if self._tag:
+            await channel.cancel(self._tag)
+            self._tag = ""
+        back = []
+        while (delivery := self._pop()) is not None:
+            back.append(delivery)
+        self._came -= len(back)
+        self._ack()
+        if self._closing is not None or len(back) == len(self._unacked) + len(self._unacked_before):
+            self._requeue_all(channel)
+        else:
+            # Some are with takers.
+            self._reject(back)
+        # Its answer says that the queue has them.
+        await channel.inspect(self._queue)
+        self._returning = False
+        if self._closing is not None:
+            self._stopped(self._closing)
+        else:
+            self._want(self._wanted)
+
+    def _stop(self, ended: Outcome[None]) -> None:
+        if self._closing is not None:
+            ended.tell(None)
+            return
+        self._closing = ended
+        if self.channel is None:
+            self._stopped(ended)
+        elif not self._returning:
+            self.connection.run(self._return(self.channel))
+
+    def _stopped(self, ended: Outcome[None]) -> None:
+        self.close()
+        self._session.leave(self)
+        ended.tell(None)

@@ -1,15 +1,20 @@
-"""Items of queues between processes as messages: written, read, and what says that they are done. Pure.
+"""Items as messages, receipts for them, and the count of the items that are not done yet. Pure.
 
-An item that somebody may wait for carries where its putter hears that it is done (``reply_to``), and an id: the
-putter's, and a number. A receipt names the ids of items that are done, many in one message.
+An item has an id: the token of the `Queue` object that put it, and a number. It names the reply queue of its client
+(``reply_to``). A receipt is a reply that names the ids of items that are done, many in one message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import Any, Final
 
-from amqp_rpc.errors import CodecError, Undecodable
+from amqp_rpc.amqp import declare
+from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.errors import CodecError, ConfigurationError, Undecodable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, PLAIN, base_type
 from amqp_rpc.message.dead_letter import dead_letter
@@ -17,40 +22,25 @@ from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.headers import ITEM_ID
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 
-#: What ``type`` says of an item that one of our clients has put, and of a receipt.
+#: The ``type`` of an item that one of our clients has put, and of a receipt.
 ITEM: Final = "item"
 DONE: Final = "done"
 
 
-def item(queue: str, body: bytes, *, putter: str, number: int, reply_to: str, now: float) -> Message:
-    """Return the message of an item.
-
-    Args:
-        queue: Which it is put into.
-        body: Its value, in msgpack.
-        putter: Who puts it.
-        number: Its number among theirs.
-        reply_to: Where they hear that it is done.
-        now: Unix time in seconds.
-    """
+def item(queue: str, body: bytes, *, token: str, number: int) -> Message:
+    """Return the message of an item; its ``reply_to`` is set when it is published."""
     properties = Properties(
         content_type=MSGPACK,
         delivery_mode=2,
-        reply_to=reply_to,
-        message_id=f"{putter}-{number:x}",
-        timestamp=int(now),
+        message_id=f"{token}-{number:x}",
+        timestamp=int(time.time()),
         type=ITEM,
     )
     return Message(queue, properties, body)
 
 
 def value(properties: Properties, body: bytes, *, limit: int) -> Any:
-    """Return the value of an item, ours or another program's; by its content type, as a task's arguments are read.
-
-    Args:
-        properties: As they came.
-        body: As it came.
-        limit: Bytes of it at most.
+    """Return the value of an item, ours or another program's, by its content type.
 
     Raises:
         Undecodable, MessageTooLarge: It can't be read.
@@ -68,60 +58,149 @@ def value(properties: Properties, body: bytes, *, limit: int) -> Any:
 
 
 def receipt_to(properties: Properties) -> str | None:
-    """Return where an item's putter hears that it is done; None where nobody asks."""
+    """Return the queue for the receipt of an item; None where no client of ours waits for one."""
     if properties.type != ITEM or not isinstance(properties.message_id, str):
         return None
     reply_to = properties.reply_to
-    # Anybody may put an item: it must not make us write to any queue that it names.
-    return reply_to if isinstance(reply_to, str) and topology.holds_receipts(reply_to) else None
+    # Any program may put an item: it must not make us write to any queue that it names.
+    return reply_to if isinstance(reply_to, str) and topology.named_by_broker(reply_to) else None
 
 
 def receipt(reply_to: str, identities: list[str]) -> Message:
     """Return the message that says that items are done."""
     body = codec.encode(identities, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
-    return Message(reply_to, Properties(content_type=MSGPACK, delivery_mode=2, type=DONE), body)
+    return Message(reply_to, Properties(content_type=MSGPACK, type=DONE), body)
 
 
-def read_receipt(properties: Properties, body: bytes) -> list[tuple[str, int]]:
-    """Return the putter and the number of each item that a receipt names; none where it can't be read."""
-    if properties.type != DONE:
-        return []
+def read_receipt(properties: Properties, body: bytes) -> Iterator[tuple[str, int]]:
+    """Yield the token and the number of each item that a receipt names; nothing where it can't be read."""
     try:
         identities = codec.decode(body, base_type(properties.content_type), limit=DEFAULT_MAX_MESSAGE_SIZE)
     except CodecError:
-        return []
-    return numbered(identities if isinstance(identities, list) else [])
+        return
+    yield from numbered(identities if isinstance(identities, list) else [])
 
 
-def numbered(identities: Iterable[object]) -> list[tuple[str, int]]:
-    """Return the putters and the numbers that items' ids say; nothing for what is no such id."""
-    found: list[tuple[str, int]] = []
+def numbered(identities: Iterable[object]) -> Iterator[tuple[str, int]]:
+    """Yield the tokens and the numbers in items' ids, without those of foreign items."""
     for identity in identities:
-        putter, _, number = identity.rpartition("-") if isinstance(identity, str) else ("", "", "")
-        try:
-            found.append((putter, int(number, 16)))
-        except ValueError:
-            continue
-    return found
+        token, _, number = identity.rpartition("-") if isinstance(identity, str) else ("", "", "")
+        with contextlib.suppress(ValueError):
+            yield token, int(number, 16)
 
 
-def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identity: str, now: float) -> Message:
-    """Return the dead letter that an item becomes which can't be read.
-
-    Args:
-        properties: As they came.
-        body: As it came.
-        queue: Where it was.
-        reason: Why it can't be read.
-        identity: Its own id: what anybody has put there may have any, or one that others have.
-        now: Unix time in seconds.
-    """
+def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identity: str) -> Message:
+    """Return the dead letter of an item that can't be read; the item's own id may be missing, or another item's."""
+    own = properties.message_id
+    details = {ITEM_ID: own} if isinstance(own, str) else {}
     return dead_letter(
-        properties,
-        body,
-        queue=queue,
-        reason=reason,
-        now=now,
-        details={ITEM_ID: properties.message_id} if isinstance(properties.message_id, str) else {},
-        identity=identity,
+        properties, body, queue=queue, reason=reason, now=time.time(), details=details, identity=identity
+    )
+
+
+class Unfinished:
+    """The items of one `Queue` object that are not done; any thread may call it.
+
+    It takes one byte for each item from the oldest unfinished one on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        #: The number of the oldest unfinished item; a byte for it and each later one: 1 while it is unfinished.
+        self._first = 0
+        self._open = bytearray()
+        self._count = 0
+        self._lost = 0
+        self._waiting: list[Outcome[None]] = []
+
+    def add(self) -> int:
+        """Count one more item; return its number."""
+        with self._lock:
+            self._open.append(1)
+            self._count += 1
+            return self._first + len(self._open) - 1
+
+    def done(self, number: int) -> None:
+        """Count an item as done, or as not put after all; a second time changes nothing."""
+        with self._lock:
+            at = number - self._first
+            if not 0 <= at < len(self._open) or not self._open[at]:
+                return
+            self._open[at] = 0
+            self._count -= 1
+            if at == 0:
+                oldest = self._open.find(1)
+                self._drop(len(self._open) if oldest < 0 else oldest)
+            finished = self._finished()
+        _tell(finished)
+
+    def lose(self) -> int:
+        """Stop waiting for receipts of all items so far: none can arrive any more. Return how many had none."""
+        with self._lock:
+            lost, self._count = self._count, 0
+            self._lost += lost
+            self._drop(len(self._open))
+            finished = self._finished()
+        _tell(finished)
+        return lost
+
+    def lost(self) -> int:
+        """Return how many items were lost since the last time that this was asked."""
+        with self._lock:
+            lost, self._lost = self._lost, 0
+            return lost
+
+    def end(self) -> None:
+        """Wake all who wait: nobody counts any more."""
+        with self._lock:
+            finished, self._waiting = self._waiting, []
+        _tell(finished)
+
+    def outcome(self) -> Outcome[None]:
+        """Return an outcome that is set once no item is left."""
+        outcome = Outcome[None]()
+        with self._lock:
+            self._waiting.append(outcome)
+            finished = self._finished()
+        _tell(finished)
+        return outcome
+
+    def forget(self, outcome: Outcome[None]) -> None:
+        """Forget an outcome that is not waited for any more."""
+        with self._lock:
+            if outcome in self._waiting:
+                self._waiting.remove(outcome)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _drop(self, count: int) -> None:
+        del self._open[:count]
+        self._first += count
+
+    def _finished(self) -> list[Outcome[None]]:
+        if self._count:
+            return []
+        finished, self._waiting = self._waiting, []
+        return finished
+
+
+def _tell(outcomes: list[Outcome[None]]) -> None:
+    for outcome in outcomes:
+        outcome.tell(None)
+
+
+def other_arguments(queue: str, error: BaseException) -> ConfigurationError:
+    """Return the error for a queue that exists with other arguments, or belongs to another connection."""
+    remedy = (
+        "Nothing was put or taken; give client.queue() the same queue_type= and maxsize=, delete the queue, or take "
+        "another name"
+    )
+    return declare.other_arguments(queue, error, than="this object's", remedy=remedy)
+
+
+def closed(queue: str) -> ConfigurationError:
+    """Return the error for an object that was closed."""
+    return ConfigurationError(
+        f"this object for queue {queue!r} is closed, or its client is; client.queue() makes another"
     )

@@ -337,6 +337,11 @@ class FakeChannel:
             self.rejected.append((tag, requeue))
         return self.is_open
 
+    def requeue(self, tags: Sequence[int]) -> bool:
+        if self.is_open:
+            self.rejected += [(tag, True) for tag in tags]
+        return self.is_open
+
     def close(self) -> None:
         if self.is_open:
             self.is_open = False
@@ -344,12 +349,6 @@ class FakeChannel:
             asked, self._asked = self._asked, {}
             for answer in asked:
                 answer.abandon()
-
-    def close_in_order(self, then: Callable[[], object] | None = None) -> Answer[None]:
-        self.close()
-        answer = Answer[None]().then(_bare(then))
-        answer.arrive(None)
-        return answer
 
     def _ask(
         self,

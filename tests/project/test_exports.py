@@ -21,6 +21,7 @@ EXPORTS = {
     "DeadLetter",
     "Death",
     "Queue",
+    "AsyncQueue",
     "Event",
     "Exchange",
     "Retry",

@@ -1,115 +1,269 @@
-"""What a thread that takes says to others, and hears of the object's end: said of a broker that the test is."""
+"""What a consumer asks of the broker for its takers, and how items that are done are acked: on a fake connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+import time
+from queue import Empty
 from typing import Any
 
 import pytest
 
 from amqp_rpc.amqp.channel import Delivery
-from amqp_rpc.amqp.conversation import Conversations
 from amqp_rpc.amqp.pending import Outcome
-from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.queues import items
-from amqp_rpc.queues.get import Getting
+from amqp_rpc.errors import ConfigurationError, ConnectionLost
+from amqp_rpc.message.envelope import Message
+from amqp_rpc.queues import get, items
+from amqp_rpc.queues.get import ItemConsumer, Taken
 from amqp_rpc.queues.put import NEVER
+from tests.amqp.fake import FakeChannel
+from tests.queues.conftest import FakeSession
+
+THERE, ELSEWHERE = "amq.gen-there", "amq.gen-elsewhere"
 
 
-class Broker:
-    """Is the caller, its connection, its loop and the channel."""
+class Place:
+    """A consumer over a fake connection, which delivers when it is told to."""
 
-    is_open = alive = True
-
-    def __init__(self) -> None:
-        self.conversations = Conversations()
-        #: What was left to the loop.
-        self.left: list[Callable[..., object]] = []
-        #: How often who waits at the sockets was told to look.
-        self.woken = 0
-        #: What happens while a thread waits, and while it gets the connection.
-        self.while_it_waits: Callable[[], object] = lambda: None
-        self.while_it_connects: Callable[[], object] = lambda: None
+    def __init__(self, session: FakeSession, prefetch: int) -> None:
+        self.session = session
+        self.consumer = ItemConsumer(session, "q", {}, prefetch=prefetch, timeout=30.0, limit=100)
+        self.number = 0
 
     @property
-    def loop(self) -> Broker:
-        return self
+    def channel(self) -> FakeChannel:
+        return next(each for each in reversed(self.session.fake.channels) if "q" in each.queues)
 
-    def follow(self, _follower: object, _begin: object) -> Broker:
-        self.while_it_connects()
-        return self
+    @property
+    def asked(self) -> list[str]:
+        """What was asked of the queue's channel since it was declared."""
+        return [operation for operation, _ in self.channel.requests if operation != "declare"]
 
-    def leave(self, callback: Callable[..., object], *args: Any) -> None:
-        self.left.append(callback)
-        if callback.__name__ == "probe":
-            # There is an item, and it is on its way.
-            args[0].tell(1)
+    def message(self, reply_to: str | None = THERE) -> Message:
+        message = items.item("q", b"\x01", token="me", number=self.number)
+        message.properties.reply_to = reply_to
+        self.number += 1
+        return message
 
-    def wait(self, outcome: Outcome[Any], _until: float) -> None:
-        if not outcome.done():
-            self.while_it_waits()
+    def deliver(self, count: int = 1, reply_to: str | None = THERE) -> None:
+        for _ in range(count):
+            self.channel.deliver("q", self.message(reply_to))
 
-    def ended(self) -> None:
-        self.woken += 1
+    def take(self, *, wait: bool = True, until: float = NEVER) -> Taken:
+        return self.session.finish(self.consumer.take(1, wait=wait, until=until))
+
+    def take_some(self, count: int, reply_to: str | None = THERE) -> list[Taken]:
+        """Take as many as are delivered, each when it is waited for."""
+        self.session.while_it_waits = lambda: self.deliver(reply_to=reply_to)
+        return [self.take() for _ in range(count)]
 
 
 @pytest.fixture
-def broker() -> Broker:
-    return Broker()
+def place(session: FakeSession) -> Place:
+    return Place(session, prefetch=10)
 
 
 @pytest.fixture
-def getting(broker: Broker) -> Getting:
-    caller: Any = broker
-    receipts: Any = SimpleNamespace(told_here=None)
-    return Getting(caller, receipts, "numbers", {}, timeout=30.0, limit=100)
+def single(session: FakeSession) -> Place:
+    return Place(session, prefetch=1)
 
 
-@pytest.mark.parametrize("wait", [True, False])
-def test_who_takes_an_item_and_wakes_another_has_those_at_the_sockets_look(
-    broker: Broker, getting: Getting, wait: bool
-) -> None:
-    arrivals, message = getting.taking.arrivals, items.item("q", b"\x01", putter="me", number=0, reply_to="", now=0.0)
-    channel: Any = broker
+def numbers(message: Message) -> list[int]:
+    return [number for _, number in items.read_receipt(message.properties, message.body)]
+
+
+def test_the_first_taker_declares_the_queue_and_consumes_it_with_the_prefetch(place: Place) -> None:
+    place.take_some(2)
+    assert place.channel.requests == [("declare", "q"), ("prefetch", "10"), ("consume", "q")]
+
+
+def test_a_taker_that_does_not_wait_hears_that_there_is_none(place: Place) -> None:
+    with pytest.raises(Empty):
+        place.take(wait=False)
+    # What was on its way when the first was answered is there when the second is.
+    assert place.asked == ["prefetch", "consume", "inspect", "inspect"]
+
+
+def test_a_taker_that_does_not_wait_waits_for_an_item_that_is_ready(place: Place) -> None:
+    place.session.fake.messages["q"] = 1
+    place.session.while_it_waits = place.deliver
+    assert place.take(wait=False).value == 1
+
+
+def test_an_item_that_never_comes_though_it_is_ready_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(get, "_ON_ITS_WAY", 0.05)
+    place.session.fake.messages["q"] = 1
+
+    def pass_time() -> None:
+        time.sleep(0.01)
+        place.session.fake.loop.pass_time()
+
+    place.session.while_it_waits = pass_time
+    with pytest.raises(Empty):
+        place.take(wait=False)
+
+
+def test_when_all_items_of_a_consumer_are_with_takers_another_one_takes_its_place(single: Place) -> None:
+    single.take_some(3)
+    assert single.asked == ["prefetch", "consume", "cancel", "prefetch", "consume", "cancel", "prefetch", "consume"]
+    assert len(single.channel.consuming) == 1
+
+
+def test_a_consumer_of_which_something_is_done_goes_on(single: Place) -> None:
+    [first] = single.take_some(1)
+    single.consumer.settle([first])
+    single.take_some(1)
+    assert single.channel.acked == [1]
+    assert single.asked == ["prefetch", "consume"]
+
+
+def test_an_item_of_an_earlier_consumer_makes_no_room_in_this_one(single: Place) -> None:
+    first, _ = single.take_some(2)
+    single.consumer.settle([first])
+    single.take_some(1)
+    assert single.asked.count("consume") == 3
+
+
+def test_a_taker_that_wakes_another_one_has_the_thread_at_the_sockets_look(place: Place) -> None:
     other = Outcome[Any]()
 
     def two_come() -> None:
-        arrivals.came(Delivery(channel, 1, False, message.properties, message.body))
-        arrivals._waiters.append(other)
-        arrivals._arrived.append(Delivery(channel, 2, False, message.properties, message.body))
+        place.deliver()
+        place.consumer._waiters.append(other)
+        place.consumer._arrived.append(place.consumer._arrived[0])
 
-    broker.while_it_waits = two_come
-    assert getting.take(1, wait=wait, until=NEVER).value == 1
+    place.session.while_it_waits = two_come
+    place.take()
     assert other.done()
-    assert broker.woken == 1
+    assert place.session.woken == 1
 
 
-def test_who_begins_to_wait_when_it_was_just_closed_does_not(
-    broker: Broker, getting: Getting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiter = getting.taking.arrivals.waiter
+def test_a_taker_that_begins_to_wait_when_the_object_was_just_closed_does_not(place: Place) -> None:
+    def close_meanwhile() -> None:
+        place.consumer.shut = True
 
-    def closed_before() -> Outcome[Any]:
-        getting.closed = True
-        return waiter()
-
-    monkeypatch.setattr(getting.taking.arrivals, "waiter", closed_before)
+    place.session.while_it_connects = close_meanwhile
     with pytest.raises(ConfigurationError, match="closed"):
-        getting.take(1, wait=True, until=NEVER)
-    assert broker.left == []
-    assert not getting.taking.arrivals.awaited
+        place.take()
+    assert place.consumer.ended
+    assert not place.consumer._waiters
 
 
-def test_who_looks_again_and_again_looks_no_more_when_it_is_closed(broker: Broker, getting: Getting) -> None:
-    broker.while_it_waits = lambda: setattr(getting, "closed", True)
-    with pytest.raises(ConfigurationError, match="closed"):
-        getting.take(1, wait=False, until=NEVER)
-    assert broker.left == [getting.taking.probe]
+def test_a_taker_that_waits_hears_that_the_object_is_closed(place: Place) -> None:
+    place.session.while_it_waits = lambda: place.session.finish(place.consumer.stop(5.0))
+    for wait in (True, False):
+        with pytest.raises(ConfigurationError, match="closed"):
+            place.take(wait=wait)
+    assert not place.channel.is_open
 
 
-def test_what_is_closed_while_its_first_taker_connects_is_closed_there_too(broker: Broker, getting: Getting) -> None:
-    broker.while_it_connects = lambda: setattr(getting, "closed", True)
-    with pytest.raises(ConfigurationError, match="closed"):
-        getting.take(1, wait=True, until=NEVER)
-    assert broker.left == [getting.taking.close, getting.taking.want]
+def test_what_arrived_by_a_lost_connection_is_forgotten(place: Place) -> None:
+    place.take_some(1)
+    place.deliver(3)
+    place.session.fake.lose()
+    place.consumer.on_lost(ConnectionLost("test"))
+    assert place.consumer.prefetched == 0
+    place.session.fake.reopen()
+    place.consumer.on_open()
+    # Nobody waits.
+    assert len([each for each in place.session.fake.channels if "q" in each.queues]) == 1
+    place.take_some(1)
+    assert place.channel.requests == [("declare", "q"), ("prefetch", "10"), ("consume", "q")]
+
+
+# Items that are done.
+
+
+def test_items_are_acked_together_after_their_receipts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = place.take_some(3)
+    told_before: list[int] = []
+    ack = place.channel.ack
+    monkeypatch.setattr(
+        place.channel, "ack", lambda tags: (told_before.append(len(place.channel.published)), ack(tags))
+    )
+    place.consumer.settle(some)
+    assert (place.channel.published, place.channel.acked) == ([], [])
+    place.session.fake.loop.pass_time()
+    [receipt] = place.channel.published
+    assert (receipt.routing_key, numbers(receipt)) == (THERE, [0, 1, 2])
+    assert place.channel.acked == [1, 2, 3]
+    assert told_before == [1]
+
+
+def test_half_a_prefetch_is_acked_at_once(place: Place) -> None:
+    for each in place.take_some(7):
+        place.consumer.settle([each])
+    assert place.channel.acked == [1, 2, 3, 4, 5]
+    place.session.fake.loop.pass_time()
+    assert place.channel.acked == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_each_putter_gets_the_receipts_of_its_own(place: Place) -> None:
+    some = [*place.take_some(1), *place.take_some(1, ELSEWHERE), *place.take_some(1)]
+    place.consumer.settle(some)
+    place.session.fake.loop.pass_time()
+    assert {each.routing_key: numbers(each) for each in place.channel.published} == {THERE: [0, 2], ELSEWHERE: [1]}
+
+
+def test_an_item_of_this_client_or_of_a_foreign_program_needs_no_receipt(place: Place) -> None:
+    mine = place.consumer._receipts.unfinished("me")
+    for _ in range(3):
+        mine.add()
+    some = [each for address in (place.session.reply_queue.address, None, "q") for each in place.take_some(1, address)]
+    place.consumer.settle(some)
+    place.session.fake.loop.pass_time()
+    assert (place.channel.published, place.channel.acked) == ([], [1, 2, 3])
+    assert len(mine) == 2
+
+
+def test_an_item_whose_channel_is_closed_is_not_acked(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    some = place.take_some(2)
+    place.consumer.settle(some[:1])
+    channel = place.channel
+    channel.closed_by_broker()
+    place.consumer.settle(some[1:])
+    place.session.fake.loop.pass_time()
+    assert (channel.published, channel.acked) == ([], [])
+    assert "the broker redelivers them" in caplog.text
+
+
+# Items that go back.
+
+
+def test_prefetched_items_that_nobody_takes_go_back_in_their_order(place: Place) -> None:
+    place.take_some(1)
+    place.deliver(4)
+    place.session.fake.loop.pass_time()
+    place.session.fake.loop.pass_time()
+    assert place.channel.rejected == [(tag, True) for tag in (2, 3, 4, 5)]
+    assert place.channel.consuming == {}
+    assert place.consumer.prefetched == 0
+
+
+def test_prefetched_items_stay_while_as_many_were_taken_in_the_last_second(place: Place) -> None:
+    place.take_some(4)
+    place.deliver(4)
+    place.session.fake.loop.pass_time()
+    assert place.channel.rejected == []
+
+
+def test_closing_requeues_all_unacked_items_in_their_order(place: Place) -> None:
+    some = place.take_some(3)
+    place.deliver(3)
+    place.consumer.settle(some[1:2])
+    place.session.finish(place.consumer.stop(5.0))
+    assert place.channel.acked == [2]
+    assert [tag for tag, _ in place.channel.rejected] == [1, 3, 4, 5, 6]
+    assert not place.channel.is_open
+
+
+def test_a_receipt_that_is_a_delivery_of_the_reply_queue_counts(session: FakeSession) -> None:
+    place = Place(session, prefetch=1)
+    mine = place.consumer._receipts.unfinished("me")
+    mine.add()
+    message = items.receipt("amq.gen-1", ["me-0", "you-0"])
+    channel: Any = session.reply_queue.channel
+    session.reply_queue.received(Delivery(channel, 1, False, message.properties, message.body))
+    assert len(mine) == 0
+    mine.add()
+    session.reply_queue.on_lost(ConnectionLost("test"))
+    assert (len(mine), mine.lost()) == (0, 1)

@@ -1,32 +1,45 @@
-"""All that one put needs of the broker has to be there by one time: said of a broker that takes a second for each."""
+"""What happens to an item on its way: confirmed, refused by a full queue, too late, not published at all."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+import time
+from collections.abc import Iterable
+from queue import Full
 from typing import Any
 
 import pytest
 
+from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.publisher import Publication
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
+from amqp_rpc.errors import AccessRefused, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
+from amqp_rpc.message.topology import item_arguments
 from amqp_rpc.queues import put
-from amqp_rpc.queues.put import NEVER, Putting
-from amqp_rpc.queues.unfinished import Unfinished
+from amqp_rpc.queues.put import NEVER, ItemProducer
+from tests.queues.conftest import FakeSession
 
 
-class Broker:
-    """Is the caller and its receipts, and their clock: each answer takes a second."""
+def producer(session: FakeSession, maxsize: int = 0) -> ItemProducer:
+    arguments = item_arguments("quorum", maxsize=maxsize)
+    return ItemProducer(session, "numbers", arguments, timeout=30.0, limit=1000)
 
-    here: str | None = None
-    blocked = None
 
+def do_put(session: FakeSession, one: ItemProducer, *, wait: bool = True, until: float = NEVER) -> None:
+    session.finish(one.put(1, wait=wait, until=until))
+
+
+def nack(session: FakeSession) -> None:
+    session.confirming.nack()
+    session.fake.loop.pass_time()
+
+
+def confirm(session: FakeSession) -> None:
+    session.confirming.confirm()
+
+
+class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
-        #: Seconds that were given for each answer.
-        self.given: list[float] = []
 
     def monotonic(self) -> float:
         return self.now
@@ -34,105 +47,139 @@ class Broker:
     def time(self) -> float:
         return self.now
 
-    def identity(self) -> str:
-        return "me"
 
-    def unfinished(self, _putter: str) -> Unfinished:
-        return Unfinished()
-
-    @contextmanager
-    def converse(self, seconds: float) -> Iterator[Any]:
-        self._answer(seconds)
-        yield SimpleNamespace(ask=lambda _step: None)
-
-    def address(self, seconds: float) -> str:
-        if self.here is None:
-            self._answer(seconds)
-        self.here = "amqp_rpc.receipts.me"
-        return self.here
-
-    def publish(self, publication: Publication) -> None:
-        assert publication.timeout is not None
-        self._answer(publication.timeout)
-
-    def confirmed(self, _publication: Publication) -> None:
-        """It is."""
-
-    def ended(self) -> None:
-        """Wake nobody."""
-
-    def _answer(self, seconds: float) -> None:
-        self.given.append(seconds)
-        self.now += 1
+def test_an_item_is_published_to_its_queue_and_asks_for_a_receipt(session: FakeSession) -> None:
+    session.while_it_waits = lambda: confirm(session)
+    one = producer(session)
+    do_put(session, one)
+    [message] = session.confirming.published
+    assert message.routing_key == "numbers"
+    assert message.properties.reply_to == session.reply_queue.address == "amq.gen-1"
+    assert str(message.properties.message_id).endswith("-0")
+    assert len(one.unfinished) == 1
 
 
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    broker = Broker()
-    monkeypatch.setattr(put, "time", broker)
-    return broker
-
-
-@pytest.mark.parametrize(
-    "put",
-    [
-        lambda putting, until: putting.put(1, wait=True, until=until),
-        lambda putting, until: putting.put_many([1], until=until),
-    ],
-)
-@pytest.mark.parametrize(
-    ("timeout", "given"), [(5.0, [5.0, 4.0, 3.0]), (2.0, [2.0, 1.0, 0.001]), (None, [30.0, 29.0, 28.0])]
-)
-def test_the_first_put_has_one_deadline_for_all_that_it_needs(
-    broker: Broker, put: Callable[[Putting, float], None], timeout: float | None, given: list[float]
+@pytest.mark.parametrize(("timeout", "given"), [(5.0, 5.0), (0.0, 0.001), (None, 30.0)])
+def test_the_broker_has_the_time_of_the_put_or_the_client_s(
+    session: FakeSession, timeout: float | None, given: float
 ) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
-    put(one, NEVER if timeout is None else broker.now + timeout)
-    assert broker.given == given
+    published: list[Publication] = []
+
+    def note_and_confirm() -> None:
+        published.extend(each for _, each in session.publisher._pending)
+        confirm(session)
+
+    session.while_it_waits = note_and_confirm
+    do_put(session, producer(session), until=NEVER if timeout is None else time.monotonic() + timeout)
+    assert published[0].timeout == pytest.approx(given, abs=0.1)
 
 
-def test_each_later_put_has_its_own_time(broker: Broker) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
-    one.put(1, wait=True, until=NEVER)
-    one.put_many([2, 3], until=NEVER)
-    assert broker.given == [30.0, 29.0, 28.0, 30.0, 30.0]
+def test_a_full_queue_gets_the_item_again_until_there_is_room(session: FakeSession) -> None:
+    answers = iter([nack, nack, confirm])
+    session.while_it_waits = lambda: next(answers)(session)
+    one = producer(session, maxsize=1)
+    do_put(session, one)
+    assert len({each.properties.message_id for each in session.confirming.published}) == 1
+    assert len(session.confirming.published) == 3
+    assert len(one.unfinished) == 1
+
+
+def test_a_queue_that_stays_full_is_full_when_the_time_is_over(session: FakeSession) -> None:
+    session.while_it_waits = lambda: nack(session)
+    one = producer(session, maxsize=1)
+    with pytest.raises(Full):
+        do_put(session, one, until=time.monotonic() + 0.1)
+    assert len(session.confirming.published) > 1
+    with pytest.raises(Full):
+        do_put(session, one, wait=False)
+    assert len(one.unfinished) == 0
+
+
+def test_a_put_that_waits_for_room_ends_when_the_object_is_closed(session: FakeSession) -> None:
+    one = producer(session, maxsize=1)
+
+    def close() -> None:
+        one.shut = True
+        nack(session)
+
+    session.while_it_waits = close
+    with pytest.raises(ConfigurationError, match="is closed"):
+        do_put(session, one)
+    assert len(one.unfinished) == 0
+
+
+def test_a_refused_item_that_may_be_there_from_before_is_said_to_be(session: FakeSession) -> None:
+    one = producer(session, maxsize=1)
+
+    def lose_and_nack() -> None:
+        [publication] = [each for _, each in session.publisher._pending]
+        publication.doubtful = True
+        nack(session)
+
+    session.while_it_waits = lose_and_nack
+    with pytest.raises(ConnectionLost, match=r"refused an item of queue 'numbers' that was sent before.* may be there"):
+        do_put(session, one)
+    assert len(one.unfinished) == 0
+
+
+def test_a_queue_that_another_connection_has_for_itself_is_an_error_at_once(session: FakeSession) -> None:
+    session.fake.refuse("numbers", ReplyCode.RESOURCE_LOCKED)
+    with pytest.raises(ConfigurationError, match="'numbers' exists with other arguments"):
+        do_put(session, producer(session))
+
+
+def test_an_item_without_a_reply_queue_is_refused_at_once(session: FakeSession) -> None:
+    one = producer(session)
+    channel = session.reply_queue.channel
+    assert channel is not None
+    session.fake.refuse("", ReplyCode.ACCESS_REFUSED)
+    session.while_it_waits = session.fake.loop.pass_time
+    channel.closed_by_broker(ReplyCode.ACCESS_REFUSED)  # type: ignore[attr-defined] # it is a fake
+    with pytest.raises(AccessRefused, match="403"):
+        do_put(session, one)
+    assert len(one.unfinished) == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigurationError])
 def test_what_could_not_be_published_is_not_waited_for(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    one, publish = producer(session), session.publish
     published: list[Publication] = []
 
-    def publish(publication: Publication) -> None:
+    def fail_later(publication: Publication, **options: Any) -> None:
         if published:
             raise error
         published.append(publication)
+        publish(publication, **options)
 
-    monkeypatch.setattr(broker, "publish", publish)
+    monkeypatch.setattr(session, "publish", fail_later)
+    session.while_it_waits = lambda: confirm(session)
     with pytest.raises(error) as raised:
-        one.put_many([1, 2, 3], until=NEVER)
+        session.finish(one.put_many([1, 2, 3], until=NEVER))
     assert raised.value.__notes__ == ["1 item was put into queue 'numbers' before"]
     assert len(one.unfinished) == 1
     with pytest.raises(error):
-        one.put(4, wait=True, until=NEVER)
+        do_put(session, one)
     assert len(one.unfinished) == 1
 
 
 @pytest.mark.parametrize(("values", "errors"), [(range(10), range(3, 10)), (itertools.count(), [3])])
 def test_when_the_time_is_over_nothing_more_is_sent(
-    broker: Broker, values: Iterable[int], errors: Iterable[int]
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, values: Iterable[int], errors: Iterable[int]
 ) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=0, timeout=30.0, limit=1000)
+    clock = Clock()
+    monkeypatch.setattr(put, "time", clock)
+    one, publish = producer(session), session.publish
+
+    def publish_slowly(publication: Publication, **options: Any) -> None:
+        publish(publication, **options)
+        session.confirming.confirm()
+        clock.now += 1
+
+    monkeypatch.setattr(session, "publish", publish_slowly)
     with pytest.raises(NotAllAccepted, match="number 3: it was not sent: the time was over") as raised:
-        one.put_many(values, until=broker.now + 5)
-    # Two seconds went to the first item's needs.
-    assert broker.given == [5.0, 4.0, 3.0, 2.0, 1.0]
+        session.finish(one.put_many(values, until=clock.now + 3))
     assert list(raised.value.errors) == list(errors)
     assert {type(error) for error in raised.value.errors.values()} == {PublishRefused}
     assert not raised.value.may_have_run
@@ -140,29 +187,15 @@ def test_when_the_time_is_over_nothing_more_is_sent(
     assert len(one.unfinished) == 3
 
 
-def refused_with(monkeypatch: pytest.MonkeyPatch, broker: Broker, error: AmqpRpcError) -> None:
-    def confirmed(publication: Publication) -> None:
-        publication.refused = True
-        raise error
+def test_items_that_a_full_queue_refuses_are_named_by_their_places(session: FakeSession) -> None:
+    def refuse_odd_ones() -> None:
+        message, _ = session.confirming.unconfirmed[0]
+        odd = str(message.properties.message_id)[-1] in "13579"
+        (nack if odd else confirm)(session)
 
-    monkeypatch.setattr(broker, "confirmed", confirmed)
-
-
-def test_who_waits_for_room_hears_that_the_object_is_closed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
-    refused_with(monkeypatch, broker, PublishRefused("it is full"))
-    monkeypatch.setattr(broker, "sleep", lambda _seconds: setattr(one, "closed", True), raising=False)
-    with pytest.raises(ConfigurationError, match="is closed"):
-        one.put(1, wait=True, until=NEVER)
-    assert len(one.unfinished) == 0
-
-
-def test_a_refused_item_that_may_be_there_from_before_is_said_to_be(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first: Any = broker
-    one = Putting(first, first, "numbers", {}, maxsize=1, timeout=30.0, limit=1000)
-    refused_with(monkeypatch, broker, ConnectionLost("test"))
-    with pytest.raises(ConnectionLost, match=r"refused an item of queue 'numbers' that was sent before.* may be there"):
-        one.put(1, wait=True, until=NEVER)
+    session.while_it_waits = refuse_odd_ones
+    one = producer(session, maxsize=100)
+    with pytest.raises(NotAllAccepted) as raised:
+        session.finish(one.put_many(range(6), until=time.monotonic() + 0.05))
+    assert list(raised.value.errors) == [1, 3, 5]
+    assert len(one.unfinished) == 3

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqp_rpc.queues.unfinished import Unfinished
+from amqp_rpc.queues.items import Unfinished
 
 
 def test_nothing_put_is_nothing_to_wait_for() -> None:
@@ -36,7 +36,7 @@ def test_any_order_will_do_and_twice_is_once(order: list[int], so_far: int) -> N
         unfinished.done(number)
     assert len(unfinished) == 30 - so_far
     assert unfinished.outcome().done() == (so_far == 30)
-    assert len(unfinished._starts) == len(unfinished._ends) <= 1 + min(so_far, 30 - so_far)
+    assert len(unfinished._open) <= 30
 
 
 def test_what_was_never_put_is_not_done() -> None:
@@ -47,24 +47,26 @@ def test_what_was_never_put_is_not_done() -> None:
     assert len(unfinished) == 1
 
 
-def test_a_million_that_nobody_has_taken_take_no_room() -> None:
+def test_a_million_that_are_not_done_take_a_megabyte() -> None:
     unfinished = Unfinished()
     for _ in range(1_000_000):
         unfinished.add()
-    assert len(unfinished) == 1_000_000
-    assert len(unfinished._starts) == 1
+    assert len(unfinished) == len(unfinished._open) == 1_000_000
 
 
-def test_one_that_is_never_done_has_no_later_one_remembered() -> None:
+def test_what_is_done_takes_no_room_unless_an_older_one_is_not() -> None:
     unfinished = Unfinished()
-    forgotten = unfinished.add()
+    for _ in range(10_000):
+        unfinished.done(unfinished.add())
+    assert len(unfinished._open) == 0
+    oldest = unfinished.add()
     for _ in range(10_000):
         unfinished.done(unfinished.add())
     assert len(unfinished) == 1
-    assert len(unfinished._starts) == 2
-    unfinished.done(forgotten)
+    assert len(unfinished._open) == 10_001
+    unfinished.done(oldest)
     assert unfinished.outcome().done()
-    assert len(unfinished._starts) == 1
+    assert len(unfinished._open) == 0
 
 
 def test_what_is_lost_sight_of_is_not_waited_for_and_is_said_once() -> None:
@@ -72,7 +74,7 @@ def test_what_is_lost_sight_of_is_not_waited_for_and_is_said_once() -> None:
     numbers = [unfinished.add() for _ in range(4)]
     unfinished.done(numbers[1])
     outcome = unfinished.outcome()
-    unfinished.lose()
+    assert unfinished.lose() == 3
     assert outcome.done()
     assert (unfinished.lost(), unfinished.lost()) == (3, 0)
     # A receipt that comes after all changes nothing.
@@ -125,4 +127,4 @@ def test_threads_may_put_while_another_is_done() -> None:
     for thread in threads:
         thread.join(30)
     assert len(unfinished) == 0
-    assert len(unfinished._starts) == 1
+    assert len(unfinished._open) == 0
