@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amqp_rpc.amqp.pending import Turn
-from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NotAllAccepted
 from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.publisher import Publication
     from amqp_rpc.client.rpc import Caller
+
+T = TypeVar("T")
 
 #: Calls of one `Client.map` that are in flight at the same time.
 DEFAULT_IN_FLIGHT = 100
@@ -51,42 +54,46 @@ def outcomes(messages: Iterator[Future[list[Any]]], most: int) -> Iterator[Any]:
             future.cancel()
 
 
-class Batch:
-    """Messages that are published ahead of the broker's confirms; not thread-safe.
+class Batch(ABC, Generic[T]):
+    """Messages that are published ahead of the broker's confirms; not thread-safe."""
 
-    Args:
-        session: The client's.
-        one: The word for one of them in errors: ``event``.
-        done: The end of the note that an error gets: ``published before``.
-        of: The end of the error where some were not accepted: `` of resize()``.
-    """
+    #: The words of its errors: one of them, all of them, those before an error, and the others beside one.
+    one, of, before, others = "message", "", "published before", "were published"
+    #: Whether `NotAllAccepted` has the results of the others.
+    handled = False
 
-    def __init__(self, session: Caller, one: str, done: str, of: str = "") -> None:
+    def __init__(self, session: Caller) -> None:
         self._session = session
-        self._one = one
-        self._done = done
-        self._of = of
         self._waiting: deque[tuple[int, Publication]] = deque()
-        self._count = self._sent = self._accepted = self._refused = 0
-        #: Why the broker did not accept some, by their numbers.
-        self.errors: dict[int, AmqpRpcError] = {}
+        self._sent = self._accepted = self._refused = 0
+        #: The results, and why the broker did not accept some, by their numbers.
+        self._results: dict[int, T] = {}
+        self._errors: dict[int, AmqpRpcError] = {}
 
-    async def publish(self, publications: Iterable[Publication | AmqpRpcError]) -> None:
-        """Publish all; return once the broker has answered for each.
+    @abstractmethod
+    def start(self, item: Any) -> tuple[Publication, T]:
+        """Publish one item; return the publication, and the result for when the broker has confirmed it."""
+
+    async def publish(self, items: Iterable[Any]) -> list[T]:
+        """Publish all; return their results once the broker has confirmed each.
 
         Args:
-            publications: Messages, or the errors because of which there is none; they are read as the broker keeps up.
+            items: They are read as the broker keeps up.
 
         Raises:
+            NotAllAccepted: The broker did not accept some.
             ConfigurationError: One of them makes no sense; those before it were published.
         """
         try:
-            for number, each in enumerate(publications):
-                self._count += 1
-                if isinstance(each, AmqpRpcError):
-                    self.errors[number] = each
+            for number, item in enumerate(items):
+                try:
+                    publication, self._results[number] = self.start(item)
+                except ConfigurationError:
+                    raise
+                except AmqpRpcError as error:
+                    self._errors[number] = error
                     continue
-                self._waiting.append((number, each))
+                self._waiting.append((number, publication))
                 self._sent += 1
                 if not self._sent % _TURN:
                     await Turn()
@@ -98,27 +105,13 @@ class Batch:
                 self._hurry()
             await self._confirm(0)
             unknown = self._sent - self._accepted - self._refused
-            note = f"{plural(self._accepted, f'{self._one} was', f'{self._one}s were')} {self._done}"
+            note = f"{plural(self._accepted, f'{self.one} was', f'{self.one}s were')} {self.before}"
             error.add_note(note + (f"; of {unknown} more it is not known" if unknown else ""))
             raise
         await self._confirm(0)
-
-    def not_all(self, others: str, handles: list[Any] | None = None) -> NotAllAccepted:
-        """Return the error that says which were not accepted, and why.
-
-        Args:
-            others: What happened to the others: ``will run``.
-            handles: The handles of those that were accepted, None in the places of the others.
-        """
-        first = min(self.errors)
-        refused = len(self.errors)
-        return NotAllAccepted(
-            f"{refused} of {plural(self._count, self._one, f'{self._one}s')}{self._of} "
-            f"{'was' if refused == 1 else 'were'} not accepted; the others {others}. "
-            f"The first of them, number {first}: {self.errors[first]}",
-            handles,
-            self.errors,
-        )
+        if self._errors:
+            raise self._not_all()
+        return list(self._results.values())
 
     async def _confirm(self, left: int) -> None:
         """Wait for confirms until only that many publications are left without."""
@@ -128,10 +121,21 @@ class Batch:
                 await self._session.confirm(publication)
                 self._accepted += 1
             except AmqpRpcError as error:
-                self.errors[number] = error
+                self._errors[number] = error
                 self._refused += not error.may_have_run
 
     def _hurry(self) -> None:
         """Have the confirms awaited for a moment only: Ctrl-C was pressed."""
         for _, publication in self._waiting:
             publication.expires_at = min(publication.expires_at, time.monotonic() + _ANSWER)
+
+    def _not_all(self) -> NotAllAccepted:
+        numbers = sorted(self._results.keys() | self._errors.keys())
+        first, refused = min(self._errors), len(self._errors)
+        return NotAllAccepted(
+            f"{refused} of {plural(len(numbers), self.one, f'{self.one}s')}{self.of} "
+            f"{'was' if refused == 1 else 'were'} not accepted; the others {self.others}. "
+            f"The first of them, number {first}: {self._errors[first]}",
+            [None if number in self._errors else self._results[number] for number in numbers] if self.handled else None,
+            self._errors,
+        )

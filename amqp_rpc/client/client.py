@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Work, blocking, script_of
-from amqp_rpc.amqp.publisher import Publication
-from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, Batch, outcomes
+from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, outcomes
 from amqp_rpc.client.call import Capacity
-from amqp_rpc.client.event import EventOptions, EventPlan, EventPublication, topic_and_payload
+from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
-from amqp_rpc.client.task import Plan, TaskHandle, TaskOptions, default_key, encoded, task_by_id
+from amqp_rpc.client.task import Plan, TaskBatch, TaskHandle, TaskOptions, task_by_id
 from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
-from amqp_rpc.errors import AlreadyQueued, AmqpRpcError, ConfigurationError, NotSent, PublishRefused
+from amqp_rpc.errors import ConfigurationError, NotSent
 from amqp_rpc.message import codec
 from amqp_rpc.message.settings import (
     DEFAULT_HEARTBEAT,
@@ -225,29 +224,9 @@ class Client:
         """
         unique_for, unique_key = kwargs.pop("unique_for", None), kwargs.pop("unique_key", None)
         seconds = self._seconds(kwargs.pop("timeout", Default.TIMEOUT))
-        how = Plan(function, **{name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()})
-        body = encoded(args, kwargs, limit=self._limit)
-        if unique_for is None:
-            if unique_key is not None:
-                raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
-            return await self._accepted(how, body, seconds)
-        key = default_key(args, kwargs, limit=self._limit) if unique_key is None else unique_key.encode()
-        claim = how.claim(self._session.identity(), key, unique_for, timeout=seconds)
-        self._session.publish(claim)
-        try:
-            await self._session.confirm(claim)
-        except PublishRefused as error:
-            if claim.refused:
-                raise AlreadyQueued(
-                    f"{how.function}() was not enqueued: one with the same key was, less than {unique_for:g} s ago"
-                ) from error
-            raise
-        try:
-            return await self._accepted(how, body, seconds)
-        except AmqpRpcError as error:
-            if not error.may_have_run:
-                self._session.purge(claim.message.routing_key)
-            raise
+        options = {name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()}
+        plan = Plan(self._session, self._store, self._limit, seconds, function, **options)
+        return await plan.enqueue(args, kwargs, unique_for=unique_for, unique_key=unique_key)
 
     @blocking
     async def enqueue_many(
@@ -282,31 +261,8 @@ class Client:
         Example:
             >>> client.enqueue_many("resize", [("a.png",), {"path": "b.png", "size": 3}])  # doctest: +SKIP
         """
-        how = Plan(function, **options)
-        seconds = self._seconds(timeout)
-        batch = Batch(
-            self._session, "task", f"enqueued before, for {how.function}(), and will run", f" of {how.function}()"
-        )
-        handles: list[TaskHandle[Any] | None] = []
-
-        def publications() -> Iterator[Publication | AmqpRpcError]:
-            for each in arguments:
-                try:
-                    publication, handle = self._published(how, self._body(each), seconds)
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    handles.append(None)
-                    yield error
-                else:
-                    handles.append(handle)
-                    yield publication
-
-        await batch.publish(publications())
-        if batch.errors:
-            accepted = [None if number in batch.errors else handle for number, handle in enumerate(handles)]
-            raise batch.not_all("will run", accepted)
-        return cast(list[TaskHandle[Any]], handles)
+        plan = Plan(self._session, self._store, self._limit, self._seconds(timeout), function, **options)
+        return await TaskBatch(self._session, plan).publish(arguments)
 
     def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle[Any]:  # noqa: A002 - as users write it
         """Return the handle of a task by its id, in any process; the store is not asked before the handle is.
@@ -365,8 +321,7 @@ class Client:
         Example:
             >>> client.publish("orders.eu.paid", {"order": 7, "amount": 12})  # doctest: +SKIP
         """
-        how = EventPlan(self._limit, self._session.counters, **options)
-        publication = self._published_event(how, topic, payload, self._seconds(timeout))
+        publication = EventPlan(self._session, self._limit, self._seconds(timeout), **options).start(topic, payload)
         await self._session.confirm(publication)
         return publication.identity
 
@@ -396,27 +351,8 @@ class Client:
         Example:
             >>> client.publish_many((f"sensors.{n}", n) for n in range(3))  # doctest: +SKIP
         """
-        how = EventPlan(self._limit, self._session.counters, **options)
-        seconds = self._seconds(timeout)
-        batch = Batch(self._session, "event", "published before")
-        identities: list[str] = []
-
-        def publications() -> Iterator[Publication | AmqpRpcError]:
-            for each in events:
-                try:
-                    publication = self._published_event(how, *topic_and_payload(each), seconds)
-                except ConfigurationError:
-                    raise
-                except AmqpRpcError as error:
-                    yield error
-                else:
-                    identities.append(publication.identity)
-                    yield publication
-
-        await batch.publish(publications())
-        if batch.errors:
-            raise batch.not_all("were published")
-        return identities
+        plan = EventPlan(self._session, self._limit, self._seconds(timeout), **options)
+        return await EventBatch(self._session, plan).publish(events)
 
     def with_options(self, **options: Unpack[Options]) -> Calls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`, which keeps their types.
@@ -616,43 +552,6 @@ class Client:
         )
         call.submit(self._session, awaited=awaited)
         return call
-
-    async def _accepted(self, how: Plan, body: bytes, seconds: float) -> TaskHandle[Any]:
-        publication, handle = self._published(how, body, seconds)
-        await self._session.confirm(publication)
-        return handle
-
-    def _published(self, how: Plan, body: bytes, seconds: float) -> tuple[Publication, TaskHandle[Any]]:
-        publication = how.publication(self._session.identity(), body, timeout=seconds)
-        handle = TaskHandle[Any](
-            publication.identity,
-            how.queue,
-            how.function,
-            self._session,
-            Decoder(how.known, self._limit) if how.result else None,
-            store=self._store,
-            replied=how.result,
-        )
-        if how.result:
-            # Before it is published: a worker may be faster than the confirm.
-            self._session.expect(handle)
-        self._session.publish(publication)
-        return publication, handle
-
-    def _published_event(self, how: EventPlan, topic: str, payload: Any, seconds: float) -> EventPublication:
-        publication = how.publication(topic, payload, self._session.identity(), timeout=seconds)
-        self._session.publish(publication)
-        return publication
-
-    def _body(self, arguments: Any) -> bytes:
-        if isinstance(arguments, tuple):
-            return encoded(arguments, {}, limit=self._limit)
-        if isinstance(arguments, Mapping):
-            return encoded((), dict(arguments), limit=self._limit)
-        raise ConfigurationError(
-            f"enqueue_many takes a tuple of positional arguments or a mapping of named ones for each task, not "
-            f"{type(arguments).__name__}; one argument is (x,)"
-        )
 
 
 class WithOptions:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.client.bulk import Batch
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
@@ -16,7 +16,10 @@ from amqp_rpc.message.events import check_headers, event_properties
 from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic, other_exchange
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 
-#: What an event's body may be.
+if TYPE_CHECKING:
+    from amqp_rpc.client.rpc import Caller
+
+#: The types of an event's body.
 ContentType = Literal["application/msgpack", "application/json", "text/plain"]
 _CONTENT_TYPES = (MSGPACK, JSON, TEXT)
 
@@ -35,16 +38,19 @@ class EventPlan:
     """How events are published, as one call of the client says.
 
     Args:
+        session: The client's.
         limit: Bytes of a body at most.
-        counters: Counts events that no queue was bound for, as ``unrouted``.
+        timeout: Seconds for the broker to confirm each of them.
         options: Those of `Client.publish`.
 
     Raises:
         ConfigurationError: The exchange, a header, the type or the time makes no sense.
     """
 
-    def __init__(self, limit: int, counters: Counter[str], **options: Unpack[EventOptions]) -> None:
-        self.counters = counters
+    def __init__(self, session: Caller, limit: int, timeout: float, **options: Unpack[EventOptions]) -> None:
+        self.counters = session.counters
+        self._session = session
+        self._timeout = timeout
         self.exchange = as_exchange(options.pop("exchange", None))
         self.mandatory = options.pop("mandatory", False)
         self._limit = limit
@@ -58,8 +64,8 @@ class EventPlan:
         if self._expires is not None:
             positive("expires", self._expires, most=LONGEST_EXPIRES)
 
-    def publication(self, topic: str, payload: Any, identity: str, *, timeout: float) -> EventPublication:
-        """Return an event that is ready to be published.
+    def start(self, topic: str, payload: Any) -> EventPublication:
+        """Publish an event, without waiting for the confirm.
 
         Raises:
             ConfigurationError: The topic can't be one.
@@ -71,22 +77,35 @@ class EventPlan:
         properties = event_properties(
             content_type=content_type,
             headers=self._headers,
-            identity=identity,
+            identity=self._session.identity(),
             expires=None if self._expires is None else now + self._expires,
             now=now,
         )
         body = codec.encode(payload, content_type, limit=self._limit)
-        return EventPublication(Message(topic, properties, body, exchange=self.exchange), self, timeout=timeout)
+        message = Message(topic, properties, body, exchange=self.exchange)
+        publication = EventPublication(message, self, timeout=self._timeout)
+        self._session.publish(publication)
+        return publication
 
 
-def topic_and_payload(event: Any) -> tuple[str, Any]:
-    """Return the parts of one of the events for `Client.publish_many`."""
-    match event:
-        case (str() as topic, payload):
-            return topic, payload
-    raise ConfigurationError(
-        f"publish_many takes a topic and a payload for each event, (topic, payload), not {event!r}"
-    )
+class EventBatch(Batch[str]):
+    """The events of one `Client.publish_many`, whose results are their ids."""
+
+    one = "event"
+
+    def __init__(self, session: Caller, plan: EventPlan) -> None:
+        super().__init__(session)
+        self._plan = plan
+
+    def start(self, item: Any) -> tuple[Publication, str]:
+        """Publish one."""
+        match item:
+            case (str() as topic, payload):
+                publication = self._plan.start(topic, payload)
+                return publication, publication.identity
+        raise ConfigurationError(
+            f"publish_many takes a topic and a payload for each event, (topic, payload), not {item!r}"
+        )
 
 
 class EventPublication(Publication):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 from amqp_rpc.amqp.declare import other_arguments
 from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
 from amqp_rpc.amqp.publisher import Publication
+from amqp_rpc.client.bulk import Batch
 from amqp_rpc.client.reply import Decoder, Reply
-from amqp_rpc.errors import BrokerError, CallTimeout, ConfigurationError, ResultLost, StoreUnavailable
+from amqp_rpc.errors import (
+    AlreadyQueued,
+    AmqpRpcError,
+    BrokerError,
+    CallTimeout,
+    ConfigurationError,
+    PublishRefused,
+    ResultLost,
+    StoreUnavailable,
+)
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
@@ -53,6 +63,10 @@ class Plan:
     """How the tasks of a function are enqueued, as one call of the client says.
 
     Args:
+        session: The client's.
+        store: The store where workers record the outcomes of tasks; None for none.
+        limit: Bytes of a body at most.
+        timeout: Seconds for the broker to confirm each of them.
         function: A task's name, or a function that was registered with ``@service.task``.
         options: Those of `Client.enqueue_many`.
 
@@ -61,7 +75,19 @@ class Plan:
             start one before it expires.
     """
 
-    def __init__(self, function: Any, **options: Unpack[TaskOptions]) -> None:
+    def __init__(
+        self,
+        session: Caller,
+        store: Store | None,
+        limit: int,
+        timeout: float,
+        function: Any,
+        **options: Unpack[TaskOptions],
+    ) -> None:
+        self._session = session
+        self._store = store
+        self._limit = limit
+        self._timeout = timeout
         queue, delay = options.pop("queue", None), options.pop("delay", None)
         self._eta, self._expires = options.pop("eta", None), options.pop("expires", None)
         self._priority = options.pop("priority", None)
@@ -71,8 +97,8 @@ class Plan:
         self._check_times(delay)
         check_priority(self._priority)
         #: The function's registration; None where only its name is known. And whether workers reply with the result.
-        self.known: Function | None = None
-        self.result = True
+        self._known: Function | None = None
+        self._result = True
         #: The arguments with which the queue is declared, and whether they are a guess.
         self._arguments, self._guessed = topology.task_arguments("quorum"), True
         if isinstance(function, str):
@@ -81,9 +107,9 @@ class Plan:
                 raise ConfigurationError(f'{function!r} names no task: "resize", or "images.resize" for a service\'s')
             self.queue = queue or topology.task_queue(service or None)
         elif callable(function):
-            self.known = known = registered_task(function)
+            self._known = known = registered_task(function)
             assert known.task is not None
-            self.function, self.queue, self.result = known.name, queue or known.queue, known.task.result
+            self.function, self.queue, self._result = known.name, queue or known.queue, known.task.result
             self._arguments, self._guessed = known.task.queue_arguments, self.queue != known.queue
             if self._priority is None:
                 self._priority = known.task.priority
@@ -91,32 +117,83 @@ class Plan:
             raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
         _check_names(self.queue, self.function)
 
-    def publication(self, identity: str, body: bytes, *, timeout: float) -> Publication:
-        """Return a task that is ready to be published."""
+    async def enqueue(
+        self, args: Any, kwargs: dict[str, Any], *, unique_for: float | None, unique_key: str | None
+    ) -> TaskHandle[Any]:
+        """Enqueue a task, and return its handle once the broker has confirmed it: see `Client.enqueue`."""
+        body = self.body(args, kwargs)
+        if unique_for is None:
+            if unique_key is not None:
+                raise ConfigurationError("unique_key= is the key of unique_for=, which says for how long; give both")
+            return await self._accepted(body)
+        # The order of named arguments does not count.
+        key = self.body(args, dict(sorted(kwargs.items()))) if unique_key is None else unique_key.encode()
+        claim = self._claim(key, unique_for)
+        self._session.publish(claim)
+        try:
+            await self._session.confirm(claim)
+        except PublishRefused as error:
+            if claim.refused:
+                raise AlreadyQueued(
+                    f"{self.function}() was not enqueued: one with the same key was, less than {unique_for:g} s ago"
+                ) from error
+            raise
+        try:
+            return await self._accepted(body)
+        except AmqpRpcError as error:
+            if not error.may_have_run:
+                self._session.purge(claim.message.routing_key)
+            raise
+
+    def body(self, args: Any, kwargs: Any) -> bytes:
+        """Return the body of a task."""
+        return codec.encode([args, kwargs], MSGPACK, limit=self._limit)
+
+    def start(self, body: bytes) -> tuple[Publication, TaskHandle[Any]]:
+        """Publish a task, without waiting for the confirm."""
         now = time.time()
         properties = task_properties(
             function=self.function,
-            identity=identity,
+            identity=self._session.identity(),
             expires=None if self._expires is None else now + self._expires,
             now=now,
             priority=self._priority,
         )
         delay = self._delay if self._eta is None else units(max(0.0, self._eta.timestamp() - now))
-        message = Message(self.queue, properties, body, delay)
-        return TaskPublication(message, self._arguments, guessed=self._guessed, replied=self.result, timeout=timeout)
-
-    def claim(self, identity: str, key: bytes, seconds: float, *, timeout: float) -> Publication:
-        """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken.
-
-        Raises:
-            ConfigurationError: The time is not above 0, or longer than `LONGEST_UNIQUE`.
-        """
-        positive("unique_for", seconds, most=LONGEST_UNIQUE)
-        key = self.function.encode() + b"\0" + key
-        message = Message(
-            topology.unique(self.queue, key, seconds), Properties(delivery_mode=2, message_id=identity), b""
+        publication = TaskPublication(
+            Message(self.queue, properties, body, delay),
+            self._arguments,
+            guessed=self._guessed,
+            replied=self._result,
+            timeout=self._timeout,
         )
-        return KeyPublication(message, topology.unique_arguments(seconds), function=self.function, timeout=timeout)
+        handle = TaskHandle[Any](
+            publication.identity,
+            self.queue,
+            self.function,
+            self._session,
+            Decoder(self._known, self._limit) if self._result else None,
+            store=self._store,
+            replied=self._result,
+        )
+        if self._result:
+            # Before it is published: a worker may be faster than the confirm.
+            self._session.expect(handle)
+        self._session.publish(publication)
+        return publication, handle
+
+    async def _accepted(self, body: bytes) -> TaskHandle[Any]:
+        publication, handle = self.start(body)
+        await self._session.confirm(publication)
+        return handle
+
+    def _claim(self, key: bytes, seconds: float) -> Publication:
+        """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken."""
+        positive("unique_for", seconds, most=LONGEST_UNIQUE)
+        name = topology.unique(self.queue, self.function.encode() + b"\0" + key, seconds)
+        message = Message(name, Properties(delivery_mode=2, message_id=self._session.identity()), b"")
+        arguments = topology.unique_arguments(seconds)
+        return KeyPublication(message, arguments, function=self.function, timeout=self._timeout)
 
     def _check_times(self, delay: float | None) -> None:
         if delay is not None and self._eta is not None:
@@ -201,14 +278,27 @@ def _check_names(queue: str, function: str) -> None:
         raise ConfigurationError(f"{function[:40]!r}…: a name in AMQP has at most {topology.LONGEST_NAME} bytes")
 
 
-def encoded(args: Any, kwargs: Any, *, limit: int) -> bytes:
-    """Return the body of a task or of a call."""
-    return codec.encode([args, kwargs], MSGPACK, limit=limit)
+class TaskBatch(Batch["TaskHandle[Any]"]):
+    """The tasks of one `Client.enqueue_many`, whose results are their handles."""
 
+    one, others, handled = "task", "will run", True
 
-def default_key(args: Any, kwargs: dict[str, Any], *, limit: int) -> bytes:
-    """Return the key of a task that has none of its own: its arguments, whatever the order of the named ones."""
-    return encoded(args, dict(sorted(kwargs.items())), limit=limit)
+    def __init__(self, session: Caller, plan: Plan) -> None:
+        super().__init__(session)
+        self._plan = plan
+        self.of = f" of {plan.function}()"
+        self.before = f"enqueued before, for {plan.function}(), and will run"
+
+    def start(self, item: Any) -> tuple[Publication, TaskHandle[Any]]:
+        """Enqueue one."""
+        if isinstance(item, tuple):
+            return self._plan.start(self._plan.body(item, {}))
+        if isinstance(item, Mapping):
+            return self._plan.start(self._plan.body((), dict(item)))
+        raise ConfigurationError(
+            f"enqueue_many takes a tuple of positional arguments or a mapping of named ones for each task, not "
+            f"{type(item).__name__}; one argument is (x,)"
+        )
 
 
 class TaskHandle(Generic[R]):
