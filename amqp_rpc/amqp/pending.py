@@ -201,7 +201,7 @@ class InFlight(Generic[E]):
         if now < self._earliest:
             return
         self._earliest = float("inf")
-        for identity, entry in list(self._entries.items()):
+        for identity, entry in self:
             if entry.expires_at > now:
                 self._earliest = min(self._earliest, entry.expires_at)
             elif (taken := self.take(identity)) is not None:
@@ -216,4 +216,5 @@ class InFlight(Generic[E]):
         return len(self._entries)
 
     def __iter__(self) -> Iterator[tuple[str, E]]:
-        return iter(list(self._entries.items()))
+        # Other threads add and take meanwhile: CPython copies a dictionary whole, but not its items as pairs.
+        return iter(self._entries.copy().items())

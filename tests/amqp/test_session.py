@@ -11,7 +11,7 @@ from amqp_rpc.amqp.channel import ChannelClosed, ReplyCode
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
-from amqp_rpc.amqp.reply_queue import ReplyQueue
+from amqp_rpc.amqp.reply_queue import Receiver, ReplyQueue
 from amqp_rpc.amqp.session import ScriptRun, Session
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Message, Properties
@@ -207,13 +207,24 @@ def test_a_message_is_published_with_its_queue_and_confirmed(session, raw):
 
 def test_replies_go_to_the_receiver_of_their_type(session, raw):
     got: list[bytes] = []
-    session.reply_queue.receive("news", lambda delivery: got.append(delivery.body))
+
+    class News(Receiver):
+        def received(self, delivery):
+            got.append(delivery.body)
+
+        def lost(self):
+            got.append(b"lost")
+
+    assert session.reply_queue.receiver("news", News) is session.reply_queue.receiver("news", News)
     session.run(identity(), timeout=20.0)
     until(lambda: session.reply_queue.address)
     for kind, body in (("other", b"dropped"), ("news", b"kept")):
         raw.send(session.reply_queue.address, body, type=kind)
     until(lambda: got)
     assert got == [b"kept"]
+    session.reply_queue.connection.post(session.reply_queue.connection._interrupted, KeyboardInterrupt())
+    until(lambda: len(got) > 1)
+    assert got == [b"kept", b"lost"]
 
 
 def test_a_keeper_follows_each_connection(session, raw):
