@@ -9,6 +9,6 @@ with Client() as client, client.queue(f"numbers.{kind}") as queue:
     for number in queue:
         if number is not None:
             print(kind, number, flush=True)
-        queue.task_done()  # without it, another consumer would get it when this one ends
+        queue.task_done()  # without it, the item would be requeued when this program ends
         if number is None:
             break

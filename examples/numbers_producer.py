@@ -8,7 +8,7 @@ from amqp_rpc import Client
 with Client() as client:
     queues = [client.queue("numbers.even"), client.queue("numbers.odd")]
     for number in range(10):
-        queues[number % 2].put(number)  # it returns once the broker has it safe
+        queues[number % 2].put(number)  # returns after the broker's confirm
     for queue in queues:
         queue.put(None)  # no more
     print("all are put; waiting until they are done", flush=True)
