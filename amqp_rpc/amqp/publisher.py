@@ -267,13 +267,14 @@ class Publisher(Keeper):
         if publication.expires_at < self._timer_due:
             self._set_timer(publication.expires_at)
         self._pending.watch(publication)
-        channel, declarations = self.channel, self.declarations
+        channel, declarations, connection = self.channel, self.declarations, self._connection
         # While the broker takes no messages, one that is not written is known not to be there.
         if (
             channel is None
             or declarations is None
             or (publication.replied and self.reply_queue is None)
-            or self.connection.blocked is not None
+            or connection is None
+            or connection.blocked is not None
         ):
             self._unsent.append(publication)
             if channel is None:

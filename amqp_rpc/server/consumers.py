@@ -19,14 +19,13 @@ from functools import partial
 from typing import Any
 
 from amqp_rpc.amqp import declare
-from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.message.events import mark
 from amqp_rpc.message.exchanges import Binding, other_exchange
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
@@ -190,7 +189,7 @@ class EventConsumer(Consumer):
         assert function.task is not None
         self._subscription = function.subscription
         self._policy = function.task
-        self._deliver = self._deliver_addressed
+        self._deliver = partial(worker.deliver_event, dispatcher)
         #: True once the bindings were compared with the code.
         self._compared = False
         self._rename()
@@ -212,12 +211,6 @@ class EventConsumer(Consumer):
         """Choose a new name for an instance's queue, which is gone with the connection."""
         super().lost(error)
         self._rename()
-
-    def _deliver_addressed(self, delivery: Delivery) -> None:
-        """Write an event's topic into its headers, which retries and dead letters keep, and hand it to the worker."""
-        assert isinstance(delivery, AddressedDelivery)
-        mark(delivery.properties, delivery.exchange, delivery.routing_key)
-        self._worker.deliver(self._dispatcher, delivery)
 
     def _rename(self) -> None:
         if self._subscription.mode == "broadcast":

@@ -1,22 +1,36 @@
-"""The one place that calls a user's function: for a call, for each call of a chunk, for a task and for an event.
+"""The way from a request to a user's function and back, as calls, tasks and events share it.
 
-Everything that wraps a handler belongs here: middleware, and a metric of how long handlers take (`Outcome.seconds`).
-This module knows neither messages nor the broker. It goes one way: a dispatcher makes an `Invocation` of a delivery,
-`invoke` makes an `Outcome` of it, and the dispatcher makes an answer of that.
+It goes one way: a dispatcher makes an `Invocation` of a delivery, `invoke` makes an `Outcome` of it, and the dispatcher
+makes an `Answer` of that. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for
+each call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a
+metric of how long handlers take (`Outcome.seconds`).
+
+It opens nothing and starts nothing, and its clock is a parameter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amqp_rpc.errors import TimeLimitExceeded
-from amqp_rpc.message.envelope import Request
+from amqp_rpc.errors import AmqpRpcError, CodecError, FunctionNotFound, InvalidArguments, TimeLimitExceeded
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
+from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request
+from amqp_rpc.message.failures import describe_verdict
+from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+from amqp_rpc.message.text import brief, text_of
+from amqp_rpc.results.record import Record
+from amqp_rpc.service.catalog import default_function
 from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
+
+#: Characters of a traceback that travel: its end, where the cause is.
+LONGEST_TRACEBACK = 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +52,27 @@ class Outcome:
     result: Any
     error: BaseException | None
     seconds: float
+
+
+@dataclass(slots=True)
+class Answer:
+    """The end of a delivery.
+
+    Args:
+        reply: The message to the caller; None without an address.
+        dead_letter: Why the delivery is dead-lettered; None if it is not.
+        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``, ``again``.
+        again: The requeued request, with its crashes counted, or a task's next attempt.
+        details: More headers of a dead letter.
+        record: The task's record for the store of results; None without a store.
+    """
+
+    reply: Message | None
+    dead_letter: str | None
+    outcome: str
+    again: Message | None = None
+    details: Mapping[str, Any] | None = None
+    record: Record | None = None
 
 
 def invoke(call: Invocation) -> Outcome:
@@ -62,6 +97,126 @@ async def invoke_async(call: Invocation) -> Outcome:
     except BaseException as error:
         return Outcome(None, error, time.monotonic() - began)
     return Outcome(result, None, time.monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a server's dispatchers."""
+
+    #: The most bytes of a body, in either direction.
+    max_message_size: int
+    #: Error replies to calls carry the handler's traceback.
+    tracebacks: bool = True
+    #: There is a store for the records of tasks.
+    records: bool = False
+    #: Seconds by which the callers' clocks may differ.
+    clock_skew: float = DEFAULT_CLOCK_SKEW
+    #: Unix time in seconds.
+    clock: Callable[[], float] = time.time
+
+
+class Dispatcher:
+    """The functions of one queue, by their names: finds them, decodes their arguments, and writes replies."""
+
+    def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
+        self.queue = queue
+        self._functions = functions
+        self._default = default_function(functions)
+        self._limit = settings.max_message_size
+        self._tracebacks = settings.tracebacks
+        self._clock = settings.clock
+        self._clock_skew = settings.clock_skew
+
+    def asynchronous(self, properties: Properties) -> bool:
+        """Return whether the delivery is for an ``async def`` function."""
+        function = self._functions.get(properties.type) if properties.type else self._default
+        return function is not None and function.asynchronous
+
+    def _expired(self, request: Request) -> bool:
+        return request.expired(self._clock(), clock_skew=self._clock_skew)
+
+    def _find(self, request: Request) -> Function:
+        if request.function is None:
+            if self._default is None:
+                raise FunctionNotFound(
+                    f"the message names no function (AMQP property 'type'), and none is the default; "
+                    f"there are: {', '.join(self._functions)}"
+                )
+            return self._default
+        function = self._functions.get(request.function)
+        if function is None:
+            raise FunctionNotFound(f"no function {request.function!r} here; there are: {', '.join(self._functions)}")
+        return function
+
+    def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
+        value = codec.decode(request.body, request.content_type, limit=self._limit)
+        if request.content_type == TEXT:
+            return function.signature.compile().bind_text(value)
+        return bound(request, function, value)
+
+    def _result(self, request: Request, function: Function, result: Any) -> Message:
+        """Return the reply with a result.
+
+        Raises:
+            CodecError: It can't be sent; the text says that the function ran.
+        """
+        try:
+            body = codec.encode(result, reply_type(request), limit=self._limit)
+        except CodecError as error:
+            raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
+        return self._reply(request, RESULT, body)
+
+    def _error(self, request: Request, described: dict[str, Any]) -> Message:
+        content_type = reply_type(request)
+        if content_type == TEXT:
+            text = f"{described['type']}: {described['message']}"
+            return self._reply(request, ERROR, text.encode(errors="backslashreplace")[: self._limit])
+        try:
+            body = codec.encode(described, content_type, limit=self._limit)
+        except CodecError as error:
+            # An error that is too large keeps its type, and its message says that the rest was not sent.
+            part = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
+            body = codec.encode(part, content_type, limit=max(self._limit, 1024))
+        return self._reply(request, ERROR, body)
+
+    def _reply(self, request: Request, kind: str, body: bytes) -> Message:
+        properties = Properties(
+            content_type=reply_type(request),
+            correlation_id=request.correlation_id,
+            type=kind,
+            delivery_mode=1,
+            app_id=APPLICATION,
+        )
+        # A task's may be for the store alone.
+        return Message(request.reply_to or "", properties, body)
+
+
+def bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return a call's arguments, checked and converted by the function's type hints.
+
+    Raises:
+        InvalidArguments: They don't fit, or the decoded value is no call at all.
+    """
+    match value:
+        case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
+            return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
+    raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {brief(value)}")
+
+
+def ran(error: AmqpRpcError) -> dict[str, Any]:
+    """Return the map of a verdict on a call that ran."""
+    return {**describe_verdict(error), "data": {"ran": True}}
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback as text, from the handler on, without the frame of `invoke`."""
+    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
+
+
+def reply_type(request: Request) -> str:
+    """Return the content type that the caller speaks; text for one that is not known here."""
+    return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT
 
 
 def exceeded(function: str, limit: float) -> TimeLimitExceeded:

@@ -34,8 +34,9 @@ from amqp_rpc.message.timing import Deadline
 from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.results.recorder import Recorder
-from amqp_rpc.server.calls import CallDispatcher, Settings
+from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.consumers import CallConsumer, Consumer, EventConsumer, TaskConsumer
+from amqp_rpc.server.invoke import Settings
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.scheduler import Scheduler, hand_over

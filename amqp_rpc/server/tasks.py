@@ -21,8 +21,7 @@ from amqp_rpc.message.text import text_of
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
-from amqp_rpc.server.calls import Answer, Dispatcher, Settings, ran, traceback_of
-from amqp_rpc.server.invoke import Invocation, Outcome, exceeded
+from amqp_rpc.server.invoke import Answer, Dispatcher, Invocation, Outcome, Settings, exceeded, ran, traceback_of
 from amqp_rpc.service.catalog import queue_arguments
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy

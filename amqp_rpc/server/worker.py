@@ -19,23 +19,24 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from amqp_rpc.amqp.channel import ChannelClosed, Delivery, QueueState
+from amqp_rpc.amqp.channel import AddressedDelivery, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, Message, Properties
+from amqp_rpc.message.events import mark
 from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import SIGN_INTERVAL
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.results.recorder import Recorder
-from amqp_rpc.server.calls import Answer, CallDispatcher
-from amqp_rpc.server.invoke import Outcome, invoke, invoke_async
+from amqp_rpc.server.calls import CallDispatcher
+from amqp_rpc.server.invoke import Answer, Outcome, invoke, invoke_async
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
-from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, requeued
+from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation, requeued
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,12 @@ class Worker:
         else:
             self._backlog.add(dispatcher.queue, delivery)
             self._pool.submit(partial(self._run_task, dispatcher, delivery))
+
+    def deliver_event(self, dispatcher: EventDispatcher, delivery: Delivery) -> None:
+        """Accept an event, and write its topic into its headers, which retries and dead letters keep."""
+        assert isinstance(delivery, AddressedDelivery)
+        mark(delivery.properties, delivery.exchange, delivery.routing_key)
+        self.deliver(dispatcher, delivery)
 
     def give_up(self, seconds: float) -> None:
         """Log the deliveries that the broker requeues when the connection closes, which is next; any thread."""

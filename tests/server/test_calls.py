@@ -14,7 +14,8 @@ from amqp_rpc import Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Properties
-from amqp_rpc.server.calls import LONGEST_TRACEBACK, Answer, CallDispatcher, Chunk, Settings
+from amqp_rpc.server.calls import CallDispatcher, Chunk
+from amqp_rpc.server.invoke import LONGEST_TRACEBACK, Answer, Settings
 
 LIMIT = 10_000
 

@@ -12,8 +12,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, lighter
 from amqp_rpc.message.events import check_headers, mark
 from amqp_rpc.message.headers import TOPIC
-from amqp_rpc.server.calls import Answer, Settings
-from amqp_rpc.server.invoke import Outcome, invoke
+from amqp_rpc.server.invoke import Answer, Outcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from amqp_rpc import Retry, Service
 from amqp_rpc.message.envelope import ERROR, Properties, task_properties
-from amqp_rpc.server.calls import Answer, Settings
-from amqp_rpc.server.invoke import invoke
+from amqp_rpc.server.invoke import Answer, Settings, invoke
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, deaths, requeued
 
 

@@ -16,7 +16,7 @@ from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.message.envelope import Message, task_properties
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.server import consumers
-from amqp_rpc.server.calls import Answer, Settings
+from amqp_rpc.server.invoke import Answer, Settings
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation
 from tests.served_by import Raw
 from tests.waiting import until
