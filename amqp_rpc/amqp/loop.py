@@ -367,9 +367,9 @@ class Leadership:
         #: The last one that held it and has said that it returns.
         self.returning = 0
         #: The I/O thread's, while it stands by: the thread that takes the bell out of here rings it.
-        self._bells: list[threading.Lock] = []
+        self.bells: list[threading.Lock] = []
         #: True while the I/O thread stands by until it is rung: another thread waits at the sockets for long.
-        self._dozing = False
+        self.dozing = False
         #: True while a thread waits for the I/O thread to leave; and when a thread asked for the place the last time.
         self._wanted = False
         self._asked = 0.0
@@ -399,15 +399,15 @@ class Leadership:
         finally:
             self._holder = 0
             self.place.release()
-            if self._dozing:
+            if self.dozing:
                 self.recall()
         return True
 
     def recall(self) -> None:
         """Have the I/O thread lead again, unless another thread leads; any thread."""
-        if self._bells:
+        if self.bells:
             try:
-                self._bells.pop().release()
+                self.bells.pop().release()
             except IndexError:
                 return  # another thread has just rung it
 
@@ -452,17 +452,17 @@ class Leadership:
         bell.acquire()
         seen, quiet, called = self.signs, 0, False
         while not self._ended and not called:
-            self._bells.append(bell)
+            self.bells.append(bell)
             # In this order: a thread that leaves, or ends all, after these looks finds the bell, or sees the flag.
-            self._dozing = quiet >= _QUIET
-            if self._ended or (self._dozing and not self.place.locked()):
+            self.dozing = quiet >= _QUIET
+            if self._ended or (self.dozing and not self.place.locked()):
                 self._put_away(bell)
                 called = True
             else:
-                called = bell.acquire(timeout=-1 if self._dozing else _LOOK_IN)
+                called = bell.acquire(timeout=-1 if self.dozing else _LOOK_IN)
                 if not called:
                     self._put_away(bell)
-            self._dozing = False
+            self.dozing = False
             if self.place.locked():
                 called = False
                 quiet = quiet + 1 if self.signs == seen else 0
@@ -473,7 +473,7 @@ class Leadership:
 
     def _put_away(self, bell: threading.Lock) -> None:
         try:
-            self._bells.remove(bell)
+            self.bells.remove(bell)
         except ValueError:
             # It is being rung at this moment.
             bell.acquire()

@@ -179,11 +179,11 @@ class Session:
         self._numbers = itertools.count(1)
         #: Guards opening and closing.
         self._lock = threading.RLock()
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
         self._closed = False
         self._process = os.getpid()
         #: The threads that wait for something; and calls, and waiters of `watch`, that no thread waits for.
-        self._waiting: set[int] = set()
+        self.waiting: set[int] = set()
         self.unawaited: set[object] = set()
 
     def identity(self) -> str:
@@ -245,8 +245,8 @@ class Session:
 
     def purge(self, queue: str) -> None:
         """Empty a queue, where there is a connection."""
-        if self._connection is not None:
-            self._connection.post(self.publisher.purge, queue)
+        if self.connection is not None:
+            self.connection.post(self.publisher.purge, queue)
 
     def run(self, coroutine: Coroutine[Any, None, T], *, timeout: float) -> T:
         """Run a channel script, and return its result; it opens its own channels with `open_channel`.
@@ -291,13 +291,13 @@ class Session:
 
     def open_channel(self) -> Answer[Channel]:
         """Open a channel, in a script of `run`."""
-        assert self._connection is not None
-        return self._connection.open_channel()
+        assert self.connection is not None
+        return self.connection.open_channel()
 
     def pause(self, seconds: float) -> Answer[None]:
         """Return an answer that comes after so many seconds, in a script of `run`."""
-        assert self._connection is not None
-        return self._connection.pause(seconds)
+        assert self.connection is not None
+        return self.connection.pause(seconds)
 
     def keep(self, keeper: Keeper) -> None:
         """Have a keeper follow the connection, and each later one, until it leaves.
@@ -318,29 +318,29 @@ class Session:
         At the connection's sockets, where no other thread waits: there the reply is read by the thread that wants it,
         and no other has to be woken, for it or by it.
         """
-        connection = self._connection
+        connection = self.connection
         if connection is None or self._closed or self._process != os.getpid():
             awaited.wait(until)
             return
         loop, me = connection.loop, get_ident()
-        self._waiting.add(me)
+        self.waiting.add(me)
         try:
             # With more than one, those whose reply has come would have to wake the next reader.
-            if len(self._waiting) > 1 or self.unawaited or not loop.attend(awaited, until):
+            if len(self.waiting) > 1 or self.unawaited or not loop.attend(awaited, until):
                 loop.recall()
             # The loop may have ended as well, with the connection that it was for.
             if not awaited.done():
                 awaited.wait(until)
         finally:
-            self._waiting.discard(me)
-            if self._waiting or self.unawaited:
+            self.waiting.discard(me)
+            if self.waiting or self.unawaited:
                 loop.recall()
 
     def watch(self, waiter: object) -> None:
         """Keep the I/O thread at the sockets, for a waiter that is no thread, until `unwatch`."""
         self.unawaited.add(waiter)
-        if self._connection is not None:
-            self._connection.loop.recall()
+        if self.connection is not None:
+            self.connection.loop.recall()
 
     def unwatch(self, waiter: object) -> None:
         """Note that a waiter waits no more."""
@@ -348,8 +348,8 @@ class Session:
 
     def ended(self) -> None:
         """Wake the thread at the sockets: a thread that is not at the connection's work has ended something."""
-        connection = self._connection
-        if self._waiting and connection is not None:
+        connection = self.connection
+        if self.waiting and connection is not None:
             # It looks whether its own has ended only when something happens at the sockets.
             connection.post(int)
 
@@ -360,7 +360,7 @@ class Session:
             ConfigurationError: The client is closed, or this thread is in the middle of the client's own work.
             NotConnected: This process can open no connection.
         """
-        connection = self._connection
+        connection = self.connection
         if connection is not None and connection.alive:
             if not connection.loop.works_here():
                 return connection
@@ -385,9 +385,9 @@ class Session:
 
     def abandon(self) -> None:
         """Close without waiting: the client was collected."""
-        if self._process == os.getpid() and self._connection is not None:
+        if self._process == os.getpid() and self.connection is not None:
             self._closed = True
-            self._connection.begin_close()
+            self.connection.begin_close()
 
     async def close(self, timeout: float) -> None:
         """Close the connection, and end all that waits; for users' scripts.
@@ -399,7 +399,7 @@ class Session:
             return  # the connection is the parent's, and so is its end
         with self._lock:
             self._closed = True
-            connection = self._connection
+            connection = self.connection
         if connection is not None:
             await connection.end(timeout)
         self.publisher.end_all(ConnectionLost("the client was closed before the broker confirmed it"))
@@ -446,15 +446,15 @@ class Session:
         with self._lock:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
-            if self._connection is None or not self._connection.alive:
+            if self.connection is None or not self.connection.alive:
                 connection = Connection(self._addresses, [self], name=self._name, heartbeat=self._heartbeat)
                 try:
                     for follower in list(self._followers):
                         follower.begin(connection)
                     connection.start()
-                    self._connection = connection
+                    self.connection = connection
                 except BaseException:
                     # Ctrl-C, or no thread to be had: a connection without an owner must not notify anything.
                     connection.begin_close()
                     raise
-            return self._connection
+            return self.connection

@@ -209,7 +209,7 @@ class Runner:
     """
 
     def __init__(self, session: Caller) -> None:
-        self._session = session
+        self.session = session
         self._threads: ThreadPoolExecutor | None = None
 
     async def finish(self, script: Coroutine[Any, None, T]) -> T:
@@ -246,11 +246,11 @@ class Runner:
         timer = None
         if step.until < NEVER:
             timer = bridge.loop.call_later(step.until - time.monotonic(), arrived)
-        self._session.watch(future)
+        self.session.watch(future)
         try:
             await future
         finally:
-            self._session.unwatch(future)
+            self.session.unwatch(future)
             step.outcome.forget(arrived)
             if timer is not None:
                 timer.cancel()

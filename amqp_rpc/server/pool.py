@@ -36,7 +36,7 @@ class Pool:
         #: The loop of the I/O thread, once it runs.
         self._io: Loop | None = None
         #: True while a thread of the pool waits at the sockets.
-        self._fetching = False
+        self.fetching = False
         #: The last thread that did so, until it is clear that it does not return to them.
         self._fetcher: int | None = None
         #: The running average of handlers, in seconds; high at first, since they are not known to be brief.
@@ -55,13 +55,13 @@ class Pool:
         self._given_up: set[int] = set()
         #: True for each place whose thread runs something; each thread writes its own.
         self._busy = [True] * threads
-        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self.event_loop: asyncio.AbstractEventLoop | None = None
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_event_loop(self) -> None:
         """Start the event loop, before the first delivery for it."""
-        self._event_loop = asyncio.new_event_loop()
+        self.event_loop = asyncio.new_event_loop()
         threading.Thread(target=self._run_event_loop, name="amqp_rpc async handlers", daemon=True).start()
 
     def start(self, io: Loop) -> None:
@@ -96,7 +96,7 @@ class Pool:
         burst costs more than the calls. If it takes longer, a timer wakes others.
         """
         self._work.append(work)
-        if self._fetching or not self._idle:
+        if self.fetching or not self._idle:
             return
         if time.monotonic() - self._begun >= _SHORT:
             self._wake()
@@ -107,8 +107,8 @@ class Pool:
 
     def submit_async(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this on the event loop."""
-        assert self._event_loop is not None
-        self._event_loop.call_soon_threadsafe(self._begin, work)
+        assert self.event_loop is not None
+        self.event_loop.call_soon_threadsafe(self._begin, work)
 
     def busy(self) -> bool:
         """Return whether any work runs or waits."""
@@ -119,8 +119,8 @@ class Pool:
         self._work.extend([None] * self._count)
         while self._idle:
             self._wake()
-        if self._event_loop is not None:
-            self._event_loop.call_soon_threadsafe(self._event_loop.stop)
+        if self.event_loop is not None:
+            self.event_loop.call_soon_threadsafe(self.event_loop.stop)
 
     def _wake_another(self) -> None:
         """Wake more threads if work has waited for too long, and check again in a moment."""
@@ -174,7 +174,7 @@ class Pool:
                 return self._work.popleft()
             except IndexError:
                 self._busy[number] = False
-                if self._average < _SHORT and not self._fetching and self._fetch(number):
+                if self._average < _SHORT and not self.fetching and self._fetch(number):
                     continue
                 self._idle.append(woken)
             # In this order: a `submit` after this check finds the thread among the idle ones.
@@ -190,11 +190,11 @@ class Pool:
     def _fetch(self, number: int) -> bool:
         """Wait at the sockets until there is work; return False if another thread waits there."""
         assert self._io is not None
-        self._fetching, self._fetcher = True, number
+        self.fetching, self._fetcher = True, number
         try:
             return self._io.attend(self, returns=True)
         finally:
-            self._fetching = False
+            self.fetching = False
 
     def _wake(self) -> None:
         try:
@@ -205,7 +205,7 @@ class Pool:
         woken.release()
 
     def _run_event_loop(self) -> None:
-        loop = self._event_loop
+        loop = self.event_loop
         assert loop is not None
         asyncio.set_event_loop(loop)
         try:
@@ -218,8 +218,8 @@ class Pool:
             loop.close()
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        assert self._event_loop is not None
-        task = self._event_loop.create_task(work())
+        assert self.event_loop is not None
+        task = self.event_loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -161,7 +161,7 @@ def test_the_owner_comes_back_when_nobody_attends_any_more(loop, peer):
 def test_the_owner_comes_back_at_once_when_it_is_called(loop, peer, monkeypatch):
     monkeypatch.setattr(loops, "_LOOK_IN", 3600.0)
     take_the_lead(loop)
-    until(lambda: loop._leadership._bells)
+    until(lambda: loop._leadership.bells)
     loop.recall()
     peer.send(b"x")
     until(lambda: peer.got)
@@ -171,7 +171,7 @@ def test_the_owner_comes_back_at_once_when_it_is_called(loop, peer, monkeypatch)
 def test_what_is_posted_while_nobody_attends_calls_the_owner(loop, peer, monkeypatch):
     monkeypatch.setattr(loops, "_LOOK_IN", 3600.0)
     take_the_lead(loop)
-    until(lambda: loop._leadership._bells)
+    until(lambda: loop._leadership.bells)
     seen = []
     loop.post(lambda: seen.append(get_ident()))
     until(lambda: seen)
@@ -207,7 +207,7 @@ def test_while_another_attends_for_long_the_owner_sleeps_and_then_comes_back(loo
     take_the_lead(loop)
     thread = threading.Thread(target=attend, args=(loop, lambda: peer.got))
     thread.start()
-    until(lambda: loop._leadership._dozing)
+    until(lambda: loop._leadership.dozing)
     peer.send(b"x")
     thread.join(SOON)
     assert peer.got == [thread.ident]

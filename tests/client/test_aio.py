@@ -214,7 +214,7 @@ def test_deadlines_hold_though_the_io_thread_is_stuck(url: str, serve: Serve, se
     async def main() -> None:
         async with AsyncClient(url, timeout=20) as client:
             assert await client.call(double, 1) == 2
-            client._blocking._session._connection.post(stick)
+            client._runner.session.connection.post(stick)
             assert stuck.wait(20)
             with pytest.raises(NotSent):
                 await client.with_options(timeout=0.3).call(double, 1)

@@ -48,7 +48,7 @@ def brief(client: Client, service: Service) -> set[int]:
 
 def fetching(client: Client, service: Service, server: Server) -> None:
     """Call until a handler's thread fetches the calls itself: on a busy machine a brief function may take long."""
-    until(lambda: brief(client, service) and server._pool._fetching)
+    until(lambda: brief(client, service) and server._pool.fetching)
 
 
 def test_a_brief_function_runs_on_the_thread_that_reads_its_calls(
@@ -117,7 +117,7 @@ def test_a_call_that_another_thread_gives_up_ends_for_the_thread_that_waits_for_
     serve(served)
     brief(client, served)
     future = client.submit(f"{served.name}.stuck")
-    other = threading.Thread(target=lambda: until(lambda: client._session._waiting) and future.cancel())
+    other = threading.Thread(target=lambda: until(lambda: client._session.waiting) and future.cancel())
     other.start()
     client._session.unawaited.clear()  # as if the same thread had sent it and waited
     with pytest.raises(CancelledError):
@@ -165,7 +165,7 @@ def test_an_alarm_in_the_middle_of_the_connection_s_work_reaches_the_user_and_le
             call()
 
     def cut(_number: int, _frame: object) -> None:
-        connection = client._session._connection
+        connection = client._session.connection
         if connection is not None and connection.loop.works_here():
             raise Cut
         # Elsewhere it would meet the standard library's own locks.
@@ -221,7 +221,7 @@ def test_a_call_in_the_middle_of_the_client_s_own_work_is_refused_with_the_reaso
         except ConfigurationError as error:
             said.append(str(error))
 
-    connection = client._session._connection
+    connection = client._session.connection
     assert connection is not None
     connection.loop.do(at_work)
     until(lambda: said)

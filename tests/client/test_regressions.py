@@ -136,7 +136,7 @@ def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: 
     assert begun.wait(20)
     assert not server.stop(drain_timeout=0.01)
     go_on.set()
-    until(lambda: server._pool._event_loop is not None and server._pool._event_loop.is_closed())
+    until(lambda: server._pool.event_loop is not None and server._pool.event_loop.is_closed())
     assert not server.stop()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         stops = [pool.submit(server.stop) for _ in range(3)]

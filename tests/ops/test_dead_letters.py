@@ -317,7 +317,7 @@ def test_a_second_reader_does_not_see_letters_that_the_first_one_holds(
 def test_a_connection_that_is_lost_loses_no_letter(client: Client, raw: Raw, queue: str, dead: DeadLetters) -> None:
     put(raw, queue, "1", "2")
     listed(dead, 2)
-    connection = client._session._connection
+    connection = client._session.connection
     assert connection is not None
     with pytest.raises(ConnectionLost), held(client, dead, 1):
         connection.post(connection._pika.close)
