@@ -95,7 +95,7 @@ def held_by(items: Queue[object]) -> Taken:
 
 def drop(client: Client) -> None:
     """Have a client lose its connection."""
-    connection = client._session._connection
+    connection = client._session.connection
     assert connection is not None
     connection.post(lambda: connection._stream.abort(ConnectionAbortedError("test")))
     until(lambda: not connection.is_open, what="the connection to be lost")
@@ -1016,7 +1016,7 @@ def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is
         if threading.current_thread() is threading.main_thread():
             raise ZeroDivisionError
 
-    connection = client._session._connection
+    connection = client._session.connection
     assert connection is not None
     with pytest.raises(ZeroDivisionError):
         until(lambda: connection.loop.do(cut), what="this thread to be at work")  # type: ignore[func-returns-value]
@@ -1037,7 +1037,7 @@ def test_what_is_done_while_its_putter_is_away_is_not_known_when_it_is_back(node
         items, taking = client.queue(queue_name), other.queue(queue_name)
         items.put_many(range(20))
         # Of the two connections it is the putter's that breaks, and stays away while all is done.
-        connection = client._session._connection
+        connection = client._session.connection
         assert connection is not None
         pause = threading.Event()
         connection.post(lambda: (connection._stream.abort(ConnectionAbortedError("test")), pause.wait(60)))
