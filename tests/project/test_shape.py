@@ -11,17 +11,17 @@ from scripts.shape import ROOT, Shape, figures
 AT_MOST = {
     "entries in amqp_rpc/": 13,
     "modules in the fullest package": 13,
-    "lines": 20_600,
-    "lines of the longest file": 760,
+    "lines": 19_950,
+    "lines of the longest file": 700,
     "Callable parameters": 90,
-    "one-importer modules, no seam": 13,
-    "classes named by a gerund": 4,
+    "one-importer modules, no seam": 7,
+    "classes named by a gerund": 0,
     "mixins": 0,
     "protocols with one implementer": 0,
     "most overloads of a method": 4,
     "import cycles": 0,
-    "modules with a function take": 6,
-    "odd lines of prose per 100": 2.7,
+    "modules with a function take": 5,
+    "odd lines of prose per 100": 1.1,
 }
 
 
