@@ -1,8 +1,8 @@
-"""Items that are taken: prefetched on the I/O thread, popped by takers, acked once they are done.
+"""The consuming half of a queue: items are prefetched on the I/O thread, popped by callers, and acked when done.
 
-Asking the broker for one item takes 5 ms with a quorum queue: so a consumer has some prefetched. RabbitMQ bounds the
-unacked items of each consumer (https://www.rabbitmq.com/docs/consumer-prefetch). Where all of them are with takers,
-another consumer takes its place: takers may hold any number of items.
+To ask the broker for one item takes 5 ms with a quorum queue, so a consumer prefetches some. RabbitMQ bounds the
+unacked items of each consumer (https://www.rabbitmq.com/docs/consumer-prefetch). If callers hold all of them, another
+consumer replaces it: callers may hold any number of items.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a taker waits at most before it looks whether its connection is still one.
+#: Seconds that a caller waits at most before it checks its connection.
 _PATIENCE = 5.0
-#: Seconds to wait for an item that the broker says is ready, and between two looks.
+#: Seconds to wait for an item that is ready at the broker, and the poll interval.
 _ON_ITS_WAY, _BETWEEN_LOOKS = 1.0, 0.05
-#: Seconds between two looks at prefetched items that nobody takes.
+#: Seconds between two checks for idle prefetched items.
 _IDLE = 1.0
-#: Seconds in which items that are done are gathered, to be acked together; half a prefetch of them is acked at once.
+#: Seconds in which done items are gathered, to be acked together; half a prefetch of them is acked at once.
 _GATHERED = 0.005
-#: Items that RabbitMQ 3.10 keeps in order when a quorum queue gets them back with one command.
+#: Items that RabbitMQ 3.10 keeps in order when one command requeues them to a quorum queue.
 _IN_ORDER = 32
-#: Ids in one receipt at most.
+#: The most ids in one receipt.
 _IDS = 1000
 #: The most that AMQP's prefetch can be.
 MOST_PREFETCH = 65_535
 
 
 class Taken:
-    """An item that was taken and is not done."""
+    """An item that a caller holds: received, and not done."""
 
     __slots__ = ("delivery", "value")
 
@@ -57,7 +57,7 @@ class Taken:
 
 
 class _Letter(Publication):
-    """The dead letter of an item; its queue may have other arguments than are guessed."""
+    """The dead letter of an item; its queue may have other arguments than the guess."""
 
     __slots__ = ()
 
@@ -65,9 +65,9 @@ class _Letter(Publication):
 
 
 class ItemConsumer(Keeper):
-    """Consumes one queue for all takers of a `Queue` object, which are threads or asyncio tasks.
+    """Consumes one queue for all callers of a `Queue` object, which are threads or asyncio tasks.
 
-    What takers call comes first; the rest belongs to the I/O thread.
+    The methods for callers come first; the rest belongs to the I/O thread.
     """
 
     FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
@@ -84,54 +84,54 @@ class ItemConsumer(Keeper):
         self._timeout = timeout
         self._limit = limit
         self._following = False
-        #: Whether takers take no more.
+        #: True once callers get no more items.
         self.shut = False
-        #: Whether the broker has agreed to a consumer: the items that are ready come.
+        #: True once the broker has accepted a consumer: ready items arrive.
         self.consuming = False
-        #: Prefetched items, oldest first; and takers that wait for one, or for the error that keeps it from coming.
+        #: Prefetched items, oldest first; and callers that wait for one, or for an error.
         self._arrived: deque[Delivery] = deque()
         self._waiters: deque[Outcome[Exception | None]] = deque()
-        #: Items that are done and not acked yet; whether an ack is due; whether it is due at once.
+        #: Done items that are not acked yet; flags of an ack that is due, and due at once.
         self._done: deque[Delivery] = deque()
         self._ack_due = self._hurried = False
         # From here on: the I/O thread's alone.
-        #: Waiters that want to know whether there is an item; whether a script finds out.
+        #: Waiters that ask whether there is an item; a flag of the script that finds out.
         self._curious: list[Outcome[Exception | None]] = []
         self._counting = False
         #: The consumer's tag and its prefetch.
         self._tag = ""
         self._room = 0
-        #: The tags of its unacked items, and of those of the consumers before it, in their order.
+        #: The tags of its unacked items, and of those of earlier consumers, in their order.
         self._unacked: dict[int, None] = {}
         self._unacked_before: dict[int, None] = {}
-        #: Items that the last taker asked for.
+        #: The number of items that the last caller asked for.
         self._wanted = 1
-        #: Whether prefetched items are on their way back to the queue.
+        #: True while prefetched items are being requeued.
         self._returning = False
-        #: Whether a look at idle items is due; items that have arrived and did not go back; how many of them were taken
-        #: by the last look.
+        #: A flag of the next check for idle items; the number of items that arrived and were not requeued; and how many
+        #: of them callers had at the last check.
         self._looking = False
         self._came = self._seen = 0
         self._closing: Outcome[None] | None = None
 
     @property
     def prefetched(self) -> int:
-        """How many items have arrived and were not taken."""
+        """The number of prefetched items that no caller has."""
         return len(self._arrived)
 
     async def take(self, count: int, *, wait: bool, until: float) -> Taken:
-        """Take an item.
+        """Return an item, which its caller then holds.
 
         Args:
-            count: How many are wanted, one after another.
+            count: The number of items that the caller wants, one after another.
             wait: Whether to wait for one.
-            until: Until when, on the monotonic clock.
+            until: The end of the wait, on the monotonic clock.
 
         Raises:
-            Empty: There is none.
+            Empty: The queue is empty.
             BrokerError: It is not known whether there is one.
         """
-        # A taker that does not wait for an item waits for the broker.
+        # A caller that does not wait for an item waits for the broker.
         by = until if wait else time.monotonic() + to_answer(self._timeout)
         while True:
             self._check_open()
@@ -142,7 +142,7 @@ class ItemConsumer(Keeper):
                 await self._bury(delivery, error, by)
 
     def settle(self, some: list[Taken]) -> None:
-        """Ack items that are done."""
+        """Ack done items."""
         late = sum(self.shut or not self._settle(taken.delivery) for taken in some)
         if late:
             logger.warning(
@@ -152,12 +152,12 @@ class ItemConsumer(Keeper):
             )  # fmt: skip
 
     def requeue(self, some: list[Taken]) -> None:
-        """Put items back into the queue, for any taker."""
+        """Requeue items, for any consumer."""
         if self._connection is not None:
             self._connection.loop.leave(self._reject, [taken.delivery for taken in some])
 
     async def stop(self, seconds: float) -> None:
-        """Take no more: ack what is done, and requeue the rest."""
+        """Stop: ack the done items, and requeue the rest."""
         self.shut = True
         self._fail(items.closed(self._queue))
         connection = self._connection
@@ -174,7 +174,7 @@ class ItemConsumer(Keeper):
             self._connection.post(self._stop, Outcome[None]())
 
     def end_all(self, error: BrokerError) -> None:
-        """Wake all takers: there will be no connection any more."""
+        """Wake all callers: there will be no connection any more."""
         self._fail(error)
 
     async def _next(self, count: int, *, wait: bool, by: float) -> Delivery:
@@ -184,7 +184,7 @@ class ItemConsumer(Keeper):
             if self._arrived:
                 waiter.tell(None)
             try:
-                # In this order: `stop` wakes those who wait by then.
+                # In this order: `stop` wakes all callers that wait by then.
                 self._check_open()
                 if not waiter.done():
                     self._follow().loop.leave(self._want, count, None if wait else waiter)
@@ -232,7 +232,7 @@ class ItemConsumer(Keeper):
         try:
             self._waiters.remove(waiter)
         except ValueError:
-            # It was woken: where it leaves an item, another one takes it.
+            # It was woken: if it leaves an item, another caller gets it.
             if self._arrived and self._wake():
                 self._session.ended()
 
@@ -245,11 +245,11 @@ class ItemConsumer(Keeper):
 
     def _fail(self, error: AmqpRpcError) -> None:
         for _ in range(len(self._waiters)):
-            # Each taker raises an exception of its own.
+            # Each caller raises an exception of its own.
             self._wake(type(error)(*error.args))
 
     def _settle(self, delivery: Delivery) -> bool:
-        """Have an item acked soon; return whether it can be."""
+        """Have an item acked soon; return whether that is possible."""
         connection = self._connection
         if connection is None or not delivery.channel.is_open:
             return False
@@ -263,7 +263,7 @@ class ItemConsumer(Keeper):
         return True
 
     async def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
-        """Dead-letter an item that can't be read, for longer than the taker waits; where that fails it comes again."""
+        """Dead-letter an unreadable item, even if its caller stops waiting; after a failure it is redelivered."""
         letter = items.dead(
             delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._session.identity()
         )
@@ -288,7 +288,7 @@ class ItemConsumer(Keeper):
     # The I/O thread's.
 
     def wanted(self) -> bool:
-        """Return whether the channel is to be open: whether anybody waits for an item."""
+        """Return whether the channel is to be open: a caller waits for an item."""
         return bool(self._waiters)
 
     async def set_up(self, channel: Channel) -> None:
@@ -301,17 +301,17 @@ class ItemConsumer(Keeper):
             raise
 
     def ready(self) -> None:
-        """Consume, where somebody waits."""
+        """Consume, if a caller waits."""
         self._want(self._wanted)
 
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it
-        """Forget all that arrived: the broker redelivers it."""
+        """Forget all items that arrived: the broker redelivers them."""
         self._forget()
         if isinstance(error, AccessRefused):
             self._fail(error)
 
     def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - as `Keeper` has it
-        """Forget all that arrived: the broker redelivers it."""
+        """Forget all items that arrived: the broker redelivers them."""
         self._forget()
 
     def _forget(self) -> None:
@@ -325,17 +325,17 @@ class ItemConsumer(Keeper):
             self._stopped(self._closing)
 
     def _want(self, count: int, curious: Outcome[Exception | None] | None = None) -> None:
-        """Have items delivered to a taker that found none."""
+        """Have items delivered to a caller that found none."""
         self._wanted = count
         if curious is not None:
             self._curious.append(curious)
         if self.channel is None:
             self.open()
         elif self._waiters and not self._returning:
-            # What is done makes room.
+            # Acks make room.
             self._ack()
-            # In this order: only a full consumer has nothing on its way. What is on its way to a consumer that is
-            # cancelled is requeued, behind what the next one gets.
+            # In this order: only a full consumer has no items on their way. Items on their way to a cancelled consumer
+            # are requeued behind the next consumer's.
             if not self._tag or len(self._unacked) >= self._room:
                 self.connection.run(self._consume(self.channel))
             elif self.consuming and not self._counting:
@@ -360,18 +360,18 @@ class ItemConsumer(Keeper):
             await self._count(channel)
 
     async def _count(self, channel: Channel) -> None:
-        """Wake those who want to know whether there is an item, when there is none."""
+        """Wake the callers that ask whether there is an item, when the queue is empty."""
         self._counting = True
         until = time.monotonic() + _ON_ITS_WAY
         while curious := [each for each in self._curious if not each.done()]:
             state = await channel.inspect(self._queue)
-            # What was on its way when the first was answered is here when the second is.
+            # Items that were on their way at the first answer have arrived at the second.
             await channel.inspect(self._queue)
             if not state.messages or time.monotonic() > until:
                 for waiter in curious:
                     waiter.tell(Empty())
             else:
-                # An item that is done keeps the next one from coming until the broker has handled its ack.
+                # A done item blocks the next one until the broker has handled its ack.
                 await self.connection.pause(_BETWEEN_LOOKS)
         self._curious.clear()
         self._counting = False
@@ -385,12 +385,12 @@ class ItemConsumer(Keeper):
             self._looking, self._seen = True, self._came - len(self._arrived)
             self.connection.loop.call_later(_IDLE, self._look)
         if self._waiters and len(self._unacked) >= self._room:
-            # All that it may have is with takers, or about to be.
+            # Callers hold all that it may have, or will soon.
             self._want(1)
 
     def _ack(self) -> None:
-        """Send the receipts and the acks of all that is done."""
-        # In this order: an item that is done from here on has another ack due.
+        """Send the receipts and the acks of all done items."""
+        # In this order: an item that gets done from here on needs another ack.
         self._ack_due = self._hurried = False
         tags: list[int] = []
         receipts: dict[str, list[str]] = defaultdict(list)
@@ -435,7 +435,7 @@ class ItemConsumer(Keeper):
                 self._unacked_before.pop(tag, None)
 
     def _look(self) -> None:
-        """Requeue prefetched items that nobody takes: more of them than were taken in the last second."""
+        """Requeue idle prefetched items: more of them than callers got in the last second."""
         self._looking = False
         taken = self._came - len(self._arrived)
         lately, self._seen = taken - self._seen, taken
@@ -447,10 +447,10 @@ class ItemConsumer(Keeper):
             self.connection.run(self._return(self.channel))
 
     async def _return(self, channel: Channel) -> None:
-        """Requeue all that is prefetched, in its order, and consume no more until somebody waits."""
+        """Requeue all prefetched items in their order, and stop consuming until a caller waits."""
         self._returning = True
         self._ack()
-        # A quorum queue requeues what is on its way to a cancelled consumer, before what has arrived: wait for that.
+        # A quorum queue requeues items on their way to a cancelled consumer before those that arrived: wait for them.
         until = time.monotonic() + _ON_ITS_WAY
         while self._tag and len(self._unacked) < self._room and time.monotonic() < until:
             state = await channel.inspect(self._queue)
@@ -470,9 +470,9 @@ class ItemConsumer(Keeper):
         if self._closing is not None or len(back) == len(self._unacked) + len(self._unacked_before):
             self._requeue_all(channel)
         else:
-            # Some are with takers.
+            # Callers hold some.
             self._reject(back)
-        # Its answer says that the queue has them.
+        # Its answer proves that the queue has them.
         await channel.inspect(self._queue)
         self._returning = False
         if self._closing is not None:

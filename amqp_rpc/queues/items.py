@@ -1,4 +1,4 @@
-"""Items as messages, receipts for them, and the count of the items that are not done yet. Pure.
+"""Items and receipts as messages, and the count of unfinished items. Pure.
 
 An item has an id: the token of the `Queue` object that put it, and a number. It names the reply queue of its client
 (``reply_to``). A receipt is a reply that names the ids of items that are done, many in one message.
@@ -58,7 +58,7 @@ def value(properties: Properties, body: bytes, *, limit: int) -> Any:
 
 
 def receipt_to(properties: Properties) -> str | None:
-    """Return the queue for the receipt of an item; None where no client of ours waits for one."""
+    """Return the queue for the receipt of an item; None if no client of ours waits for one."""
     if properties.type != ITEM or not isinstance(properties.message_id, str):
         return None
     reply_to = properties.reply_to
@@ -67,13 +67,13 @@ def receipt_to(properties: Properties) -> str | None:
 
 
 def receipt(reply_to: str, identities: list[str]) -> Message:
-    """Return the message that says that items are done."""
+    """Return the message that reports done items."""
     body = codec.encode(identities, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
     return Message(reply_to, Properties(content_type=MSGPACK, type=DONE), body)
 
 
 def read_receipt(properties: Properties, body: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the token and the number of each item that a receipt names; nothing where it can't be read."""
+    """Yield the token and the number of each item that a receipt names; nothing if it can't be read."""
     try:
         identities = codec.decode(body, base_type(properties.content_type), limit=DEFAULT_MAX_MESSAGE_SIZE)
     except CodecError:
@@ -99,9 +99,9 @@ def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identi
 
 
 class Unfinished:
-    """The items of one `Queue` object that are not done; any thread may call it.
+    """The unfinished items of one `Queue` object; any thread may call it.
 
-    It takes one byte for each item from the oldest unfinished one on.
+    It uses one byte for each item from the oldest unfinished one on.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Unfinished:
             return self._first + len(self._open) - 1
 
     def done(self, number: int) -> None:
-        """Count an item as done, or as not put after all; a second time changes nothing."""
+        """Count an item as done, or as not put; a second time changes nothing."""
         with self._lock:
             at = number - self._first
             if not 0 <= at < len(self._open) or not self._open[at]:
@@ -145,13 +145,13 @@ class Unfinished:
         return lost
 
     def lost(self) -> int:
-        """Return how many items were lost since the last time that this was asked."""
+        """Return how many items were lost since the last call."""
         with self._lock:
             lost, self._lost = self._lost, 0
             return lost
 
     def end(self) -> None:
-        """Wake all who wait: nobody counts any more."""
+        """Wake all waits: the count has ended."""
         with self._lock:
             finished, self._waiting = self._waiting, []
         _tell(finished)
@@ -193,7 +193,7 @@ def _tell(outcomes: list[Outcome[None]]) -> None:
 def other_arguments(queue: str, error: BaseException) -> ConfigurationError:
     """Return the error for a queue that exists with other arguments, or belongs to another connection."""
     remedy = (
-        "Nothing was put or taken; give client.queue() the same queue_type= and maxsize=, delete the queue, or take "
+        "No item was put or received; give client.queue() the same queue_type= and maxsize=, delete the queue, or use "
         "another name"
     )
     return declare.other_arguments(queue, error, than="this object's", remedy=remedy)

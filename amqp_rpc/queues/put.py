@@ -1,4 +1,4 @@
-"""Items that are put: published, confirmed, published again where a queue is full, and counted until they are done."""
+"""The producing half of a queue: items are published, confirmed, retried while the queue is full, and counted."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: When a wait without a bound is over.
+#: The end of a wait without a bound.
 NEVER = float("inf")
-#: Items of one `put_many` that wait for the broker's confirm at the same time.
+#: The most unconfirmed items of one `put_many`.
 _UNCONFIRMED = 1000
 #: Seconds between two attempts to put an item into a full queue, at first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
-#: Seconds that the broker has at least to answer the last attempt: without, it would not be known whether it has it.
+#: The least seconds for the broker's answer to the last attempt: without it, the outcome would be unknown.
 _ANSWER = 1.0
 #: The shortest timeout of the broker: an error then names the broker, and not the timeout.
 _SHORTEST = 0.001
@@ -66,14 +66,14 @@ class Receipts(Receiver):
         self.done(items.read_receipt(delivery.properties, delivery.body))
 
     def done(self, numbered: Iterable[tuple[str, int]]) -> None:
-        """Count items as done, where their objects still exist."""
+        """Count items as done, if their objects still exist."""
         for token, number in numbered:
             if (unfinished := self._all.get(token)) is not None:
                 unfinished.done(number)
 
     def lost(self) -> None:
         """Give up the receipts of all items so far: their reply queue is gone. The I/O thread's."""
-        # Another thread may add an entry meanwhile: only a list of references is made in one step.
+        # Another thread may add an entry at the same time: only a list of references is made in one step.
         counted = [each for reference in self._all.valuerefs() if (each := reference()) is not None]
         if lost := sum(unfinished.lose() for unfinished in counted):
             logger.warning(
@@ -87,9 +87,9 @@ class ItemPublication(Publication):
     Args:
         message: The item.
         arguments: Those of its queue.
-        producer: It puts the item.
+        producer: The producer of the item.
         number: Its number in `Unfinished`.
-        until: How long to wait for room, on the monotonic clock; None for not at all.
+        until: The end of the wait for room, on the monotonic clock; None for no wait.
         timeout: Seconds for the broker's answer.
     """
 
@@ -117,17 +117,17 @@ class ItemPublication(Publication):
 
     @property
     def subject(self) -> str:
-        """The item in words."""
+        """The item in error messages."""
         return f"an item of queue {self.message.routing_key!r}"
 
     @property
     def what(self) -> str:
-        """What was not done with it."""
+        """The item and the failure."""
         return f"an item was not put into queue {self.message.routing_key!r}"
 
     @property
     def unknown(self) -> ConnectionLost:
-        """Return the error where the broker may have it."""
+        """Return the error if the broker may have it."""
         if self.refused:
             return ConnectionLost(
                 f"the broker refused {self.subject} that was sent before and not confirmed; it may be there. "
@@ -136,7 +136,7 @@ class ItemPublication(Publication):
         return super().unknown
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
-        """Return the error where its queue exists with other arguments."""
+        """Return the error if its queue exists with other arguments."""
         return items.other_arguments(what, error)
 
     def addressed(self, reply_queue: str | None) -> None:
@@ -165,7 +165,7 @@ class ItemPublication(Publication):
             publisher.connection.loop.call_later(pause, lambda: publisher.send(self))
 
     def hurry(self, error: BaseException) -> None:
-        """Wait no longer for room: an error has ended the rest. With Ctrl-C, wait as long for the broker's answer."""
+        """Wait no longer for room: an error has ended the rest. After Ctrl-C, don't wait long for the broker either."""
         soon = time.monotonic() + _ANSWER
         self._until = soon if self._until is None else min(self._until, soon)
         if not isinstance(error, Exception):
@@ -181,12 +181,12 @@ class ItemProducer:
         self._arguments = arguments
         self._timeout = timeout
         self._limit = limit
-        # No more unconfirmed than may be there: what the broker refuses is sent again.
+        # No more unconfirmed items than the queue may hold: refused ones are sent again.
         self._most = min(_UNCONFIRMED, arguments.get("x-max-length", _UNCONFIRMED))
         self._token = session.identity()
-        #: The items that were put here and are not done.
+        #: The items of this object that are not done.
         self.unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(self._token)
-        #: Whether nothing is to be put any more.
+        #: True once no more items may be put.
         self.shut = False
 
     async def put(self, value: Any, *, wait: bool, until: float) -> None:
@@ -195,11 +195,11 @@ class ItemProducer:
         Args:
             value: Any value that the codec carries.
             wait: Whether to wait for room in a full queue.
-            until: When all of it is over, on the monotonic clock; `NEVER` for room without a bound.
+            until: The end of all of it, on the monotonic clock; `NEVER` waits for room without a bound.
 
         Raises:
             Full: There is no room.
-            BrokerError: It may not be there.
+            BrokerError: The item may not be there.
         """
         await self._confirm(self._begin(value, wait=wait, until=until))
 
@@ -217,7 +217,7 @@ class ItemProducer:
                     break
                 batch.sent.append(self._begin(value, wait=True, until=until))
                 batch.count += 1
-                # Half of them at once: else each confirm that comes would wake this thread for one item.
+                # Half of them at once: otherwise each confirm would wake this thread for one item.
                 if len(batch.sent) >= self._most:
                     await self._confirm_all(batch, self._most // 2)
             await self._confirm_all(batch, 0)
@@ -232,7 +232,7 @@ class ItemProducer:
             raise batch.error(self._queue)
 
     def _begin(self, value: Any, *, wait: bool, until: float) -> ItemPublication:
-        """Count an item and publish it; where that raises, no receipt is waited for."""
+        """Count an item and publish it; if that raises, the item does not count."""
         body = codec.encode(value, MSGPACK, limit=self._limit)
         if self.shut:
             raise items.closed(self._queue)
@@ -269,7 +269,7 @@ class ItemProducer:
                 self._session.ended()
 
     async def _confirm_all(self, batch: _Batch, left: int) -> None:
-        """Wait until no more than so many are unconfirmed."""
+        """Wait until at most ``left`` items are unconfirmed."""
         while len(batch.sent) > left:
             place, publication = batch.count - len(batch.sent), batch.sent.popleft()
             try:
@@ -287,24 +287,24 @@ class _Batch:
     """The items of one `put_many`."""
 
     def __init__(self) -> None:
-        #: Those that are not confirmed yet, oldest first.
+        #: The unconfirmed items, oldest first.
         self.sent: deque[ItemPublication] = deque()
-        #: How many were sent, and how many of these are confirmed.
+        #: The numbers of sent and of confirmed items.
         self.count = self.put = 0
-        #: The errors of those that are not there, or may not be, by their places.
+        #: The errors of items that are not there, or may not be, by their places.
         self.errors: dict[int, AmqpRpcError] = {}
-        #: How many were not sent as the time was over; what to say of those that were not even read.
+        #: The number of items that were not sent in time; and the text for those that were not even read.
         self.late, self.unread = 0, ""
-        #: Whether another error has ended it.
+        #: True once another error has ended it.
         self.broken = False
 
     def stop(self, values: Iterable[Any]) -> None:
-        """Send no more: the time is over, and one value was read that is not sent."""
+        """Send no more: the time is over, and one value was read but not sent."""
         try:
             self.late = max(1, len(values) - self.count)  # type: ignore[arg-type] # it may have no length
         except TypeError:
             self.late = 1
-            self.unread = f". What comes after number {self.count} was not read"
+            self.unread = f". Items after number {self.count} were not read"
         late = PublishRefused("it was not sent: the time was over")
         self.errors |= dict.fromkeys(range(self.count, self.count + self.late), late)
 
@@ -324,9 +324,9 @@ class _Batch:
         note = f"{plural(self.put, 'item was', 'items were')} put into queue {queue!r} before"
         if refused:
             note += f", {plural(refused, 'was', 'were')} not"
-        # Without an answer, or with Ctrl-C in the middle of it.
+        # Without an answer, or after Ctrl-C in the middle of it.
         if unknown := self.count - self.put - refused:
-            note += f"; of {unknown} it is not known"
+            note += f"; for {unknown} it is not known"
         return note
 
 

@@ -1,4 +1,4 @@
-"""A queue between processes in users' hands: the standard library's `queue.Queue`, kept by the broker."""
+"""The queue between processes that users hold: the standard library's `queue.Queue`, kept by the broker."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Items that are fetched ahead of the takers of one object, unless it is given another number.
+#: The default prefetch of an object.
 PREFETCH = 100
-#: Seconds that `close` gives the broker to handle the acks of what is done.
+#: Seconds that `close` gives the broker to handle the last acks.
 _CLOSE_TIMEOUT = 5.0
 #: A number in a table of AMQP 0-9-1 has 64 bits and a sign (section 4.2.1 of its specification).
 _LARGEST = 2**63 - 1
 
 
 class Queue(Generic[T]):
-    """A queue that any process on any machine puts into and takes from, as threads do with `queue.Queue`.
+    """A queue for any processes on any machines, as `queue.Queue` is for threads.
 
     `Client.queue` returns it; any number of threads may use it. It differs from `queue.Queue` where a queue that many
     processes share, and that outlives them, has to:
 
-    - **The broker keeps the items.** `put` returns once the broker has confirmed that the item is safe.
-    - **Each item may come more than once** (at least once, never zero times): when its taker dies before `task_done`,
-      and when the connection is lost between a `put` and its confirm.
-    - **`task_done` is not optional.** It takes the item out of the queue. It means the oldest item that the calling
-      thread has taken and is not done with; ``task_done(item)`` means that one, whichever thread took it. Closing the
-      object requeues what was taken and is not done.
-    - **`join` waits for what this object put**, wherever it is taken. It can fail: see there.
-    - **Counts are of a moment**, and approximate. A quorum queue may go over ``maxsize`` by some items.
-    - **A timeout is over when it is over**: a `put` that was not confirmed by then raises a `BrokerError` that says
-      whether the item may be there, and a `get` without a connection raises `NotConnected`.
+    - **The broker keeps the items.** `put` returns after the broker's confirm.
+    - **Each item may come more than once** (at least once, never zero times): if its consumer dies before `task_done`,
+      or the connection is lost between a `put` and its confirm.
+    - **`task_done` is not optional.** It removes the item from the queue. Without an argument it means the oldest open
+      item of the calling thread; ``task_done(item)`` means that item, of any thread. Closing the object requeues its
+      open items.
+    - **`join` waits for the items that this object put**, in any process. It can fail: see there.
+    - **Counts are of a moment**, and approximate. A quorum queue may exceed ``maxsize`` by some items.
+    - **Timeouts are strict.** A `put` without a confirm by then raises a `BrokerError`, which says if the item may be
+      there. A `get` without a connection raises `NotConnected`.
     - **Items are data**: numbers, text, bytes, lists, maps, dates (a tuple arrives as a list), never pickled objects.
 
     docs/queues.md has all of it: order, dead letters, other programs.
@@ -78,20 +78,20 @@ class Queue(Generic[T]):
         limit: int,
     ) -> None:
         _check(name, maxsize, queue_type, prefetch)
-        #: The queue's name, and how many items may wait in it; 0 for any number.
+        #: The queue's name, and the bound of waiting items; 0 for no bound.
         self.name, self.maxsize = name, max(0, maxsize)
         self._session = session
         self._timeout = timeout
         arguments = item_arguments(queue_type, maxsize=self.maxsize)
         self._producer = ItemProducer(session, name, arguments, timeout=timeout, limit=limit)
         self._consumer = ItemConsumer(session, name, arguments, prefetch=prefetch, timeout=timeout, limit=limit)
-        #: Whether it was closed.
+        #: True once it was closed.
         self.closed = False
-        #: The items that were taken one by one and are not done, by the thread or task that took them, oldest first.
+        #: The open items of `get`, by their thread or asyncio task, oldest first.
         self._taken: dict[object, OrderedDict[Taken, None]] = {}
         #: Guards a search in it. A user's ``==`` runs meanwhile, and may call again.
         self._lock = threading.RLock()
-        # A collected object that was not closed requeues what it holds.
+        # A collected object that was not closed requeues its items.
         self._finalizer = weakref.finalize(self, self._consumer.abandon)
         self._finalizer.atexit = False
 
@@ -104,18 +104,18 @@ class Queue(Generic[T]):
 
     @blocking
     async def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT002 - as the stdlib has it
-        """Put an item, and return once the broker has confirmed that it is safe.
+        """Put an item, and return after the broker's confirm.
 
         Args:
             item: Any value that msgpack and its extensions carry.
             block: Whether to wait while the queue is full.
-            timeout: Seconds for all of it, and at most one more for the answer to what was sent to a full queue. None
+            timeout: Seconds for all of it, and at most one more for the broker's answer if the queue was full. None
                 waits for room without a bound, and gives the broker the client's timeout (30.0) to answer.
 
         Raises:
-            queue.Full: There was no room. With a ``maxsize``, the broker says the same where an error of its own kept
-                it from taking the item, such as the loss of the queue's leader: then it may be there.
-            PublishRefused, NotConnected, AccessRefused: The broker did not take it. It is not there.
+            queue.Full: There was no room. With a ``maxsize``, the broker gives the same answer after an error of its
+                own, such as the loss of the queue's leader: then the item may be there.
+            PublishRefused, NotConnected, AccessRefused: The broker did not accept it. It is not there.
             ConnectionLost: It was sent, and not confirmed in time. It may be there.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
             Unencodable, MessageTooLarge: It can't be sent.
@@ -135,30 +135,30 @@ class Queue(Generic[T]):
 
         Args:
             items: In their order; any iterable, which is read as the broker keeps up.
-            timeout: Seconds for all of them: then nothing more is sent, nor read of an iterable that has no length.
-                None as for `put`.
+            timeout: Seconds for all of them: then no more are sent, nor read of an iterable without a length. None as
+                for `put`.
 
         Raises:
-            NotAllAccepted: Some are not there, or may not be. ``errors`` says which, by their numbers, and why.
+            NotAllAccepted: Some are not there, or may not be. ``errors`` has the reasons by their numbers.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
-            Unencodable, MessageTooLarge: An item can't be sent; those before it are there. Of a full queue, only those
-                for which there was room within a second: a note of the error says how many, as it does where the
-                iterable raises, or Ctrl-C is pressed.
+            Unencodable, MessageTooLarge: An item can't be sent; those before it are there. In a full queue, only those
+                that found room within a second: a note of the error has their number. The same note is added if the
+                iterable raises, or after Ctrl-C.
         """
         await self._producer.put_many(items, until=_until(_checked(timeout)))
 
     @blocking
     async def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT002 - as the stdlib has it
-        """Take an item; `task_done` is to follow.
+        """Return an item; `task_done` must follow.
 
         Args:
             block: Whether to wait for one.
             timeout: Seconds to wait; None for no bound.
 
         Raises:
-            queue.Empty: There was none.
-            NotConnected, AccessRefused: It is not known whether there is one: there is no connection, or the broker has
-                not answered yet.
+            queue.Empty: The queue was empty.
+            NotConnected, AccessRefused: It is not known whether there is an item: there is no connection, or the broker
+                has not answered yet.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
         """
         seconds = _checked(timeout)
@@ -170,22 +170,22 @@ class Queue(Generic[T]):
 
     @blocking
     async def get_nowait(self) -> T:
-        """Take an item if there is one: ``get(block=False)``. The broker is asked whether there is."""
+        """Return an item if there is one: ``get(block=False)``. It asks the broker."""
         value: T = await script_of(Queue.get)(self, block=False)
         return value
 
     @contextlib.contextmanager
     def get_many(self, most: int, timeout: float | None = None) -> Iterator[list[T]]:
-        """Take many items in a ``with`` block: done together at its end, or requeued where it raises.
+        """Get many items in a ``with`` block: done together at its end, or requeued if it raises.
 
-        It waits for the first one, and then takes those that are ready.
+        It waits for the first one, and then gets those that are ready.
 
         Args:
-            most: How many at most.
+            most: The most items.
             timeout: Seconds to wait for the first one; None for no bound.
 
         Raises:
-            queue.Empty: There was none.
+            queue.Empty: The queue was empty.
             NotConnected, AccessRefused, ConfigurationError: As for `get`.
 
         Example:
@@ -197,7 +197,7 @@ class Queue(Generic[T]):
 
     @blocking
     async def take_many(self, most: int, timeout: float | None) -> list[Taken]:
-        """Take many items, which `handle` acks or requeues: the first half of `get_many`."""
+        """Return many items, which `handle` acks or requeues: the first half of `get_many`."""
         count("most", most)
         seconds = _checked(timeout)
         some = [await self._consumer.take(most, wait=seconds != 0, until=_until(seconds))]
@@ -212,7 +212,7 @@ class Queue(Generic[T]):
 
     @contextlib.contextmanager
     def handle(self, some: list[Taken]) -> Iterator[list[T]]:
-        """Ack items at the end of a block, or requeue them where it raises: the second half of `get_many`."""
+        """Ack items at the end of a block, or requeue them if it raises: the second half of `get_many`."""
         try:
             yield [taken.value for taken in some]
         except BaseException:
@@ -221,14 +221,13 @@ class Queue(Generic[T]):
         self._consumer.settle(some)
 
     def task_done(self, *item: Any) -> None:
-        """Say that an item is done: it leaves the queue for good, and its putter's `join` counts it.
+        """Ack an item: it leaves the queue for good, and its producer's `join` counts it.
 
-        Where the connection that delivered it was lost meanwhile, the item is redelivered, and done again. That is
-        logged, and not raised, since there is nothing to do about it.
+        If the connection that delivered it was lost meanwhile, the item is redelivered, and done again. That is logged,
+        and not raised, since there is nothing to do about it.
 
         Args:
-            item: Which; unless given, the oldest that the calling thread, or asyncio task, has taken and is not done
-                with.
+            item: The item; by default the oldest open one of the calling thread, or asyncio task.
 
         Raises:
             ValueError: There is no such item: it was called more often than `get`.
@@ -242,25 +241,26 @@ class Queue(Generic[T]):
 
     @blocking
     async def join(self, timeout: float | None = None) -> None:
-        """Wait until every item that this object put is done, wherever it was taken.
+        """Wait until every item that this object put is done, in any process.
 
-        Takers may die, and lose their connections: it waits on. An item that is there twice counts as done with the
-        first of them, and one that could not be read when it is a dead letter. An item that a program without this
-        library takes is never done, nor is one that is purged, or deleted with its queue: only a timeout ends that.
+        Consumers may die, and lose their connections: it keeps waiting. An item that is there twice counts as done with
+        the first of them, and an unreadable one when it is dead-lettered. Some items are never done: those that a
+        program without this library gets, that are purged, or that are deleted with their queue. Only a timeout ends
+        that wait.
 
         Args:
             timeout: Seconds to wait; None for no bound.
 
         Raises:
             NotDone: Some were not done in time (a `TimeoutError`).
-            ConnectionLost: Of some it will never be known whether they are done, as this client's connection was lost
-                after they were put; all others are done. The error says how many. It is raised once.
+            ConnectionLost: This client's connection was lost after some items were put: it will never be known whether
+                they are done. All others are. The error has their number. It is raised once.
             ConfigurationError: This object is closed.
         """
         until, unfinished = _until(_checked(timeout)), self._producer.unfinished
         outcome = unfinished.outcome()
         try:
-            # In this order: `close` wakes those who wait by then.
+            # In this order: `close` wakes all that wait by then.
             while not (self.closed or outcome.done()) and time.monotonic() < until:
                 await Wait(outcome, min(until, time.monotonic() + LONGEST))
         finally:
@@ -275,16 +275,15 @@ class Queue(Generic[T]):
             )
         if lost := unfinished.lost():
             raise ConnectionLost(
-                f"it is not known of {plural(lost, 'item', 'items')} of queue {self.name!r} whether they are done: the "
-                "connection over which takers report that was lost. The items themselves are not lost"
+                f"it is not known whether {plural(lost, 'item is', 'items are')} done in queue {self.name!r}: the "
+                "connection for their receipts was lost. The items themselves are not lost"
             )
 
     @blocking
     async def qsize(self) -> int:
-        """Return how many items wait: those that the broker has ready, and those that are prefetched here.
+        """Return the number of waiting items: those ready at the broker, and those prefetched here.
 
-        Items that were taken, or that other objects have prefetched, are not counted. A queue that does not exist has
-        none.
+        Open items, and those that other objects have prefetched, are not counted. A queue that does not exist has none.
 
         Raises:
             BrokerError: No connection, no permission, or no answer in time.
@@ -303,9 +302,9 @@ class Queue(Generic[T]):
 
     @blocking
     async def close(self) -> None:
-        """Take and put no more: ack what is done, and requeue what is taken and not done, or prefetched.
+        """Close this object: ack the done items, and requeue the open and the prefetched ones.
 
-        All that is back in the queue, in its order, when this returns: another taker goes on with it.
+        They are back in the queue, in their order, when this returns: another consumer goes on with them.
         """
         if not self.closed:
             self.closed = self._producer.shut = True
@@ -315,7 +314,7 @@ class Queue(Generic[T]):
             self._taken.clear()
 
     def __iter__(self) -> Iterator[T]:
-        """Take one item after another, for ever, or until it is closed; each needs its `task_done`."""
+        """Yield one item after another, until this object is closed; each needs its `task_done`."""
         while True:
             try:
                 item = self.get()
@@ -337,7 +336,7 @@ class Queue(Generic[T]):
         return f"Queue({self.name!r}{f', maxsize={self.maxsize}' if self.maxsize else ''})"
 
     async def _ready(self) -> int:
-        """Return how many items the broker has ready."""
+        """Return the number of items that are ready at the broker."""
         if self.closed:
             raise items.closed(self.name)
         return await self._session.script(self._count(), timeout=to_answer(self._timeout))
@@ -358,8 +357,8 @@ class Queue(Generic[T]):
                 return taker, next(iter(mine))
             if self._taken:
                 raise ValueError(
-                    "task_done() called too many times by this thread: what is not done was taken by others; name the "
-                    "item, task_done(item), to be done with theirs"
+                    "task_done() called too many times by this thread; the open items are those of other threads: name "
+                    "one, task_done(item)"
                 )
             raise ValueError("task_done() called too many times")
         [value] = item
@@ -369,7 +368,7 @@ class Queue(Generic[T]):
             for found in candidates:
                 if same(found[1].value, value):
                     return found
-        raise ValueError("task_done() of an item that was not taken, or is done")
+        raise ValueError("task_done() of an item that get() did not return, or that is done")
 
 
 def _taker() -> object:
@@ -383,7 +382,7 @@ def _taker() -> object:
 
 
 def _checked(timeout: float | None) -> float | None:
-    """Return a timeout, at most the longest that there is.
+    """Return a timeout, at most the longest possible.
 
     Raises:
         ValueError: It is negative, or no number, as in the standard library.
