@@ -84,7 +84,7 @@ def _first_sentence(shape: Shape, module: str) -> str:
 
 
 def page(text: str, shape: Shape) -> str:
-    """Return the page's text with the picture and the list made anew."""
+    """Return the page's text with a new picture and list."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{picture(shape)}\n\n{listing(shape)}\n\n{END}{after}"

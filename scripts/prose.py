@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What is read unless other places are given.
+#: The places that are read unless others are given.
 PLACES = ("amqp_rpc", "README.md", "docs")
 
 #: Turns of phrase that a native speaker would not use, and what each is a sign of.

@@ -60,7 +60,7 @@ class Shape:
 
     @property
     def entries(self) -> list[str]:
-        """What a reader sees in the package's folder."""
+        """The names that a reader sees in the package's folder."""
         hidden = {"__pycache__", "py.typed"}
         return sorted(
             each.name for each in self.package.iterdir() if each.name not in hidden and not each.name.startswith(".")
@@ -146,7 +146,7 @@ class Shape:
 
     @property
     def cycle(self) -> list[str]:
-        """Modules that import each other in a circle; empty where there is none.
+        """Modules that import each other in a circle; empty if there are none.
 
         A package's own ``__init__`` is imported with each of its modules, and may name them.
         """
