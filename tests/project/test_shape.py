@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from scripts import prose
@@ -39,3 +41,13 @@ def test_a_figure_is_within_its_bound(measured: dict[str, tuple[str, str]], name
 
 def test_each_figure_has_a_bound(measured: dict[str, tuple[str, str]]) -> None:
     assert measured.keys() == AT_MOST.keys()
+
+
+def test_no_test_reaches_for_a_private_attribute_through_another() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if re.search(r"\._[a-z]\w*\._[a-z]", line)
+    ]
+    assert found == []
