@@ -15,7 +15,6 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from amqp_rpc.amqp.channel import ChannelClosed
-from amqp_rpc.amqp.conversation import Conversations
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait, Work
@@ -170,8 +169,7 @@ class Session:
         self.publisher = publisher
         self.reply_queue = reply_queue
         #: Notified of each connection, in this order; the I/O thread's.
-        self.conversations = Conversations()
-        self._followers: dict[Follower, None] = dict.fromkeys((reply_queue, publisher, self.conversations))
+        self._followers: dict[Follower, None] = dict.fromkeys((reply_queue, publisher))
         self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat

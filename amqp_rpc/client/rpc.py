@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
-from amqp_rpc.amqp.conversation import Conversation
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
@@ -122,12 +121,6 @@ class Caller(Session):
     def expect(self, task: Any) -> None:
         """Hand a reply to a task's handle, as long as there is one."""
         self._requests.tasks[task.id] = task
-
-    def converse(self, timeout: float) -> Conversation:
-        """Return a channel of its own for this thread, for so many seconds."""
-        self.check_process()
-        until = time.monotonic() + timeout
-        return Conversation(self.conversations, self.connected(), self.wait, expires_at=until, timeout=timeout)
 
     async def close(self, timeout: float) -> None:
         """End every call that is in flight, and the connection; for users' scripts."""
