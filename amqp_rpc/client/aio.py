@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
@@ -17,13 +17,12 @@ from amqp_rpc.client.bridge import (
     Front,
     Runner,
     awaited,
+    awaited_fronts,
+    fronted,
 )
 from amqp_rpc.client.client import Client, WithOptions
-from amqp_rpc.client.task import TaskHandle, TaskOptions
-from amqp_rpc.client.typing import AsyncCalls, Default, MapOptions, Options, typed, typed_as
+from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.queues.queue import PREFETCH
-from amqp_rpc.service.policy import QueueType
 
 
 class AsyncClient(Front[Client]):
@@ -92,31 +91,17 @@ class AsyncClient(Front[Client]):
             >>> handle = await client.enqueue("resize", "a.png")  # doctest: +SKIP
             >>> await handle.result()  # doctest: +SKIP
         """
-        return self._handle(await self._run(Client.enqueue, function, *args, **kwargs))
+        return AsyncTaskHandle(await self._run(Client.enqueue, function, *args, **kwargs), self._runner)
 
-    async def enqueue_many(
-        self,
-        function: str | Callable[..., Any],
-        arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
-        /,
-        *,
-        timeout: float | Default = Default.TIMEOUT,
-        **options: Unpack[TaskOptions],
-    ) -> list[AsyncTaskHandle[Any]]:
-        """Enqueue many tasks of a function: `Client.enqueue_many`, with its options, awaited.
-
-        The arguments are read on the event loop, as the broker keeps up.
-        """
-        handles = await self._run(Client.enqueue_many, function, arguments, timeout=timeout, **options)
-        return [self._handle(handle) for handle in handles]
-
-    def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
-        """Return the handle of a task by its id, in any process: `Client.task`."""
-        return self._handle(self._blocking.task(id, function))
+    # The arguments of these are read on the event loop, as the broker keeps up.
+    enqueue_many = awaited_fronts(Client.enqueue_many, AsyncTaskHandle[Any])
+    publish_many = awaited(Client.publish_many)
 
     publish = awaited(Client.publish)
-    publish_many = awaited(Client.publish_many)
     queue_states = awaited(Client.queue_states)
+    task = fronted(Client.task, AsyncTaskHandle[Any])
+    queue = fronted(Client.queue, AsyncQueue[Any])
+    dead_letters = fronted(Client.dead_letters, AsyncDeadLetters)
 
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.
@@ -127,26 +112,6 @@ class AsyncClient(Front[Client]):
         """
         return cast(AsyncCalls, WithOptions(self, dict(options)))
 
-    def dead_letters(self, queue: str, *, timeout: float | Default = Default.TIMEOUT) -> AsyncDeadLetters:
-        """Return the dead letters of a queue; the broker is not asked yet: see `Client.dead_letters`.
-
-        Example:
-            >>> for letter in await client.dead_letters("thumbnails").list():  # doctest: +SKIP
-            ...     print(letter.id, letter.reason)
-        """
-        return AsyncDeadLetters(self._blocking.dead_letters(queue, timeout=timeout), self._runner)
-
-    def queue(
-        self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum", prefetch: int = PREFETCH
-    ) -> AsyncQueue[Any]:
-        """Return a queue between processes; the broker is not asked yet: see `Client.queue`.
-
-        Example:
-            >>> async with client.queue("numbers") as numbers:  # doctest: +SKIP
-            ...     await numbers.put(1)
-        """
-        return AsyncQueue(self._blocking.queue(name, maxsize, queue_type=queue_type, prefetch=prefetch), self._runner)
-
     async def close(self) -> None:
         """Close the connection: `Client.close`, awaited."""
         await self._run(Client.close)
@@ -156,9 +121,6 @@ class AsyncClient(Front[Client]):
     def counters(self) -> Counter[str]:
         """Counts of what happened: see `Client.counters`."""
         return self._blocking.counters
-
-    def _handle(self, handle: TaskHandle[Any]) -> AsyncTaskHandle[Any]:
-        return AsyncTaskHandle(handle, self._runner)
 
     async def __aenter__(self) -> Self:
         return self

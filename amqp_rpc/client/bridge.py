@@ -32,6 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+F = TypeVar("F", bound="Front[Any]")
 
 NEVER = float("inf")
 #: Threads for looks into a store of results.
@@ -285,6 +286,28 @@ def awaited(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Fron
     async def awaiting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = await self._run(method, *args, **kwargs)
         return result
+
+    return awaiting
+
+
+def fronted(method: Callable[Concatenate[S, P], Any], kind: type[F]) -> Callable[Concatenate[Front[S], P], F]:
+    """Return a method of a front that returns a front over what another one returns, with the same arguments."""
+
+    @wraps(method)
+    def fronting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> F:
+        return kind(method(self._blocking, *args, **kwargs), self._runner)
+
+    return fronting
+
+
+def awaited_fronts(
+    method: Callable[Concatenate[S, P], list[Any]], kind: type[F]
+) -> Callable[Concatenate[Front[S], P], Coroutine[Any, Any, list[F]]]:
+    """Return a method of a front that awaits a list of objects, with the same arguments, and returns their fronts."""
+
+    @wraps(method)
+    async def awaiting(self: Front[S], /, *args: P.args, **kwargs: P.kwargs) -> list[F]:
+        return [kind(each, self._runner) for each in await self._run(method, *args, **kwargs)]
 
     return awaiting
 

@@ -9,7 +9,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_type
 
-from amqp_rpc import AsyncClient, Client, Event, Exchange, Queue, Service, TaskHandle, register_error
+from amqp_rpc import (
+    AsyncClient,
+    AsyncDeadLetters,
+    AsyncQueue,
+    AsyncTaskHandle,
+    Client,
+    DeadLetter,
+    Event,
+    Exchange,
+    Queue,
+    Service,
+    TaskHandle,
+    register_error,
+)
 
 service = Service("billing")
 
@@ -200,6 +213,29 @@ def queues(client: Client) -> None:
     # Code for the standard library's queue accepts ours, as far as it puts and gets.
     putting: Callable[[int], None] = numbers.put
     putting(1)
+
+
+async def awaited_queues(client: AsyncClient) -> None:
+    """Put and take from asyncio."""
+    numbers: AsyncQueue[int] = client.queue("numbers", 5, queue_type="classic")
+    assert_type(await numbers.get(timeout=2.5), int)
+    assert_type(await numbers.get_nowait(), int)
+    assert_type([number async for number in numbers], list[int])
+    assert_type(await numbers.put(1, timeout=2.5), None)
+    assert_type(await numbers.qsize(), int)
+    numbers.task_done(1)
+    async with numbers as same, numbers.get_many(5) as some:
+        assert_type(same, AsyncQueue[int])
+        assert_type(some, list[int])
+
+
+async def awaited_dead_letters(client: AsyncClient) -> None:
+    """Ask for dead letters from asyncio."""
+    letters = client.dead_letters("thumbnails", timeout=2.5)
+    assert_type(letters, AsyncDeadLetters)
+    assert_type(await letters.get("id"), DeadLetter | None)
+    assert_type(await letters.drop(all=True), list[str])
+    assert_type(client.task("id", resize), AsyncTaskHandle[Any])
 
 
 @service.subscribe("orders.*.paid", "orders.#", mode="broadcast", retries=3, backoff=(0.1, 60.0), max_length=10)

@@ -125,6 +125,9 @@ async def awaited(client: AsyncClient) -> None:
     await client.enqueue(notify, "ann", delay="2")  # error: call-arg
     (await (await client.enqueue(notify, "ann")).result()).no()  # error: attr-defined
     await client.enqueue_many(resize, [5])  # error: list-item
+    await client.publish(5)  # error: arg-type
+    client.queue(5)  # error: arg-type
+    await client.dead_letters("thumbnails").list(limit="5")  # error: arg-type
 
 
 def events(client: Client) -> None:
