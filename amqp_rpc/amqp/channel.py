@@ -16,9 +16,10 @@ import logging
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import takewhile
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from amqp_rpc.amqp import frames
 from amqp_rpc.amqp.loop import where_signals_raise
@@ -92,25 +93,26 @@ class QueueState:
 class Answer(Generic[T]):
     """The broker's answer to one request. A script awaits it, at once or after other requests."""
 
-    __slots__ = ("_error", "_known", "_script", "_then", "_value")
+    __slots__ = ("_error", "_known", "_script", "_value")
 
     def __init__(self) -> None:
         self._known = False
         self._error: ChannelClosed | None = None
         self._script: Script | None = None
-        self._then: Callable[[T], object] | None = None
 
     def arrive(self, value: T) -> None:
         """Set the value, and resume the script that waits for it."""
         self._value = value
         self._known = True
-        if self._then is not None:
-            self._then(value)
         if self._script is not None:
             self._script.resume()
 
+    def read(self, frame: Any) -> None:  # noqa: ARG002 - see `_State`
+        """Set the value from pika's frame; here it says no more than that the request was served."""
+        self.arrive(cast("T", None))
+
     def fail(self, error: ChannelClosed) -> None:
-        """Raise an error in the script that waits, or is about to."""
+        """Raise an error in the script that waits, or will wait."""
         self._error = error
         self._known = True
         if self._script is not None:
@@ -120,11 +122,6 @@ class Answer(Generic[T]):
         """Close the script that waits: no answer will come."""
         if self._script is not None:
             self._script.stop()
-
-    def then(self, callback: Callable[[T], object] | None) -> Self:
-        """Call back with the value; never where the channel is closed before."""
-        self._then = callback
-        return self
 
     def wake(self, script: Script) -> None:
         """Resume that script with the answer."""
@@ -138,15 +135,86 @@ class Answer(Generic[T]):
         return self._value
 
 
-class Consumer(Answer[str]):
-    """A consumer, from the request for it on; the answer is its tag."""
+class _State(Answer[QueueState]):
+    """The state of a queue."""
 
-    __slots__ = ("tag",)
+    __slots__ = ()
+
+    def read(self, frame: Any) -> None:
+        self.arrive(QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count))
+
+
+class _Got(Answer["Delivery | None"]):
+    """A message that was asked for, or none."""
+
+    __slots__ = ("delivery",)
 
     def __init__(self) -> None:
         super().__init__()
+        self.delivery: Delivery | None = None
+
+    def read(self, frame: Any) -> None:  # noqa: ARG002 - it comes after the message
+        self.arrive(self.delivery)
+
+
+class Receipt(Protocol):
+    """An object that is told of the broker's confirm, or nack, of a message."""
+
+    def arrive(self, value: bool, /) -> None:
+        """Note whether the broker took the message."""
+
+
+class Consumer(Answer[str]):
+    """A consumer, from the request for it on; the answer is its tag.
+
+    Args:
+        channel: Its channel.
+        on_delivery: Called for each message.
+    """
+
+    __slots__ = ("_channel", "_on_delivery", "tag")
+
+    def __init__(self, channel: Channel, on_delivery: Callable[[Any], object]) -> None:
+        super().__init__()
+        self._channel = channel
+        self._on_delivery = on_delivery
         #: Empty where the channel was closed already.
         self.tag = ""
+
+    def read(self, frame: Any) -> None:  # noqa: ARG002 - the tag is pika's
+        """Set the value to the tag."""
+        self.arrive(self.tag)
+
+    def deliver(self, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
+        """Hand on a delivery."""
+        if self._channel.is_open:
+            try:
+                self._on_delivery(Delivery(self._channel, tag, redelivered, properties, body))
+            except Exception:
+                _defect("delivery callback failed")
+
+    def deliver_addressed(
+        self, exchange: str, key: str, tag: int, redelivered: bool, properties: Properties, body: bytes
+    ) -> None:
+        """Hand on a delivery, with its exchange and its routing key."""
+        if self._channel.is_open:
+            try:
+                self._on_delivery(AddressedDelivery(self._channel, tag, redelivered, properties, body, exchange, key))
+            except Exception:
+                _defect("delivery callback failed")
+
+    def deliver_raw(self, _raw: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Hand on a delivery that pika has read."""
+        # pika's properties have the attributes of ours.
+        self.deliver(method.delivery_tag, method.redelivered, properties, body)
+
+    def deliver_raw_addressed(self, _raw: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Hand on a delivery that pika has read, with its exchange and its routing key."""
+        exchange, key = _text(method.exchange), _text(method.routing_key)
+        self.deliver_addressed(exchange, key, method.delivery_tag, method.redelivered, properties, body)
+
+
+A = TypeVar("A", bound=Answer[Any])
 
 
 class Script:
@@ -163,7 +231,7 @@ class Script:
         self._name = getattr(coroutine, "__qualname__", "")
         self._all = running
         self._at_work = False
-        #: Whether it is to go no further.
+        #: True if it must go no further.
         self._stopped = False
         running.add(self)
 
@@ -181,10 +249,7 @@ class Script:
         except ChannelClosed as closed:
             logger.debug("channel script %s: ended by a closed channel: %s", self._name, closed)
         except Exception:
-            if where_signals_raise():
-                raise
-            # Raised on, it would end the connection, as a broken stream does.
-            logger.exception("channel script %s: failed", self._name)
+            _defect(f"channel script {self._name}: failed")
         finally:
             self._at_work = False
             if not suspended:
@@ -212,13 +277,11 @@ class Script:
         try:
             self._coroutine.close()
         except Exception:
-            if where_signals_raise():
-                raise
-            logger.exception("channel script %s: failed while it was closed", self._name)
+            _defect(f"channel script {self._name}: failed while it was closed")
 
 
 class Acks:
-    """Which acks say that deliveries of a channel are settled: one ``multiple`` ack for as many as possible.
+    """The acks that settle deliveries of a channel: one ``multiple`` ack for as many as possible.
 
     A burst of deliveries is settled in about its order. One ack with ``multiple`` covers a channel's deliveries up to
     its tag, so it may be used only once all of them are settled: https://www.rabbitmq.com/docs/confirms
@@ -259,28 +322,18 @@ class Channel:
     nothing and return False: its deliveries and consumers are gone.
     """
 
-    def __init__(
-        self,
-        raw: Any,
-        to_raw: Callable[[Properties], Any],
-        on_closed: Callable[[Channel, BrokerError, int], object] | None,
-        *,
-        stream: Stream,
-        frame_max: int,
-    ) -> None:
+    def __init__(self, raw: Any, *, stream: Stream, frame_max: int) -> None:
         self._raw = raw
         self._number: int = raw.channel_number
         self._write = stream.write
         self._deliveries = stream.deliveries
         self._publisher = frames.Publisher(self._number, frame_max)
-        #: Whether it can be used.
+        #: True while it can be used.
         self.is_open = True
-        self._to_raw = to_raw
-        self._on_closed = on_closed
-        #: Requests without an answer; and what later ones fail with, once the channel is closed.
+        #: Requests without an answer; and the error of later ones, once the channel is closed.
         self._asked: dict[Answer[Any], None] = {}
         self._error: ChannelClosed | None = None
-        self._unconfirmed: dict[int, Callable[[bool], object]] = {}
+        self._unconfirmed: dict[int, Receipt] = {}
         self._confirms = False
         self._published = 0
         self._acks = Acks()
@@ -295,86 +348,56 @@ class Channel:
         self.close()
 
     def declare(
-        self,
-        queue: str,
-        then: Callable[[QueueState], object] | None = None,
-        *,
-        exclusive: bool = False,
-        arguments: dict[str, Any] | None = None,
+        self, queue: str, *, exclusive: bool = False, arguments: dict[str, Any] | None = None
     ) -> Answer[QueueState]:
         """Declare a durable queue, or an exclusive one; the broker chooses the name where it is empty."""
         return self._ask(
-            self._raw.queue_declare,
-            queue,
-            durable=not exclusive,
-            exclusive=exclusive,
-            arguments=arguments,
-            read=_queue_state,
-        ).then(then)
+            _State(), "queue_declare", queue, durable=not exclusive, exclusive=exclusive, arguments=arguments
+        )
 
     def declare_exchange(
-        self,
-        exchange: str,
-        *,
-        kind: str = "topic",
-        durable: bool = True,
-        arguments: dict[str, Any] | None = None,
+        self, exchange: str, *, kind: str = "topic", durable: bool = True, arguments: dict[str, Any] | None = None
     ) -> Answer[None]:
         """Declare an exchange."""
-        return self._ask(self._raw.exchange_declare, exchange, exchange_type=kind, durable=durable, arguments=arguments)
+        return self._ask(
+            Answer[None](), "exchange_declare", exchange, exchange_type=kind, durable=durable, arguments=arguments
+        )
 
-    def bind(
-        self,
-        queue: str,
-        exchange: str,
-        key: str,
-        *,
-        arguments: dict[str, Any] | None = None,
-    ) -> Answer[None]:
+    def bind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any] | None = None) -> Answer[None]:
         """Route an exchange's messages with matching keys, or headers, to a queue."""
-        return self._ask(self._raw.queue_bind, queue, exchange, key, arguments)
+        return self._ask(Answer[None](), "queue_bind", queue, exchange, key, arguments)
 
-    def unbind(
-        self,
-        queue: str,
-        exchange: str,
-        key: str,
-        *,
-        arguments: dict[str, Any],
-    ) -> Answer[None]:
+    def unbind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any]) -> Answer[None]:
         """Undo a binding; one that does not exist does no harm."""
-        return self._ask(self._raw.queue_unbind, queue, exchange, key, arguments)
+        return self._ask(Answer[None](), "queue_unbind", queue, exchange, key, arguments)
 
     def bind_exchange(self, destination: str, source: str, key: str) -> Answer[None]:
         """Route an exchange's messages with matching keys to another exchange."""
-        return self._ask(self._raw.exchange_bind, destination, source, key)
+        return self._ask(Answer[None](), "exchange_bind", destination, source, key)
 
-    def inspect(self, queue: str, then: Callable[[QueueState], object] | None = None) -> Answer[QueueState]:
+    def inspect(self, queue: str) -> Answer[QueueState]:
         """Ask for a queue's state; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
-        return self._ask(self._raw.queue_declare, queue, passive=True, read=_queue_state).then(then)
+        return self._ask(_State(), "queue_declare", queue, passive=True)
 
     def inspect_exchange(self, exchange: str) -> Answer[None]:
         """Ask for an exchange; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
-        return self._ask(self._raw.exchange_declare, exchange, passive=True)
+        return self._ask(Answer[None](), "exchange_declare", exchange, passive=True)
 
     def get(self, queue: str) -> Answer[Delivery | None]:
         """Take one message from a queue; None where it is empty."""
-        got: list[Delivery] = []
-        if self._raw.is_open:
-            self._raw.basic_get(
-                queue,
-                callback=_guarded(
-                    lambda _raw, method, properties, body: got.append(
-                        Delivery(self, method.delivery_tag, method.redelivered, cast(Properties, properties), body)
-                    )
-                ),
-            )
-        # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
-        return self._ask(self._raw.queue_declare, queue, passive=True, read=lambda _frame: got[0] if got else None)
+        got = _Got()
 
-    def delete(self, queue: str, then: Callable[[], object] | None = None) -> Answer[None]:
+        def arrived(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
+            got.delivery = Delivery(self, method.delivery_tag, method.redelivered, properties, body)
+
+        if self._raw.is_open:
+            self._raw.basic_get(queue, callback=_guarded(arrived))
+        # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
+        return self._ask(got, "queue_declare", queue, passive=True)
+
+    def delete(self, queue: str) -> Answer[None]:
         """Delete a queue that is empty and has no consumer; for any other one, the broker closes the channel (406)."""
-        return self._ask(self._raw.queue_delete, queue, if_unused=True, if_empty=True).then(_bare(then))
+        return self._ask(Answer[None](), "queue_delete", queue, if_unused=True, if_empty=True)
 
     def purge(self, queue: str) -> None:
         """Empty a queue."""
@@ -389,10 +412,9 @@ class Channel:
     def consume(
         self,
         queue: str,
-        on_delivery: Callable[[Delivery], object],
+        on_delivery: Callable[[Any], object],
         *,
         acknowledge: bool,
-        then: Callable[[], object] | None = None,
         on_cancelled: Callable[[], object] | None = None,
         addressed: bool = False,
     ) -> Consumer:
@@ -400,71 +422,36 @@ class Channel:
 
         Args:
             queue: Its name.
-            on_delivery: Called for each message.
-            acknowledge: Whether each delivery will be acked.
-            then: Called once the broker has agreed.
+            on_delivery: Called with each `Delivery`.
+            acknowledge: True if each delivery will be acked.
             on_cancelled: Called when the broker cancels the consumer, as it does when the queue is deleted.
-            addressed: Whether each delivery is an `AddressedDelivery`.
+            addressed: True to make each an `AddressedDelivery`.
         """
-        deliver, deliver_addressed = self._plain(on_delivery), self._addressed(on_delivery)
-
-        def deliver_raw(_raw: Any, method: Any, properties: Any, body: bytes) -> None:
-            # pika's properties have the attributes of ours.
-            came = method.delivery_tag, method.redelivered, cast(Properties, properties), body
-            if addressed:
-                deliver_addressed(_text(method.exchange), _text(method.routing_key), *came)
-            else:
-                deliver(*came)
-
-        if on_cancelled is not None:
-            self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
-        consumer = Consumer().then(_bare(then))
+        consumer = Consumer(self, on_delivery)
         if not self._may_ask(consumer):
             return consumer
-        tag = consumer.tag = self._raw.basic_consume(
-            queue, deliver_raw, auto_ack=not acknowledge, callback=self._to(consumer, lambda _frame: tag)
-        )
+        if on_cancelled is not None:
+            self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
+        raw = consumer.deliver_raw_addressed if addressed else consumer.deliver_raw
+        callback = _guarded(partial(self._answered, consumer))
+        tag = consumer.tag = self._raw.basic_consume(queue, raw, auto_ack=not acknowledge, callback=callback)
         if addressed:
-            self._deliveries.enter_addressed(self._number, tag, deliver_addressed)
+            self._deliveries.enter_addressed(self._number, tag, consumer.deliver_addressed)
         else:
-            self._deliveries.enter(self._number, tag, deliver)
+            self._deliveries.enter(self._number, tag, consumer.deliver)
         return consumer
 
-    def _plain(self, on_delivery: Callable[[Delivery], object]) -> frames.Consumer:
-        def deliver(tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
-            if not self.is_open:
-                return
-            try:
-                on_delivery(Delivery(self, tag, redelivered, properties, body))
-            except Exception:
-                if where_signals_raise():
-                    raise
-                # Raised on, it would end the connection, as a broken stream does.
-                logger.exception("delivery callback failed")
-
-        return deliver
-
-    def _addressed(self, on_delivery: Callable[[Delivery], object]) -> frames.AddressedConsumer:
-        def deliver(exchange: str, key: str, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
-            if not self.is_open:
-                return
-            try:
-                on_delivery(AddressedDelivery(self, tag, redelivered, properties, body, exchange, key))
-            except Exception:
-                if where_signals_raise():
-                    raise
-                logger.exception("delivery callback failed")
-
-        return deliver
-
-    def cancel(self, tag: str, then: Callable[[], object] | None = None) -> Answer[None]:
+    def cancel(self, tag: str) -> Answer[None]:
         """Cancel a consumer; its unacked deliveries stay unacked."""
-        answer = Answer[None]().then(_bare(then))
+        answer = Answer[None]()
         if not self._may_ask(answer):
             return answer
-        self._raw.basic_cancel(
-            tag, callback=self._to(answer, lambda _frame: self._deliveries.dismiss(self._number, tag))
-        )
+
+        def cancelled(frame: Any) -> None:
+            self._deliveries.dismiss(self._number, tag)
+            self._answered(answer, frame)
+
+        self._raw.basic_cancel(tag, callback=_guarded(cancelled))
         # pika would requeue a delivery that arrives before the broker's answer, and with the `redelivered` flag a call
         # that must not run twice would be refused, though it never ran. So it is delivered here, and handled.
         self._raw._cancelled.discard(tag)  # noqa: SLF001
@@ -484,7 +471,7 @@ class Channel:
             if not self._raw.is_open:
                 return False
             exchange, key = frames.address(message)
-            properties = self._to_raw(message.properties)
+            properties = self.to_raw(message.properties)
             # Two octets of these are the flags.
             self._publisher.check(sum(map(len, properties.encode())) - 2)
             self._raw.basic_publish(exchange, key, message.body, properties, mandatory)
@@ -495,32 +482,29 @@ class Channel:
         self._published += 1
         return True
 
-    def publish_confirmed(self, message: Message, then: Callable[[bool], object], *, mandatory: bool = False) -> bool:
-        """Send a message and call back with whether the broker took it; on a channel with `confirms`."""
+    def publish_confirmed(self, message: Message, receipt: Receipt, *, mandatory: bool = False) -> bool:
+        """Send a message, and report to its receipt whether the broker took it; on a channel with `confirms`."""
         assert self._confirms
         if not self.publish(message, mandatory=mandatory):
             return False
-        self._unconfirmed[self._published] = then
+        self._unconfirmed[self._published] = receipt
         return True
 
     def confirmed(self, message: Message, *, mandatory: bool = False) -> Answer[bool]:
-        """Send a message; the answer is whether the broker took it. For scripts, on a channel with `confirms`."""
+        """Send a message; the answer is whether the broker took it. On a channel with `confirms`."""
         answer = Answer[bool]()
-
-        def confirmed(taken: bool) -> None:
-            self._asked.pop(answer, None)
-            answer.arrive(taken)
-
-        if self._may_ask(answer):
-            self.publish_confirmed(message, confirmed, mandatory=mandatory)
+        if self._error is not None:
+            answer.fail(self._error)
+        else:
+            self.publish_confirmed(message, answer, mandatory=mandatory)
         return answer
 
-    def confirms(self, then: Callable[[], object] | None = None) -> Answer[None]:
+    def confirms(self) -> Answer[None]:
         """Switch publisher confirms on: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
-        return self._ask(self._raw.confirm_delivery, lambda _frame: None).then(_bare(then))
+        return self._ask(Answer[None](), "confirm_delivery", lambda _frame: None)
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that reached no queue."""
@@ -574,14 +558,23 @@ class Channel:
             # It is closing already where its whole connection is.
             if self._raw.is_open:
                 self._raw.close()
-            asked, self._asked = self._asked, {}
-            for answer in asked:
+            for answer in self._waiting():
                 answer.abandon()
+
+    def closed(self) -> Answer[None]:
+        """Return an answer that never comes: awaited, it raises `ChannelClosed` when the broker closes the channel."""
+        answer = Answer[None]()
+        self._may_ask(answer)
+        return answer
 
     def drop(self) -> None:
         """Stop using pika's object, which will report nothing any more: see `Connection`."""
         self.is_open = False
         self._unconfirmed.clear()
+
+    def to_raw(self, properties: Properties) -> Any:
+        """Return properties as pika's."""
+        raise NotImplementedError
 
     def _may_ask(self, answer: Answer[Any]) -> bool:
         """Return whether the broker can be asked, and have the answer wait; where it can't, the answer says so.
@@ -596,66 +589,50 @@ class Channel:
             return True
         return False
 
-    def _ask(
-        self, method: Callable[..., Any], *args: Any, read: Callable[[Any], Any] | None = None, **options: Any
-    ) -> Answer[Any]:
-        answer = Answer[Any]()
+    def _ask(self, answer: A, method: str, *args: Any, **options: Any) -> A:
         if self._may_ask(answer):
-            method(*args, callback=self._to(answer, read), **options)
+            getattr(self._raw, method)(*args, callback=_guarded(partial(self._answered, answer)), **options)
         return answer
 
-    def _to(self, answer: Answer[Any], read: Callable[[Any], Any] | None) -> Callable[[Any], None]:
-        """Return a callback for pika that gives a frame, as it is read, to an answer."""
+    def _answered(self, answer: Answer[Any], frame: Any) -> None:
+        self._asked.pop(answer, None)
+        answer.read(frame)
 
-        def answered(frame: Any) -> None:
-            self._asked.pop(answer, None)
-            answer.arrive(None if read is None else read(frame))
-
-        return _guarded(answered)
+    def _waiting(self) -> list[Answer[Any]]:
+        """Return all answers that have not come, newest first, and forget them."""
+        receipts = [each for each in self._unconfirmed.values() if isinstance(each, Answer)]
+        waiting = [*receipts, *reversed(self._asked)]
+        self._asked.clear()
+        self._unconfirmed.clear()
+        return waiting
 
     def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
         # Publishing order is dictionary order: "multiple" ends a leading run of it.
         run = list(takewhile(lambda each: each <= tag, self._unconfirmed)) if multiple else [tag]
         for one in run:
-            then = self._unconfirmed.pop(one, None)
+            receipt = self._unconfirmed.pop(one, None)
             try:
-                if then is not None:
-                    then(taken)
+                if receipt is not None:
+                    receipt.arrive(taken)
             except Exception:
-                if where_signals_raise():
-                    raise
-                # Raised on, it would end the connection, as a broken stream does.
-                logger.exception("confirm callback failed")
+                _defect("confirm callback failed")
 
     def _closed(self, _raw: Any, reason: Any) -> None:
         self.is_open = False
         self._deliveries.forget(self._number)
-        self._unconfirmed.clear()
         # Otherwise the whole connection was lost, or this process closed the channel.
         if type(reason).__name__ == "ChannelClosedByBroker":
             code, text = reason.reply_code, reason.reply_text
             kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError
-            error = kind(f"the broker closed the channel: {code} {text}")
-            self._error = ChannelClosed(error, code)
-            asked, self._asked = self._asked, {}
-            # In this order: scripts see the error at their await before the channel's owner opens another one.
-            for answer in asked:
+            self._error = ChannelClosed(kind(f"the broker closed the channel: {code} {text}"), code)
+            for answer in self._waiting():
                 answer.fail(self._error)
-            if self._on_closed is not None:
-                self._on_closed(self, error, code)
-
-
-def _bare(then: Callable[[], object] | None) -> Callable[[Any], object] | None:
-    return None if then is None else lambda _value: then()
+        self._unconfirmed.clear()
 
 
 def _text(name: str | bytes) -> str:
     """Return a name as text; pika gives bytes where it is not UTF-8."""
     return name if isinstance(name, str) else name.decode(errors="backslashreplace")
-
-
-def _queue_state(frame: Any) -> QueueState:
-    return QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count)
 
 
 def _guarded(callback: Callable[..., object]) -> Callable[..., None]:
@@ -665,8 +642,16 @@ def _guarded(callback: Callable[..., object]) -> Callable[..., None]:
         try:
             callback(*arguments)
         except Exception:
-            if where_signals_raise():
-                raise
-            logger.exception("channel callback failed")
+            _defect("channel callback failed")
 
     return guarded
+
+
+def _defect(message: str) -> None:
+    """Log the current exception; raised on, it would end the connection, as a broken stream does.
+
+    On a user's main thread it may be a signal handler's: it is raised on.
+    """
+    if where_signals_raise():
+        raise  # noqa: PLE0704 - the current exception
+    logger.exception(message)  # noqa: LOG004 - its callers handle one

@@ -178,26 +178,16 @@ class Connection:
         self.loop.call_later(seconds, lambda: answer.arrive(None))
         return answer
 
-    def open_channel(
-        self,
-        then: Callable[[Channel], object] | None = None,
-        on_closed: Callable[[Channel, BrokerError, int], object] | None = None,
-    ) -> Answer[Channel]:
-        """Open a channel; the I/O thread's. Where the connection is not open any more, no answer comes.
-
-        Args:
-            then: Called with the channel once it is open.
-            on_closed: Called when the broker closes it, with its reason as an error and as AMQP's reply code. Not
-                called when the whole connection is lost: the listeners are notified of that.
-        """
-        answer = Answer[Channel]().then(then)
+    def open_channel(self) -> Answer[Channel]:
+        """Open a channel; the I/O thread's. Where the connection is not open any more, no answer comes."""
+        answer = Answer[Channel]()
         if self._pika is None or not self._pika.is_open:
             return answer
         stream, frame_max = self._stream, self._pika.params.frame_max
         assert stream is not None
 
         def opened(raw: Any) -> None:
-            channel = Channel(raw, _to_pika, on_closed, stream=stream, frame_max=frame_max)
+            channel = _Channel(raw, stream=stream, frame_max=frame_max)
             self._channels.add(channel)
             answer.arrive(channel)
 
@@ -339,6 +329,24 @@ class Connection:
             self._pika.bytes_received += count
 
 
+class _Channel(Channel):
+    def to_raw(self, properties: Properties) -> pika.BasicProperties:
+        return pika.BasicProperties(
+            content_type=properties.content_type,
+            content_encoding=properties.content_encoding,
+            headers=properties.headers,
+            delivery_mode=properties.delivery_mode,
+            priority=properties.priority,
+            correlation_id=properties.correlation_id,
+            reply_to=properties.reply_to,
+            expiration=properties.expiration,
+            message_id=properties.message_id,
+            timestamp=properties.timestamp,
+            type=properties.type,
+            app_id=properties.app_id,
+        )
+
+
 class _PikaConnection(SelectConnection):
     """pika's connection, made to survive a message whose properties pika can't read.
 
@@ -434,23 +442,6 @@ class _Services(nbio_interface.AbstractIOServices):
 for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
     _seam.register(DialStep)
 nbio_interface.AbstractStreamTransport.register(Stream)
-
-
-def _to_pika(properties: Properties) -> pika.BasicProperties:
-    return pika.BasicProperties(
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=properties.headers,
-        delivery_mode=properties.delivery_mode,
-        priority=properties.priority,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        expiration=properties.expiration,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        type=properties.type,
-        app_id=properties.app_id,
-    )
 
 
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed
+from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, backoff
 
@@ -135,28 +136,31 @@ class Keeper:
             channel.close()
 
     async def _open(self) -> None:
-        channel = await self.connection.open_channel(on_closed=self._on_closed)
+        """Open the channel, and stay with it until the broker closes it."""
+        channel = await self.connection.open_channel()
         if self.ended:
             channel.close()
             return
         self._newest = channel
+        closed = ChannelClosed(BrokerError("it could not be set up, by a defect"), 0)
         try:
             await self.set_up(channel)
-        except ChannelClosed as closed:
-            # If it is this channel that was closed, `_on_closed` follows.
-            if channel.is_open:
-                self._reopen(closed.error, closed.code)
-                channel.close()
-            return
-        self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
-        if self._refused:
-            self._refused = False
-            logger.warning("%s: works again", self.name)
-        self.ready()
-
-    def _on_closed(self, channel: Channel, error: BrokerError, code: int) -> None:
+            self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
+            if self._refused:
+                self._refused = False
+                logger.warning("%s: works again", self.name)
+            self.ready()
+            await channel.closed()
+        except ChannelClosed as error:
+            # It may be another channel, which the set-up needs.
+            closed = error
+        except Exception:
+            if where_signals_raise():
+                raise
+            logger.exception("%s: failed", self.name)
         if channel is self._newest:
-            self._reopen(error, code)
+            self._reopen(closed.error, closed.code)
+        channel.close()
 
     def _reopen(self, error: BrokerError, code: int) -> None:
         if self.channel is None:

@@ -53,8 +53,12 @@ class Publication(Outcome[AmqpRpcError | None]):
     """
 
     __slots__ = (
-        "arguments", "doubtful", "expires_at", "identity", "message", "refused", "returned", "timeout", "written",
+        "arguments", "doubtful", "expires_at", "identity", "message", "publisher", "refused", "returned", "timeout",
+        "written",
     )  # fmt: skip
+
+    #: The publisher that has written it.
+    publisher: Publisher
 
     #: True if the arguments are a guess: if the queue exists with others, those are right.
     guessed = False
@@ -122,6 +126,13 @@ class Publication(Outcome[AmqpRpcError | None]):
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
         """Return the error if a queue or exchange that it needs exists with other arguments."""
         return ConfigurationError(f"{what!r} exists with other arguments: {error}. {self.never}")
+
+    def arrive(self, taken: bool, /) -> None:
+        """Note the broker's confirm, or nack."""
+        if taken:
+            self.confirmed(self.publisher)
+        else:
+            self.nacked(self.publisher)
 
     # Hooks for kinds of messages. Each is called on the I/O thread, and ends the publication or has it sent again.
 
@@ -412,14 +423,9 @@ class Publisher(Keeper):
         if publication.replied:
             publication.addressed(self.reply_queue)
 
-        def confirmed(taken: bool) -> None:
-            if taken:
-                publication.confirmed(self)
-            else:
-                publication.nacked(self)
-
+        publication.publisher = self
         try:
-            if not channel.publish_confirmed(publication.message, confirmed, mandatory=True):
+            if not channel.publish_confirmed(publication.message, publication, mandatory=True):
                 publication.written = False
                 self._unsent.append(publication)
         # Headers that a user gave an event; nothing was written then.

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Self
 
-from amqp_rpc.amqp.channel import Answer, ChannelClosed, Consumer, Delivery, QueueState, ReplyCode, Script
+from amqp_rpc.amqp.channel import Answer, ChannelClosed, Consumer, Delivery, QueueState, Receipt, ReplyCode, Script
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import Message, Properties
 
@@ -125,14 +125,10 @@ class FakeConnection:
         self.loop.call_later(seconds, lambda: answer.arrive(None))
         return answer
 
-    def open_channel(
-        self,
-        then: Callable[[Any], object] | None = None,
-        on_closed: Callable[[Any, BrokerError, int], object] | None = None,
-    ) -> Answer[Any]:
-        answer = Answer[Any]().then(then)
+    def open_channel(self) -> Answer[Any]:
+        answer = Answer[Any]()
         if self.is_open:
-            channel = FakeChannel(self, on_closed)
+            channel = FakeChannel(self)
             self.channels.append(channel)
             answer.arrive(channel)
         return answer
@@ -163,10 +159,9 @@ class FakeConnection:
 class FakeChannel:
     """A channel that answers at once, unless the connection holds the name."""
 
-    def __init__(self, connection: FakeConnection, on_closed: Callable[[Any, BrokerError, int], object] | None) -> None:
+    def __init__(self, connection: FakeConnection) -> None:
         self.is_open = True
         self._connection = connection
-        self._on_closed = on_closed
         self._error: ChannelClosed | None = None
         self._asked: dict[Answer[Any], None] = {}
         self._generated = 0
@@ -177,7 +172,7 @@ class FakeChannel:
         #: Queue, or exchange, and the exchange and the key by which messages come to it.
         self.bindings: list[tuple[str, str, str]] = []
         self.published: list[Message] = []
-        self.unconfirmed: list[tuple[Message, Callable[[bool], object]]] = []
+        self.unconfirmed: list[tuple[Message, Receipt]] = []
         self.acked: list[int] = []
         self.rejected: list[tuple[int, bool]] = []
         self.consuming: dict[str, tuple[str, Callable[[Delivery], object]]] = {}
@@ -193,22 +188,20 @@ class FakeChannel:
         kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError
         self.is_open = False
         self._error = ChannelClosed(error or kind(f"the broker closed the channel: {int(code)}"), code)
-        asked, self._asked = self._asked, {}
+        asked, self._asked = list(reversed(self._asked)), {}
         for answer in asked:
             answer.fail(self._error)
-        if self._on_closed is not None:
-            self._on_closed(self, self._error.error, code)
 
     def confirm(self) -> Message:
         """Confirm the oldest message; return it."""
-        message, then = self.unconfirmed.pop(0)
-        then(True)
+        message, receipt = self.unconfirmed.pop(0)
+        receipt.arrive(True)
         return message
 
     def nack(self) -> Message:
         """Nack the oldest message; return it."""
-        message, then = self.unconfirmed.pop(0)
-        then(False)
+        message, receipt = self.unconfirmed.pop(0)
+        receipt.arrive(False)
         return message
 
     def give_back(self, message: Message) -> None:
@@ -241,7 +234,6 @@ class FakeChannel:
     def declare(
         self,
         queue: str,
-        then: Callable[[QueueState], object] | None = None,
         *,
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
@@ -250,7 +242,7 @@ class FakeChannel:
             self._generated += 1
             queue = f"amq.gen-{self._generated}"
         self.queues.append(queue)
-        return self._ask("declare", queue, self._state, then, arguments=arguments or {})
+        return self._ask("declare", queue, self._state, arguments=arguments or {})
 
     def declare_exchange(self, exchange: str, **_options: object) -> Answer[None]:
         self.exchanges.append(exchange)
@@ -269,8 +261,8 @@ class FakeChannel:
         self.bindings.append((destination, source, key))
         return self._ask("bind_exchange", destination, _nothing)
 
-    def inspect(self, queue: str, then: Callable[[QueueState], object] | None = None) -> Answer[QueueState]:
-        return self._ask("inspect", queue, self._state, then, passive=True)
+    def inspect(self, queue: str) -> Answer[QueueState]:
+        return self._ask("inspect", queue, self._state, passive=True)
 
     def inspect_exchange(self, exchange: str) -> Answer[None]:
         return self._ask("inspect_exchange", exchange, _nothing, passive=True)
@@ -278,8 +270,8 @@ class FakeChannel:
     def get(self, queue: str) -> Answer[Delivery | None]:
         return self._ask("get", queue, _nothing)
 
-    def delete(self, queue: str, then: Callable[[], object] | None = None) -> Answer[None]:
-        return self._ask("delete", queue, _nothing, _bare(then))
+    def delete(self, queue: str) -> Answer[None]:
+        return self._ask("delete", queue, _nothing)
 
     def purge(self, queue: str) -> None:
         self.requests.append(("purge", queue))
@@ -293,11 +285,10 @@ class FakeChannel:
         on_delivery: Callable[[Any], object],
         *,
         acknowledge: bool,  # noqa: ARG002
-        then: Callable[[], object] | None = None,
         on_cancelled: Callable[[], object] | None = None,
         addressed: bool = False,  # noqa: ARG002
     ) -> Consumer:
-        consumer = Consumer().then(_bare(then))
+        consumer = Consumer(self, on_delivery)  # type: ignore[arg-type] # it asks for nothing
         consumer.tag = f"tag-{len(self.requests)}"
         self.consuming[consumer.tag] = (queue, on_delivery)
         if on_cancelled is not None:
@@ -305,9 +296,9 @@ class FakeChannel:
         self._serve("consume", queue, consumer, lambda _queue: consumer.tag, passive=True)
         return consumer
 
-    def cancel(self, tag: str, then: Callable[[], object] | None = None) -> Answer[None]:
+    def cancel(self, tag: str) -> Answer[None]:
         self.consuming.pop(tag, None)
-        return self._ask("cancel", tag, _nothing, _bare(then))
+        return self._ask("cancel", tag, _nothing)
 
     def publish(self, message: Message, *, mandatory: bool = False) -> bool:  # noqa: ARG002
         if self.is_open:
@@ -316,13 +307,18 @@ class FakeChannel:
             self.published.append(message)
         return self.is_open
 
-    def publish_confirmed(self, message: Message, then: Callable[[bool], object], *, mandatory: bool = False) -> bool:
+    def publish_confirmed(self, message: Message, receipt: Receipt, *, mandatory: bool = False) -> bool:
         if self.publish(message, mandatory=mandatory):
-            self.unconfirmed.append((message, then))
+            self.unconfirmed.append((message, receipt))
         return self.is_open
 
-    def confirms(self, then: Callable[[], object] | None = None) -> Answer[None]:
-        return self._ask("confirms", "", _nothing, _bare(then))
+    def confirmed(self, message: Message, *, mandatory: bool = False) -> Answer[bool]:
+        answer = Answer[bool]()
+        self.publish_confirmed(message, answer, mandatory=mandatory)
+        return answer
+
+    def confirms(self) -> Answer[None]:
+        return self._ask("confirms", "", _nothing)
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         self._on_returned.append(callback)
@@ -350,17 +346,24 @@ class FakeChannel:
             for answer in asked:
                 answer.abandon()
 
+    def closed(self) -> Answer[None]:
+        answer = Answer[None]()
+        if self._error is not None:
+            answer.fail(self._error)
+        else:
+            self._asked[answer] = None
+        return answer
+
     def _ask(
         self,
         operation: str,
         name: str,
         value: Callable[[str], Any],
-        then: Callable[[Any], object] | None = None,
         *,
         passive: bool = False,
         arguments: dict[str, Any] | None = None,
     ) -> Answer[Any]:
-        answer = Answer[Any]().then(then)
+        answer = Answer[Any]()
         self._serve(operation, name, answer, value, passive=passive, arguments=arguments)
         return answer
 
@@ -399,7 +402,3 @@ class FakeChannel:
 
 def _nothing(_name: str) -> None:
     return None
-
-
-def _bare(then: Callable[[], object] | None) -> Callable[[Any], object] | None:
-    return None if then is None else lambda _value: then()

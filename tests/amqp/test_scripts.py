@@ -154,15 +154,6 @@ def test_a_signal_in_the_middle_of_a_script_goes_on_to_the_loop(running):
     assert running == set()
 
 
-def test_a_callback_gets_the_value_and_never_an_error():
-    got, answer, failing = [], Answer[int](), Answer[int]()
-    answer.then(got.append)
-    failing.then(got.append)
-    answer.arrive(1)
-    failing.fail(CLOSED)
-    assert got == [1]
-
-
 def test_a_script_that_closes_its_channel_when_it_is_closed_is_closed_once(running):
     answer, seen = Answer[None](), []
 
