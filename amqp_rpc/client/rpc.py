@@ -1,8 +1,8 @@
-"""Calls over one connection: the client's session, which sends them, and the reply queue, which ends them.
+"""Calls over one connection: the session that sends them, and the reply queue whose replies end them.
 
 The thread that takes a call out of the table of pending calls is the one that ends it: for its reply, its deadline, its
-cancellation, the broker's return, or the loss of the connection. No user's code runs here: the thread that asks for a
-result decodes it.
+cancellation, the broker's return, or the loss of the connection. No user's code runs here, not even a decoder: the
+thread that asks for a result decodes it.
 """
 
 from __future__ import annotations
@@ -44,42 +44,42 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Calls in flight up to which each is sent on its own; with more, they are sent together.
+#: With at most this many calls in flight each request is sent at once; with more, requests are sent in batches.
 _FEW = 8
-#: Seconds for which an answer of the broker, or a reply of the queue's server, proves that the queue has a server.
-#: Within it a burst of calls asks once; after it a call costs one more round trip, about a third of a millisecond.
+#: Seconds for which the broker's answer, or a reply of the queue's server, proves that the queue has a server.
+#: Within them a burst of calls asks once; after them a call costs one more round trip, about a third of a millisecond.
 PROOF_LASTS = 0.1
-#: Seconds between two looks at a queue without consumers, for calls that wait for their server.
-_LOOK_AGAIN = 0.1
+#: Seconds between two polls of a queue without consumers, for calls that wait for their server.
+_POLL = 0.1
 
 
 class Caller(Session):
-    """A client's session, which sends calls too; every public method is thread-safe.
+    """A session that also sends calls; every public method is thread-safe.
 
     Args:
-        addresses: Those of the broker.
-        name: The connection's, in the broker's tools.
-        heartbeat: Seconds.
+        addresses: The broker's addresses.
+        name: The connection's name in the management UI.
+        heartbeat: Seconds between heartbeats.
         capacity: Bounds the calls in flight.
     """
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity
         self.pending: InFlight[Call] = InFlight(on_taken=self._taken)
-        #: ``late_replies``, of calls that had ended; ``retries``, ``timeouts``, ``unrouted``.
+        #: ``late_replies`` (their calls had ended), ``retries``, ``timeouts``; `event` counts ``unrouted`` events here.
         self.counters: Counter[str] = Counter()
         publisher = Publisher(addresses)
         self._requests = Requests(self.pending, self.counters, addresses, publisher)
         super().__init__(addresses, publisher, self._requests, name=name, heartbeat=heartbeat)
 
     def send(self, message: Call | Publication, *, awaited: bool) -> None:
-        """Send a call, a task, an event or an item of a queue: all that a client sends passes here.
+        """Send a call, a task, an event or an item: everything that a client sends passes here.
 
-        Middleware is to wrap this method. A call has room already (`submit`).
+        This is where middleware would go. `submit` has made room for a call before.
 
         Args:
             message: The message.
-            awaited: Whether this thread waits for its end next.
+            awaited: Whether this thread is about to wait for its end.
 
         Raises:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
@@ -90,14 +90,14 @@ class Caller(Session):
             super().publish(message, awaited=awaited)
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
-        """Publish a message that must not be lost; `confirm` waits for it."""
+        """Publish a message that must not be lost; `confirm` waits for the broker's confirm."""
         self.send(publication, awaited=awaited)
 
     def submit(self, call: Call, *, awaited: bool) -> None:
-        """Send a call; block where too many are in flight.
+        """Send a call; block while too many are in flight.
 
         Raises:
-            Overloaded: None of them ended until the call's deadline.
+            Overloaded: None of them ended before the call's deadline.
         """
         self.check_process()
         room = self.capacity.take(len(call.body))
@@ -106,11 +106,11 @@ class Caller(Session):
         self.send(call, awaited=awaited)
 
     def give_up(self, call: Call) -> bool:
-        """Take a call out of the table of pending ones; return whether it was there."""
+        """Remove a call from the table of pending calls; return whether it was there."""
         return self.pending.take(call.identity) is not None
 
     def expire(self, call: Call) -> None:
-        """End a call whose time is over, unless it has ended."""
+        """End a call whose deadline has passed, unless it has ended."""
         if self.give_up(call):
             call.fail(self._requests.too_late(call))
 
@@ -119,38 +119,38 @@ class Caller(Session):
         return call.overloaded(len(self.pending))
 
     def expect(self, task: Any) -> None:
-        """Hand a reply to a task's handle, as long as there is one."""
+        """Register a task's handle: the task's reply goes to it for as long as the program keeps it."""
         self._requests.tasks[task.id] = task
 
     async def close(self, timeout: float) -> None:
-        """End every call that is in flight, and the connection; for users' scripts."""
+        """Close the connection, and end every call in flight; for users' scripts."""
         if not self.elsewhere:
             self.capacity.close()
         await super().close(timeout)
 
     def _send_call(self, call: Call, *, awaited: bool) -> None:
-        # First into the table: should the connection fail this instant, its I/O thread ends the call there.
+        # Into the table first: if the connection fails at this moment, its I/O thread finds the call there and ends it.
         if not awaited:
             self.unawaited.add(call.identity)
         self.pending.add(call.identity, call)
         try:
             connection = self.connected()
             if len(self.pending) <= _FEW:
-                # One by one, each is sent at once by its own thread: waking another one takes longer.
+                # This thread writes the request itself: waking another one would take longer.
                 connection.loop.do(self._requests.send, call)
                 if not awaited:
-                    # No thread waits for its reply at the sockets.
+                    # The I/O thread must read the reply, since no other thread waits for it at the sockets.
                     connection.loop.recall()
             elif awaited:
                 connection.loop.leave(self._requests.send, call)
             else:
                 connection.post(self._requests.send, call)
         except BaseException:
-            # Ctrl-C: the future is lost.
+            # Ctrl-C, for example: the caller never gets the future.
             self.give_up(call)
             raise
         if not connection.alive:
-            # It ended between the look and the post: no thread may ever read what was posted.
+            # It ended after `connected` had checked it: its loop may never run what was posted.
             gone = call.unsent("the client's connection has just ended")
             self._requests.end(call, fresh(connection.error) if connection.error else gone)
 
@@ -159,7 +159,7 @@ class Caller(Session):
             if room.wait(call.expires_at):
                 return
         except BaseException:
-            # Ctrl-C.
+            # Ctrl-C, for example. Room that the call got in this moment is given back.
             if not self.capacity.leave(room):
                 self.capacity.give(room.size)
             raise
@@ -172,7 +172,7 @@ class Caller(Session):
 
 
 class Requests(ReplyQueue):
-    """Writes requests beside the reply queue, and ends calls: by replies, deadlines, returns, or the connection's loss.
+    """Writes requests on the reply queue's channel; ends calls by replies, deadlines, returns, or a lost connection.
 
     Any thread may call `end` and `too_late`; the rest belongs to the I/O thread.
     """
@@ -181,27 +181,28 @@ class Requests(ReplyQueue):
         self, pending: InFlight[Call], counters: Counter[str], addresses: Addresses, publisher: Publisher
     ) -> None:
         super().__init__(publisher)
-        #: The handles of tasks, by their ids.
+        #: The handles of tasks, by their ids; one that the program drops leaves by itself.
         self.tasks: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._pending = pending
         self._counters = counters
         self._addresses = addresses
-        #: Why the connection was lost, or the channel closed, the last time.
+        #: Why the connection was last lost, or the channel last closed.
         self._last_error: BrokerError | None = None
         self._unsent: deque[Call] = deque()
-        #: Of the connection that is open.
+        #: Which queues have a server; None without an open connection.
         self._servers: Servers | None = None
         self._timer_due = float("inf")
         self._budget = RetryBudget()
         self._liveness = Liveness(pending)
-        self._looking = False
+        #: True while a timer runs `_check_liveness`.
+        self._checking = False
 
     def send(self, call: Call) -> None:
-        """Write a call's request, as soon as there is a connection that takes it and a server for it."""
+        """Write a call's request once there is a reply queue, a broker that accepts messages, and a server."""
         if call.written or call.done():
             return
         self._watch(call)
-        # While the broker takes no messages, a call that is not written is known not to run.
+        # A call that is held back while the broker accepts no messages surely does not run.
         if self.address is None or self._servers is None or self.connection.blocked is not None:
             self._unsent.append(call)
         elif self._servers.proved(call.queue):
@@ -212,13 +213,13 @@ class Requests(ReplyQueue):
     def end(self, call: Call, error: AmqpRpcError) -> None:
         """End a call with an error, unless it has ended."""
         if call.attempt > 1 and not error.may_have_run:
-            # This attempt did not run, but an earlier one was sent.
-            error = MaybeExecuted(f"{error} But it was sent before, and lost: it may have run")
+            # The error is about this attempt alone.
+            error = MaybeExecuted(f"{error}. But an earlier attempt was sent, and lost: it may have run")
         if self._pending.take(call.identity) is not None:
             call.fail(error)
 
     def too_late(self, call: Call) -> AmqpRpcError:
-        """Return the error of a call whose time is over."""
+        """Count a call whose deadline has passed, and return its error."""
         self._counters["timeouts"] += call.written
         connection = self._connection
         return call.too_late(
@@ -227,7 +228,7 @@ class Requests(ReplyQueue):
         )
 
     def end_all(self, error: BrokerError) -> None:
-        """End every call: there will be no connection any more. Any thread."""
+        """End every call: no other connection will be opened. Any thread."""
         if not isinstance(error, ConnectionLost):
             # The first attempt to connect has failed.
             self._end_calls(error)
@@ -235,21 +236,21 @@ class Requests(ReplyQueue):
         for _, call in self._pending:
             self.end(call, call.lost(str(error)) if call.written else call.unsent(str(error)))
 
-    # As a keeper.
+    # The keeper's hooks.
 
     def begin(self, connection: Connection) -> None:
         """Belong to a connection from now on."""
         super().begin(connection)
         self._timer_due = float("inf")
-        self._looking = False
+        self._checking = False
 
     def on_open(self) -> None:
-        """Ask for servers over this connection, and open the channel."""
+        """Start to look for servers over this connection, and open the channel."""
         self._servers = Servers(self.connection, self, self._addresses)
         super().on_open()
 
     async def set_up(self, channel: Channel) -> None:
-        """Have requests that reach no queue returned."""
+        """Handle returned requests, and declare and consume the reply queue."""
         channel.on_returned(self._returned)
         await super().set_up(channel)
 
@@ -259,20 +260,20 @@ class Requests(ReplyQueue):
         self._send_unsent()
 
     def on_unblocked(self) -> None:
-        """Write the requests that were held back while the broker took no messages."""
+        """Write the requests that were held back while the broker accepted no messages."""
         self._send_unsent()
 
     def closed(self, error: BrokerError, code: int) -> None:
-        """Decide about every call that was written: its reply can't arrive any more."""
+        """Retry or end every call that was written: its reply can't arrive any more."""
         super().closed(error, code)
         self._last_error = error
         self._lose_written(str(error))
         if isinstance(error, AccessRefused):
-            # No permission for a reply queue: no call is possible, and waiting for the deadline would not help.
+            # The user may not have a reply queue. No call can work, so none waits for its deadline.
             self._end_calls(error)
 
     def lost(self, error: BrokerError) -> None:
-        """Decide about every call: an unwritten one waits, an idempotent one is sent again, the others end."""
+        """Keep the calls that were not written; retry or end the others."""
         super().lost(error)
         held = self._servers.release() if self._servers is not None else []
         self._servers = None
@@ -284,7 +285,7 @@ class Requests(ReplyQueue):
     # Deliveries.
 
     def received(self, delivery: Delivery) -> None:
-        """End a call with its reply; hand all else to the receiver of its type."""
+        """End a call with its reply; hand any other message to the receiver of its type."""
         call = self._pending.take(delivery.properties.correlation_id)
         if call is None:
             if delivery.properties.type == ALIVE:
@@ -310,7 +311,7 @@ class Requests(ReplyQueue):
         try:
             identities = codec.decode(delivery.body, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
         except CodecError as error:
-            logger.debug("liveness message: dropped, it can't be read: %s", error)
+            logger.debug("liveness message dropped: it can't be read: %s", error)
             return
         if isinstance(identities, list):
             self._liveness.reported(identities)
@@ -321,7 +322,7 @@ class Requests(ReplyQueue):
             return
         if self._servers is not None:
             self._servers.disprove(queue)
-        # It did not run, so it may be sent again; the broker is asked now for a server, and a queue.
+        # It did not run, so it may be sent again: `send` asks the broker for its queue first.
         call.written = False
         self.send(call)
 
@@ -360,13 +361,13 @@ class Requests(ReplyQueue):
             self.send(call)
 
     def _lose_written(self, cause: str) -> None:
-        """Decide about the calls whose replies can't arrive any more: sent again, or ended."""
+        """Retry or end the calls whose replies can't arrive any more."""
         for _, call in self._pending:
-            if call.written and not self._again(call, cause):
+            if call.written and not self._retry(call, cause):
                 self.end(call, call.lost(cause))
 
-    def _again(self, call: Call, cause: str) -> bool:
-        """Send a written call again after a while; return whether it may be."""
+    def _retry(self, call: Call, cause: str) -> bool:
+        """Send a written call again after a back-off, if that is allowed; return whether it is."""
         if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
             return False
         delay = backoff(call.attempt, first=FIRST_RETRY, most=LONGEST_RETRY)
@@ -390,9 +391,9 @@ class Requests(ReplyQueue):
         self._pending.watch(call)
         if call.expires_at < self._timer_due:
             self._set_timer(call.expires_at)
-        if not self._looking:
-            self._looking = True
-            self.connection.loop.call_later(SIGN_INTERVAL, self._look)
+        if not self._checking:
+            self._checking = True
+            self.connection.loop.call_later(SIGN_INTERVAL, self._check_liveness)
 
     def _set_timer(self, due: float) -> None:
         self._timer_due = due
@@ -405,31 +406,31 @@ class Requests(ReplyQueue):
         if self._pending.earliest < self._timer_due:
             self._set_timer(self._pending.earliest)
 
-    def _look(self) -> None:
-        self._looking = len(self._pending) > 0
-        if not self._looking:
+    def _check_liveness(self) -> None:
+        self._checking = len(self._pending) > 0
+        if not self._checking:
             return
-        self.connection.loop.call_later(SIGN_INTERVAL, self._look)
-        # While the broker takes no messages, servers' reports and replies may be held up as well.
+        self.connection.loop.call_later(SIGN_INTERVAL, self._check_liveness)
+        # While the broker accepts no messages, it may hold up servers' replies and liveness messages as well.
         if self.address is not None and self._servers is not None and self.connection.blocked is None:
             for queue in self._liveness.look():
                 self._servers.inspect(queue)
 
     def inspected(self, state: QueueState) -> None:
-        """Send lost calls of a queue again, or end them."""
+        """Retry or end the calls of a queue that its state shows to be lost."""
         for call in self._liveness.lost(state):
             if call.idempotent:
-                # Where it may not be sent once more, its reply may come all the same: it has until its deadline.
-                self._again(call, "neither its queue nor a server seems to have it")
+                # A call that may not be retried does not end: its reply may still come before its deadline.
+                self._retry(call, "neither its queue nor a server seems to have it")
             else:
                 cause = f"the server that had it is gone, and queue {call.queue!r} has no consumers now"
                 self.end(call, call.lost(cause))
 
 
 class Servers:
-    """Which queues have a server, and the calls that are held until that is known; for one connection.
+    """What is known of queues' servers over one connection, and the calls that wait for it.
 
-    The broker closes the channel on which it is asked for a queue that does not exist, so no other work shares it.
+    The questions have a channel of their own: the broker closes it when a queue does not exist.
     """
 
     def __init__(self, connection: Connection, requests: Requests, addresses: Addresses) -> None:
@@ -437,16 +438,18 @@ class Servers:
         self._requests = requests
         self._addresses = addresses
         self._channel: Channel | None = None
-        #: When a queue was seen to have a server.
+        #: When each queue was last known to have a server.
         self._proved: dict[str, float] = {}
         self._held: defaultdict[str, list[Call]] = defaultdict(list)
-        #: Queues to be inspected, and whether a script does; and queues that will be, in a while.
+        #: The queues to ask the broker for, in order: the script `_inspect` is asking for the first.
         self._asked: deque[str] = deque()
+        #: True while that script runs.
         self._inspecting = False
-        self._later: set[str] = set()
+        #: The queues without a server that a timer asks for again.
+        self._polled: set[str] = set()
 
     def proved(self, queue: str) -> bool:
-        """Return whether the queue had a server a moment ago."""
+        """Return whether the queue was known to have a server within the last `PROOF_LASTS` seconds."""
         return time.monotonic() - self._proved.get(queue, float("-inf")) <= PROOF_LASTS
 
     def prove(self, queue: str) -> None:
@@ -463,13 +466,13 @@ class Servers:
         self.inspect(call.queue)
 
     def release(self) -> list[Call]:
-        """Return the calls that are held, for the next connection."""
+        """Remove and return the calls that are held, for the next connection."""
         held = [call for calls in self._held.values() for call in calls]
         self._held.clear()
         return held
 
     def inspect(self, queue: str) -> None:
-        """Ask the broker for a queue, unless it is being asked."""
+        """Ask the broker for a queue's consumers, unless it is being asked."""
         if queue not in self._asked:
             self._asked.append(queue)
             if not self._inspecting:
@@ -513,19 +516,19 @@ class Servers:
     def _unserved(self, queue: str, error: type[AmqpRpcError], cause: str) -> None:
         patient = []
         for call in self._held.pop(queue, ()):
-            # One that is sent again had a server, which may come back.
+            # A retry's queue had a server, which may come back.
             if call.wait_for_server or call.attempt > 1:
                 patient.append(call)
             else:
                 self._requests.end(call, error(f"{call.function}() was not sent: {cause}"))
         if patient:
             self._held[queue] = patient
-            if queue not in self._later:
-                self._later.add(queue)
-                self._connection.loop.call_later(_LOOK_AGAIN, partial(self._inspect_later, queue))
+            if queue not in self._polled:
+                self._polled.add(queue)
+                self._connection.loop.call_later(_POLL, partial(self._poll, queue))
 
-    def _inspect_later(self, queue: str) -> None:
-        self._later.discard(queue)
+    def _poll(self, queue: str) -> None:
+        self._polled.discard(queue)
         held = [call for call in self._held.pop(queue, ()) if not call.done()]
         if held:
             self._held[queue] = held
