@@ -158,19 +158,14 @@ class _Got(Answer["Delivery | None"]):
 
 
 class Receipt(Protocol):
-    """An object that is told of the broker's confirm, or nack, of a message."""
+    """An object for the broker's confirm, or nack, of a message."""
 
     def arrive(self, value: bool, /) -> None:
         """Note whether the broker took the message."""
 
 
 class Consumer(Answer[str]):
-    """A consumer, from the request for it on; the answer is its tag.
-
-    Args:
-        channel: Its channel.
-        on_delivery: Called for each message.
-    """
+    """A consumer, from the request for it on; the answer is its tag."""
 
     __slots__ = ("_channel", "_on_delivery", "tag")
 
@@ -218,17 +213,12 @@ A = TypeVar("A", bound=Answer[Any])
 
 
 class Script:
-    """A coroutine that the I/O thread drives from answer to answer.
-
-    Args:
-        coroutine: It awaits nothing but `Answer`.
-        running: Holds the script while it runs: a suspended coroutine that is collected would run its ``finally``
-            blocks on any thread.
-    """
+    """A coroutine that the I/O thread drives from answer to answer; it awaits nothing but `Answer`."""
 
     def __init__(self, coroutine: Coroutine[Any, None, object], running: set[Script]) -> None:
         self._coroutine = coroutine
         self._name = getattr(coroutine, "__qualname__", "")
+        #: Holds it while it runs: a suspended coroutine that is collected runs its ``finally`` blocks on any thread.
         self._all = running
         self._at_work = False
         #: True if it must go no further.
@@ -293,11 +283,7 @@ class Acks:
         self._beyond: set[int] = set()
 
     def settle(self, tags: Sequence[int]) -> list[tuple[int, bool]]:
-        """Return the acks for deliveries that are settled now: each tag, and whether it covers all before it.
-
-        Args:
-            tags: Each is settled for the first time.
-        """
+        """Return the acks for deliveries that are settled now: each tag, and whether it covers all before it."""
         if len(tags) == 1 and tags[0] > self._all + 1:
             self._beyond.add(tags[0])
             return [(tags[0], False)]

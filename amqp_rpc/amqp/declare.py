@@ -31,7 +31,7 @@ class Refused(Exception):
     """The broker does not allow a declaration.
 
     Args:
-        what: The queue or exchange that was to be declared.
+        what: The name of the queue or exchange.
         error: The broker's reason.
         code: Its reply code.
     """

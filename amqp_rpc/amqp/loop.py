@@ -151,9 +151,9 @@ class Loop:
         """Wait at the sockets, and work, until the end of something; any thread.
 
         Args:
-            awaited: Its end is waited for.
-            until: The longest wait, as a time on the monotonic clock.
-            returns: Whether the thread comes back soon: work that it gives to `do` in between is done when it is back.
+            awaited: A call, a message, work.
+            until: The end of the longest wait, on the monotonic clock.
+            returns: True if the thread comes back soon: work that it gives to `do` in between is done when it is back.
 
         Returns:
             False if another thread is there. The I/O thread leaves for one that asks often.

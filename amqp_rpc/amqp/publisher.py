@@ -161,7 +161,7 @@ class Publication(Outcome[AmqpRpcError | None]):
         Without a bound, but for one of an administrator's policy, the broker nacks for an error of its own; the queue's
         leader may have gone, and may have kept it: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
         """
-        if self.bounded or publisher.is_foreign(self.message.routing_key):
+        if self.bounded or self.message.routing_key in publisher.foreign:
             self.refused = True
             publisher.end(self, self.unknown if self.doubtful else self.refusal)
         else:
@@ -183,7 +183,7 @@ class Publication(Outcome[AmqpRpcError | None]):
             publisher.send_later(self)
         elif refused.what == self.message.target and self.guessed:
             # The program that declared it knew better.
-            publisher.leave_as_found(refused.what)
+            publisher.foreign.add(refused.what)
             self.arguments = None
             publisher.send(self)
         else:
@@ -212,8 +212,8 @@ class Publisher(Keeper):
         self.declarations: Declarations | None = None
         #: The name of the queue for replies, while there is one.
         self.reply_queue: str | None = None
-        #: Queues that exist with other arguments than were guessed.
-        self._foreign: set[str] = set()
+        #: Queues that other programs have declared, with arguments that are not known here.
+        self.foreign: set[str] = set()
         self._unsent: deque[Publication] = deque()
         #: Those that wait for a declaration, by target; and whether a script is at it.
         self._undeclared: dict[str, list[Publication]] = {}
@@ -280,13 +280,8 @@ class Publisher(Keeper):
         self._pending.watch(publication)
         channel, declarations, connection = self.channel, self.declarations, self._connection
         # While the broker takes no messages, one that is not written is known not to be there.
-        if (
-            channel is None
-            or declarations is None
-            or (publication.replied and self.reply_queue is None)
-            or connection is None
-            or connection.blocked is not None
-        ):
+        blocked = connection is None or connection.blocked is not None
+        if channel is None or declarations is None or blocked or (publication.replied and self.reply_queue is None):
             self._unsent.append(publication)
             if channel is None:
                 self.open()
@@ -315,14 +310,6 @@ class Publisher(Keeper):
         if self.declarations is not None:
             self.declarations.forget(publication.message)
         self.send(publication)
-
-    def leave_as_found(self, queue: str) -> None:
-        """Use a queue as another program has declared it."""
-        self._foreign.add(queue)
-
-    def is_foreign(self, queue: str) -> bool:
-        """Return whether another program has declared a queue, with arguments that are not known here."""
-        return queue in self._foreign
 
     def purge(self, queue: str) -> None:
         """Empty a queue, where there is a connection."""
@@ -365,7 +352,7 @@ class Publisher(Keeper):
         """Keep unconfirmed messages for the next connection; end all where there will be none."""
         self.declarations = None
         self._undeclared.clear()
-        self._foreign.clear()
+        self.foreign.clear()
         self._keep_for_later(error)
 
     def _keep_for_later(self, error: BrokerError) -> None:
@@ -404,7 +391,7 @@ class Publisher(Keeper):
             elif refused is not None:
                 # A name that AMQP can't carry.
                 publication.unwritable(self, refused)
-            elif publication is first and self.channel is not None:
+            elif publication is first and self.channel is not None and (self.reply_queue or not first.replied):
                 self._write(self.channel, publication)
             else:
                 # One with a delay may need more than the first did.
@@ -422,7 +409,6 @@ class Publisher(Keeper):
             return
         if publication.replied:
             publication.addressed(self.reply_queue)
-
         publication.publisher = self
         try:
             if not channel.publish_confirmed(publication.message, publication, mandatory=True):

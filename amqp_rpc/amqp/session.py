@@ -64,13 +64,7 @@ class Follower(Protocol):
 
 
 class ScriptRun(Outcome[BaseException | None], Generic[T]):
-    """A script that runs once, as soon as there is a connection; any thread may wait for it.
-
-    Args:
-        session: Its session.
-        coroutine: The script. It opens its own channels.
-        timeout: Seconds until it ends with an error.
-    """
+    """A script that runs once, as soon as there is a connection; any thread may wait for it."""
 
     def __init__(self, session: Session, coroutine: Coroutine[Any, None, T], timeout: float) -> None:
         super().__init__()
@@ -155,12 +149,7 @@ class ScriptRun(Outcome[BaseException | None], Generic[T]):
 class Session:
     """Opens a connection at the first use, and shares it; every public method is thread-safe.
 
-    Args:
-        addresses: Those of the broker.
-        publisher: Publishes all messages that must not be lost.
-        reply_queue: Receives replies.
-        name: The connection's, in the broker's tools.
-        heartbeat: Seconds.
+    `ConfigurationError` is raised if the client is closed, or belongs to the process that this one was forked from.
     """
 
     def __init__(
@@ -189,15 +178,7 @@ class Session:
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
-        """Publish a message that must not be lost; `confirmed` waits for it.
-
-        Args:
-            publication: It.
-            awaited: Whether this thread is about to wait for it, or for others that it publishes.
-
-        Raises:
-            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
-        """
+        """Publish a message that must not be lost; `confirmed` waits for it. ``awaited``: this thread is about to."""
         self.check_process()
         self.publisher.add(publication)
         try:
@@ -212,7 +193,7 @@ class Session:
         if not publication.done():
             await Wait(publication, publication.expires_at)
             self.publisher.expire(publication)
-            # Where another thread has ended it, that thread is about to report the result.
+            # If another thread has ended it, that thread is about to report the result.
             if not await Wait(publication, time.monotonic() + _VERDICT):
                 publication.tell(self.publisher.too_late(publication))
         if publication.value is not None:
@@ -247,11 +228,7 @@ class Session:
             self.connection.post(self.publisher.purge, queue)
 
     def run(self, coroutine: Coroutine[Any, None, T], *, timeout: float) -> T:
-        """Run a channel script, and return its result; it opens its own channels with `open_channel`.
-
-        Args:
-            coroutine: The script; it begins once there is a connection.
-            timeout: Seconds until it ends.
+        """Run a channel script, once there is a connection, and return its result; see `open_channel`.
 
         Raises:
             BrokerError: The broker closed a channel, and the script did not handle that; or there was no connection,
@@ -261,7 +238,7 @@ class Session:
         return self.finish(self.script(coroutine, timeout=timeout, awaited=True))
 
     async def script(self, coroutine: Coroutine[Any, None, T], *, timeout: float, awaited: bool = False) -> T:
-        """Run a channel script, in a user's script. The arguments are those of `run`."""
+        """Run a channel script, in a user's script: see `run`."""
         run = self.start(coroutine, timeout=timeout, awaited=awaited)
         try:
             await Wait(run, time.monotonic() + timeout + _VERDICT)
@@ -271,13 +248,7 @@ class Session:
         return run.result()
 
     def start(self, coroutine: Coroutine[Any, None, T], *, timeout: float, awaited: bool = False) -> ScriptRun[T]:
-        """Start a channel script; its `ScriptRun` calls back when it has ended. The arguments are those of `run`.
-
-        Args:
-            coroutine: The script.
-            timeout: Seconds until it ends.
-            awaited: Whether this thread is about to wait for it.
-        """
+        """Start a channel script; a `ScriptRun` calls back at its end. ``awaited``: this thread waits for it."""
         run = ScriptRun(self, coroutine, timeout)
         try:
             self.check_process()
@@ -298,11 +269,7 @@ class Session:
         return self.connection.pause(seconds)
 
     def keep(self, keeper: Keeper) -> None:
-        """Have a keeper follow the connection, and each later one, until it leaves.
-
-        Raises:
-            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
-        """
+        """Have a keeper follow the connection, and each later one, until it leaves."""
         self.check_process()
         self._enter(keeper, awaited=True)
 
@@ -373,7 +340,7 @@ class Session:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this is another process than that of the client: the connection is the parent's."""
+        """True in a process that was forked from that of the client: the connection is the parent's."""
         return self._process != os.getpid()
 
     def check_process(self) -> None:
@@ -388,11 +355,7 @@ class Session:
             self.connection.begin_close()
 
     async def close(self, timeout: float) -> None:
-        """Close the connection, and end all that waits; for users' scripts.
-
-        Args:
-            timeout: Seconds to wait for the broker's good-bye.
-        """
+        """Close the connection, and end all that waits; for users' scripts."""
         if self._process != os.getpid():
             return  # the connection is the parent's, and so is its end
         with self._lock:
@@ -419,7 +382,7 @@ class Session:
 
     def on_lost(self, error: BrokerError) -> None:
         """Notify all followers."""
-        # In this order: a thread that is told of an end opens another connection after all have forgotten this one.
+        # In this order: a thread that learns of an end opens another connection after all have forgotten this one.
         with self._lock:
             for follower in list(self._followers):
                 follower.on_lost(error)

@@ -258,7 +258,7 @@ class DialStep:
         return self
 
     def connect(self, sock: socket.socket, address: Any) -> Self:
-        """Connect a non-blocking socket; the result is None."""
+        """Connect a non-blocking socket; its result says nothing."""
         code = sock.connect_ex(address)
         if code not in _IN_PROGRESS:
             self._finish(OSError(code, os.strerror(code)))

@@ -267,7 +267,7 @@ class Copy(Publication):
             and self.arguments is not None
         ):
             logger.warning("queue %s: used as another program declared it: %s", refused.what, refused.error)
-            publisher.leave_as_found(refused.what)
+            publisher.foreign.add(refused.what)
             self.arguments = None
             publisher.send(self)
         else:
