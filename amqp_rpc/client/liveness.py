@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.client.call import Call
-from amqp_rpc.message.settings import SIGN_INTERVAL
+from amqp_rpc.message.settings import LIVENESS_INTERVAL
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import QueueState
@@ -80,4 +80,4 @@ class Liveness:
 
 def _patience(call: Call) -> int:
     """Return the looks without a report after which a call counts as silent."""
-    return math.ceil(min(max(call.timeout * _PART, _LEAST), _MOST) / SIGN_INTERVAL)
+    return math.ceil(min(max(call.timeout * _PART, _LEAST), _MOST) / LIVENESS_INTERVAL)

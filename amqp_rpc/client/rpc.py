@@ -36,7 +36,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
-from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, SIGN_INTERVAL, Addresses
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, LIVENESS_INTERVAL, Addresses
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
 
 if TYPE_CHECKING:
@@ -393,7 +393,7 @@ class Requests(ReplyQueue):
             self._set_timer(call.expires_at)
         if not self._checking:
             self._checking = True
-            self.connection.loop.call_later(SIGN_INTERVAL, self._check_liveness)
+            self.connection.loop.call_later(LIVENESS_INTERVAL, self._check_liveness)
 
     def _set_timer(self, due: float) -> None:
         self._timer_due = due
@@ -410,7 +410,7 @@ class Requests(ReplyQueue):
         self._checking = len(self._pending) > 0
         if not self._checking:
             return
-        self.connection.loop.call_later(SIGN_INTERVAL, self._check_liveness)
+        self.connection.loop.call_later(LIVENESS_INTERVAL, self._check_liveness)
         # While the broker accepts no messages, it may hold up servers' replies and liveness messages as well.
         if self.address is not None and self._servers is not None and self.connection.blocked is None:
             for queue in self._liveness.look():

@@ -33,7 +33,7 @@ CONNECT_TIMEOUT = 10.0
 #: Seconds by which the clocks of a client and a server may differ.
 DEFAULT_CLOCK_SKEW = 1.0
 #: Seconds between two liveness messages of a server about its unacked calls.
-SIGN_INTERVAL = 0.5
+LIVENESS_INTERVAL = 0.5
 #: Seconds that a server waits for running handlers when it stops.
 DEFAULT_DRAIN_TIMEOUT = 30.0
 #: Seconds that a store keeps a task's result: a day.

@@ -1,8 +1,8 @@
-"""From a delivery to its settlement: a handler's thread runs it, and its answer settles it, once.
+"""The worker: it runs each delivery on a handler's thread, and settles it once, by its answer.
 
 A delivery is acked when its reply has left, or when the copy that must not be lost is confirmed; if its connection is
-lost before, the broker delivers it to another server. A call and a task take different ways here: only a task has a
-record, a time limit and a failure that another worker may settle.
+lost before, the broker delivers it to another server. Calls and tasks have methods of their own here: only a task has a
+record, a time limit, and a failure that another worker may settle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, Message, Properties
 from amqp_rpc.message.events import mark
 from amqp_rpc.message.headers import WANTS_ALIVE
-from amqp_rpc.message.settings import SIGN_INTERVAL
+from amqp_rpc.message.settings import LIVENESS_INTERVAL
 from amqp_rpc.message.text import text_of
 from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
@@ -40,19 +40,18 @@ from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocatio
 
 logger = logging.getLogger(__name__)
 
-#: Deliveries that one log line names.
+#: The most deliveries that one log line names.
 _MOST_NAMED = 5
-#: Calls that one liveness message names: far below any limit of a message's size.
-_MOST_ALIVE = 1000
-_LONGEST_SIGN = 1024 * 1024
+#: The most calls that one liveness message names, and its most bytes: far below any limit of a message's size.
+_MOST_ALIVE, _MOST_BYTES = 1000, 1024 * 1024
 #: Seconds until the first liveness message after a time without work: few calls take that long.
-_FIRST_SIGN = 0.1
+_FIRST_LIVENESS = 0.1
 _NEVER = float("inf")
 #: Seconds that a coroutine gets to end after it was cancelled at its time limit.
 _GRACE = 1.0
 #: Seconds until an exceeded limit is handled again, if no thread could be started for it.
-_LOOK_AGAIN = 1.0
-#: Seconds that a task may wait here for a thread, and between two polls.
+_NEXT_CHECK = 1.0
+#: Seconds that a task may wait here for a thread, and seconds between two polls of its queue.
 _PATIENCE, _POLL = 1.0, 0.5
 
 
@@ -67,18 +66,18 @@ class Worker:
         self._replies = replies
         self._recorder = recorder
         self._limits = TimeLimits(state, pool, self._overrun)
-        # From here on: the I/O thread's alone.
         self._backlog = Backlog(state, replies, fair)
-        self._signing = False
+        #: True while a timer runs `_send_liveness`; the I/O thread's.
+        self._liveness_due = False
         #: True once `give_up` has logged the unacked deliveries: failures after that are not logged one by one.
         self._given_up = False
 
     def deliver(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
-        """Accept a delivery and have it run; the I/O thread's."""
+        """Accept a delivery and submit it to the pool; the I/O thread's."""
         self._state.unacked[id(delivery)] = delivery
-        if not self._signing:
-            self._signing = True
-            self._state.connection.loop.call_later(_FIRST_SIGN, self._sign)
+        if not self._liveness_due:
+            self._liveness_due = True
+            self._state.connection.loop.call_later(_FIRST_LIVENESS, self._send_liveness)
         asynchronous = dispatcher.asynchronous(delivery.properties)
         if isinstance(dispatcher, CallDispatcher):
             if asynchronous:
@@ -92,13 +91,13 @@ class Worker:
             self._pool.submit(partial(self._run_task, dispatcher, delivery))
 
     def deliver_event(self, dispatcher: EventDispatcher, delivery: Delivery) -> None:
-        """Accept an event, and write its topic into its headers, which retries and dead letters keep."""
+        """Accept an event, and add its topic to its headers, which retries and dead letters keep."""
         assert isinstance(delivery, AddressedDelivery)
         mark(delivery.properties, delivery.exchange, delivery.routing_key)
         self.deliver(dispatcher, delivery)
 
     def give_up(self, seconds: float) -> None:
-        """Log the deliveries that the broker requeues when the connection closes, which is next; any thread."""
+        """Log the deliveries that the broker requeues when the server closes its connection next; any thread."""
         if self._given_up:
             return
         self._given_up = True
@@ -112,7 +111,7 @@ class Worker:
             )  # fmt: skip
 
     def _run_call(self, dispatcher: CallDispatcher, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
+        if self._forget_if_gone(delivery):
             return
         try:
             answer = dispatcher.run(delivery.properties, delivery.body, redelivered=delivery.redelivered)
@@ -121,7 +120,7 @@ class Worker:
             self._unanswered(dispatcher, delivery, error)
 
     async def _run_call_async(self, dispatcher: CallDispatcher, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
+        if self._forget_if_gone(delivery):
             return
         try:
             answer = await dispatcher.run_async(delivery.properties, delivery.body, redelivered=delivery.redelivered)
@@ -130,7 +129,7 @@ class Worker:
             self._unanswered(dispatcher, delivery, error)
 
     def _run_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> None:
-        if not self._backlog.begin(dispatcher.queue, delivery) or self._taken_back(delivery):
+        if not self._backlog.begin(dispatcher.queue, delivery) or self._forget_if_gone(delivery):
             return
         try:
             task = self._accept_task(dispatcher, delivery)
@@ -140,7 +139,7 @@ class Worker:
             self._task_unanswered(dispatcher, delivery, error)
 
     async def _run_task_async(self, dispatcher: TaskDispatcher, delivery: Delivery) -> None:
-        if self._taken_back(delivery):
+        if self._forget_if_gone(delivery):
             return
         try:
             if delivery.redelivered and self._recorder.records:
@@ -156,7 +155,7 @@ class Worker:
             else:
                 self._end_task(dispatcher, delivery, answer)
         except Exception as error:
-            # It may write to the store.
+            # Off the event loop: it may write to the store.
             await asyncio.to_thread(self._task_unanswered, dispatcher, delivery, error)
 
     def _accept_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> TaskInvocation | Answer:
@@ -177,20 +176,20 @@ class Worker:
     def _answer(
         self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, outcome: Outcome
     ) -> Answer | None:
-        """Return the answer to an outcome; None if the task was settled before, at its time limit."""
+        """Return the answer to an outcome; None if the task was already settled at its time limit."""
         dispatcher.leave(task)
         if task.limit is None or self._limits.end(task):
             return dispatcher.answer(task, outcome, gone=_is_gone(delivery))
         logger.warning(
-            "Task %s() [%s] ended with %s after %.3f s; dropped, since it failed at its time limit of %g s",
-            task.function.name, task.request.message_id,
+            "%s %s() [%s] ended with %s after %.3f s; dropped, since it failed at its time limit of %g s",
+            dispatcher.kind, task.function.name, task.request.message_id,
             "a result" if outcome.error is None else type(outcome.error).__name__, outcome.seconds, task.limit,
         )  # fmt: skip
         return None
 
-    def _overrun(self, late: Attempt, seconds: float, stack: str | None) -> None:
-        """Settle a task that has exceeded its time limit; a thread of its own."""
-        if self._taken_back(late.delivery):
+    def _overrun(self, late: TimedAttempt, seconds: float, stack: str | None) -> None:
+        """Settle a task that has exceeded its time limit; runs on a thread of its own."""
+        if self._forget_if_gone(late.delivery):
             return
         try:
             self._end_task(late.dispatcher, late.delivery, late.dispatcher.overrun(late.task, seconds, stack))
@@ -198,26 +197,27 @@ class Worker:
             self._task_unanswered(late.dispatcher, late.delivery, error)
 
     def _end_task(self, dispatcher: TaskDispatcher, delivery: Delivery, answer: Answer | None) -> None:
-        if answer is None or self._is_another_workers(delivery, answer):
+        if answer is None or self._belongs_to_another(delivery, answer):
             return
         if answer.record is not None:
             self._recorder.end(answer.record)
         self._settle(dispatcher, delivery, answer)
 
-    def _is_another_workers(self, delivery: Delivery, answer: Answer) -> bool:
-        """Return whether another worker settles the task: it failed here after its channel was lost.
+    def _belongs_to_another(self, delivery: Delivery, answer: Answer) -> bool:
+        """Return whether another worker settles the task, since it failed here after its channel was lost.
 
-        Otherwise the task would be in the broker twice, and count as a failure while it runs there. A success is
-        recorded and its reply sent. `Replies` notices a loss after this check before it publishes. Then the failure is
-        recorded all the same, until the other worker records its own outcome of the task.
+        A retry or a dead letter from here would be a second copy of the task, and its record would say that the task
+        failed while it runs elsewhere. A success is recorded and replied in any case. If the channel is lost after this
+        check, `Copy.is_obsolete` notices that before it publishes; the recorded failure then stands until the other
+        worker records its own outcome.
         """
-        if (answer.again is None and answer.dead_letter is None) or not self._taken_back(delivery):
+        if (answer.again is None and answer.dead_letter is None) or not self._forget_if_gone(delivery):
             return False
         if answer.record is not None:
             self._recorder.leave(answer.record)
         if not self._given_up:
             logger.warning(
-                "message [%s] failed after its connection was lost; dropped here, since another server has it",
+                "message [%s] failed after its connection was lost; dropped here, since another worker has it",
                 delivery.properties.message_id,
             )  # fmt: skip
         return True
@@ -226,7 +226,7 @@ class Worker:
         self._state.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
             self._state.counters["dead_letters"] += 1
-            # A name of the other kind may only be used by `Replies.reply`: see there.
+            # `tell` sends no direct reply: a malformed address would cost the connection that the dead letter needs.
             if answer.reply is not None and not answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(dispatcher.queue, delivery, answer.dead_letter, answer.details)
@@ -239,7 +239,7 @@ class Worker:
             self._state.connection.loop.do(self._state.acknowledge, [delivery])
 
     def _unanswered(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, error: Exception) -> None:
-        """Settle a delivery that met a defect of this library: unacked, it would use up prefetch."""
+        """Dead-letter a delivery after a defect of this library: unacked, it would use up prefetch."""
         logger.error("queue %s: running or settling a delivery failed", dispatcher.queue, exc_info=error)
         self._replies.dead_letter(dispatcher.queue, delivery, f"it could not be run or settled: {text_of(repr(error))}")
 
@@ -248,34 +248,34 @@ class Worker:
             answer = dispatcher.unanswered(delivery.properties, delivery.body, error)
             self._end_task(dispatcher, delivery, answer)
         except Exception:
-            logger.exception("queue %s: outcome of a task could not be recorded or replied", dispatcher.queue)
+            logger.exception("queue %s: recording or settling a failed task failed", dispatcher.queue)
             self._unanswered(dispatcher, delivery, error)
         else:
             logger.error("queue %s: running or settling a delivery failed", dispatcher.queue, exc_info=error)
 
-    def _taken_back(self, delivery: Delivery) -> bool:
-        """Return whether the broker has requeued the delivery meanwhile; forget it then."""
+    def _forget_if_gone(self, delivery: Delivery) -> bool:
+        """Return whether the broker has requeued the delivery meanwhile; if so, it no longer counts as unacked."""
         if not _is_gone(delivery):
             return False
         self._state.connection.post(self._state.acknowledge, [delivery])
         return True
 
-    def _sign(self) -> None:
-        """Publish the calls in flight here, twice a second, for callers that wait for one.
+    def _send_liveness(self) -> None:
+        """Send liveness messages to the callers of the calls in flight here; again every `LIVENESS_INTERVAL`.
 
-        A caller can't see its call once it has left the queue. By these messages it distinguishes a slow call from a
-        lost one. The many calls that take less time cost none.
+        A caller can't see its call once it has left the queue. These messages let it tell a slow call from a lost one.
+        The many calls that end before the first one is due cost none.
         """
-        self._signing = bool(self._state.unacked)
-        if self._signing:
-            self._state.connection.loop.call_later(SIGN_INTERVAL, self._sign)
-            for message in _signs(self._state.unacked.values()):
+        self._liveness_due = bool(self._state.unacked)
+        if self._liveness_due:
+            self._state.connection.loop.call_later(LIVENESS_INTERVAL, self._send_liveness)
+            for message in _liveness_messages(self._state.unacked.values()):
                 self._replies.tell(message)
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
-    """One attempt of a task, from its start to its end or its limit."""
+class TimedAttempt:
+    """An attempt that has a time limit, from its start until its handler ends or the limit passes."""
 
     dispatcher: TaskDispatcher
     delivery: Delivery
@@ -286,41 +286,42 @@ class Attempt:
 
 
 class TimeLimits:
-    """The attempts with a limit, and one timer of the I/O thread for the earliest.
+    """The running attempts that have a time limit, and one timer of the I/O thread for the earliest limit.
 
     A thread can't be ended (https://docs.python.org/3/library/threading.html), nor can a coroutine that ignores its
-    cancellation. The task has failed at its limit all the same. The first of two events, the handler's end and the
-    limit, removes the attempt from the table here and settles the task; the other one does nothing. No process is ended
-    here.
+    cancellation: the handler may run on, but the task fails at its limit. The handler's end and the limit each try to
+    remove the attempt from the table here; whichever comes first settles the task, and the other does nothing. Only
+    `State.on_stuck` may end the process.
 
     ``settle`` is called with an attempt, its seconds, and the stack of its handler, on a thread of its own.
     """
 
-    def __init__(self, state: State, pool: Pool, settle: Callable[[Attempt, float, str | None], object]) -> None:
+    def __init__(self, state: State, pool: Pool, settle: Callable[[TimedAttempt, float, str | None], object]) -> None:
         self._state = state
         self._pool = pool
         self._settle = settle
-        #: Held briefly: by a handler that ends, and while one is given up.
+        #: Guards an attempt's removal and the replacement of its thread: the handler must not end between the two.
         self._lock = threading.Lock()
-        self._attempts: dict[TaskInvocation, Attempt] = {}
+        self._attempts: dict[TaskInvocation, TimedAttempt] = {}
+        #: The handlers that run on after their limit.
         self._stuck = 0
         self._timer: Timer | None = None
-        #: When the timer is due. A handler's thread reads it after it has entered an attempt, and the I/O thread sets
-        #: it before it reads the attempts: so one of the two sees the other.
+        #: When the timer is due. In this order, so that no attempt is missed: a handler's thread adds its attempt and
+        #: then reads this; the I/O thread sets this and then reads the attempts.
         self._due = _NEVER
 
     def begin(self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation) -> None:
-        """Limit an attempt that starts now; on the thread that runs it. `end` must follow."""
+        """Start the time limit of an attempt, on the thread that runs it; `end` must follow."""
         assert task.limit is not None
         began = time.monotonic()
         # The event loop cancels a coroutine; this timer is for one that ignores that.
         due = began + task.limit + (_GRACE if task.function.asynchronous else 0.0)
-        self._attempts[task] = Attempt(dispatcher, delivery, task, began, due, threading.get_ident())
+        self._attempts[task] = TimedAttempt(dispatcher, delivery, task, began, due, threading.get_ident())
         if due < self._due:
             self._state.connection.post(self._set_timer)
 
     def end(self, task: TaskInvocation) -> bool:
-        """Return whether a handler ended in time, so that its task is still to be settled."""
+        """Note that a handler has ended; return whether it was in time: then its task is not settled yet."""
         with self._lock:
             if self._attempts.pop(task, None) is not None:
                 return True
@@ -336,19 +337,19 @@ class TimeLimits:
         if due != _NEVER:
             self._due = due
             delay = min(max(0.0, due - time.monotonic()), LONGEST)
-            self._timer = self._state.connection.loop.call_later(delay, self._look)
+            self._timer = self._state.connection.loop.call_later(delay, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
         late = [each for each in list(self._attempts.values()) if each.due <= now]
         for each in late:
-            each.due = now + _LOOK_AGAIN
+            each.due = now + _NEXT_CHECK
         self._set_timer()
         for each in late:
             # Settling takes time, and may write to the store: not on the I/O thread.
             threading.Thread(target=self._exceeded, args=(each,), name="amqp_rpc time limit", daemon=True).start()
 
-    def _exceeded(self, late: Attempt) -> None:
+    def _exceeded(self, late: TimedAttempt) -> None:
         task = late.task
         with self._lock:
             if self._attempts.pop(task, None) is None:
@@ -365,21 +366,21 @@ class TimeLimits:
             if not replaced:
                 fate += "; no other thread replaces it: this process has too many of them. Restart it"
         logger.error(
-            "Task %s() [%s] has exceeded its time limit of %g s, and %s",
-            task.function.name, task.request.message_id, task.limit, fate,
+            "%s %s() [%s] has exceeded its time limit of %g s, and %s",
+            late.dispatcher.kind, task.function.name, task.request.message_id, task.limit, fate,
         )  # fmt: skip
         self._settle(late, seconds, stack)
         self._state.on_stuck(stuck)
 
 
 class Backlog:
-    """Tasks that wait here for a thread, and are requeued if a free worker may run them.
+    """Tasks that wait here for a thread, and are requeued when another worker may be free to run them.
 
-    RabbitMQ bounds the deliveries of each consumer, and those of several together only with ``global`` in
+    RabbitMQ's prefetch bounds the deliveries of one consumer; a bound for several together needs ``global`` in
     ``basic.qos``, which newer versions refuse (https://www.rabbitmq.com/docs/consumer-prefetch). So a server of several
-    queues may hold a task of one while tasks of another keep all its threads. A task that has waited for a second is
-    requeued, as a copy, while its queue is empty and has other consumers: while the queue has more, no other worker is
-    free, and the task would only lose its place. It belongs to the I/O thread, but for `begin`.
+    queues may hold a task of one queue while tasks of another keep all its threads busy. A task that has waited for a
+    second is requeued, as a copy, if its queue is empty and has another consumer. A queue that is not empty shows that
+    no other worker is free: the task would only lose its place. Only the I/O thread may call it, except for `begin`.
     """
 
     def __init__(self, state: State, replies: Replies, queues: Collection[str]) -> None:
@@ -390,14 +391,14 @@ class Backlog:
         self._polling = False
 
     def add(self, queue: str, delivery: Delivery) -> None:
-        """Enter a delivery that waits for a thread."""
+        """Add a delivery that waits for a thread, if its queue is one of these."""
         if queue in self._queues:
             self._waiting[id(delivery)] = queue, delivery, time.monotonic()
             if not self._polling:
                 self._state.connection.run(self._poll())
 
     def begin(self, queue: str, delivery: Delivery) -> bool:
-        """Return whether a delivery is still here, and starts now; any thread. Each is removed once."""
+        """Remove a delivery that starts now; return False if it was requeued instead. Any thread."""
         return queue not in self._queues or self._waiting.pop(id(delivery), None) is not None
 
     async def _poll(self) -> None:
@@ -406,7 +407,7 @@ class Backlog:
             while self._waiting:
                 await self._state.connection.pause(_POLL)
                 for queue, channel in {queue: delivery.channel for queue, delivery in self._overdue()}.items():
-                    # The queue was deleted: its consumer has noticed that.
+                    # The queue was deleted: its consumer handles that.
                     with contextlib.suppress(ChannelClosed):
                         self._requeue(await channel.inspect(queue))
         finally:
@@ -417,12 +418,12 @@ class Backlog:
             return
         for queue, delivery in self._overdue():
             if queue == state.name and self._waiting.pop(id(delivery), None) is not None:
-                logger.info("queue %s: task requeued: all threads are busy here", queue)
+                logger.info("queue %s: task requeued for another worker: all threads are busy here", queue)
                 self._replies.keep(requeued(queue, delivery.properties, delivery.body), delivery)
 
     def _overdue(self) -> list[tuple[str, Delivery]]:
         long_ago = time.monotonic() - _PATIENCE
-        # The broker has redelivered those of a lost connection.
+        # Without those of a lost connection: the broker has requeued them.
         return [
             (queue, delivery)
             for queue, delivery, since in list(self._waiting.values())
@@ -430,7 +431,7 @@ class Backlog:
         ]
 
 
-def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
+def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
     """Yield a liveness message for each caller whose calls ask for one (header ``alive``)."""
     callers: defaultdict[str, list[str]] = defaultdict(list)
     for delivery in unacked:
@@ -441,19 +442,19 @@ def _signs(unacked: Collection[Delivery]) -> Iterator[Message]:
         if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
             callers[reply_to].append(identity)
     for reply_to, identities in callers.items():
-        # A malformed name of that kind would cost the connection, and callers with such names don't ask.
+        # A malformed direct reply-to address would cost the connection; our clients, which ask, have queues instead.
         if reply_to.startswith(DIRECT_REPLY_TO):
             continue
         for start in range(0, len(identities), _MOST_ALIVE):
             properties = Properties(
                 content_type=MSGPACK,
                 delivery_mode=1,
-                # An old one is useless: it must not pile up at a caller that does not read.
-                expiration=str(int(SIGN_INTERVAL * 1000)),
+                # An old one is useless, and must not pile up in the queue of a caller that does not read.
+                expiration=str(int(LIVENESS_INTERVAL * 1000)),
                 type=ALIVE,
             )
             named = identities[start : start + _MOST_ALIVE]
-            yield Message(reply_to, properties, codec.encode(named, MSGPACK, limit=_LONGEST_SIGN))
+            yield Message(reply_to, properties, codec.encode(named, MSGPACK, limit=_MOST_BYTES))
 
 
 def _is_gone(delivery: Delivery) -> bool:
