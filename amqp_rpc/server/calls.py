@@ -17,18 +17,7 @@ from amqp_rpc.message.envelope import PROBE, RESULTS, Message, Properties, Reque
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.text import brief, text_of
-from amqp_rpc.server.invoke import (
-    Answer,
-    Dispatcher,
-    Invocation,
-    Outcome,
-    bound,
-    invoke,
-    invoke_async,
-    ran,
-    reply_type,
-    traceback_of,
-)
+from amqp_rpc.server.invoke import Answer, Dispatcher, Invocation, Outcome, invoke, invoke_async, ran, traceback_of
 from amqp_rpc.service.function import Function
 
 logger = logging.getLogger(__name__)
@@ -129,7 +118,7 @@ class CallDispatcher(Dispatcher):
         calls: list[Invocation | Item] = []
         for each in value:
             try:
-                calls.append(Invocation(request, function, *bound(request, function, each)))
+                calls.append(Invocation(request, function, *self._bound(request, function, each)))
             except InvalidArguments as error:
                 calls.append((False, describe_verdict(error)))
         return calls
@@ -196,7 +185,7 @@ class CallDispatcher(Dispatcher):
         request, name = chunk.request, chunk.function.name
         if request.reply_to is None:
             return Answer(None, None, "result")
-        content_type = reply_type(request)
+        content_type = self._reply_type(request)
         try:
             body = codec.encode(items, content_type, limit=self._limit)
         except CodecError:

@@ -152,7 +152,20 @@ class Dispatcher:
         value = codec.decode(request.body, request.content_type, limit=self._limit)
         if request.content_type == TEXT:
             return function.signature.compile().bind_text(value)
-        return bound(request, function, value)
+        return self._bound(request, function, value)
+
+    @staticmethod
+    def _bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return a call's arguments, checked and converted by the function's type hints."""
+        match value:
+            case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
+                return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
+        raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {brief(value)}")
+
+    @staticmethod
+    def _reply_type(request: Request) -> str:
+        """Return the content type that the caller speaks; text for one that is not known here."""
+        return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT
 
     def _result(self, request: Request, function: Function, result: Any) -> Message:
         """Return the reply with a result.
@@ -161,13 +174,13 @@ class Dispatcher:
             CodecError: It can't be sent; the text says that the function ran.
         """
         try:
-            body = codec.encode(result, reply_type(request), limit=self._limit)
+            body = codec.encode(result, self._reply_type(request), limit=self._limit)
         except CodecError as error:
             raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
         return self._reply(request, RESULT, body)
 
     def _error(self, request: Request, described: dict[str, Any]) -> Message:
-        content_type = reply_type(request)
+        content_type = self._reply_type(request)
         if content_type == TEXT:
             text = f"{described['type']}: {described['message']}"
             return self._reply(request, ERROR, text.encode(errors="backslashreplace")[: self._limit])
@@ -181,7 +194,7 @@ class Dispatcher:
 
     def _reply(self, request: Request, kind: str, body: bytes) -> Message:
         properties = Properties(
-            content_type=reply_type(request),
+            content_type=self._reply_type(request),
             correlation_id=request.correlation_id,
             type=kind,
             delivery_mode=1,
@@ -189,18 +202,6 @@ class Dispatcher:
         )
         # A task's may be for the store alone.
         return Message(request.reply_to or "", properties, body)
-
-
-def bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return a call's arguments, checked and converted by the function's type hints.
-
-    Raises:
-        InvalidArguments: They don't fit, or the decoded value is no call at all.
-    """
-    match value:
-        case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
-            return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
-    raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {brief(value)}")
 
 
 def ran(error: AmqpRpcError) -> dict[str, Any]:
@@ -212,11 +213,6 @@ def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, from the handler on, without the frame of `invoke`."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
-
-
-def reply_type(request: Request) -> str:
-    """Return the content type that the caller speaks; text for one that is not known here."""
-    return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT
 
 
 def exceeded(function: str, limit: float) -> TimeLimitExceeded:

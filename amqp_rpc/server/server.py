@@ -105,7 +105,7 @@ class Server:
         count("max_message_size", max_message_size)
         if clock_skew != 0:
             positive("clock_skew", clock_skew)
-        self.addresses = broker_addresses(url)
+        self.addresses = addresses = broker_addresses(url)
         #: The store of results; None without one.
         self.results = open_store(results_url(results))
         self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
@@ -167,7 +167,7 @@ class Server:
 
         def connection(purpose: str, *listeners: Listener, persistent: bool = False) -> Connection:
             return Connection(
-                self.addresses,
+                addresses,
                 listeners,
                 name=f"{name} ({purpose})",
                 heartbeat=heartbeat,
