@@ -183,7 +183,7 @@ def test_when_the_time_is_over_nothing_more_is_sent(
     assert list(raised.value.errors) == list(errors)
     assert {type(error) for error in raised.value.errors.values()} == {PublishRefused}
     assert not raised.value.may_have_run
-    assert ("after number 3 was not read" in str(raised.value)) == (values != range(10))
+    assert ("after number 3 were not read" in str(raised.value)) == (values != range(10))
     assert len(one.unfinished) == 3
 
 
