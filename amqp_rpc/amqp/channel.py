@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from amqp_rpc.amqp import frames
 from amqp_rpc.amqp.loop import where_signals_raise
-from amqp_rpc.errors import AccessRefused, BrokerError
+from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost
 from amqp_rpc.message.envelope import Message, Properties
 
 if TYPE_CHECKING:
@@ -557,6 +557,7 @@ class Channel:
         """Stop using pika's object, which will report nothing any more: see `Connection`."""
         self.is_open = False
         self._unconfirmed.clear()
+        self._error = ChannelClosed(ConnectionLost("the connection was dropped"), 0)
 
     def to_raw(self, properties: Properties) -> Any:
         """Return properties as pika's."""
@@ -613,7 +614,10 @@ class Channel:
             self._error = ChannelClosed(kind(f"the broker closed the channel: {code} {text}"), code)
             for answer in self._waiting():
                 answer.fail(self._error)
-        self._unconfirmed.clear()
+        else:
+            self._unconfirmed.clear()
+            # The scripts that wait are closed with the connection; a later one must not wait for ever.
+            self._error = self._error or ChannelClosed(ConnectionLost("the connection was lost"), 0)
 
 
 def _text(name: str | bytes) -> str:

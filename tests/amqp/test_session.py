@@ -243,3 +243,43 @@ def test_a_keeper_follows_each_connection(session, raw):
     keeper.connection.post(keeper.connection._interrupted, KeyboardInterrupt())
     until(lambda: keeper.opened == 2)
     raw.channel.queue_delete("session_three")
+
+
+def test_a_script_that_a_signal_cuts_off_on_the_main_thread_is_dropped_with_its_connection(session):
+    until(lambda: session.run(identity(), timeout=20.0) and session.reply_queue.address)
+    closed: list[str] = []
+
+    async def cut_off() -> None:
+        while threading.current_thread() is not threading.main_thread():
+            await session.pause(0.005)
+        raise KeyboardInterrupt
+
+    async def other() -> None:
+        try:
+            await session.pause(3600.0)
+        finally:
+            closed.append("closed")
+
+    bystander = session.start(other(), timeout=60.0)
+    with pytest.raises(KeyboardInterrupt):
+        session.run(cut_off(), timeout=20.0)
+    # The main thread leads at the sockets until then; the connection is made again.
+    assert session.run(identity(), timeout=20.0) == "still here"
+    assert closed == ["closed"]
+    with pytest.raises(ConnectionLost, match="dropped"):
+        bystander.result()
+
+
+def test_a_channel_that_outlives_its_connection_fails_the_next_script(session):
+    async def opened() -> Any:
+        return await session.open_channel()
+
+    channel = session.run(opened(), timeout=20.0)
+    session.connection.post(session.connection._pika.close)
+    until(lambda: not channel.is_open)
+
+    async def late() -> None:
+        await channel.inspect("any")
+
+    with pytest.raises(BrokerError, match=r"lost|closed"):
+        session.run(late(), timeout=20.0)
