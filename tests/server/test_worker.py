@@ -20,7 +20,7 @@ class Place:
     def __init__(self, messages: int, consumers: int) -> None:
         self.connection = FakeConnection()
         self.connection.messages["shared"], self.connection.consumers["shared"] = messages, consumers
-        self.channel = FakeChannel(self.connection, None)
+        self.channel = FakeChannel(self.connection)
         self.requeued: list[tuple[Message, Delivery]] = []
         self.backlog = Backlog(self, self, ["shared"])  # type: ignore[arg-type] # it is all that is asked of it
 
