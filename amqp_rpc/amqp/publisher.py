@@ -1,11 +1,11 @@
-"""Confirmed publishing, written once: declare what a message needs, write it, and see to its confirm, nack or return.
+"""Confirmed publishing, in one place: declare what a message needs, write it, and handle its confirm, nack or return.
 
 A confirm means that the broker has the message: on disk, and on a majority of the nodes that keep its queue
-(https://www.rabbitmq.com/docs/confirms). Confirms come many at a time, and no message waits for another's. After a lost
-connection, unconfirmed messages are published again, under the same message id.
+(https://www.rabbitmq.com/docs/confirms). Messages do not wait for each other's confirms. After a lost connection,
+unconfirmed messages are published again, under the same message id.
 
-A `Publication` is one message on its way. Its subclasses say what differs between tasks, events, items, retries and
-dead letters: the words of their errors, and what follows a nack, a return or a loss.
+A `Publication` is one message on its way. Each kind of message has a subclass elsewhere, with the texts of its errors,
+and with what follows a nack, a return or a lost connection.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel
     from amqp_rpc.amqp.connection import Connection
 
-#: Seconds until a message is sent again that the broker did not take, or whose queue can't be declared.
-AGAIN = 1.0
+#: Seconds until a message is published again after a nack without a known reason, or after a failed declaration.
+_RETRY_AFTER = 1.0
 #: The name of the default exchange in the broker's errors.
 _DEFAULT_EXCHANGE = "amq.default"
 
 
 class Publication(Outcome[AmqpRpcError | None]):
-    """A message on its way to the broker, and what happened to it: None once the broker has confirmed it.
+    """A message on its way to the broker; its value is None once it is confirmed, or the error that it ended with.
 
     Args:
-        message: Its ``message_id`` is unique, or ``identity`` is given.
-        arguments: Those of its queue; None for a queue that exists already. An event has none.
-        timeout: Seconds that it was given; None for no limit.
-        identity: The id in the publisher's table; the message's id, unless given.
+        message: Its ``message_id`` must be unique, unless ``identity`` is given.
+        arguments: The arguments of its queue; None for an event, and for a queue that exists already.
+        timeout: Seconds until it ends with an error; None for no limit.
+        identity: Its id in the publisher's table; the message's id by default.
     """
 
     __slots__ = (
@@ -60,13 +60,13 @@ class Publication(Outcome[AmqpRpcError | None]):
     #: The publisher that has written it.
     publisher: Publisher
 
-    #: True if the arguments are a guess: if the queue exists with others, those are right.
+    #: True if the arguments are a guess: a queue that exists with other arguments is used as it is.
     guessed = False
-    #: True if it ends when its connection is lost before the confirm, since a second one would be refused.
+    #: True if it must not be published again after a lost connection: the broker would refuse a second copy.
     once = False
-    #: True if its result arrives over the reply queue: see `addressed`.
+    #: True if it asks for a reply: it is written once there is a reply queue, with its address (`addressed`).
     replied = False
-    #: The text of errors if the broker never had it; and the advice if the broker may have it.
+    #: In errors: the consequence if the broker never had it, and the advice if the broker may have it.
     never, again = "It was not published", "Publish it again only if it may be there twice"
 
     def __init__(
@@ -82,15 +82,15 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.identity = str(message.properties.message_id) if identity is None else identity
         self.arguments = arguments
         self.timeout = timeout
-        #: The end of its time, on the monotonic clock.
+        #: Its deadline, on the monotonic clock.
         self.expires_at = float("inf") if timeout is None else time.monotonic() + timeout
-        #: True once it was given to a connection: from then on the broker may have it.
+        #: True once it is given to a connection: from then on the broker may have it.
         self.written = False
         #: True if the broker nacked it.
         self.refused = False
         #: True if the broker returned it: no queue accepted it.
         self.returned = False
-        #: True if the broker may have it from before: it was written, and its confirm did not arrive.
+        #: True if the broker may have it from an earlier attempt, whose confirm did not arrive.
         self.doubtful = False
 
     # The texts of its errors.
@@ -107,28 +107,28 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     @property
     def within(self) -> str:
-        """The time that it was given: `` within 30 s``."""
+        """Its timeout in words, with the space before it: `` within 30 s``."""
         return "" if self.timeout is None else f" within {self.timeout:g} s"
 
     @property
     def unknown(self) -> ConnectionLost:
-        """Return the error if the broker may have it."""
+        """The error if the broker may have it."""
         return ConnectionLost(f"the broker did not confirm {self.subject}{self.within}; it may have it. {self.again}")
 
     @property
     def refusal(self) -> PublishRefused:
-        """Return the error if the broker nacked it."""
+        """The error if the broker nacked it."""
         return PublishRefused(
             f"the broker refused {self.subject}: queue {self.message.routing_key!r} takes no more, probably by a bound "
             f"(max-length). {self.never}"
         )
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
-        """Return the error if a queue or exchange that it needs exists with other arguments."""
+        """Return the error if ``what``, a queue or exchange that it needs, exists with other arguments."""
         return ConfigurationError(f"{what!r} exists with other arguments: {error}. {self.never}")
 
     def arrive(self, taken: bool, /) -> None:
-        """Note the broker's confirm, or nack."""
+        """Handle the broker's confirm, or nack."""
         if taken:
             self.confirmed(self.publisher)
         else:
@@ -138,28 +138,29 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     @property
     def bounded(self) -> bool:
-        """True if the queue has a bound that explains a nack, as far as this process knows."""
+        """True if a bound of the queue (max-length) may explain a nack, as far as this process knows."""
         return bool(self.arguments and "x-max-length" in self.arguments)
 
     def addressed(self, reply_queue: str | None) -> None:
-        """Set the reply address, which is known when the message is written."""
+        """Set the reply address, just before the message is written."""
 
     def is_obsolete(self) -> bool:
-        """Return whether there is no need any more to publish it."""
+        """Return whether it need not be published any more."""
         return False
 
     def confirmed(self, publisher: Publisher) -> None:
-        """End it: the broker has it, in a queue unless it was ``returned``."""
+        """End it; or, if it was ``returned`` and so is in no queue, declare its queue and publish it again."""
         if self.returned:
             publisher.declare_again(self)
         else:
             publisher.end(self, None)
 
     def nacked(self, publisher: Publisher) -> None:
-        """End it where a bound may be the reason; otherwise send it again.
+        """End it if a bound of the queue may be the reason; otherwise publish it again later.
 
-        Without a bound, but for one of an administrator's policy, the broker nacks for an error of its own; the queue's
-        leader may have gone, and may have kept it: https://www.rabbitmq.com/docs/confirms#server-sent-nacks
+        Without a bound (a policy may also set one, which is not known here), a nack is an internal error of the broker:
+        the queue may have lost its leader, which may have kept the message.
+        https://www.rabbitmq.com/docs/confirms#server-sent-nacks
         """
         if self.bounded or self.message.routing_key in publisher.foreign:
             self.refused = True
@@ -169,20 +170,20 @@ class Publication(Outcome[AmqpRpcError | None]):
             publisher.send_later(self)
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
-        """End it: AMQP can't carry it. Nothing was written."""
+        """End it: AMQP can't carry it, and nothing was written."""
         if not isinstance(error, AmqpRpcError):
             error = ConfigurationError(f"{self.what}: it has something that AMQP can't carry: {error!r}")
         publisher.end(self, error)
 
     def undeclared(self, publisher: Publisher, refused: Refused) -> None:
-        """End it, or have it sent again: something that it needs could not be declared."""
+        """End it, or publish it again later: something that it needs could not be declared."""
         if isinstance(refused.error, AccessRefused):
             publisher.end(self, fresh(refused.error))
         elif refused.code != ReplyCode.PRECONDITION_FAILED:
-            # The queue's node may be away.
+            # The node of the queue may be down for a while.
             publisher.send_later(self)
         elif refused.what == self.message.target and self.guessed:
-            # The program that declared it knew better.
+            # The arguments were a guess: those of the program that declared the queue are right.
             publisher.foreign.add(refused.what)
             self.arguments = None
             publisher.send(self)
@@ -190,33 +191,34 @@ class Publication(Outcome[AmqpRpcError | None]):
             publisher.end(self, self.conflict(refused.what, refused.error))
 
     def channel_closed(self, publisher: Publisher, error: BrokerError) -> None:
-        """End it, or leave it to be sent again: the broker closed the channel, or the connection is lost."""
+        """End it if it must not be published again: the broker closed the channel, or the connection is lost."""
         if self.once and self.written:
             publisher.end(self, ConnectionLost(f"{error}. It is not known whether the broker has it"))
 
 
 class Publisher(Keeper):
-    """Publishes messages and ends their publications: by confirms, refusals, or their deadlines.
+    """Publishes messages, and ends their publications by confirms, refusals or deadlines.
 
     Any thread may call `add`, `drop`, `expire`, `too_late` and `end_all`; the rest belongs to the I/O thread.
 
     Args:
-        addresses: Those of the broker.
+        addresses: The broker's addresses, for errors.
     """
 
     def __init__(self, addresses: Addresses, *, name: str = "publisher") -> None:
         super().__init__(name)
         self._addresses = addresses
         self._pending: InFlight[Publication] = InFlight()
-        #: Of the connection that is open.
+        #: What was declared over the open connection; None without one.
         self.declarations: Declarations | None = None
         #: The name of the queue for replies, while there is one.
         self.reply_queue: str | None = None
         #: Queues that other programs have declared, with arguments that are not known here.
         self.foreign: set[str] = set()
         self._unsent: deque[Publication] = deque()
-        #: Those that wait for a declaration, by target; and whether a script is at it.
+        #: The publications that wait for a declaration, by target.
         self._undeclared: dict[str, list[Publication]] = {}
+        #: True while the script `_declare` runs.
         self._declaring = False
         self._timer_due = float("inf")
         self._last_error: BrokerError | None = None
@@ -227,7 +229,7 @@ class Publisher(Keeper):
         self._timer_due = float("inf")
 
     def add(self, publication: Publication) -> None:
-        """Enter a publication; `send` is to follow on the I/O thread. Any thread."""
+        """Add a publication to the table; `send` must follow on the I/O thread. Any thread."""
         self._pending.add(publication.identity, publication)
 
     def drop(self, publication: Publication) -> None:
@@ -235,13 +237,13 @@ class Publisher(Keeper):
         self._pending.take(publication.identity)
 
     def expire(self, publication: Publication) -> None:
-        """End a publication whose time is over, unless it has ended; any thread."""
-        # In this order: the thread that writes it meanwhile marks it first, and looks whether it is there after that.
+        """End a publication whose deadline has passed, unless it has ended; any thread."""
+        # In this order: a thread that writes it meanwhile first marks it as written, and then checks that it is there.
         if self._pending.take(publication.identity) is not None:
             publication.tell(self.too_late(publication))
 
     def too_late(self, publication: Publication) -> BrokerError:
-        """Return the error for a publication whose time is over; any thread."""
+        """Return the error for a publication whose deadline has passed; any thread."""
         what = publication.what + publication.within
         if publication.written or publication.doubtful:
             return publication.unknown
@@ -256,30 +258,30 @@ class Publisher(Keeper):
         return NotConnected(f"{what}: {why}. {publication.never}")
 
     def end_all(self, error: BrokerError) -> None:
-        """End all publications: there will be no connection any more. Any thread."""
+        """End all publications: no other connection will be opened. Any thread."""
         for _, publication in self._pending:
             self.end(publication, fresh(error))
 
     def end_replied(self, error: BrokerError) -> None:
-        """End all publications that ask for replies: the broker refuses a reply queue."""
+        """End all publications that ask for replies: the broker does not allow a reply queue."""
         for _, publication in self._pending:
             if publication.replied:
                 self.end(publication, fresh(error))
 
     def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
-        """End a publication, unless it has ended; None where the broker has it."""
+        """End a publication, unless it has ended; ``error`` is None if the broker has it."""
         if self._pending.take(publication.identity) is not None:
             publication.tell(error)
 
     def send(self, publication: Publication) -> None:
-        """Publish as soon as there is a connection that takes it."""
+        """Publish a message once the channel is open, what it needs is declared, and the broker accepts messages."""
         if publication.written or publication.done():
             return
         if publication.expires_at < self._timer_due:
             self._set_timer(publication.expires_at)
         self._pending.watch(publication)
         channel, declarations, connection = self.channel, self.declarations, self._connection
-        # While the broker takes no messages, one that is not written is known not to be there.
+        # A message that is held back while the broker accepts none is surely not there.
         blocked = connection is None or connection.blocked is not None
         if channel is None or declarations is None or blocked or (publication.replied and self.reply_queue is None):
             self._unsent.append(publication)
@@ -294,29 +296,29 @@ class Publisher(Keeper):
                 self.connection.run(self._declare(declarations))
 
     def send_unsent(self) -> None:
-        """Publish what was held back, as far as that is possible now."""
+        """Publish the messages that were held back, as far as that is possible now."""
         unsent, self._unsent = self._unsent, deque()
         for publication in unsent:
             self.send(publication)
 
     def send_later(self, publication: Publication) -> None:
-        """Publish again in a while."""
+        """Publish again after `_RETRY_AFTER` seconds."""
         publication.written = False
-        self.connection.loop.call_later(AGAIN, lambda: self.send(publication))
+        self.connection.loop.call_later(_RETRY_AFTER, lambda: self.send(publication))
 
     def declare_again(self, publication: Publication) -> None:
-        """Declare again what a message needs, and publish again: no queue took it."""
+        """Declare again what a message needs, and publish it again: it reached no queue."""
         publication.written = False
         if self.declarations is not None:
             self.declarations.forget(publication.message)
         self.send(publication)
 
     def purge(self, queue: str) -> None:
-        """Empty a queue, where there is a connection."""
+        """Purge a queue, if the channel is open."""
         if self.channel is not None:
             self.channel.purge(queue)
 
-    # As a keeper.
+    # The keeper's hooks.
 
     async def set_up(self, channel: Channel) -> None:
         """Switch confirms on."""
@@ -330,26 +332,26 @@ class Publisher(Keeper):
         return len(self._pending) > 0
 
     def ready(self) -> None:
-        """Publish what waited."""
+        """Publish the messages that waited for the channel."""
         self.send_unsent()
 
     def on_unblocked(self) -> None:
-        """Publish what was held back while the broker took no messages."""
+        """Publish the messages that were held back while the broker accepted none."""
         self.send_unsent()
 
     def closed(self, error: BrokerError, code: int) -> None:
-        """Have all unconfirmed messages sent again; end those that the broker's reason is about."""
+        """Keep the unconfirmed messages for the next channel; end those that the broker's reason is about."""
         if code == ReplyCode.NOT_FOUND and self.declarations is not None:
-            # An exchange: someone has deleted a delay queue's.
+            # Someone has deleted an exchange: that of an event, or of a delay queue.
             self.declarations.distrust()
         self._keep_for_later(error)
         if isinstance(error, AccessRefused):
-            meant = [each for _, each in self._pending if _names(str(error), each.message)]
+            meant = [each for _, each in self._pending if _is_about(str(error), each.message)]
             for publication in meant or [each for _, each in self._pending]:
                 self.end(publication, fresh(error))
 
     def lost(self, error: BrokerError) -> None:
-        """Keep unconfirmed messages for the next connection; end all where there will be none."""
+        """Keep the unconfirmed messages for the next connection."""
         self.declarations = None
         self._undeclared.clear()
         self.foreign.clear()
@@ -394,7 +396,7 @@ class Publisher(Keeper):
             elif publication is first and self.channel is not None and (self.reply_queue or not first.replied):
                 self._write(self.channel, publication)
             else:
-                # One with a delay may need more than the first did.
+                # The channel is gone, or this one needs more than the first: one with a delay needs the delay queues.
                 self.send(publication)
 
     def _write(self, channel: Channel, publication: Publication) -> None:
@@ -402,7 +404,7 @@ class Publisher(Keeper):
             return
         publication.written, publication.returned = True, False
         if self._pending.get(publication.identity) is None:
-            # Its time is over, and another thread reports the result: see `expire`.
+            # Its deadline has passed, and another thread reports that: see `expire`.
             return
         if publication.is_obsolete():
             self.end(publication, None)
@@ -414,7 +416,7 @@ class Publisher(Keeper):
             if not channel.publish_confirmed(publication.message, publication, mandatory=True):
                 publication.written = False
                 self._unsent.append(publication)
-        # Headers that a user gave an event; nothing was written then.
+        # AMQP can't carry it: the headers that a user gave an event, for example. Nothing was written.
         except Exception as error:
             publication.unwritable(self, error)
 
@@ -424,7 +426,7 @@ class Publisher(Keeper):
         if publication is not None:
             publication.returned = True
             return
-        # A message with another program's id, or none: it is one of those with this routing key.
+        # Its id is another program's, or none, so it can't be told from others: all with this routing key are marked.
         for _, publication in self._pending:
             message = publication.message
             if publication.written and publication.identity != message.properties.message_id:
@@ -443,18 +445,18 @@ class Publisher(Keeper):
 
 
 def fresh(error: BrokerError) -> BrokerError:
-    """Return a copy: each thread raises an exception of its own, with its own traceback."""
+    """Return a copy of an error: each thread raises an exception of its own, with its own traceback."""
     return type(error)(*error.args)
 
 
-def _names(said: str, message: Message) -> bool:
-    """Return whether an error of the broker names the exchange of a message, and its topic where it names a topic.
+def _is_about(reason: str, message: Message) -> bool:
+    """Return whether the broker's reason names a message's exchange, and its topic if it names a topic.
 
     Args:
-        said: For example "write access to exchange 'logs' in vhost '/' refused for user 'ann'".
-        message: It was to be published.
+        reason: For example "write access to exchange 'logs' in vhost '/' refused for user 'ann'".
+        message: The message that was to be published.
     """
     exchange, key = address(message)
-    if f"exchange '{exchange or _DEFAULT_EXCHANGE}'" not in said:
+    if f"exchange '{exchange or _DEFAULT_EXCHANGE}'" not in reason:
         return False
-    return " topic '" not in said or f" topic '{key}'" in said
+    return " topic '" not in reason or f" topic '{key}'" in reason

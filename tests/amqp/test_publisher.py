@@ -9,7 +9,7 @@ import pytest
 
 from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.publisher import Publication, Publisher, _names
+from amqp_rpc.amqp.publisher import Publication, Publisher, _is_about
 from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
@@ -443,7 +443,7 @@ A_TOPIC = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'logs' in vh
 
 
 @pytest.mark.parametrize(
-    ("said", "message", "expected"),
+    ("reason", "message", "expected"),
     [
         (LOGS, Message("a", Properties(), b"", exchange=Exchange("logs")), True),
         (LOGS, Message("a", Properties(), b"", exchange=Exchange("log")), False),
@@ -456,6 +456,6 @@ A_TOPIC = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'logs' in vh
     ],
 )
 def test_a_refusal_is_about_the_exchange_and_the_topic_that_it_names(
-    said: str, message: Message, expected: bool
+    reason: str, message: Message, expected: bool
 ) -> None:
-    assert _names(said, message) is expected
+    assert _is_about(reason, message) is expected
