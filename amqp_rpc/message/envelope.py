@@ -1,4 +1,4 @@
-"""A message around its body: the AMQP properties of calls, tasks and replies, written and read. Pure values.
+"""The AMQP properties of calls, tasks and replies, written and read: all of a message but its body. Pure values.
 
 The names and their meaning are the wire format (docs/wire-format.md); programs in other languages rely on them.
 """
@@ -30,7 +30,7 @@ from amqp_rpc.message.headers import (
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
 
-#: The types of replies: a result, an error, or the reply to a chunk of calls, a list of ``[true, result]`` and
+#: The types of replies: a result, an error, or the reply to a chunk of calls: a list of ``[true, result]`` and
 #: ``[false, error]``.
 RESULT: Final = "result"
 ERROR: Final = "error"
@@ -39,12 +39,12 @@ RESULTS: Final = "results"
 ALIVE: Final = "alive"
 #: The app id in every reply of a server that sends liveness messages.
 APPLICATION: Final = "amqp_rpc"
-#: The type of a message by which a server checks its queue; any other server that receives it drops it.
+#: The type of a message by which a server checks its own queue; any other server that receives it acks and ignores it.
 PROBE: Final = "amqp_rpc.probe"
 #: The type of the scheduler's token.
 CLOCK: Final = "amqp_rpc.clock"
 
-#: Characters of each header in the lightest copy of a message: see `lighter`.
+#: The most characters of a header in the lightest copy of a message: see `lighter`.
 _LONGEST_TEXT = 300
 
 
@@ -68,13 +68,13 @@ class Properties:
 
 @dataclass(slots=True)
 class Message:
-    """One message: for a queue, at once through the default exchange or later through the delay queues; or an event.
+    """A message for a queue, at once through the default exchange or later through the delay queues; or an event.
 
     Args:
         routing_key: The name of its queue, or an event's topic.
         properties: Its properties.
         body: Its body.
-        delay: Units of delay until it reaches the queue: see `topology.units`.
+        delay: Units of delay until it reaches its queue (`topology.units`); 0 for none.
         exchange: The exchange of an event; None for a message to a queue.
     """
 
@@ -86,7 +86,7 @@ class Message:
 
     @property
     def target(self) -> str:
-        """The queue's name, or the exchange with its kind: what must be declared before it is published."""
+        """What must be declared before it is published: the queue's name, or the exchange with its kind, as text."""
         return self.routing_key if self.exchange is None else repr(self.exchange)
 
 
@@ -116,13 +116,13 @@ class Request:
         headers = properties.headers or {}
         deadline, attempt, crashes, tick = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK))
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
-        # type() for the common case before the safe readers: this runs for every call.
+        # This runs for every call: type() settles the common case faster than the readers that accept anything.
         numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
             function=(function if type(function) is str else read_text(function)) or None,
             content_type=base_type(kind if type(kind) is str else read_text(kind)),
             content_encoding=None if encoding is None else read_text(encoding),
-            # Bytes that are no text are no address.
+            # pika gives bytes for text that is not UTF-8: no reply can go there.
             reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
             correlation_id=properties.correlation_id,
             message_id=properties.message_id
@@ -130,7 +130,7 @@ class Request:
             else read_text(properties.message_id),
             attempt=attempt if type(attempt) is int and attempt >= 0 else read_count(attempt, 1),
             crashes=0 if crashes is None else read_count(crashes, 0),
-            # AMQP has no larger number, but a message may come from elsewhere.
+            # A number out of range, such as a float of 1e300 or NaN, is no deadline.
             deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
             idempotent=headers.get(IDEMPOTENT) is True,
             chunked=headers.get(CHUNK) is True,
@@ -140,7 +140,7 @@ class Request:
         )
 
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
-        """Return whether its deadline is over at a Unix time, for clocks that differ by ``clock_skew`` seconds."""
+        """Return whether its deadline has passed at the Unix time ``now``, by clocks that differ by ``clock_skew``."""
         return self.deadline is not None and now > self.deadline + clock_skew
 
 
@@ -155,9 +155,9 @@ def request_properties(
     idempotent: bool = False,
     chunk: bool = False,
 ) -> Properties:
-    """Return the properties of a call that is about to be sent, with ``remaining`` seconds of its timeout.
+    """Return the properties of a call that is about to be sent, with ``remaining`` seconds of its timeout left.
 
-    Its identity is the same on every attempt, from 1; the body of a chunk is a list of calls.
+    Attempts count from 1, and all have the same identity. The body of a ``chunk`` is a list of calls.
     """
     now = time.time()
     headers: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
@@ -170,7 +170,7 @@ def request_properties(
         headers=headers,
         correlation_id=identity,
         reply_to=reply_to,
-        # RabbitMQ drops it when the caller has stopped to wait: https://www.rabbitmq.com/docs/ttl
+        # RabbitMQ drops the call once its caller has stopped waiting: https://www.rabbitmq.com/docs/ttl
         expiration=str(max(1, int(remaining * 1000))),
         message_id=identity,
         timestamp=int(now),
@@ -179,7 +179,7 @@ def request_properties(
 
 
 def copied(properties: Properties, **changes: Any) -> Properties:
-    """Return a copy with some properties changed; the original may be pika's, which has the same names."""
+    """Return a copy with some properties changed; ``properties`` may be pika's object, which has the same names."""
     return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
 
 
@@ -193,7 +193,7 @@ def republished(
     """Return the properties of a copy of a received message: the same, persistent, and without a time to live.
 
     Args:
-        properties: As they came; the copy has none of RabbitMQ's headers.
+        properties: The received message's; RabbitMQ's own headers are left out.
         headers: New headers, or new values of headers.
         without: Headers that the copy does not have.
         **changes: New values of properties.
@@ -205,9 +205,9 @@ def republished(
 def task_properties(
     *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
 ) -> Properties:
-    """Return the properties of a task, without its reply queue; no worker begins it after ``expires`` (Unix time).
+    """Return the properties of a task, but for its ``reply_to``; no worker starts it after ``expires`` (Unix time).
 
-    Its identity is the same on every attempt.
+    All its attempts have the same identity.
     """
     headers: dict[str, Any] = {ATTEMPT: 1}
     if expires is not None:
@@ -224,14 +224,14 @@ def task_properties(
 
 
 def lighter(message: Message) -> Iterator[Message]:
-    """Yield lighter copies of a message whose headers don't fit into a frame.
+    """Yield two copies with fewer headers of a message whose headers AMQP can't carry, such as too large ones.
 
-    The first has no headers that are only for people; the second has only those of ours that decide something.
+    The first lacks the headers that only people read. The second has only our headers that decide something, shortened.
     """
     headers = message.properties.headers or {}
     needed = {name: headers[name] for name in DECISIVE if isinstance(headers.get(name), str | int | float)}
     for kept in (
         {name: value for name, value in headers.items() if name not in FOR_PEOPLE},
-        {n: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for n, value in needed.items()},
+        {name: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for name, value in needed.items()},
     ):
         yield replace(message, properties=copied(message.properties, headers=kept))

@@ -1,11 +1,11 @@
-"""The way from a request to a user's function and back, as calls, tasks and events share it.
+"""From a request to a user's function and to its answer: what calls, tasks and events share.
 
-It goes one way: a dispatcher makes an `Invocation` of a delivery, `invoke` makes an `Outcome` of it, and the dispatcher
-makes an `Answer` of that. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for
-each call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a
-metric of how long handlers take (`Outcome.seconds`).
+A dispatcher reads a delivery into an `Invocation`, `invoke` runs it and returns an `Outcome`, and the dispatcher turns
+that into an `Answer`. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for each
+call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a metric of
+how long handlers take (`Outcome.seconds`).
 
-It opens nothing and starts nothing, and its clock is a parameter.
+It opens no connection and starts no thread; the time of day comes from `Settings.clock`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from amqp_rpc.service.catalog import default_function
 from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
 
-#: Characters of a traceback that travel: its end, where the cause is.
+#: The most characters of a traceback in a message: its end is kept, where the cause is.
 LONGEST_TRACEBACK = 20_000
 
 
@@ -41,7 +41,7 @@ class Invocation:
     function: Function
     args: list[Any]
     kwargs: dict[str, Any]
-    #: Seconds that it may take; None for no limit.
+    #: Its time limit in seconds; None for no limit.
     limit: float | None = None
 
 
@@ -56,14 +56,15 @@ class Outcome:
 
 @dataclass(slots=True)
 class Answer:
-    """The end of a delivery.
+    """How a delivery is settled: by a reply, a copy that is published, a dead letter, or a mere ack.
 
     Args:
-        reply: The message to the caller; None without an address.
+        reply: The message to the caller; None if no reply is sent.
         dead_letter: Why the delivery is dead-lettered; None if it is not.
-        outcome: One word for the counters: ``result``, ``raised``, ``refused``, ``expired``, ``again``.
-        again: The requeued request, with its crashes counted, or a task's next attempt.
-        details: More headers of a dead letter.
+        outcome: Its counter: ``result``, ``raised``, ``refused``, ``expired``, ``retried``, ``failed``, ``crashed``,
+            ``repeated`` (had succeeded before), ``again`` (requeued before it ran) or ``probe``.
+        again: The copy that is published instead: the requeued request, or a task's next attempt.
+        details: More headers of the dead letter.
         record: The task's record for the store of results; None without a store.
     """
 
@@ -75,25 +76,28 @@ class Answer:
     record: Record | None = None
 
 
-def invoke(call: Invocation) -> Outcome:
+def invoke(invocation: Invocation) -> Outcome:
     """Call an ordinary function. `worker.TimeLimits` enforces its time limit, since a thread can't be ended."""
     began = time.monotonic()
     try:
-        with in_context(call.function.name, call.request, call.limit):
-            result = call.function.call(*call.args, **call.kwargs)
-    # SystemExit and KeyboardInterrupt of a handler end that invocation, not the server.
+        with in_context(invocation.function.name, invocation.request, invocation.limit):
+            result = invocation.function.call(*invocation.args, **invocation.kwargs)
+    # SystemExit or KeyboardInterrupt in a handler ends that invocation, not the server.
     except BaseException as error:
         return Outcome(None, error, time.monotonic() - began)
     return Outcome(result, None, time.monotonic() - began)
 
 
-async def invoke_async(call: Invocation) -> Outcome:
+async def invoke_async(invocation: Invocation) -> Outcome:
     """Await an ``async def`` function, and cancel it at its time limit."""
     began = time.monotonic()
     try:
-        with in_context(call.function.name, call.request, call.limit):
-            called = call.function.call(*call.args, **call.kwargs)
-            result = await (called if call.limit is None else _within(call.limit, called, call.function.name))
+        with in_context(invocation.function.name, invocation.request, invocation.limit):
+            called = invocation.function.call(*invocation.args, **invocation.kwargs)
+            if invocation.limit is not None:
+                called = _within(invocation.limit, called, invocation.function.name)
+            result = await called
+    # As in `invoke`.
     except BaseException as error:
         return Outcome(None, error, time.monotonic() - began)
     return Outcome(result, None, time.monotonic() - began)
@@ -105,18 +109,18 @@ class Settings:
 
     #: The most bytes of a body, in either direction.
     max_message_size: int
-    #: Error replies to calls carry the handler's traceback.
+    #: True if error replies to calls carry the handler's traceback.
     tracebacks: bool = True
-    #: There is a store for the records of tasks.
+    #: True if there is a store for the records of tasks.
     records: bool = False
-    #: Seconds by which the callers' clocks may differ.
+    #: Seconds by which the callers' clocks may differ from the server's.
     clock_skew: float = DEFAULT_CLOCK_SKEW
-    #: Unix time in seconds.
+    #: Returns the Unix time in seconds.
     clock: Callable[[], float] = time.time
 
 
 class Dispatcher:
-    """The functions of one queue, by their names: finds them, decodes their arguments, and writes replies."""
+    """Finds the functions of one queue by their names, decodes their arguments, and makes replies."""
 
     def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
         self.queue = queue
@@ -128,7 +132,7 @@ class Dispatcher:
         self._clock_skew = settings.clock_skew
 
     def asynchronous(self, properties: Properties) -> bool:
-        """Return whether the delivery is for an ``async def`` function."""
+        """Return whether the delivery is for an ``async def`` function; False for an unknown function."""
         function = self._functions.get(properties.type) if properties.type else self._default
         return function is not None and function.asynchronous
 
@@ -164,14 +168,14 @@ class Dispatcher:
 
     @staticmethod
     def _reply_type(request: Request) -> str:
-        """Return the content type that the caller speaks; text for one that is not known here."""
+        """Return the content type of the request, which the reply has too; text for one that is not known here."""
         return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT
 
     def _result(self, request: Request, function: Function, result: Any) -> Message:
         """Return the reply with a result.
 
         Raises:
-            CodecError: It can't be sent; the text says that the function ran.
+            CodecError: The result can't be encoded, or is too large; the text says that the function ran.
         """
         try:
             body = codec.encode(result, self._reply_type(request), limit=self._limit)
@@ -187,9 +191,9 @@ class Dispatcher:
         try:
             body = codec.encode(described, content_type, limit=self._limit)
         except CodecError as error:
-            # An error that is too large keeps its type, and its message says that the rest was not sent.
-            part = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
-            body = codec.encode(part, content_type, limit=max(self._limit, 1024))
+            # An error that is too large keeps its type, and its message says why the rest was not sent.
+            short = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
+            body = codec.encode(short, content_type, limit=max(self._limit, 1024))
         return self._reply(request, ERROR, body)
 
     def _reply(self, request: Request, kind: str, body: bytes) -> Message:
@@ -200,17 +204,17 @@ class Dispatcher:
             delivery_mode=1,
             app_id=APPLICATION,
         )
-        # A task's may be for the store alone.
+        # A task's reply may have no address: then only its record in the store keeps it.
         return Message(request.reply_to or "", properties, body)
 
 
 def ran(error: AmqpRpcError) -> dict[str, Any]:
-    """Return the map of a verdict on a call that ran."""
+    """Return the map of an error that the server raises for a call that ran: its result can't be sent."""
     return {**describe_verdict(error), "data": {"ran": True}}
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an exception's traceback as text, from the handler on, without the frame of `invoke`."""
+    """Return an exception's traceback as text, without the frame of `invoke` or `invoke_async`."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
 
