@@ -112,7 +112,7 @@ class CallDispatcher(Dispatcher):
         return Answer(None, None, "again", again=Message(function.queue, counted, request.body))
 
     def _calls(self, request: Request, function: Function) -> list[Invocation | Item]:
-        value = codec.decode(request.body, request.content_type, limit=self._limit)
+        value = codec.decode(request.body, request.content_type, limit=self._max_size)
         if not isinstance(value, list):
             raise InvalidArguments(f"the body of a chunk is a list of calls; it was {brief(value)}")
         calls: list[Invocation | Item] = []
@@ -187,12 +187,12 @@ class CallDispatcher(Dispatcher):
             return Answer(None, None, "result")
         content_type = self._reply_type(request)
         try:
-            body = codec.encode(items, content_type, limit=self._limit)
+            body = codec.encode(items, content_type, limit=self._max_size)
         except CodecError:
             # The other results are good.
             sendable = [self._sendable(name, item, content_type) for item in items]
             try:
-                body = codec.encode(sendable, content_type, limit=self._limit)
+                body = codec.encode(sendable, content_type, limit=self._max_size)
             except CodecError as error:
                 refusal = type(error)(f"{len(items)} calls of {name}() ran; together, {error}")
                 return Answer(self._error(request, ran(refusal)), None, "raised")
@@ -200,7 +200,7 @@ class CallDispatcher(Dispatcher):
 
     def _sendable(self, name: str, item: Item, content_type: str) -> Item:
         try:
-            codec.encode([item], content_type, limit=self._limit)
+            codec.encode([item], content_type, limit=self._max_size)
         except CodecError as error:
             return (False, ran(type(error)(f"{name}() ran, and its result was not sent: {error}")))
         return item

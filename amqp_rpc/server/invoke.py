@@ -126,7 +126,7 @@ class Dispatcher:
         self.queue = queue
         self._functions = functions
         self._default = default_function(functions)
-        self._limit = settings.max_message_size
+        self._max_size = settings.max_message_size
         self._tracebacks = settings.tracebacks
         self._clock = settings.clock
         self._clock_skew = settings.clock_skew
@@ -153,7 +153,7 @@ class Dispatcher:
         return function
 
     def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
-        value = codec.decode(request.body, request.content_type, limit=self._limit)
+        value = codec.decode(request.body, request.content_type, limit=self._max_size)
         if request.content_type == TEXT:
             return function.signature.compile().bind_text(value)
         return self._bound(request, function, value)
@@ -178,7 +178,7 @@ class Dispatcher:
             CodecError: The result can't be encoded, or is too large; the text says that the function ran.
         """
         try:
-            body = codec.encode(result, self._reply_type(request), limit=self._limit)
+            body = codec.encode(result, self._reply_type(request), limit=self._max_size)
         except CodecError as error:
             raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
         return self._reply(request, RESULT, body)
@@ -187,13 +187,13 @@ class Dispatcher:
         content_type = self._reply_type(request)
         if content_type == TEXT:
             text = f"{described['type']}: {described['message']}"
-            return self._reply(request, ERROR, text.encode(errors="backslashreplace")[: self._limit])
+            return self._reply(request, ERROR, text.encode(errors="backslashreplace")[: self._max_size])
         try:
-            body = codec.encode(described, content_type, limit=self._limit)
+            body = codec.encode(described, content_type, limit=self._max_size)
         except CodecError as error:
             # An error that is too large keeps its type, and its message says why the rest was not sent.
             short = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
-            body = codec.encode(short, content_type, limit=max(self._limit, 1024))
+            body = codec.encode(short, content_type, limit=max(self._max_size, 1024))
         return self._reply(request, ERROR, body)
 
     def _reply(self, request: Request, kind: str, body: bytes) -> Message:

@@ -340,7 +340,7 @@ class EventDispatcher(TaskDispatcher):
     ) -> tuple[list[Any], dict[str, Any]]:
         arguments: dict[str, Any] = {}
         if self._payload is not None:
-            value = codec.decode(request.body, request.content_type, limit=self._limit)
+            value = codec.decode(request.body, request.content_type, limit=self._max_size)
             # An event without a payload has None there.
             if value is not None or not self._signature.has_default(self._payload):
                 arguments[self._payload] = self._signature.payload(
