@@ -1,4 +1,4 @@
-"""What every test may ask for: a broker, its URL, a name for a queue, a node of its own."""
+"""Fixtures for all tests: a broker, its URL, a name for a queue, a node of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.stores import RedisServer, require_redis
 
 pytest_plugins = ["tests.served_by"]
 
-# Where the run itself was begun in the background of a script, programs that it starts would not hear of Ctrl-C.
+# If the run was started in the background of a script, its programs would ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

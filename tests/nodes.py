@@ -7,7 +7,7 @@ Settings, from the environment:
 - ``TESTCONTAINERS_RYUK_DISABLED=true``: do without the container that removes RabbitMQ's one after a kill -9, where
   its image cannot be had. A test run that ends in any other way removes RabbitMQ's container itself.
 
-Where a Docker engine answers and neither of the first two is set, the broker that most tests share is a container.
+If a Docker engine answers and neither of the first two is set, most tests share a container.
 
 All nodes of a run live in one folder below /tmp. A second process (this file, run as a program) waits for the test
 run to end in any way, kill -9 too, and then ends and removes what is left of that folder's nodes.
@@ -36,11 +36,11 @@ from amqp_rpc.broker.programs import find_program
 URL = os.environ.get("AMQP_RPC_TEST_URL", "")
 COMMAND = tuple(shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", "")))
 
-#: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is told.
+#: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is shown.
 START_TIMEOUT = 100.0
 
-#: Seconds to pull the image, and then for the container to be ready; with a node in its place still below 120 in all,
-#: where the whole run would be ended.
+#: Seconds to pull the image, and then for the container to be ready. With a node in its place it is still below 120 in
+#: all, the timeout of a test.
 PULL_TIMEOUT, CONTAINER_TIMEOUT = 60.0, 30
 
 
@@ -64,7 +64,7 @@ class Nodes:
         self._idle: list[Node] = []
 
     def lend(self) -> Node:
-        """A node that runs: the one that was given back, or a new one."""
+        """A running node: the last one, or a new one."""
         if self._idle:
             return self._idle.pop()
         node = self.new()

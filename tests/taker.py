@@ -1,4 +1,4 @@
-"""A program that takes items, for tests that kill it: says each one, and is done with as many as it is told."""
+"""A program that gets items, for tests that kill it: it prints each one, and acks as many as it should."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ with Client(url) as client, client.queue(name, prefetch=1) as queue:
     for number, item in enumerate(queue, 1):
         print(item, flush=True)
         if number > done:
-            sys.stdin.read()  # for ever: nobody writes
+            sys.stdin.read()  # for ever: no test writes
         queue.task_done()

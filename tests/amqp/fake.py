@@ -165,7 +165,7 @@ class FakeChannel:
         self._error: ChannelClosed | None = None
         self._asked: dict[Answer[Any], None] = {}
         self._generated = 0
-        #: What was asked for, in order: the operation and its name.
+        #: The requests in order: the operation and its name.
         self.requests: list[tuple[str, str]] = []
         self.queues: list[str] = []
         self.exchanges: list[str] = []
@@ -179,10 +179,10 @@ class FakeChannel:
         self._on_cancelled: list[Callable[[], object]] = []
         self._on_returned: list[Callable[[str, Properties], object]] = []
         self._tags = 0
-        #: What `publish` raises for a message, by its routing key.
+        #: The error of `publish` for a message, by its routing key.
         self.unwritable: dict[str, Exception] = {}
 
-    # What the broker does.
+    # The broker's side.
 
     def closed_by_broker(self, code: int = ReplyCode.PRECONDITION_FAILED, error: BrokerError | None = None) -> None:
         kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError

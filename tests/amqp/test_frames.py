@@ -39,7 +39,7 @@ PROPERTIES = st.builds(
     app_id=SHORT,
 )
 BODIES = st.binary(max_size=50) | st.integers(0, 4 * FRAME_MAX).map(lambda size: bytes(range(256)) * (size // 256 + 1))
-#: What pika writes and reads, and we leave to it.
+#: Frames that only pika writes and reads.
 RARE: list[Any] = [
     1.5, None, b"bytes", [1, "two"], {"nested": True}, Decimal("1.5"), datetime(2026, 1, 1, tzinfo=UTC), 2**63,
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Who waits at the sockets, and who works: the owner when nobody else does, one thread at a time, and never nobody."""
+"""The thread at the sockets: the I/O thread or another one, one at a time, and never none."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_who_returns_does_what_it_had_when_it_is_back(loop, peer):
     seen = []
     for _ in range(3):
         loop.do(lambda: seen.append(get_ident()))
-    # Where the owner was faster, which is right as well, it has done all of it.
+    # If the I/O thread was faster, which is right as well, it has done all of it.
     if attend(loop, lambda: len(seen) == 3, returns=True):
         assert seen in ([get_ident()] * 3, [loop.owner] * 3)
     until(lambda: len(seen) == 3)

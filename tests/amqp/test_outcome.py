@@ -1,4 +1,4 @@
-"""An outcome is told once, and whoever waits hears of it."""
+"""An outcome is set once, and wakes every thread that waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call ends once, whoever takes it out of the table, and leaves nothing behind."""
+"""A call ends once, however it leaves the table, and leaves nothing behind."""
 
 from __future__ import annotations
 

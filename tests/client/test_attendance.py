@@ -148,7 +148,7 @@ def test_a_call_ends_by_its_deadline_while_its_thread_reads(client: Client, serv
 
 
 class Cut(Exception):
-    """What an alarm raises."""
+    """The exception of an alarm."""
 
 
 def test_an_alarm_in_the_middle_of_the_connection_s_work_reaches_the_user_and_leaves_the_client_usable(

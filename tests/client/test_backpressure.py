@@ -1,4 +1,4 @@
-"""What is under way is bounded, and a broker that takes no messages is said to be the reason."""
+"""Calls in flight are bounded, and errors name a broker that accepts no messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Serve = Callable[..., Server]
 
 @pytest.fixture
 def gate(service: Service) -> threading.Event:
-    """What the function `hold` waits for."""
+    """The event that the function `hold` waits for."""
     go_on = threading.Event()
 
     @service.rpc

@@ -136,7 +136,7 @@ def test_a_quorum_queue_takes_some_more_than_its_bound_and_refuses_in_the_end_wh
     assert not raised.value.may_have_run
     # A soft bound: so much for one at a time (https://www.rabbitmq.com/docs/quorum-queues#limitations).
     assert 3 <= len(accepted) < 100
-    # What is delayed is taken all the same: it waits elsewhere.
+    # A delayed task is accepted all the same: it waits elsewhere.
     client.enqueue(double, 1, delay=0.1)
     serve(service)
     assert [handle.result(timeout=20) for handle in accepted] == [2 * n for n in range(len(accepted))]
@@ -154,7 +154,7 @@ def test_tasks_of_a_higher_priority_are_taken_first(client: Client, serve: Serve
     client.enqueue(work, 1, priority=1)
     client.enqueue(work, 9, priority=9)
     client.enqueue(work, 5, priority=5)
-    # One at a time: else the last would be in hand beside the first.
+    # One at a time: otherwise the last would run beside the first.
     serve(service, threads=1)
     until(lambda: len(ran) == 4)
     assert ran == [9, 5, 3, 1]

@@ -1,4 +1,4 @@
-"""Which calls are lost, judged by the reports of servers and by the state of the queue."""
+"""Lost calls are found by the reports of servers and the state of the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody there is said at once: no queue, no server, no broker, no access."""
+"""A missing queue, server, broker or permission is an error at once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_server_that_has_stopped_is_missed_by_the_next_call(client: Client, se
     server = serve(service)
     assert client.call(one) == 1
     server.stop()
-    # A proof that somebody was there lasts a tenth of a second.
+    # A proof of a server lasts 0.1 s.
     threading.Event().wait(0.15)
     with pytest.raises(NoServer):
         client.call(one)

@@ -1,4 +1,4 @@
-"""What is built of recovery so far: connections come back by themselves, and calls on the way have a known fate."""
+"""Recovery: connections come back by themselves, and calls in flight have a known outcome."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_redelivered_call_is_not_run_again_unless_it_is_idempotent(raw: Raw, s
     raw.channel.queue_declare(service.queue, durable=True)
     for function in ("charge", "look"):
         raw.send(service.queue, b"[[],{}]", content_type="application/json", type=function, reply_to=raw.reply_queue)
-    # Somebody takes both and dies before it answers.
+    # A server receives both and dies before it replies.
     first = [until(lambda: _take(raw, service.queue)) for _ in range(2)]
     raw.channel.basic_nack(first[-1], multiple=True, requeue=True)
     serve(service)
@@ -145,7 +145,7 @@ def test_a_server_consumes_again_after_the_brokers_consumer_timeout(
         until(lambda: server.counters["consumed"] > before or _is_43(node), timeout=60, what="a new consumer")
         assert client.call(echo, 1, wait_for_server=True) == 1
         go_on.set()
-        # The broker took it back and gave it out again: whoever had it first may have run it, and in fact has.
+        # The broker redelivered it: the first server may have run it, and in fact has.
         ended = held.exception()
         assert ended is None or isinstance(ended, MaybeExecuted)
         assert client.call(echo, 2, wait_for_server=True) == 2

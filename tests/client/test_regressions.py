@@ -1,4 +1,4 @@
-"""What reviewers found: each was a hang, a loss or a wrong word once."""
+"""Faults that reviews have found: each was a hang, a loss or a wrong text once."""
 
 from __future__ import annotations
 

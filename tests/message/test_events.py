@@ -30,10 +30,10 @@ def test_the_topic_is_that_of_the_first_delivery_however_a_copy_comes() -> None:
     ):
         mark(properties, exchange, key)
         assert properties.headers == {TOPIC: "orders.eu.paid"}
-    # Somebody else's header is no topic.
+    # A header of another program is no topic.
     mark(properties, "orders", "orders.us.paid")
     assert properties.headers == {TOPIC: "orders.us.paid"}
-    # What was put into the queue itself has the queue's name.
+    # A message that was published straight to the queue has the queue's name.
     direct = Properties()
     mark(direct, "", "hello")
     assert direct.headers == {TOPIC: "hello"}

@@ -12,7 +12,7 @@ import amqp_rpc
 
 PACKAGE = Path(amqp_rpc.__file__).parent
 
-#: Which packages each package may import. `client` and `server` never meet.
+#: The packages that each package may import. `client` and `server` never meet.
 MAY_IMPORT = {
     "errors": set(),
     "message": {"errors"},
@@ -64,7 +64,7 @@ SOURCES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(module: str) -> set[str]:
-    """Return what a module imports, also what only type checkers read."""
+    """Return the imports of a module, also those for type checkers alone."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(SOURCES[module].read_text())):
         if isinstance(node, ast.Import):

@@ -26,7 +26,7 @@ class FakeSession(Session):
         for follower in (self.reply_queue, publisher):
             follower.begin(cast("Connection", self.fake))
             follower.on_open()
-        #: What happens while something is waited for, and while the connection is asked for.
+        #: Hooks that run during a wait, and when the connection is asked for.
         self.while_it_waits: Callable[[], object] = lambda: None
         self.while_it_connects: Callable[[], object] = lambda: None
         #: How often the thread at the sockets was woken.

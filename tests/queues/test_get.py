@@ -1,4 +1,4 @@
-"""What a consumer asks of the broker for its takers, and how items that are done are acked: on a fake connection."""
+"""A consumer's requests to the broker, and its acks of done items: on a fake connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THERE, ELSEWHERE = "amq.gen-there", "amq.gen-elsewhere"
 
 
 class Place:
-    """A consumer over a fake connection, which delivers when it is told to."""
+    """A consumer over a fake connection, which delivers on request."""
 
     def __init__(self, session: FakeSession, prefetch: int) -> None:
         self.session = session
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def asked(self) -> list[str]:
-        """What was asked of the queue's channel since it was declared."""
+        """The requests on the queue's channel since its declaration."""
         return [operation for operation, _ in self.channel.requests if operation != "declare"]
 
     def message(self, reply_to: str | None = THERE) -> Message:
@@ -52,7 +52,7 @@ class Place:
         return self.session.finish(self.consumer.take(1, wait=wait, until=until))
 
     def take_some(self, count: int, reply_to: str | None = THERE) -> list[Taken]:
-        """Take as many as are delivered, each when it is waited for."""
+        """Get as many items as are delivered, each after a wait."""
         self.session.while_it_waits = lambda: self.deliver(reply_to=reply_to)
         return [self.take() for _ in range(count)]
 
@@ -79,7 +79,7 @@ def test_the_first_taker_declares_the_queue_and_consumes_it_with_the_prefetch(pl
 def test_a_taker_that_does_not_wait_hears_that_there_is_none(place: Place) -> None:
     with pytest.raises(Empty):
         place.take(wait=False)
-    # What was on its way when the first was answered is there when the second is.
+    # Items that were on their way at the first answer have arrived at the second.
     assert place.asked == ["prefetch", "consume", "inspect", "inspect"]
 
 
@@ -164,7 +164,7 @@ def test_what_arrived_by_a_lost_connection_is_forgotten(place: Place) -> None:
     assert place.consumer.prefetched == 0
     place.session.fake.reopen()
     place.consumer.on_open()
-    # Nobody waits.
+    # No caller waits.
     assert len([each for each in place.session.fake.channels if "q" in each.queues]) == 1
     place.take_some(1)
     assert place.channel.requests == [("declare", "q"), ("prefetch", "10"), ("consume", "q")]

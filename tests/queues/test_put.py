@@ -1,4 +1,4 @@
-"""What happens to an item on its way: confirmed, refused by a full queue, too late, not published at all."""
+"""An item on its way: confirmed, refused by a full queue, too late, not published at all."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def drop(client: Client) -> None:
     until(lambda: not connection.is_open, what="the connection to be lost")
 
 
-# What the standard library's queue does.
+# The behaviour of the standard library's queue.
 
 
 def test_what_one_puts_another_takes_in_order(client: Client, other: Client, name: str) -> None:
@@ -116,7 +116,7 @@ def test_what_one_puts_another_takes_in_order(client: Client, other: Client, nam
 def test_more_and_more_that_comes_ahead_comes_in_order(client: Client, other: Client, name: str, kind: str) -> None:
     items = client.queue(name, queue_type=kind)
     items.put_many(range(2400))
-    # In the client that put them, without receipts, and in another by turns: much that came ahead goes back each time.
+    # In the client that put them, without receipts, and in another by turns: many items are requeued each time.
     for turn in range(6):
         with (client, other)[turn % 2].queue(name, queue_type=kind) as taking:
             for number in range(400 * turn, 400 * (turn + 1)):
@@ -350,7 +350,7 @@ def test_many_threads_take_from_one_object_and_each_item_is_taken_once(
     items.join(timeout=20)
 
 
-# What goes beyond it.
+# Beyond the bound.
 
 
 def test_many_items_are_taken_together_and_done_together(client: Client, other: Client, name: str) -> None:
@@ -553,7 +553,7 @@ def test_a_taker_that_holds_more_items_than_the_prefetch_gets_the_next_one_at_on
 def test_a_taker_that_is_busy_holds_nothing_that_another_could_take(client: Client, other: Client, name: str) -> None:
     items, busy, idle = client.queue(name), client.queue(name), other.queue(name)
     items.put_many(range(200))
-    # It keeps up at first, so that much comes ahead; and then it stays with one.
+    # It keeps up at first, so that many items are prefetched; and then it stays with one.
     for _ in range(100):
         busy.get(timeout=20)
         busy.task_done()
@@ -937,7 +937,7 @@ def test_a_taker_takes_on_when_its_queue_is_deleted(
     items.put(1)
     assert taking.get(timeout=20) == 1
     raw.channel.queue_delete(name)
-    # Where a quorum queue is declared again at once, RabbitMQ 3.10 tells its consumers nothing.
+    # If a quorum queue is declared again at once, RabbitMQ 3.10 does not notify its consumers.
     until(lambda: "consumer cancelled by the broker" in caplog.text)
     found: list[object] = []
     waiting = threading.Thread(target=lambda: found.append(taking.get(timeout=60)))
@@ -1005,7 +1005,7 @@ def test_after_a_taker_s_lost_connection_its_items_are_redelivered_and_join_goes
 def test_after_an_alarm_in_the_middle_of_the_connection_s_work_what_was_taken_is_anothers(
     client: Client, other: Client, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """pika's object is dropped then, and tells nobody that its channels are closed."""
+    """pika's object is dropped then, without a notice that its channels are closed."""
     items, taking = other.queue(name), client.queue(name)
     items.put_many(["a", "b"])
     assert taking.get(timeout=20) == "a"
@@ -1064,7 +1064,7 @@ def test_items_survive_the_end_of_the_broker_and_join_says_what_it_can_not_know(
         for _ in range(5):
             taking.task_done()
         found = drained(taking, wait=10)
-        # What was done may not have been heard of; all else comes, and what was held comes again.
+        # The last acks may be lost; all other items arrive, and the open ones come again.
         assert set(range(100)) - set(held[:5]) <= set(found) <= set(range(100))
         # Of the five that were done before, any number may be known.
         with pytest.raises(ConnectionLost, match=r"whether (9[5-9]|100) items are done"):

@@ -1,4 +1,4 @@
-"""Counting what is not done: whatever is said, in any order and twice, what is left is right and takes little room."""
+"""The count of unfinished items: right for receipts in any order and twice, and small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker writes to its store: little for brief tasks, in the right order, and nothing that holds up tasks."""
+"""A worker's writes to its store: few for brief tasks, in the right order, and none that delays tasks."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def served(service: Service, serve: Serve) -> Service:
 
 
 def everything_is_settled(raw: Raw, served: Service) -> bool:
-    """Whether the queue is empty and its server still answers."""
+    """Return whether the queue is empty and its server still replies."""
     properties, body = raw.ask(served.queue, b"[[21],{}]", content_type="application/json", type="double")
     assert (properties.type, json.loads(body)) == ("result", 42)
     return until(lambda: raw.count(served.queue) == 0)

@@ -1,4 +1,4 @@
-"""What nobody can do is a dead letter with its reason, or an error at once; the next task runs, and nothing hangs."""
+"""A task that can't run is dead-lettered with its reason, or an error at once; the next one runs, and none hangs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def worker(client: Client, serve: Serve, service: Service, raw: Raw) -> Iterator
     yield worker
     assert client.enqueue(double, 21).result(timeout=20) == 42
     server.stop()
-    # What was left unacknowledged would be back.
+    # An unacked task would be back.
     assert raw.count(worker.queue) == 0
     assert raw.count(f"{worker.queue}.dead") == 0, "each test takes its dead letter"
 

@@ -133,7 +133,7 @@ def answer(dispatcher: CallDispatcher, properties: Properties, body: bytes, *, r
 
 
 def said(answered: Answer) -> Any:
-    """What the reply says: its kind and its decoded body."""
+    """Return the reply's kind and its decoded body."""
     assert answered.reply is not None
     properties = answered.reply.properties
     value = codec.decode(answered.reply.body, codec.base_type(properties.content_type), limit=LIMIT * 20)

@@ -1,4 +1,4 @@
-"""From an event's delivery to what becomes of it, without a broker."""
+"""From an event's delivery to its outcome, without a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events through a real broker: who gets them, what becomes of those that fail, what is said of those nobody gets."""
+"""Events through a real broker: their subscribers, their failures, and events without subscribers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Serve = Callable[..., Server]
 
 @dataclass
 class Order:
-    """What is paid."""
+    """A payment."""
 
     id: int
     region: str = "eu"
@@ -226,7 +226,7 @@ def test_an_event_that_fails_is_tried_again_no_earlier_than_its_delay_and_knows_
     identity = client.publish(f"{topic}.a", 5, headers={"tenant": "acme"})
     until(lambda: server.counters["result"] == 1)
     assert [attempt for _, attempt, _ in tries] == [1, 2, 3]
-    assert tries[1][0] - tries[0][0] >= 0.4  # a fifth less by chance
+    assert tries[1][0] - tries[0][0] >= 0.4  # a fifth less by jitter
     assert tries[2][0] - tries[1][0] >= 0.8
     for _, _, event in tries:
         assert (event.topic, event.id, event.headers) == (f"{topic}.a", identity, {"tenant": "acme"})

@@ -29,7 +29,7 @@ def queue(raw: Raw) -> str:
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """What slow tasks wait for; they end with the test."""
+    """The event that slow tasks wait for; they end with the test."""
     event = threading.Event()
     yield event
     event.set()

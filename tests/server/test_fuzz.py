@@ -1,4 +1,4 @@
-"""Twenty thousand messages that nobody would send: the server stays up, in bounded memory, and serves the next call."""
+"""Twenty thousand arbitrary messages: the server stays up, in bounded memory, and serves the next call."""
 
 from __future__ import annotations
 

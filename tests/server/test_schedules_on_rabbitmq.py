@@ -1,4 +1,4 @@
-"""Schedules through a real broker: each tick once, whoever dies, and the latest one after an outage."""
+"""Schedules through a real broker: each tick once, through any death, and the latest one after an outage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ticking:
         self.interval = interval
 
     def token(self, raw: Raw, seconds_ago: float) -> None:
-        """Leave a token as if somebody had held the clock until then."""
+        """Leave a token as if another server had been the leader until then."""
         raw.channel.queue_declare(self.queue, durable=True, arguments=CLOCK_ARGUMENTS)
         dealt = int((time.time() - seconds_ago) * 1000)
         raw.send(self.queue, json.dumps({"dealt": {self.schedule.name: dealt}}).encode(), delivery_mode=2)
@@ -156,7 +156,7 @@ def test_when_the_holder_is_killed_another_one_goes_on(
             ids = [identity for identity, _, _ in lines(path)]
             assert len(ids) - len(set(ids)) <= 1
             ticks = sorted({round(tick * 5) for _, tick, _ in lines(path)})
-            # What was missed until the broker gave the clock to the other is not made up for one by one.
+            # Ticks that were missed until the other became the leader are not enqueued one by one.
             assert len(ticks) <= ticks[-1] - ticks[0] + 1
 
 
@@ -288,7 +288,7 @@ def test_a_tick_that_the_broker_missed_is_enqueued_once(node: Node, end: str) ->
         until(lambda: len(ticking.ran) >= before + 6, timeout=60)
         after = [tick for _, tick in ticking.ran if tick is not None and tick > down]
         missed = {tick for tick in after if tick < up}
-        # At most the one before the node ended that was under way, and the latest: never one after the other.
+        # At most the running one before the node ended, and the latest: never one after the other.
         assert len(missed) <= 2
         ids = [identity for identity, tick in ticking.ran if tick is not None and tick > down]
         assert len(set(ids)) == len(ids)

@@ -1,4 +1,4 @@
-"""What `enqueue` says when the broker does not answer it, and what becomes of the tasks of a worker that ends."""
+"""The errors of `enqueue` when the broker does not answer, and the tasks of a worker that ends."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_a_worker_whose_connection_breaks_in_a_task_does_not_lose_it(node: Node,
         node.ctl("close_all_connections", "test")
         until(lambda: server.counters["consumed"] >= 2)
         go_on.set()
-        # Its first run could not be acknowledged: it was given back, counted, and has run once more.
+        # Its first run could not be acked: the task was requeued, counted, and has run once more.
         until(lambda: len(ran) == 2)
 
 

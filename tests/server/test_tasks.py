@@ -1,4 +1,4 @@
-"""From a task's delivery to what becomes of it, without a broker."""
+"""From a task's delivery to its outcome, without a broker."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_result_that_nobody_wants_need_not_be_sent(caplog: pytest.LogCaptureFi
 
 
 def ends(raises: Callable[[], BaseException]) -> Answer:
-    """Run a task whose handler raises something, and return what becomes of it."""
+    """Run a task whose handler raises, and return its answer."""
     service = Service()
 
     @service.task(queue="q")

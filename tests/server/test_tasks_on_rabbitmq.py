@@ -101,7 +101,7 @@ def test_a_task_that_fails_is_tried_again_no_earlier_than_its_delay(
     serve(service)
     assert client.enqueue(flaky).result(timeout=20) == "done"
     assert [attempt for _, attempt in tries] == [1, 2, 3]
-    assert tries[1][0] - tries[0][0] >= 0.4  # a fifth less by chance
+    assert tries[1][0] - tries[0][0] >= 0.4  # a fifth less by jitter
     assert tries[2][0] - tries[1][0] >= 0.8
 
 
@@ -171,7 +171,7 @@ def test_a_delayed_task_comes_in_its_time_and_holds_nobody_up(
     client.enqueue(note, "now")
     assert at.result(timeout=20) - began >= 1.99
     assert later.result(timeout=20) - began >= 4
-    # Each has waited for its own time alone, and nobody for an hour.
+    # Each has waited for its own time alone, and none for an hour.
     assert ran == ["first", "now", "at", "later"]
     assert far.state == "PENDING"
 
@@ -249,7 +249,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     raw.channel.queue_delete(queue)
     raw.channel.queue_declare(queue, durable=True)
     until(lambda: len(tried) >= 4, what="four tries")
-    # The pauses grow with what it is told here.
+    # The pauses grow with these refusals.
     assert tried[:4] == [1, 2, 3, 4]
     said = [record for record in caplog.records if "exists with other arguments" in record.message]
     assert [record.levelname for record in said] == ["ERROR"]
@@ -258,7 +258,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     raw.channel.queue_delete(queue)
     until(lambda: f"queue {queue}: works again" in caplog.text)
     assert client.enqueue(work).result(timeout=20) == 1
-    # It is said anew when it happens anew.
+    # A second fault is logged again.
     raw.channel.queue_delete(queue)
     raw.channel.queue_declare(queue, durable=True)
     until(lambda: len([record for record in caplog.records if "exists with other arguments" in record.message]) == 2)

@@ -1,4 +1,4 @@
-"""A task's try ends at its time limit, whatever its handler does: settled once, and what can't be ended is said."""
+"""An attempt ends at its time limit, whatever its handler does: settled once, with a log line if it can't be ended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def queue(raw: Raw) -> str:
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """What handlers wait for that nobody can end; they end with the test."""
+    """The event that endless handlers wait for; they end with the test."""
     event = threading.Event()
     yield event
     event.set()
