@@ -73,11 +73,11 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
     with Client(node.url, timeout=60) as client, Server(other, url=node.url):
         client.enqueue(come, -1)
         # Long enough for the queues to be deleted before the first of them is due.
-        client.enqueue_many(come, [(n,) for n in range(MANY)], delay=5)
+        client.enqueue_many(come, [(n,) for n in range(MANY)], delay=10)
         with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
             for each in gone:
                 raw.channel().queue_delete(each.format(queue_name))
-        assert client.enqueue(work, delay=7).result(timeout=60) == "done"
+        assert client.enqueue(work, delay=12).result(timeout=60) == "done"
         assert client.enqueue(work, delay=DELAY).result(timeout=60) == "done"
         with Server(service, url=node.url):
             until(lambda: set(ran) >= set(range(MANY)), timeout=60, what="all delayed tasks")
