@@ -12,9 +12,9 @@ from scripts.shape import ROOT, Shape, figures
 #: The most that each figure may be.
 AT_MOST = {
     "entries in amqp_rpc/": 13,
-    "modules in the fullest package": 13,
-    "lines": 19_950,
-    "lines of the longest file": 700,
+    "modules in the fullest package": 12,
+    "lines": 19_550,
+    "lines of the longest file": 650,
     "Callable parameters": 90,
     "one-importer modules, no seam": 7,
     "classes named by a gerund": 0,
@@ -23,7 +23,7 @@ AT_MOST = {
     "most overloads of a method": 4,
     "import cycles": 0,
     "modules with a function take": 5,
-    "odd lines of prose per 100": 1.1,
+    "odd lines of prose per 100": 1.0,
 }
 
 
