@@ -5,5 +5,6 @@ imports `message` and `errors`. Only `connection` imports pika, and only that mo
 
 From below: `frames` and `stream` (bytes), `loop` (I/O thread), `connection` and `channel` (requests to await),
 `keeper` (a channel that reopens), `declare` and `publisher` (messages that must not be lost), `reply_queue` and
-`session` (all of it for one client). `pending` has values that are known later.
+`session` (all of it for one client). `pending` holds what waits for the broker: a value that is set later, and a table
+of entries in flight.
 """

@@ -1,4 +1,4 @@
-"""A call in flight, with nothing said of how it is waited for, and the room that calls in flight have."""
+"""A call in flight, however a thread waits for it, and the bound on the calls in flight."""
 
 from __future__ import annotations
 
