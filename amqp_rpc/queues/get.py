@@ -120,12 +120,7 @@ class ItemConsumer(Keeper):
         return len(self._arrived)
 
     async def take(self, count: int, *, wait: bool, until: float) -> Taken:
-        """Return an item, which its caller then holds.
-
-        Args:
-            count: The number of items that the caller wants, one after another.
-            wait: Whether to wait for one.
-            until: The end of the wait, on the monotonic clock.
+        """Return an item, which its caller then holds; the caller wants so many, one after another.
 
         Raises:
             Empty: The queue is empty.

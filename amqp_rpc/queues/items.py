@@ -99,9 +99,9 @@ def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identi
 
 
 class Unfinished:
-    """The unfinished items of one `Queue` object; any thread may call it.
+    """The items of one `Queue` object that are not done; any thread may call it.
 
-    It uses one byte for each item from the oldest unfinished one on.
+    It takes one byte for each item from the oldest unfinished one on.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,8 @@ class Unfinished:
         self._open = bytearray()
         self._count = 0
         self._lost = 0
-        self._waiting: list[Outcome[None]] = []
+        #: Set when no item is left; then another one takes its place.
+        self._over: Outcome[None] = Outcome()
 
     def add(self) -> int:
         """Count one more item; return its number."""
@@ -121,55 +122,49 @@ class Unfinished:
             return self._first + len(self._open) - 1
 
     def done(self, number: int) -> None:
-        """Count an item as done, or as not put; a second time changes nothing."""
+        """Count an item as done, or as not put after all; a second time changes nothing."""
         with self._lock:
             at = number - self._first
             if not 0 <= at < len(self._open) or not self._open[at]:
                 return
             self._open[at] = 0
             self._count -= 1
-            if at == 0:
-                oldest = self._open.find(1)
-                self._drop(len(self._open) if oldest < 0 else oldest)
-            finished = self._finished()
-        _tell(finished)
+            oldest = self._open.find(1) if at == 0 else 0
+            self._drop(len(self._open) if oldest < 0 else oldest)
+            over = None if self._count else self._renew()
+        if over is not None:
+            over.tell(None)
 
     def lose(self) -> int:
-        """Stop waiting for receipts of all items so far: none can arrive any more. Return how many had none."""
+        """Wait no longer for receipts of all items so far: none can arrive any more. Return how many had none."""
         with self._lock:
             lost, self._count = self._count, 0
             self._lost += lost
             self._drop(len(self._open))
-            finished = self._finished()
-        _tell(finished)
+            over = self._renew()
+        over.tell(None)
         return lost
 
     def lost(self) -> int:
-        """Return how many items were lost since the last call."""
+        """Return how many items were lost since this was last asked."""
         with self._lock:
             lost, self._lost = self._lost, 0
             return lost
 
     def end(self) -> None:
-        """Wake all waits: the count has ended."""
+        """Wake all waiters: the object is closed."""
         with self._lock:
-            finished, self._waiting = self._waiting, []
-        _tell(finished)
+            over = self._renew()
+        over.tell(None)
 
     def outcome(self) -> Outcome[None]:
         """Return an outcome that is set once no item is left."""
-        outcome = Outcome[None]()
         with self._lock:
-            self._waiting.append(outcome)
-            finished = self._finished()
-        _tell(finished)
-        return outcome
-
-    def forget(self, outcome: Outcome[None]) -> None:
-        """Forget an outcome that is not waited for any more."""
-        with self._lock:
-            if outcome in self._waiting:
-                self._waiting.remove(outcome)
+            if self._count:
+                return self._over
+            over = self._renew()
+        over.tell(None)
+        return over
 
     def __len__(self) -> int:
         return self._count
@@ -178,16 +173,10 @@ class Unfinished:
         del self._open[:count]
         self._first += count
 
-    def _finished(self) -> list[Outcome[None]]:
-        if self._count:
-            return []
-        finished, self._waiting = self._waiting, []
-        return finished
-
-
-def _tell(outcomes: list[Outcome[None]]) -> None:
-    for outcome in outcomes:
-        outcome.tell(None)
+    def _renew(self) -> Outcome[None]:
+        # In this order: a thread that puts, and waits, before the old one is set gets the new one.
+        over, self._over = self._over, Outcome()
+        return over
 
 
 def other_arguments(queue: str, error: BaseException) -> ConfigurationError:

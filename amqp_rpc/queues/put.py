@@ -84,13 +84,7 @@ class Receipts(Receiver):
 class ItemPublication(Publication):
     """An item on its way to the broker, from one attempt to the next while its queue is full.
 
-    Args:
-        message: The item.
-        arguments: Those of its queue.
-        producer: The producer of the item.
-        number: Its number in `Unfinished`.
-        until: The end of the wait for room, on the monotonic clock; None for no wait.
-        timeout: Seconds for the broker's answer.
+    It waits for room until ``until``, on the monotonic clock, or not at all (None).
     """
 
     __slots__ = ("_answer", "_producer", "_refusals", "_until", "number")
@@ -190,12 +184,7 @@ class ItemProducer:
         self.shut = False
 
     async def put(self, value: Any, *, wait: bool, until: float) -> None:
-        """Put a value.
-
-        Args:
-            value: Any value that the codec carries.
-            wait: Whether to wait for room in a full queue.
-            until: The end of all of it, on the monotonic clock; `NEVER` waits for room without a bound.
+        """Put a value; wait for room in a full queue until then, on the monotonic clock.
 
         Raises:
             Full: There is no room.

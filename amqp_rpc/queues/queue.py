@@ -120,9 +120,9 @@ class Queue(Generic[T]):
             ConfigurationError: The queue exists with other arguments; or this object is closed.
             Unencodable, MessageTooLarge: It can't be sent.
         """
-        seconds = _checked(timeout)
-        wait = block and seconds != 0
-        await self._producer.put(item, wait=wait, until=_until(seconds) if wait else NEVER)
+        until = _until(timeout)
+        wait = block and timeout != 0
+        await self._producer.put(item, wait=wait, until=until if wait else NEVER)
 
     @blocking
     async def put_nowait(self, item: T) -> None:
@@ -145,7 +145,7 @@ class Queue(Generic[T]):
                 that found room within a second: a note of the error has their number. The same note is added if the
                 iterable raises, or after Ctrl-C.
         """
-        await self._producer.put_many(items, until=_until(_checked(timeout)))
+        await self._producer.put_many(items, until=_until(timeout))
 
     @blocking
     async def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT002 - as the stdlib has it
@@ -161,8 +161,7 @@ class Queue(Generic[T]):
                 has not answered yet.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
         """
-        seconds = _checked(timeout)
-        taken = await self._consumer.take(1, wait=block and seconds != 0, until=_until(seconds))
+        taken = await self._consumer.take(1, wait=block and timeout != 0, until=_until(timeout))
         with self._lock:
             self._taken.setdefault(_taker(), OrderedDict())[taken] = None
         value: T = taken.value
@@ -199,8 +198,7 @@ class Queue(Generic[T]):
     async def take_many(self, most: int, timeout: float | None) -> list[Taken]:
         """Return many items, which `handle` acks or requeues: the first half of `get_many`."""
         count("most", most)
-        seconds = _checked(timeout)
-        some = [await self._consumer.take(most, wait=seconds != 0, until=_until(seconds))]
+        some = [await self._consumer.take(most, wait=timeout != 0, until=_until(timeout))]
         try:
             with contextlib.suppress(Empty):
                 while len(some) < most:
@@ -257,14 +255,11 @@ class Queue(Generic[T]):
                 they are done. All others are. The error has their number. It is raised once.
             ConfigurationError: This object is closed.
         """
-        until, unfinished = _until(_checked(timeout)), self._producer.unfinished
+        until, unfinished = _until(timeout), self._producer.unfinished
+        # In this order: `close` wakes all that wait by then.
         outcome = unfinished.outcome()
-        try:
-            # In this order: `close` wakes all that wait by then.
-            while not (self.closed or outcome.done()) and time.monotonic() < until:
-                await Wait(outcome, min(until, time.monotonic() + LONGEST))
-        finally:
-            unfinished.forget(outcome)
+        while not (self.closed or outcome.done()) and time.monotonic() < until:
+            await Wait(outcome, min(until, time.monotonic() + LONGEST))
         left = len(unfinished)
         if left and self.closed:
             raise items.closed(self.name)
@@ -381,21 +376,17 @@ def _taker() -> object:
     return task or threading.current_thread()
 
 
-def _checked(timeout: float | None) -> float | None:
-    """Return a timeout, at most the longest possible.
+def _until(timeout: float | None) -> float:
+    """Return when a timeout is over, on the monotonic clock.
 
     Raises:
         ValueError: It is negative, or no number, as in the standard library.
     """
     if timeout is None:
-        return None
+        return NEVER
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
         raise ValueError(f"'timeout' must be a non-negative number, not {timeout!r}")
-    return min(float(timeout), LONGEST)
-
-
-def _until(seconds: float | None) -> float:
-    return NEVER if seconds is None else time.monotonic() + seconds
+    return time.monotonic() + min(timeout, LONGEST)
 
 
 def _check(name: str, maxsize: int, queue_type: str, prefetch: int) -> None:

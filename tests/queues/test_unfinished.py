@@ -86,16 +86,6 @@ def test_what_is_lost_sight_of_is_not_waited_for_and_is_said_once() -> None:
     assert unfinished.outcome().done()
 
 
-def test_who_does_not_wait_any_more_is_forgotten() -> None:
-    unfinished = Unfinished()
-    unfinished.add()
-    outcome = unfinished.outcome()
-    unfinished.forget(outcome)
-    unfinished.forget(outcome)
-    unfinished.done(0)
-    assert not outcome.done()
-
-
 def test_the_end_is_told_to_all() -> None:
     unfinished = Unfinished()
     unfinished.add()
