@@ -285,11 +285,13 @@ class Requests(ReplyQueue):
     # Deliveries.
 
     def received(self, delivery: Delivery) -> None:
-        """End a call with its reply; hand any other message to the receiver of its type."""
+        """End a call, or a task, with its reply; hand any other message to the receiver of its type."""
         call = self._pending.take(delivery.properties.correlation_id)
         if call is None:
             if delivery.properties.type == ALIVE:
                 self._reported(delivery)
+            elif (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
+                task.answered(Reply(delivery.properties, delivery.body))
             else:
                 super().received(delivery)
             return
@@ -300,10 +302,7 @@ class Requests(ReplyQueue):
         call.answer(Reply(delivery.properties, delivery.body))
 
     def unknown(self, delivery: Delivery) -> None:
-        """Give a task's handle its result, or drop a late reply."""
-        if (task := self.tasks.get(delivery.properties.correlation_id or "")) is not None:
-            task.answered(Reply(delivery.properties, delivery.body))
-            return
+        """Count a late reply, and drop it."""
         self._counters["late_replies"] += 1
         super().unknown(delivery)
 

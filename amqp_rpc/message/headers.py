@@ -37,7 +37,8 @@ HISTORY: Final = "history"
 #: Of an item's dead letter: the id that the item had.
 ITEM_ID: Final = "id"
 
-#: All that mean something to amqp_rpc: a publisher can't give them to an event.
+#: All that mean something to amqp_rpc in a call, a task or an event: a publisher can't give them to an event.
+#: `ITEM_ID` is not among them: only dead letters of items have it.
 RESERVED: Final = frozenset(
     {
         ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
