@@ -331,20 +331,7 @@ class Connection:
 
 class _Channel(Channel):
     def to_raw(self, properties: Properties) -> pika.BasicProperties:
-        return pika.BasicProperties(
-            content_type=properties.content_type,
-            content_encoding=properties.content_encoding,
-            headers=properties.headers,
-            delivery_mode=properties.delivery_mode,
-            priority=properties.priority,
-            correlation_id=properties.correlation_id,
-            reply_to=properties.reply_to,
-            expiration=properties.expiration,
-            message_id=properties.message_id,
-            timestamp=properties.timestamp,
-            type=properties.type,
-            app_id=properties.app_id,
-        )
+        return pika.BasicProperties(**{name: getattr(properties, name) for name in Properties.__slots__})
 
 
 class _PikaConnection(SelectConnection):
@@ -406,14 +393,7 @@ class _Services(nbio_interface.AbstractIOServices):
         return self._loop.call_later(delay, self._unless_dropped(callback))
 
     def getaddrinfo(
-        self,
-        host: str,
-        port: int,
-        on_done: Any,
-        family: int = 0,
-        socktype: int = 0,
-        proto: int = 0,
-        flags: int = 0,
+        self, host: str, port: int, on_done: Any, family: int = 0, socktype: int = 0, proto: int = 0, flags: int = 0
     ) -> Any:
         return self._step(on_done).resolve(host, port, family, socktype, proto, flags)
 
@@ -421,12 +401,7 @@ class _Services(nbio_interface.AbstractIOServices):
         return self._step(on_done).connect(sock, resolved_addr)
 
     def create_streaming_connection(
-        self,
-        protocol_factory: Any,
-        sock: socket.socket,
-        on_done: Any,
-        ssl_context: ssl.SSLContext | None = None,
-        server_hostname: str | None = None,
+        self, protocol_factory: Any, sock: Any, on_done: Any, ssl_context: Any = None, server_hostname: Any = None
     ) -> DialStep:
         def made(result: BaseException | tuple[Stream, Any]) -> None:
             if not isinstance(result, BaseException):

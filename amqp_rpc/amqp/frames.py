@@ -48,21 +48,15 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
 
 
 class Publisher:
-    """Writes messages for one channel to queues, at once or through the delay queues.
+    """Writes the messages of one channel: of that number, with frames of at most so many bytes."""
 
-    Args:
-        channel: Its number.
-        frame_max: Bytes of a frame at most, as agreed with the broker.
-    """
-
-    #: The limit of cached frames, one for each queue.
+    #: The limit of cached frames, one for each queue or topic.
     _MOST_REMEMBERED = 1000
 
     def __init__(self, channel: int, frame_max: int) -> None:
         self._channel = channel
         self._most = frame_max - OVERHEAD
-        self._methods: dict[tuple[str, bool], bytes] = {}
-        self._event_methods: dict[tuple[str, str, bool], bytes] = {}
+        self._methods: dict[tuple[str, str, bool], bytes] = {}
 
     def publish(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
         """Return a message's frames in pieces; None if only pika can write them.
@@ -76,12 +70,9 @@ class Publisher:
         if message.delay:
             # Each delay has a key of its own: a cache of them would push out the keys that repeat.
             method = self._method(*address(message), mandatory=mandatory)
-        elif message.exchange is not None:
-            method = self._event_method(message.exchange.name, message.routing_key, mandatory=mandatory)
         else:
-            method = self._methods.get((message.routing_key, mandatory)) or self._remember(
-                message.routing_key, mandatory=mandatory
-            )
+            target = "" if message.exchange is None else message.exchange.name, message.routing_key, mandatory
+            method = self._methods.get(target) or self._remember(target)
         flags, values = properties
         self.check(len(values))
         body = message.body
@@ -110,20 +101,11 @@ class Publisher:
                 f"{self._most - _BEFORE_PROPERTIES} of them; its headers must be smaller"
             )
 
-    def _remember(self, queue: str, *, mandatory: bool) -> bytes:
+    def _remember(self, target: tuple[str, str, bool]) -> bytes:
         if len(self._methods) >= self._MOST_REMEMBERED:
             self._methods.clear()
-        frame = self._methods[queue, mandatory] = self._method("", queue, mandatory=mandatory)
-        return frame
-
-    def _event_method(self, exchange: str, topic: str, *, mandatory: bool) -> bytes:
-        method = self._event_methods.get((exchange, topic, mandatory))
-        if method is None:
-            if len(self._event_methods) >= self._MOST_REMEMBERED:
-                self._event_methods.clear()
-            method = self._event_methods[exchange, topic, mandatory] = self._method(
-                exchange, topic, mandatory=mandatory
-            )
+        exchange, routing_key, mandatory = target
+        method = self._methods[target] = self._method(exchange, routing_key, mandatory=mandatory)
         return method
 
     def _method(self, exchange: str, routing_key: str, *, mandatory: bool) -> bytes:

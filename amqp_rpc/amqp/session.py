@@ -178,7 +178,7 @@ class Session:
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
-        """Publish a message that must not be lost; `confirmed` waits for it. ``awaited``: this thread is about to."""
+        """Publish a message that must not be lost; `confirm` waits for it. ``awaited``: this thread is about to."""
         self.check_process()
         self.publisher.add(publication)
         try:
@@ -198,10 +198,6 @@ class Session:
                 publication.tell(self.publisher.too_late(publication))
         if publication.value is not None:
             raise publication.value
-
-    def confirmed(self, publication: Publication) -> None:
-        """Return once a message is confirmed, or raise its error."""
-        self.finish(self.confirm(publication))
 
     def finish(self, script: Coroutine[Any, None, T]) -> T:
         """Run a user's script (`blocking`) on this thread, which blocks where the script waits."""
@@ -227,19 +223,20 @@ class Session:
         if self.connection is not None:
             self.connection.post(self.publisher.purge, queue)
 
-    def run(self, coroutine: Coroutine[Any, None, T], *, timeout: float) -> T:
-        """Run a channel script, once there is a connection, and return its result; see `open_channel`.
+    async def script(self, coroutine: Coroutine[Any, None, T], *, timeout: float) -> T:
+        """Run a channel script once there is a connection, and return its result; for users' scripts.
 
         Raises:
             BrokerError: The broker closed a channel, and the script did not handle that; or there was no connection,
                 or the time was over.
-            ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        return self.finish(self.script(coroutine, timeout=timeout, awaited=True))
-
-    async def script(self, coroutine: Coroutine[Any, None, T], *, timeout: float, awaited: bool = False) -> T:
-        """Run a channel script, in a user's script: see `run`."""
-        run = self.start(coroutine, timeout=timeout, awaited=awaited)
+        run = ScriptRun(self, coroutine, timeout)
+        try:
+            self.check_process()
+            self._enter(run)
+        except BaseException:
+            coroutine.close()
+            raise
         try:
             await Wait(run, time.monotonic() + timeout + _VERDICT)
         except BaseException:
@@ -247,31 +244,20 @@ class Session:
             raise
         return run.result()
 
-    def start(self, coroutine: Coroutine[Any, None, T], *, timeout: float, awaited: bool = False) -> ScriptRun[T]:
-        """Start a channel script; a `ScriptRun` calls back at its end. ``awaited``: this thread waits for it."""
-        run = ScriptRun(self, coroutine, timeout)
-        try:
-            self.check_process()
-            self._enter(run, awaited=awaited)
-        except BaseException:
-            coroutine.close()
-            raise
-        return run
-
     def open_channel(self) -> Answer[Channel]:
-        """Open a channel, in a script of `run`."""
+        """Open a channel, in a channel script."""
         assert self.connection is not None
         return self.connection.open_channel()
 
     def pause(self, seconds: float) -> Answer[None]:
-        """Return an answer that comes after so many seconds, in a script of `run`."""
+        """Return an answer that comes after so many seconds, in a channel script."""
         assert self.connection is not None
         return self.connection.pause(seconds)
 
     def keep(self, keeper: Keeper) -> None:
         """Have a keeper follow the connection, and each later one, until it leaves."""
         self.check_process()
-        self._enter(keeper, awaited=True)
+        self._enter(keeper)
 
     def leave(self, follower: Follower) -> None:
         """Have it follow no longer; on the I/O thread, or after its end."""
@@ -387,7 +373,7 @@ class Session:
             for follower in list(self._followers):
                 follower.on_lost(error)
 
-    def _enter(self, follower: Follower, *, awaited: bool) -> None:
+    def _enter(self, follower: Follower) -> None:
         connection = self.connected()
 
         def enter() -> None:
@@ -395,7 +381,7 @@ class Session:
             self._followers[follower] = None
             follower.on_open()
 
-        (connection.loop.leave if awaited else connection.loop.post)(enter)
+        connection.loop.leave(enter)
         if not connection.alive:
             # It ended between the look and the post: no thread may ever read what was posted.
             follower.end_all(connection.error or ConnectionLost("the client's connection has just ended"))
