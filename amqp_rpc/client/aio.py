@@ -51,7 +51,7 @@ class AsyncClient(Front[Client]):
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Send a call and return at once: `Client.submit`, with an `asyncio.Future` of the running loop.
 
-        Where too many calls are in flight, it is sent when there is room.
+        With too many calls in flight, it is sent when there is room.
         """
         return self._blocking._start(AwaitedCall, function, args, kwargs)
 

@@ -40,11 +40,7 @@ _STORE_THREADS = 4
 
 
 class Bridge:
-    """Brings futures that have ended to one event loop, as many as there are with one wake-up.
-
-    Args:
-        loop: The event loop.
-    """
+    """Brings futures that have ended to one event loop, as many as there are with one wake-up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -203,11 +199,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
 
 
 class Runner:
-    """Runs scripts (`blocking`) of a client on event loops.
-
-    Args:
-        session: The client's.
-    """
+    """Runs scripts (`blocking`) of a client on event loops."""
 
     def __init__(self, session: Caller) -> None:
         self.session = session
@@ -263,12 +255,7 @@ class Runner:
 
 
 class Front(Generic[S]):
-    """A front for asyncio over an object with blocking methods.
-
-    Args:
-        blocking: The object.
-        runner: Runs the scripts of the methods.
-    """
+    """A front for asyncio over an object with blocking methods."""
 
     def __init__(self, blocking: S, runner: Runner) -> None:
         self._blocking = blocking
@@ -401,7 +388,7 @@ class AsyncQueue(Front[Queue[T]], Generic[T]):
     close = awaited(Queue[T].close)
 
     def task_done(self, *item: Any) -> None:
-        """Say that an item is done: `Queue.task_done`. The broker is told soon."""
+        """Say that an item is done: `Queue.task_done`. The broker gets it soon."""
         self._blocking.task_done(*item)
 
     @contextlib.asynccontextmanager

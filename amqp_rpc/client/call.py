@@ -1,4 +1,4 @@
-"""A call in flight, however a thread waits for it, and the bound on the calls in flight."""
+"""Calls in flight, whether a thread or an event loop waits for them, and the bound on how many there are."""
 
 from __future__ import annotations
 
@@ -22,17 +22,6 @@ class Call(ABC):
     """A call in flight: its request, and what is known of it.
 
     The thread that takes it out of the table of pending calls is the one that ends it, with `answer` or `fail`.
-
-    Args:
-        identity: Its id, the same on every attempt.
-        queue: The queue of its server.
-        function: The function's name there.
-        body: Its arguments, encoded.
-        timeout: Seconds that it has, from now.
-        idempotent: Whether it may run twice.
-        wait_for_server: Whether it waits for a server where there is none.
-        chunk: Whether the body is a list of calls.
-        decoder: Decodes its reply.
     """
 
     def __init__(
@@ -59,7 +48,7 @@ class Call(ABC):
         self.wait_for_server = wait_for_server
         self.chunk = chunk
         self.decoder = decoder
-        #: Whether the request was given to the connection: from then on it may run.
+        #: The request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1
         #: For `liveness`: the looks since a server reported it, and whether one ever did.
@@ -67,28 +56,23 @@ class Call(ABC):
         self.reported = False
 
     def lost(self, cause: str) -> MaybeExecuted:
-        """Return the error where its reply can't come any more."""
+        """Return the error for the loss of its reply."""
         said = f"{self.function}() was sent, and then: {cause}. It may have run"
         return MaybeExecuted(said if self.idempotent else f"{said}; if it may run twice, use idempotent=True")
 
     def unsent(self, cause: str) -> NotSent:
-        """Return the error where it did not leave this process."""
+        """Return the error for a call that did not leave this process."""
         return NotSent(f"{self.function}() was not sent: {cause}")
 
     def overloaded(self, in_flight: int) -> Overloaded:
-        """Return the error where it got no room among those in flight."""
+        """Return the error for a call that got no room among those in flight."""
         return Overloaded(
             f"{self.function}() was not sent: {plural(in_flight, 'call is', 'calls are')} in flight, and none ended "
             f"within {self.timeout:g} s (max_pending, max_pending_bytes)"
         )
 
     def too_late(self, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
-        """Return the error where its time is over.
-
-        Args:
-            blocked: Why the broker takes no messages; None where it does.
-            unconnected: Why there is no connection; None where there is one.
-        """
+        """Return the error of one whose time is over, and why the broker takes no messages, or is not connected."""
         within = f"within {self.timeout:g} s"
         if self.written:
             why = "Is its server overloaded? timeout= gives it longer"
@@ -134,11 +118,7 @@ def no_queue(queue: str, addresses: Addresses) -> str:
 
 
 class Room(Outcome[bool]):
-    """A call's place in the line for room: whether it got room, or the bound is lifted since the client is closed.
-
-    Args:
-        size: Bytes of its body.
-    """
+    """A call's place in the line for room; it is set once the call has room."""
 
     __slots__ = ("size",)
 
@@ -148,12 +128,7 @@ class Room(Outcome[bool]):
 
 
 class Capacity:
-    """Room for calls in flight, a bound on what a client holds in memory: first come, first served; thread-safe.
-
-    Args:
-        calls: How many calls.
-        size: How many bytes of bodies. A single call gets room however large it is.
-    """
+    """Room for calls in flight, a bound on what a client holds in memory: first come, first served; thread-safe."""
 
     def __init__(self, *, calls: int, size: int) -> None:
         self._most_calls = calls
@@ -177,7 +152,7 @@ class Capacity:
             return room
 
     def leave(self, room: Room) -> bool:
-        """Leave the line; return whether it was still there, and gets no room."""
+        """Leave the line; return False for a place that has got room."""
         with self._lock:
             if room not in self._line:
                 return False

@@ -123,9 +123,9 @@ class Client:
             args: Its positional arguments.
             kwargs: Its named arguments, and options; beside a function object, a type checker accepts the options in
                 `with_options` only. ``timeout``: seconds for everything: connecting, sending, running and the answer.
-                The client's unless given. ``idempotent``: whether it may run twice: only then is it sent again after a
-                loss. The function's own unless given. ``wait_for_server``: whether to wait for a server, within the
-                timeout, where there is none (False).
+                The client's unless given. ``idempotent``: it may run twice; only then is it sent again after a loss.
+                The function's own unless given. ``wait_for_server``: wait for a server, within the timeout, instead of
+                raising `NoServer` or `Unroutable` (False).
 
         Raises:
             RemoteError: It raised; the error is also an instance of the builtin that it raised.
@@ -154,7 +154,7 @@ class Client:
         ``cancel()`` gives the call up, and drops its reply.
 
         Raises:
-            ConfigurationError: The timeout is None or out of range, or the function object is not registered.
+            ConfigurationError: The timeout is out of range, or the function object is not registered.
             Unencodable, MessageTooLarge: An argument can't be sent.
 
         Example:
@@ -453,7 +453,7 @@ class Client:
 
     @property
     def full(self) -> bool:
-        """Whether as many calls are in flight as may be: then `submit` waits."""
+        """The bound on calls in flight is reached: `submit` waits."""
         return not self._session.capacity.fits(1)
 
     @property

@@ -37,12 +37,6 @@ class EventOptions(TypedDict, total=False):
 class EventPlan:
     """How events are published, as one call of the client says.
 
-    Args:
-        session: The client's.
-        limit: Bytes of a body at most.
-        timeout: Seconds for the broker to confirm each of them.
-        options: Those of `Client.publish`.
-
     Raises:
         ConfigurationError: The exchange, a header, the type or the time makes no sense.
     """
@@ -143,7 +137,7 @@ class EventPublication(Publication):
 
     @property
     def bounded(self) -> bool:
-        """Whether a bound may refuse it: the queues, and their bounds, are not known here."""
+        """A bound may refuse it: the queues, and their bounds, are not known here."""
         return True
 
     def confirmed(self, publisher: Publisher) -> None:

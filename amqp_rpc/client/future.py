@@ -103,7 +103,7 @@ class PendingCall(Call, Future[Any]):
         if not self.done():
             # The I/O thread is late, or stuck in a name look-up: the promise is that a call ends by its deadline.
             self._caller.expire(self)
-            # Where it was taken already, the thread that took it is about to end it.
+            # Another thread may have taken it, and is about to end it.
             self.wait(time.monotonic() + _VERDICT)
 
     def wait(self, until: float) -> None:

@@ -27,21 +27,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Decodes the replies of a function.
+    """Decodes the replies of a function."""
 
-    Args:
-        known: The function's registration; None where only its name is known.
-        limit: Bytes of a body at most.
-        many: Whether a reply has a list of outcomes, results and errors, since its request was a chunk of calls.
-    """
-
+    #: The function's registration; None where only its name is known.
     known: Function | None
+    #: Bytes of a body at most.
     limit: int
+    #: Whether a reply has a list of results and errors, since its request was a chunk of calls.
     many: bool = False
 
     @property
     def idempotent(self) -> bool:
-        """Whether the function is registered as one that may run twice."""
+        """The registration allows the function to run twice."""
         return self.known is not None and self.known.idempotent
 
     def read(self, reply: Reply) -> Any:

@@ -54,14 +54,7 @@ _POLL = 0.1
 
 
 class Caller(Session):
-    """A session that also sends calls; every public method is thread-safe.
-
-    Args:
-        addresses: The broker's addresses.
-        name: The connection's name in the management UI.
-        heartbeat: Seconds between heartbeats.
-        capacity: Bounds the calls in flight.
-    """
+    """A session that also sends calls; every public method is thread-safe."""
 
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity

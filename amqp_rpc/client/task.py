@@ -62,14 +62,6 @@ class TaskOptions(TypedDict, total=False):
 class Plan:
     """How the tasks of a function are enqueued, as one call of the client says.
 
-    Args:
-        session: The client's.
-        store: The store where workers record the outcomes of tasks; None for none.
-        limit: Bytes of a body at most.
-        timeout: Seconds for the broker to confirm each of them.
-        function: A task's name, or a function that was registered with ``@service.task``.
-        options: Those of `Client.enqueue_many`.
-
     Raises:
         ConfigurationError: The function, the queue's name, a time or the priority makes no sense; or no worker could
             start one before it expires.
@@ -307,15 +299,6 @@ class TaskHandle(Generic[R]):
     Its result comes over the reply queue of the client that enqueued it, and is lost with that client or its
     connection; the task is not. With a store (``Client(results=…)``, and the same for the workers) it also comes from
     there, to any process and for as long as the store keeps it. Whichever is first counts.
-
-    Args:
-        id: The task's; the same on every attempt.
-        queue: The queue that holds it; empty where that is not known.
-        function: Its function's name; empty where that is not known.
-        session: The client's.
-        decoder: For its reply; None where workers send none and record nothing (``result=False``).
-        store: Where workers record the outcomes of tasks; None for nowhere.
-        replied: Whether its reply comes to this client, which enqueued it.
     """
 
     __slots__ = ("__weakref__", "_decoder", "_replied", "_reply", "_session", "_store", "function", "id", "queue")
@@ -384,7 +367,7 @@ class TaskHandle(Generic[R]):
 
     @blocking
     async def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
-        """Return what the function returned, or raise the error that made the task a dead letter.
+        """Return the function's result, or raise the error that made the task a dead letter.
 
         It waits for the reply, and asks the store meanwhile, where there is one: after pauses of 5 ms, growing to a
         quarter of a second. A store that does not answer may take up to five seconds more than the timeout.
@@ -430,7 +413,7 @@ class TaskHandle(Generic[R]):
 
     @blocking
     async def record(self) -> Record | None:
-        """Return the store's record of it: its state, attempt, times and error; None where there is none.
+        """Return the store's record of it, if there is one: its state, attempt, times and error.
 
         Raises:
             ConfigurationError: There is no store, or it was registered with ``result=False``.

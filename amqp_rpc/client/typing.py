@@ -1,4 +1,4 @@
-"""What type checkers know of clients: the signatures of `call`, `submit`, `map` and `enqueue`, each written once.
+"""The signatures of `call`, `submit`, `map` and `enqueue` for type checkers, each written once.
 
 A function's name takes any arguments, and the options as keywords. A registered function takes its own arguments and
 gives what it returns, with ``async def`` seen through. A type checker can't check these arguments beside options
