@@ -77,10 +77,34 @@ class Caller(Session):
         Raises:
             ConfigurationError: The client is closed, or belongs to the process that this one was forked from.
         """
-        if isinstance(message, Call):
-            self._send_call(message, awaited=awaited)
-        else:
+        if not isinstance(message, Call):
             super().publish(message, awaited=awaited)
+            return
+        call = message
+        # Into the table first: if the connection fails at this moment, its I/O thread finds the call there and ends it.
+        if not awaited:
+            self.unawaited.add(call.identity)
+        self.pending.add(call.identity, call)
+        try:
+            connection = self.connected()
+            if len(self.pending) <= _FEW:
+                # This thread writes the request itself: waking another one would take longer.
+                connection.loop.do(self._requests.send, call)
+                if not awaited:
+                    # The I/O thread must read the reply, since no other thread waits for it at the sockets.
+                    connection.loop.recall()
+            elif awaited:
+                connection.loop.leave(self._requests.send, call)
+            else:
+                connection.post(self._requests.send, call)
+        except BaseException:
+            # Ctrl-C, for example: the caller never gets the future.
+            self.give_up(call)
+            raise
+        if not connection.alive:
+            # It ended after `connected` had checked it: its loop may never run what was posted.
+            gone = call.unsent("the client's connection has just ended")
+            self._requests.end(call, fresh(connection.error) if connection.error else gone)
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
         """Publish a message that must not be lost; `confirm` waits for the broker's confirm."""
@@ -120,32 +144,6 @@ class Caller(Session):
         if not self.elsewhere:
             self.capacity.close()
         await super().close(timeout)
-
-    def _send_call(self, call: Call, *, awaited: bool) -> None:
-        # Into the table first: if the connection fails at this moment, its I/O thread finds the call there and ends it.
-        if not awaited:
-            self.unawaited.add(call.identity)
-        self.pending.add(call.identity, call)
-        try:
-            connection = self.connected()
-            if len(self.pending) <= _FEW:
-                # This thread writes the request itself: waking another one would take longer.
-                connection.loop.do(self._requests.send, call)
-                if not awaited:
-                    # The I/O thread must read the reply, since no other thread waits for it at the sockets.
-                    connection.loop.recall()
-            elif awaited:
-                connection.loop.leave(self._requests.send, call)
-            else:
-                connection.post(self._requests.send, call)
-        except BaseException:
-            # Ctrl-C, for example: the caller never gets the future.
-            self.give_up(call)
-            raise
-        if not connection.alive:
-            # It ended after `connected` had checked it: its loop may never run what was posted.
-            gone = call.unsent("the client's connection has just ended")
-            self._requests.end(call, fresh(connection.error) if connection.error else gone)
 
     def _wait_for_room(self, call: Call, room: Room) -> None:
         try:
@@ -196,7 +194,8 @@ class Requests(ReplyQueue):
             return
         self._watch(call)
         # A call that is held back while the broker accepts no messages surely does not run.
-        if self.address is None or self._servers is None or self.connection.blocked is not None:
+        connection = self._connection
+        if self.address is None or self._servers is None or connection is None or connection.blocked is not None:
             self._unsent.append(call)
         elif self._servers.proved(call.queue):
             self._write(call)
