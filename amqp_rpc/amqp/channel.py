@@ -313,7 +313,7 @@ class Channel:
         self._number: int = raw.channel_number
         self._write = stream.write
         self._deliveries = stream.deliveries
-        self._publisher = frames.Publisher(self._number, frame_max)
+        self._writer = frames.MessageWriter(self._number, frame_max)
         #: True while it can be used.
         self.is_open = True
         #: Requests without an answer; and the error of later ones, once the channel is closed.
@@ -452,14 +452,14 @@ class Channel:
         """
         if not self.is_open:
             return False
-        pieces = self._publisher.publish(message, mandatory=mandatory)
+        pieces = self._writer.write(message, mandatory=mandatory)
         if pieces is None:
             if not self._raw.is_open:
                 return False
             exchange, key = frames.address(message)
             properties = self.to_raw(message.properties)
             # Two octets of these are the flags.
-            self._publisher.check(sum(map(len, properties.encode())) - 2)
+            self._writer.check(sum(map(len, properties.encode())) - 2)
             self._raw.basic_publish(exchange, key, message.body, properties, mandatory)
         else:
             for piece in pieces:

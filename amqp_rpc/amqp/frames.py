@@ -47,7 +47,7 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     return _ack_frame(METHOD, channel, 13, _BASIC, 80, tag, multiple) + _END
 
 
-class Publisher:
+class MessageWriter:
     """Writes the messages of one channel: of that number, with frames of at most so many bytes."""
 
     #: The limit of cached frames, one for each queue or topic.
@@ -58,7 +58,7 @@ class Publisher:
         self._most = frame_max - OVERHEAD
         self._methods: dict[tuple[str, str, bool], bytes] = {}
 
-    def publish(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
+    def write(self, message: Message, *, mandatory: bool) -> Sequence[bytes | memoryview] | None:
         """Return a message's frames in pieces; None if only pika can write them.
 
         Raises:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc.amqp import frames
-from amqp_rpc.amqp.frames import Deliveries, Publisher
+from amqp_rpc.amqp.frames import Deliveries, MessageWriter
 from amqp_rpc.errors import MessageTooLarge
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Exchange
@@ -92,7 +92,7 @@ class Taken:
 @settings(max_examples=300, deadline=None)
 @given(PROPERTIES, BODIES, NAMES, st.integers(1, 65_535), st.booleans())
 def test_a_published_message_has_the_bytes_that_pika_writes(properties, body, queue, channel, mandatory):
-    written = Publisher(channel, FRAME_MAX).publish(Message(queue, properties, body), mandatory=mandatory)
+    written = MessageWriter(channel, FRAME_MAX).write(Message(queue, properties, body), mandatory=mandatory)
     assert written is not None
     assert b"".join(written) == published(properties, body, queue, channel, mandatory=mandatory)
 
@@ -116,21 +116,21 @@ def test_an_acknowledgement_has_the_bytes_that_pika_writes(number, multiple):
 def test_properties_that_fill_one_frame_are_written_and_one_byte_more_is_refused():
     # Flags; the table's size; a name of one letter with its size; the value's type and its size.
     room = FRAME_MAX - frames.OVERHEAD - 14 - (4 + 2 + 5)
-    publisher = Publisher(1, FRAME_MAX)
+    writer = MessageWriter(1, FRAME_MAX)
 
     def message(size: int) -> Message:
         return Message("q", Properties(headers={"n": "x" * size}), b"")
 
-    written = b"".join(publisher.publish(message(room), mandatory=False) or ())
+    written = b"".join(writer.write(message(room), mandatory=False) or ())
     assert len(written.partition(b"\xce")[2]) == FRAME_MAX
     with pytest.raises(MessageTooLarge, match="its headers must be smaller"):
-        publisher.publish(message(room + 1), mandatory=False)
+        writer.write(message(room + 1), mandatory=False)
 
 
 @pytest.mark.parametrize("value", RARE, ids=repr)
 def test_a_rare_header_is_left_to_pika_to_write(value):
     message = Message("queue", Properties(headers={"rare": value}), b"")
-    assert Publisher(1, FRAME_MAX).publish(message, mandatory=True) is None
+    assert MessageWriter(1, FRAME_MAX).write(message, mandatory=True) is None
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_rare_header_is_left_to_pika_to_write(value):
     ids=str,
 )
 def test_what_is_no_property_of_amqp_is_left_to_pika_to_refuse(properties):
-    assert Publisher(1, FRAME_MAX).publish(Message("queue", properties, b""), mandatory=True) is None
+    assert MessageWriter(1, FRAME_MAX).write(Message("queue", properties, b""), mandatory=True) is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_routing_key_that_is_no_utf_8_is_pika_s_to_read():
 @settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=60), st.text(max_size=60), BODIES, st.booleans())
 def test_an_event_has_the_bytes_that_pika_writes(exchange, key, body, mandatory):
-    written = Publisher(1, FRAME_MAX).publish(
+    written = MessageWriter(1, FRAME_MAX).write(
         Message(key, Properties(type="t"), body, exchange=Exchange(exchange)), mandatory=mandatory
     )
     method = pika.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
