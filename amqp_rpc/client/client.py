@@ -21,7 +21,7 @@ from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
-from amqp_rpc.client.task import Plan, TaskBatch, TaskHandle, TaskOptions, task_by_id
+from amqp_rpc.client.task import EnqueueManyOptions, Plan, TaskBatch, TaskHandle, task_by_id
 from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
 from amqp_rpc.errors import ConfigurationError, NotSent
 from amqp_rpc.message import codec
@@ -224,7 +224,7 @@ class Client:
         """
         unique_for, unique_key = kwargs.pop("unique_for", None), kwargs.pop("unique_key", None)
         seconds = self._seconds(kwargs.pop("timeout", Default.TIMEOUT))
-        options = {name: kwargs.pop(name) for name in _TASK_OPTIONS & kwargs.keys()}
+        options = {name: kwargs.pop(name) for name in _ENQUEUE_MANY_OPTIONS & kwargs.keys()}
         plan = Plan(self._session, self._store, self._limit, seconds, function, **options)
         return await plan.enqueue(args, kwargs, unique_for=unique_for, unique_key=unique_key)
 
@@ -236,7 +236,7 @@ class Client:
         /,
         *,
         timeout: float | Default = Default.TIMEOUT,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[EnqueueManyOptions],
     ) -> list[TaskHandle[Any]]:
         """Enqueue many tasks of a function, and return once the broker has confirmed all of them.
 
@@ -599,9 +599,9 @@ class WithOptions:
         return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
 
 
-_TASK_OPTIONS = TaskOptions.__optional_keys__
+_ENQUEUE_MANY_OPTIONS = EnqueueManyOptions.__optional_keys__
 _CALL_OPTIONS = frozenset({"timeout", "idempotent", "wait_for_server"})
-_ENQUEUE_OPTIONS = _TASK_OPTIONS | {"timeout", "unique_for", "unique_key"}
+_ENQUEUE_OPTIONS = _ENQUEUE_MANY_OPTIONS | {"timeout", "unique_for", "unique_key"}
 
 
 def _target(function: Any) -> tuple[tuple[str, str], Function | None]:

@@ -49,7 +49,7 @@ _PAUSE_AFTER_FAILURE = 2.0
 _GRACE = 1.0
 
 
-class TaskOptions(TypedDict, total=False):
+class EnqueueManyOptions(TypedDict, total=False):
     """The options of `Client.enqueue_many`, and of `Client.enqueue` with others."""
 
     queue: str | None
@@ -74,7 +74,7 @@ class Plan:
         limit: int,
         timeout: float,
         function: Any,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[EnqueueManyOptions],
     ) -> None:
         self._session = session
         self._store = store

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
-from amqp_rpc.client.task import TaskHandle, TaskOptions
+from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +32,7 @@ class Default(enum.Enum):
     TIMEOUT = "the client's timeout"
 
 
-class Options(TaskOptions, total=False):
+class Options(EnqueueManyOptions, total=False):
     """The options of `Client.with_options`: two of `call`, `submit` and `map`, and those of `enqueue`."""
 
     timeout: float
