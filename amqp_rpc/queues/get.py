@@ -292,7 +292,7 @@ class ItemConsumer(Keeper):
             await channel.declare(self._queue, arguments=self._arguments)
         except ChannelClosed as refused:
             if refused.code in (ReplyCode.RESOURCE_LOCKED, ReplyCode.PRECONDITION_FAILED):
-                self._fail(items.other_arguments(self._queue, refused.error))
+                self._fail(items.conflict(self._queue, refused.error))
             raise
 
     def ready(self) -> None:

@@ -179,7 +179,7 @@ class Unfinished:
         return over
 
 
-def other_arguments(queue: str, error: BaseException) -> ConfigurationError:
+def conflict(queue: str, error: BaseException) -> ConfigurationError:
     """Return the error for a queue that exists with other arguments, or belongs to another connection."""
     remedy = (
         "No item was put or received; give client.queue() the same queue_type= and maxsize=, delete the queue, or use "

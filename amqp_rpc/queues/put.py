@@ -131,7 +131,7 @@ class ItemPublication(Publication):
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
         """Return the error if its queue exists with other arguments."""
-        return items.other_arguments(what, error)
+        return items.conflict(what, error)
 
     def addressed(self, reply_queue: str | None) -> None:
         """Ask for a receipt: every connection has a reply queue of its own."""
