@@ -90,7 +90,7 @@ class QueueState:
     consumers: int
 
 
-class Answer(Generic[T]):
+class BrokerAnswer(Generic[T]):
     """The broker's answer to one request. A script awaits it, at once or after other requests."""
 
     __slots__ = ("_error", "_known", "_script", "_value")
@@ -127,7 +127,7 @@ class Answer(Generic[T]):
         """Resume that script with the answer."""
         self._script = script
 
-    def __await__(self) -> Generator[Answer[Any], None, T]:
+    def __await__(self) -> Generator[BrokerAnswer[Any], None, T]:
         if not self._known:
             yield self
         if self._error is not None:
@@ -135,7 +135,7 @@ class Answer(Generic[T]):
         return self._value
 
 
-class _State(Answer[QueueState]):
+class _State(BrokerAnswer[QueueState]):
     """The state of a queue."""
 
     __slots__ = ()
@@ -144,7 +144,7 @@ class _State(Answer[QueueState]):
         self.arrive(QueueState(frame.method.queue, frame.method.message_count, frame.method.consumer_count))
 
 
-class _Got(Answer["Delivery | None"]):
+class _Got(BrokerAnswer["Delivery | None"]):
     """A message that was asked for, or none."""
 
     __slots__ = ("delivery",)
@@ -164,7 +164,7 @@ class Receipt(Protocol):
         """Note whether the broker took the message."""
 
 
-class Consumer(Answer[str]):
+class Consumer(BrokerAnswer[str]):
     """A consumer, from the request for it on; the answer is its tag."""
 
     __slots__ = ("_channel", "_on_delivery", "tag")
@@ -209,11 +209,11 @@ class Consumer(Answer[str]):
         self.deliver_addressed(exchange, key, method.delivery_tag, method.redelivered, properties, body)
 
 
-A = TypeVar("A", bound=Answer[Any])
+A = TypeVar("A", bound=BrokerAnswer[Any])
 
 
 class Script:
-    """A coroutine that the I/O thread drives from answer to answer; it awaits nothing but `Answer`."""
+    """A coroutine that the I/O thread drives from answer to answer; it awaits nothing but `BrokerAnswer`."""
 
     def __init__(self, coroutine: Coroutine[Any, None, object], running: set[Script]) -> None:
         self._coroutine = coroutine
@@ -304,8 +304,8 @@ class Acks:
 class Channel:
     """A channel of a connection; everything here belongs to the connection's I/O thread.
 
-    Requests are sent at once; await the `Answer` for what the broker says. Other operations on a closed channel do
-    nothing and return False: its deliveries and consumers are gone.
+    Requests are sent at once; await the `BrokerAnswer` for what the broker says. Other operations on a closed channel
+    do nothing and return False: its deliveries and consumers are gone.
     """
 
     def __init__(self, raw: Any, *, stream: Stream, frame_max: int) -> None:
@@ -317,7 +317,7 @@ class Channel:
         #: True while it can be used.
         self.is_open = True
         #: Requests without an answer; and the error of later ones, once the channel is closed.
-        self._asked: dict[Answer[Any], None] = {}
+        self._asked: dict[BrokerAnswer[Any], None] = {}
         self._error: ChannelClosed | None = None
         self._unconfirmed: dict[int, Receipt] = {}
         self._confirms = False
@@ -335,7 +335,7 @@ class Channel:
 
     def declare(
         self, queue: str, *, exclusive: bool = False, arguments: dict[str, Any] | None = None
-    ) -> Answer[QueueState]:
+    ) -> BrokerAnswer[QueueState]:
         """Declare a durable queue, or an exclusive one; the broker chooses the name where it is empty."""
         return self._ask(
             _State(), "queue_declare", queue, durable=not exclusive, exclusive=exclusive, arguments=arguments
@@ -343,33 +343,35 @@ class Channel:
 
     def declare_exchange(
         self, exchange: str, *, kind: str = "topic", durable: bool = True, arguments: dict[str, Any] | None = None
-    ) -> Answer[None]:
+    ) -> BrokerAnswer[None]:
         """Declare an exchange."""
         return self._ask(
-            Answer[None](), "exchange_declare", exchange, exchange_type=kind, durable=durable, arguments=arguments
+            BrokerAnswer[None](), "exchange_declare", exchange, exchange_type=kind, durable=durable, arguments=arguments
         )
 
-    def bind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any] | None = None) -> Answer[None]:
+    def bind(
+        self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any] | None = None
+    ) -> BrokerAnswer[None]:
         """Route an exchange's messages with matching keys, or headers, to a queue."""
-        return self._ask(Answer[None](), "queue_bind", queue, exchange, key, arguments)
+        return self._ask(BrokerAnswer[None](), "queue_bind", queue, exchange, key, arguments)
 
-    def unbind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any]) -> Answer[None]:
+    def unbind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any]) -> BrokerAnswer[None]:
         """Undo a binding; one that does not exist does no harm."""
-        return self._ask(Answer[None](), "queue_unbind", queue, exchange, key, arguments)
+        return self._ask(BrokerAnswer[None](), "queue_unbind", queue, exchange, key, arguments)
 
-    def bind_exchange(self, destination: str, source: str, key: str) -> Answer[None]:
+    def bind_exchange(self, destination: str, source: str, key: str) -> BrokerAnswer[None]:
         """Route an exchange's messages with matching keys to another exchange."""
-        return self._ask(Answer[None](), "exchange_bind", destination, source, key)
+        return self._ask(BrokerAnswer[None](), "exchange_bind", destination, source, key)
 
-    def inspect(self, queue: str) -> Answer[QueueState]:
+    def inspect(self, queue: str) -> BrokerAnswer[QueueState]:
         """Ask for a queue's state; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
         return self._ask(_State(), "queue_declare", queue, passive=True)
 
-    def inspect_exchange(self, exchange: str) -> Answer[None]:
+    def inspect_exchange(self, exchange: str) -> BrokerAnswer[None]:
         """Ask for an exchange; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
-        return self._ask(Answer[None](), "exchange_declare", exchange, passive=True)
+        return self._ask(BrokerAnswer[None](), "exchange_declare", exchange, passive=True)
 
-    def get(self, queue: str) -> Answer[Delivery | None]:
+    def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
         """Take one message from a queue; None where it is empty."""
         got = _Got()
 
@@ -381,9 +383,9 @@ class Channel:
         # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
         return self._ask(got, "queue_declare", queue, passive=True)
 
-    def delete(self, queue: str) -> Answer[None]:
+    def delete(self, queue: str) -> BrokerAnswer[None]:
         """Delete a queue that is empty and has no consumer; for any other one, the broker closes the channel (406)."""
-        return self._ask(Answer[None](), "queue_delete", queue, if_unused=True, if_empty=True)
+        return self._ask(BrokerAnswer[None](), "queue_delete", queue, if_unused=True, if_empty=True)
 
     def purge(self, queue: str) -> None:
         """Empty a queue."""
@@ -427,9 +429,9 @@ class Channel:
             self._deliveries.enter(self._number, tag, consumer.deliver)
         return consumer
 
-    def cancel(self, tag: str) -> Answer[None]:
+    def cancel(self, tag: str) -> BrokerAnswer[None]:
         """Cancel a consumer; its unacked deliveries stay unacked."""
-        answer = Answer[None]()
+        answer = BrokerAnswer[None]()
         if not self._may_ask(answer):
             return answer
 
@@ -476,21 +478,21 @@ class Channel:
         self._unconfirmed[self._published] = receipt
         return True
 
-    def confirmed(self, message: Message, *, mandatory: bool = False) -> Answer[bool]:
+    def confirmed(self, message: Message, *, mandatory: bool = False) -> BrokerAnswer[bool]:
         """Send a message; the answer is whether the broker took it. On a channel with `confirms`."""
-        answer = Answer[bool]()
+        answer = BrokerAnswer[bool]()
         if self._error is not None:
             answer.fail(self._error)
         else:
             self.publish_confirmed(message, answer, mandatory=mandatory)
         return answer
 
-    def confirms(self) -> Answer[None]:
+    def confirms(self) -> BrokerAnswer[None]:
         """Switch publisher confirms on: https://www.rabbitmq.com/docs/confirms."""
         self._confirms = True
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
-        return self._ask(Answer[None](), "confirm_delivery", lambda _frame: None)
+        return self._ask(BrokerAnswer[None](), "confirm_delivery", lambda _frame: None)
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that reached no queue."""
@@ -547,9 +549,9 @@ class Channel:
             for answer in self._waiting():
                 answer.abandon()
 
-    def closed(self) -> Answer[None]:
+    def closed(self) -> BrokerAnswer[None]:
         """Return an answer that never comes: awaited, it raises `ChannelClosed` when the broker closes the channel."""
-        answer = Answer[None]()
+        answer = BrokerAnswer[None]()
         self._may_ask(answer)
         return answer
 
@@ -563,7 +565,7 @@ class Channel:
         """Return properties as pika's."""
         raise NotImplementedError
 
-    def _may_ask(self, answer: Answer[Any]) -> bool:
+    def _may_ask(self, answer: BrokerAnswer[Any]) -> bool:
         """Return whether the broker can be asked, and have the answer wait; where it can't, the answer says so.
 
         pika raises for a channel that is not open. Where the whole connection is closing, no answer comes: its scripts
@@ -581,13 +583,13 @@ class Channel:
             getattr(self._raw, method)(*args, callback=_guarded(partial(self._answered, answer)), **options)
         return answer
 
-    def _answered(self, answer: Answer[Any], frame: Any) -> None:
+    def _answered(self, answer: BrokerAnswer[Any], frame: Any) -> None:
         self._asked.pop(answer, None)
         answer.read(frame)
 
-    def _waiting(self) -> list[Answer[Any]]:
+    def _waiting(self) -> list[BrokerAnswer[Any]]:
         """Return all answers that have not come, newest first, and forget them."""
-        receipts = [each for each in self._unconfirmed.values() if isinstance(each, Answer)]
+        receipts = [each for each in self._unconfirmed.values() if isinstance(each, BrokerAnswer)]
         waiting = [*receipts, *reversed(self._asked)]
         self._asked.clear()
         self._unconfirmed.clear()

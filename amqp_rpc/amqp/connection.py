@@ -20,7 +20,7 @@ import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
-from amqp_rpc.amqp.channel import Answer, Channel, Script
+from amqp_rpc.amqp.channel import BrokerAnswer, Channel, Script
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream
@@ -172,15 +172,15 @@ class Connection:
             script.stop()
         return script
 
-    def pause(self, seconds: float) -> Answer[None]:
+    def pause(self, seconds: float) -> BrokerAnswer[None]:
         """Return an answer that comes after so many seconds."""
-        answer = Answer[None]()
+        answer = BrokerAnswer[None]()
         self.loop.call_later(seconds, lambda: answer.arrive(None))
         return answer
 
-    def open_channel(self) -> Answer[Channel]:
+    def open_channel(self) -> BrokerAnswer[Channel]:
         """Open a channel; the I/O thread's. Where the connection is not open any more, no answer comes."""
-        answer = Answer[Channel]()
+        answer = BrokerAnswer[Channel]()
         if self._pika is None or not self._pika.is_open:
             return answer
         stream, frame_max = self._stream, self._pika.params.frame_max

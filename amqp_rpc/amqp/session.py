@@ -24,7 +24,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, Conne
 from amqp_rpc.message.settings import Addresses
 
 if TYPE_CHECKING:
-    from amqp_rpc.amqp.channel import Answer, Channel, Script
+    from amqp_rpc.amqp.channel import BrokerAnswer, Channel, Script
     from amqp_rpc.amqp.connection import Connection
     from amqp_rpc.amqp.loop import Timer
 
@@ -244,12 +244,12 @@ class Session:
             raise
         return run.result()
 
-    def open_channel(self) -> Answer[Channel]:
+    def open_channel(self) -> BrokerAnswer[Channel]:
         """Open a channel, in a channel script."""
         assert self.connection is not None
         return self.connection.open_channel()
 
-    def pause(self, seconds: float) -> Answer[None]:
+    def pause(self, seconds: float) -> BrokerAnswer[None]:
         """Return an answer that comes after so many seconds, in a channel script."""
         assert self.connection is not None
         return self.connection.pause(seconds)

@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Self
 
-from amqp_rpc.amqp.channel import Answer, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Delivery, ReplyCode
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import PublishRefused
@@ -163,7 +163,7 @@ class Cursor:
     async def _settle_moves(self) -> None:
         while self._moves:
             move = self._moves[0]
-            ended = Answer[None]()
+            ended = BrokerAnswer[None]()
             move.on_done(partial(ended.arrive, None))
             await ended
             self._moves.pop(0)

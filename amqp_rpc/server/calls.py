@@ -17,7 +17,16 @@ from amqp_rpc.message.envelope import PROBE, RESULTS, Message, Properties, Reque
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.text import brief, text_of
-from amqp_rpc.server.invoke import Answer, Dispatcher, Invocation, Outcome, invoke, invoke_async, ran, traceback_of
+from amqp_rpc.server.invoke import (
+    Answer,
+    Dispatcher,
+    HandlerOutcome,
+    Invocation,
+    invoke,
+    invoke_async,
+    ran,
+    traceback_of,
+)
 from amqp_rpc.service.function import Function
 
 logger = logging.getLogger(__name__)
@@ -151,12 +160,12 @@ class CallDispatcher(Dispatcher):
             return None
         return (False, describe_verdict(Expired(f"the time for {chunk.function.name}() was over before it started")))
 
-    def _item(self, chunk: Chunk, outcome: Outcome) -> Item:
+    def _item(self, chunk: Chunk, outcome: HandlerOutcome) -> Item:
         if outcome.error is not None:
             return (False, self._described(chunk.function, outcome.error))
         return (True, outcome.result)
 
-    def _answer(self, call: Invocation, outcome: Outcome) -> Answer:
+    def _answer(self, call: Invocation, outcome: HandlerOutcome) -> Answer:
         request, function = call.request, call.function
         if outcome.error is not None:
             return self._raised(request, function, outcome.error)

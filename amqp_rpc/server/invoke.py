@@ -1,9 +1,9 @@
-"""From a request to a user's function and to its answer: what calls, tasks and events share.
+"""Runs users' functions, and no other module does; and has the parts that the dispatchers of calls and tasks share.
 
-A dispatcher reads a delivery into an `Invocation`, `invoke` runs it and returns an `Outcome`, and the dispatcher turns
-that into an `Answer`. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for each
-call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a metric of
-how long handlers take (`Outcome.seconds`).
+A dispatcher reads a delivery into an `Invocation`, `invoke` runs it and returns a `HandlerOutcome`, and the dispatcher
+turns that into an `Answer`. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for
+each call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a
+metric of how long handlers take (`HandlerOutcome.seconds`).
 
 It opens no connection and starts no thread; the time of day comes from `Settings.clock`.
 """
@@ -46,7 +46,7 @@ class Invocation:
 
 
 @dataclass(slots=True)
-class Outcome:
+class HandlerOutcome:
     """The result of an invocation, or the exception that it raised, and the seconds that it took."""
 
     result: Any
@@ -76,7 +76,7 @@ class Answer:
     record: Record | None = None
 
 
-def invoke(invocation: Invocation) -> Outcome:
+def invoke(invocation: Invocation) -> HandlerOutcome:
     """Call an ordinary function. `worker.TimeLimits` enforces its time limit, since a thread can't be ended."""
     began = time.monotonic()
     try:
@@ -84,11 +84,11 @@ def invoke(invocation: Invocation) -> Outcome:
             result = invocation.function.call(*invocation.args, **invocation.kwargs)
     # SystemExit or KeyboardInterrupt in a handler ends that invocation, not the server.
     except BaseException as error:
-        return Outcome(None, error, time.monotonic() - began)
-    return Outcome(result, None, time.monotonic() - began)
+        return HandlerOutcome(None, error, time.monotonic() - began)
+    return HandlerOutcome(result, None, time.monotonic() - began)
 
 
-async def invoke_async(invocation: Invocation) -> Outcome:
+async def invoke_async(invocation: Invocation) -> HandlerOutcome:
     """Await an ``async def`` function, and cancel it at its time limit."""
     began = time.monotonic()
     try:
@@ -99,8 +99,8 @@ async def invoke_async(invocation: Invocation) -> Outcome:
             result = await called
     # As in `invoke`.
     except BaseException as error:
-        return Outcome(None, error, time.monotonic() - began)
-    return Outcome(result, None, time.monotonic() - began)
+        return HandlerOutcome(None, error, time.monotonic() - began)
+    return HandlerOutcome(result, None, time.monotonic() - began)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from amqp_rpc.message.text import text_of
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
-from amqp_rpc.server.invoke import Answer, Dispatcher, Invocation, Outcome, Settings, exceeded, ran, traceback_of
+from amqp_rpc.server.invoke import Answer, Dispatcher, HandlerOutcome, Invocation, Settings, exceeded, ran, traceback_of
 from amqp_rpc.service.catalog import queue_arguments
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
@@ -130,7 +130,7 @@ class TaskDispatcher(Dispatcher):
         now = self._clock()
         return self._record(task.request, task.function.name, "STARTED", now, started=now)
 
-    def answer(self, task: TaskInvocation, outcome: Outcome, *, gone: bool = False) -> Answer:
+    def answer(self, task: TaskInvocation, outcome: HandlerOutcome, *, gone: bool = False) -> Answer:
         """Return the end of a task that has run: its result, a retry later, or a dead letter.
 
         A task that is ``gone`` was given to another worker by the broker: its failure here is not logged.
@@ -146,7 +146,7 @@ class TaskDispatcher(Dispatcher):
         if stack is not None:
             error.add_note(f"It could not be ended, and was here:\n{stack}")
         self.leave(task)
-        return self.answer(task, Outcome(None, error, seconds))
+        return self.answer(task, HandlerOutcome(None, error, seconds))
 
     def leave(self, task: TaskInvocation) -> None:
         """Let the next suspected task run; called for each accepted task, once its handler has ended."""
@@ -177,7 +177,7 @@ class TaskDispatcher(Dispatcher):
     ) -> tuple[list[Any], dict[str, Any]]:
         return self._arguments(request, function)
 
-    def _succeeded(self, task: TaskInvocation, outcome: Outcome) -> Answer:
+    def _succeeded(self, task: TaskInvocation, outcome: HandlerOutcome) -> Answer:
         request, function, seconds = task.request, task.function, outcome.seconds
         named = self.kind, function.name, request.message_id, seconds
         reply = None

@@ -32,7 +32,7 @@ from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
-from amqp_rpc.server.invoke import Answer, Outcome, invoke, invoke_async
+from amqp_rpc.server.invoke import Answer, HandlerOutcome, invoke, invoke_async
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
@@ -174,7 +174,7 @@ class Worker:
         return task
 
     def _answer(
-        self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, outcome: Outcome
+        self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, outcome: HandlerOutcome
     ) -> Answer | None:
         """Return the answer to an outcome; None if the task was already settled at its time limit."""
         dispatcher.leave(task)

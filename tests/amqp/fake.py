@@ -21,7 +21,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Self
 
-from amqp_rpc.amqp.channel import Answer, ChannelClosed, Consumer, Delivery, QueueState, Receipt, ReplyCode, Script
+from amqp_rpc.amqp.channel import (
+    BrokerAnswer,
+    ChannelClosed,
+    Consumer,
+    Delivery,
+    QueueState,
+    Receipt,
+    ReplyCode,
+    Script,
+)
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import Message, Properties
 
@@ -120,13 +129,13 @@ class FakeConnection:
             script.stop()
         return script
 
-    def pause(self, seconds: float) -> Answer[None]:
-        answer = Answer[None]()
+    def pause(self, seconds: float) -> BrokerAnswer[None]:
+        answer = BrokerAnswer[None]()
         self.loop.call_later(seconds, lambda: answer.arrive(None))
         return answer
 
-    def open_channel(self) -> Answer[Any]:
-        answer = Answer[Any]()
+    def open_channel(self) -> BrokerAnswer[Any]:
+        answer = BrokerAnswer[Any]()
         if self.is_open:
             channel = FakeChannel(self)
             self.channels.append(channel)
@@ -163,7 +172,7 @@ class FakeChannel:
         self.is_open = True
         self._connection = connection
         self._error: ChannelClosed | None = None
-        self._asked: dict[Answer[Any], None] = {}
+        self._asked: dict[BrokerAnswer[Any], None] = {}
         self._generated = 0
         #: The requests in order: the operation and its name.
         self.requests: list[tuple[str, str]] = []
@@ -237,40 +246,40 @@ class FakeChannel:
         *,
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
-    ) -> Answer[QueueState]:
+    ) -> BrokerAnswer[QueueState]:
         if exclusive and not queue:
             self._generated += 1
             queue = f"amq.gen-{self._generated}"
         self.queues.append(queue)
         return self._ask("declare", queue, self._state, arguments=arguments or {})
 
-    def declare_exchange(self, exchange: str, **_options: object) -> Answer[None]:
+    def declare_exchange(self, exchange: str, **_options: object) -> BrokerAnswer[None]:
         self.exchanges.append(exchange)
         return self._ask("declare_exchange", exchange, _nothing)
 
-    def bind(self, queue: str, exchange: str, key: str, **_options: object) -> Answer[None]:
+    def bind(self, queue: str, exchange: str, key: str, **_options: object) -> BrokerAnswer[None]:
         self.bindings.append((queue, exchange, key))
         return self._ask("bind", queue, _nothing)
 
-    def unbind(self, queue: str, exchange: str, key: str, **_options: object) -> Answer[None]:
+    def unbind(self, queue: str, exchange: str, key: str, **_options: object) -> BrokerAnswer[None]:
         if (queue, exchange, key) in self.bindings:
             self.bindings.remove((queue, exchange, key))
         return self._ask("unbind", queue, _nothing)
 
-    def bind_exchange(self, destination: str, source: str, key: str) -> Answer[None]:
+    def bind_exchange(self, destination: str, source: str, key: str) -> BrokerAnswer[None]:
         self.bindings.append((destination, source, key))
         return self._ask("bind_exchange", destination, _nothing)
 
-    def inspect(self, queue: str) -> Answer[QueueState]:
+    def inspect(self, queue: str) -> BrokerAnswer[QueueState]:
         return self._ask("inspect", queue, self._state, passive=True)
 
-    def inspect_exchange(self, exchange: str) -> Answer[None]:
+    def inspect_exchange(self, exchange: str) -> BrokerAnswer[None]:
         return self._ask("inspect_exchange", exchange, _nothing, passive=True)
 
-    def get(self, queue: str) -> Answer[Delivery | None]:
+    def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
         return self._ask("get", queue, _nothing)
 
-    def delete(self, queue: str) -> Answer[None]:
+    def delete(self, queue: str) -> BrokerAnswer[None]:
         return self._ask("delete", queue, _nothing)
 
     def purge(self, queue: str) -> None:
@@ -296,7 +305,7 @@ class FakeChannel:
         self._serve("consume", queue, consumer, lambda _queue: consumer.tag, passive=True)
         return consumer
 
-    def cancel(self, tag: str) -> Answer[None]:
+    def cancel(self, tag: str) -> BrokerAnswer[None]:
         self.consuming.pop(tag, None)
         return self._ask("cancel", tag, _nothing)
 
@@ -312,12 +321,12 @@ class FakeChannel:
             self.unconfirmed.append((message, receipt))
         return self.is_open
 
-    def confirmed(self, message: Message, *, mandatory: bool = False) -> Answer[bool]:
-        answer = Answer[bool]()
+    def confirmed(self, message: Message, *, mandatory: bool = False) -> BrokerAnswer[bool]:
+        answer = BrokerAnswer[bool]()
         self.publish_confirmed(message, answer, mandatory=mandatory)
         return answer
 
-    def confirms(self) -> Answer[None]:
+    def confirms(self) -> BrokerAnswer[None]:
         return self._ask("confirms", "", _nothing)
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
@@ -346,8 +355,8 @@ class FakeChannel:
             for answer in asked:
                 answer.abandon()
 
-    def closed(self) -> Answer[None]:
-        answer = Answer[None]()
+    def closed(self) -> BrokerAnswer[None]:
+        answer = BrokerAnswer[None]()
         if self._error is not None:
             answer.fail(self._error)
         else:
@@ -362,8 +371,8 @@ class FakeChannel:
         *,
         passive: bool = False,
         arguments: dict[str, Any] | None = None,
-    ) -> Answer[Any]:
-        answer = Answer[Any]()
+    ) -> BrokerAnswer[Any]:
+        answer = BrokerAnswer[Any]()
         self._serve(operation, name, answer, value, passive=passive, arguments=arguments)
         return answer
 
@@ -371,7 +380,7 @@ class FakeChannel:
         self,
         operation: str,
         name: str,
-        answer: Answer[Any],
+        answer: BrokerAnswer[Any],
         value: Callable[[str], Any],
         *,
         passive: bool,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.channel import Answer, ChannelClosed, ReplyCode, Script
+from amqp_rpc.amqp.channel import BrokerAnswer, ChannelClosed, ReplyCode, Script
 from amqp_rpc.errors import BrokerError
 
 CLOSED = ChannelClosed(BrokerError("no queue 'q'"), ReplyCode.NOT_FOUND)
@@ -24,7 +24,7 @@ def started(coroutine: Any, running: set[Script]) -> Script:
 
 
 def test_a_script_goes_on_with_each_answer(running):
-    first, second, seen = Answer[int](), Answer[str](), []
+    first, second, seen = BrokerAnswer[int](), BrokerAnswer[str](), []
 
     async def script():
         seen.append(await first)
@@ -38,7 +38,7 @@ def test_a_script_goes_on_with_each_answer(running):
 
 
 def test_requests_may_be_sent_before_their_answers_are_awaited(running):
-    first, second, seen = Answer[int](), Answer[int](), []
+    first, second, seen = BrokerAnswer[int](), BrokerAnswer[int](), []
 
     async def script():
         seen.append(await first + await second)
@@ -50,7 +50,7 @@ def test_requests_may_be_sent_before_their_answers_are_awaited(running):
 
 
 def test_a_closed_channel_raises_at_the_await(running):
-    answer, codes = Answer[None](), []
+    answer, codes = BrokerAnswer[None](), []
 
     async def script():
         try:
@@ -65,7 +65,7 @@ def test_a_closed_channel_raises_at_the_await(running):
 
 
 def test_a_closed_channel_ends_a_script_that_does_not_handle_it_without_noise(running, caplog):
-    answer = Answer[None]()
+    answer = BrokerAnswer[None]()
 
     async def script():
         await answer
@@ -78,7 +78,7 @@ def test_a_closed_channel_ends_a_script_that_does_not_handle_it_without_noise(ru
 
 @pytest.mark.parametrize("how", ["stop", "abandon"])
 def test_a_script_that_is_stopped_runs_its_finally_blocks_and_nothing_more(running, how):
-    answer, seen = Answer[None](), []
+    answer, seen = BrokerAnswer[None](), []
 
     async def script():
         try:
@@ -100,7 +100,7 @@ def test_a_script_that_stops_itself_ends_at_its_next_await(running):
         seen.append("stopping")
         scripts[0].stop()
         seen.append("still at work")
-        await Answer[None]()
+        await BrokerAnswer[None]()
         seen.append("never")
 
     scripts = [Script(script(), running)]
@@ -109,7 +109,7 @@ def test_a_script_that_stops_itself_ends_at_its_next_await(running):
 
 
 def test_a_frozen_script_is_not_resumed_and_can_be_closed_later(running):
-    answer, seen = Answer[None](), []
+    answer, seen = BrokerAnswer[None](), []
 
     async def script():
         try:
@@ -129,7 +129,7 @@ def test_a_frozen_script_is_not_resumed_and_can_be_closed_later(running):
 def test_a_defect_in_a_script_is_logged_and_goes_no_further(running, caplog, monkeypatch):
     # On the main thread an exception may come from a signal handler, and is raised on.
     monkeypatch.setattr("amqp_rpc.amqp.channel.where_signals_raise", lambda: False)
-    answer = Answer[None]()
+    answer = BrokerAnswer[None]()
 
     async def faulty():
         await answer
@@ -142,7 +142,7 @@ def test_a_defect_in_a_script_is_logged_and_goes_no_further(running, caplog, mon
 
 
 def test_a_signal_in_the_middle_of_a_script_goes_on_to_the_loop(running):
-    answer = Answer[None]()
+    answer = BrokerAnswer[None]()
 
     async def script():
         await answer
@@ -155,7 +155,7 @@ def test_a_signal_in_the_middle_of_a_script_goes_on_to_the_loop(running):
 
 
 def test_a_script_that_closes_its_channel_when_it_is_closed_is_closed_once(running):
-    answer, seen = Answer[None](), []
+    answer, seen = BrokerAnswer[None](), []
 
     async def script():
         try:

@@ -12,7 +12,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, lighter
 from amqp_rpc.message.events import check_headers, mark
 from amqp_rpc.message.headers import TOPIC
-from amqp_rpc.server.invoke import Answer, Outcome, Settings, invoke
+from amqp_rpc.server.invoke import Answer, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
 
 
@@ -71,7 +71,7 @@ def test_the_topic_stays_where_headers_are_too_large() -> None:
         marked(content_type=codec.JSON, headers={"big": "x" * 1000}), b"{}", redelivered=False
     )
     assert isinstance(job, TaskInvocation)
-    answer = dispatcher(handle, retries=1).answer(job, Outcome(None, ValueError(), 0.1))
+    answer = dispatcher(handle, retries=1).answer(job, HandlerOutcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert [(each.properties.headers or {})[TOPIC] for each in lighter(answer.again)] == ["orders.eu.paid"] * 2
 
@@ -88,7 +88,7 @@ def test_what_is_tried_again_comes_back_to_the_instance() -> None:
     events.home = "amqp_rpc.instance.x"
     job = events.accept(marked(content_type=codec.JSON), b"{}", redelivered=False)
     assert isinstance(job, TaskInvocation)
-    answer = events.answer(job, Outcome(None, ValueError(), 0.1))
+    answer = events.answer(job, HandlerOutcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert (answer.again.routing_key, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
 

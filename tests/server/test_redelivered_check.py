@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from amqp_rpc import Client, Server, Service
-from amqp_rpc.amqp.channel import Answer
+from amqp_rpc.amqp.channel import BrokerAnswer
 from amqp_rpc.message.envelope import PROBE
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.server import redelivered_check
@@ -104,11 +104,11 @@ def test_a_server_that_is_stopped_during_the_check_consumes_nothing(
     with Server(service, url=url, threads=1) as server, Client(url) as client:
         held = client.submit(wait)
         assert begun.wait(20)
-        checks: list[Answer[None]] = []
+        checks: list[BrokerAnswer[None]] = []
         real = redelivered_check.flags_redelivered
 
         async def check(*given: Any) -> bool:
-            checks.append(Answer())
+            checks.append(BrokerAnswer())
             await checks[0]
             return await real(*given)
 
