@@ -341,7 +341,7 @@ def held(client: Client, dead: DeadLetters, count: int) -> Iterator[None]:
                 await session.pause(0.01)
 
     with ThreadPoolExecutor(1) as pool:
-        holding = pool.submit(session.run, hold(), timeout=20)
+        holding = pool.submit(session.finish, session.script(hold(), timeout=20))
         try:
             until(lambda: reached.is_set() or holding.done())
             yield
