@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from amqp_rpc import CallTimeout, NoServer, NotSent
+from amqp_rpc import CallTimeout, Client, NoServer, NotSent, Overloaded, Server, Service
 from amqp_rpc.client.call import Capacity, no_consumers, no_queue
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
@@ -174,3 +175,71 @@ def test_closing_gives_room_to_all():
     capacity.close()
     until(lambda: all(room is not None and room.done() for room in waiting))
     assert capacity.take(1) is None
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def gate(service: Service) -> threading.Event:
+    """The event that the function `hold` waits for."""
+    go_on = threading.Event()
+
+    @service.rpc
+    def hold() -> str:
+        assert go_on.wait(30)
+        return "done"
+
+    return go_on
+
+
+def test_over_the_bound_a_call_waits_until_its_deadline_and_did_not_run(
+    url: str, serve: Serve, service: Service, gate: threading.Event
+) -> None:
+    serve(service)
+    hold = service.functions["hold"].call
+    with Client(url, timeout=20, max_pending=3) as client:
+        held = [client.submit(hold) for _ in range(3)]
+        with pytest.raises(Overloaded, match="3 calls are in flight") as caught:
+            client.call(hold, timeout=0.2)
+        assert not caught.value.may_have_run
+        gate.set()
+        assert [future.result() for future in held] == ["done"] * 3
+        assert client.call(hold) == "done"
+
+
+def test_bodies_are_bounded_together(url: str, serve: Serve, service: Service, gate: threading.Event) -> None:
+    @service.rpc
+    def take(data: bytes) -> int:
+        gate.wait(30)
+        return len(data)
+
+    serve(service)
+    with Client(url, timeout=20, max_pending_bytes=1000) as client:
+        first = client.submit(take, b"x" * 900)
+        with pytest.raises(Overloaded, match="max_pending_bytes"):
+            client.call(take, b"x" * 900, timeout=0.2)
+        gate.set()
+        assert first.result() == 900
+        assert client.call(take, b"x" * 5000) == 5000
+
+
+def test_closing_ends_those_who_wait_for_room(url: str, serve: Serve, service: Service, gate: threading.Event) -> None:
+    serve(service)
+    hold = service.functions["hold"].call
+    client = Client(url, timeout=20, max_pending=1)
+    client.submit(hold)
+    ended: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.call(hold)
+        except BaseException as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    client.close()
+    until(lambda: len(ended) == 5)
+    gate.set()

@@ -11,7 +11,20 @@ from collections.abc import Callable
 
 import pytest
 
-from amqp_rpc import AsyncClient, Client, ConfigurationError, NotSent, RemoteError, Server, Service, Unroutable, context
+from amqp_rpc import (
+    AsyncClient,
+    CallTimeout,
+    Client,
+    ConfigurationError,
+    NotConnected,
+    NotSent,
+    RemoteError,
+    Server,
+    Service,
+    Unroutable,
+    context,
+)
+from amqp_rpc.broker import Node
 from tests.served_by import Raw
 
 Serve = Callable[..., Server]
@@ -126,3 +139,25 @@ def test_an_awaited_call_ends_in_time_while_the_brokers_name_is_looked_up(monkey
 
     asyncio.run(call())
     answered.set()
+
+
+def test_deadlines_hold_after_a_first_attempt_to_connect_that_failed(new_node: Callable[..., Node]) -> None:
+    node = new_node(start=False)
+    go_on = threading.Event()
+    service = Service("tlate")
+
+    @service.rpc
+    def hold() -> None:
+        go_on.wait(30)
+
+    async def main() -> None:
+        async with AsyncClient(node.url, timeout=1) as client:
+            with pytest.raises(NotConnected):
+                await client.call(hold)
+            await asyncio.to_thread(node.start)
+            with Server(service, url=node.url):
+                with pytest.raises(CallTimeout):
+                    await asyncio.wait_for(client.call(hold), 15)
+                go_on.set()
+
+    asyncio.run(main())

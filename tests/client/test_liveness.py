@@ -1,16 +1,23 @@
-"""Lost calls are found by the reports of servers and the state of the queue."""
+"""Calls that are lost without notice: judged by the reports of servers and by the state of the queue."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from amqp_rpc import Client, MaybeExecuted, Server, Service
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.liveness import Liveness
 from amqp_rpc.client.reply import Decoder
+from tests.programs import serving
+from tests.served_by import Raw
+from tests.waiting import until
 
 QUEUE = "rpc_queue"
 
@@ -150,3 +157,133 @@ def test_a_call_that_is_written_again_is_silent_from_then_on(watched):
     watched.look(2)
     watched.inspect(messages=0, consumers=1)
     assert watched.lost == []
+
+
+Serve = Callable[..., Server]
+
+
+def take_away(raw: Raw, queue: str) -> None:
+    """Be a server that took a call and whose reply was lost on its way."""
+    method, _, _ = raw.channel.basic_get(queue, auto_ack=True)
+    assert method is not None
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        pytest.param(lambda raw, queue: raw.channel.queue_delete(queue), id="queue deleted"),
+        pytest.param(lambda raw, queue: raw.channel.queue_purge(queue), id="queue purged"),
+        pytest.param(take_away, id="reply lost"),
+    ],
+)
+def test_an_idempotent_call_that_is_lost_is_sent_again_without_a_lost_connection(
+    lose: Callable[[Raw, str], None], client: Client, raw: Raw, serve: Serve, service: Service
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    @service.rpc
+    def occupy() -> None:
+        begun.set()
+        go_on.wait(30)
+
+    @service.rpc(idempotent=True)
+    def look(number: int) -> int:
+        return number
+
+    serve(service, threads=1, prefetch=1)
+    assert client.call(look, 1, idempotent=True) == 1
+    occupied = client.submit(occupy)
+    assert begun.wait(20)
+    waiting = client.submit(look, 2, timeout=20, idempotent=True)
+    until(lambda: raw.count(service.queue) == 1, what="the call in its queue")
+    lose(raw, service.queue)
+    go_on.set()
+    occupied.exception()
+    assert waiting.result() == 2
+    assert client.counters["retries"] == 1
+
+
+def test_a_slow_call_that_a_server_has_is_not_sent_again(client: Client, serve: Serve, service: Service) -> None:
+    ran: list[int] = []
+    go_on = threading.Event()
+
+    @service.rpc(idempotent=True)
+    def slow() -> int:
+        ran.append(1)
+        go_on.wait(30)
+        return len(ran)
+
+    @service.rpc
+    def quick() -> int:
+        return 1
+
+    serve(service)
+    # A call's patience is 1.5 s here: many signs of life, and other calls that pass it, while it runs for longer.
+    call = client.submit(slow, timeout=12, idempotent=True)
+    threading.Timer(3.5, go_on.set).start()
+    while not go_on.is_set():
+        assert client.call(quick) == 1
+    assert call.result() == 1
+    assert client.counters["retries"] == 0
+
+
+def test_a_call_that_waits_long_in_its_queue_is_not_sent_again(
+    client: Client, raw: Raw, serve: Serve, service: Service
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    @service.rpc
+    def occupy() -> None:
+        begun.set()
+        go_on.wait(30)
+
+    @service.rpc(idempotent=True)
+    def look() -> int:
+        return 1
+
+    serve(service, threads=1, prefetch=1)
+    assert client.call(look) == 1
+    occupied = client.submit(occupy)
+    assert begun.wait(20)
+    waiting = client.submit(look, timeout=12, idempotent=True)
+    threading.Timer(3.5, go_on.set).start()
+    assert waiting.result() == 1
+    assert occupied.result() is None
+    assert client.counters["retries"] == 0
+
+
+def test_the_call_of_a_server_that_dies_ends_at_once_though_no_other_is_there(url: str) -> None:
+    arguments = ("tests.served", "--threads", "1")
+    with serving(*arguments, url=url) as server, Client(url, timeout=600) as client:
+        assert client.call("tserved.pid") > 0
+        held = client.submit("tserved.hold", 600.0, timeout=15)
+        until(lambda: held.reported, what="a sign of life")
+        server.send(signal.SIGKILL)
+        with pytest.raises(
+            MaybeExecuted, match=r"hold\(\) was sent, and then: the server that had it is gone"
+        ) as caught:
+            held.result()
+        assert caught.value.may_have_run
+
+
+def test_signs_of_life_go_only_to_callers_that_ask_for_them(raw: Raw, serve: Serve, service: Service) -> None:
+    go_on = threading.Event()
+
+    @service.rpc
+    def wait() -> str:
+        go_on.wait(30)
+        return "done"
+
+    serve(service)
+    request = {"type": "wait", "content_type": "application/json", "reply_to": raw.reply_queue}
+    raw.send(service.queue, b"[[],{}]", correlation_id="silent", **request)
+    raw.send(service.queue, b"[[],{}]", correlation_id="told", headers={"alive": True}, **request)
+
+    def signs() -> list[bytes]:
+        raw.connection.process_data_events(0.01)
+        return [body for properties, body in raw.replies if properties.type == "alive"]
+
+    until(lambda: len(signs()) >= 2, what="two signs")
+    go_on.set()
+    until(lambda: signs() and len(raw.replies) - len(signs()) == 2, what="two results")
+    assert set(signs()) == {b"\x91\xa4told"}

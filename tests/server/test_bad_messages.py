@@ -13,6 +13,7 @@ import pytest
 
 from amqp_rpc import Client, MessageTooLarge, Server, Service
 from amqp_rpc.message.topology import dead_letter_queue
+from services import fib
 from tests.served_by import Raw
 from tests.waiting import until
 
@@ -295,3 +296,42 @@ def test_a_call_too_deep_to_encode_is_not_sent(client: Client) -> None:
         value = [value]
     with pytest.raises(ValueError, match="cannot send"):
         client.call("double", value)
+
+
+def test_headers_with_odd_names_are_dead_lettered_and_settled(raw: Raw, serve: Serve, service: Service) -> None:
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service, threads=2)
+    raw.channel.queue_declare(dead_letter_queue(service.queue), durable=True)
+    for _ in range(3):
+        raw.send(service.queue, b"x", headers={b"\xff\xfe": "v"})
+    for _ in range(3):
+        assert raw.get(dead_letter_queue(service.queue))[1] == b"x"
+    assert raw.ask(service.queue, b"21")[1] == b"42"
+
+
+def test_a_dead_letter_queue_with_other_arguments_is_used_as_it_is(raw: Raw, serve: Serve, service: Service) -> None:
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service, threads=2)
+    raw.channel.queue_declare(dead_letter_queue(service.queue), durable=True, arguments={"x-max-length": 100})
+    for _ in range(5):
+        raw.send(service.queue, b"x")
+    for _ in range(5):
+        assert raw.get(dead_letter_queue(service.queue))[1] == b"x"
+    assert raw.ask(service.queue, b"21")[1] == b"42"
+
+
+def test_a_forged_direct_reply_name_costs_nobody_else_a_reply(url: str, raw: Raw, serve: Serve) -> None:
+    serve(fib.service)
+    with Client(url, timeout=20) as client:
+        futures = []
+        for number in range(500):
+            if number % 100 == 50:
+                raw.send(fib.service.queue, b"3", reply_to="amq.rabbitmq.reply-to.g1h2AA.AAAA")
+            futures.append(client.submit("fib", 10))
+        assert [future.result() for future in futures] == [55] * 500

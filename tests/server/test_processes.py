@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from amqp_rpc import AmqpRpcError, Client, ConfigurationError, Server, Service
+from amqp_rpc.broker import Node
 from tests.programs import ROOT, serving
 from tests.waiting import until
 
@@ -118,3 +120,44 @@ def _run(program: str, url: str) -> str:
         check=True,
     )
     return done.stdout
+
+
+def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: Serve, service: Service) -> None:
+    """Its event loop is closed by then."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    @service.rpc
+    async def one() -> int:
+        return 1
+
+    @service.rpc
+    def hold() -> None:
+        begun.set()
+        go_on.wait(30)
+
+    server = serve(service)
+    assert client.call(one) == 1
+    client.submit(hold)
+    assert begun.wait(20)
+    assert not server.stop(drain_timeout=0.01)
+    go_on.set()
+    until(lambda: server._pool.event_loop is not None and server._pool.event_loop.is_closed())
+    assert not server.stop()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stops = [pool.submit(server.stop) for _ in range(3)]
+        assert [stop.result(timeout=20) for stop in stops] == [False] * 3
+
+
+def test_a_server_that_is_stopped_while_it_declares_is_quiet(
+    new_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service()
+
+    @service.task(queue="tquiet")
+    def work() -> None:
+        """Nothing to do."""
+
+    # The levels of delay are declared one after another, a hundred steps.
+    with Server(service, url=new_node().url):
+        pass
+    assert [record for record in caplog.records if record.name.startswith("amqp_rpc")] == []

@@ -1,7 +1,8 @@
-"""A caller that reads its own replies, and a handler that fetches its own calls: nothing else may suffer from it."""
+"""A thread that waits for a call reads its own reply, and a handler reads its own calls: no other thread suffers."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from amqp_rpc import CallTimeout, Client, ConfigurationError, Server, Service
+from services import fib
 from tests.waiting import until
 
 Serve = Callable[..., Server]
@@ -226,3 +228,50 @@ def test_a_call_in_the_middle_of_the_client_s_own_work_is_refused_with_the_reaso
     connection.loop.do(at_work)
     until(lambda: said)
     assert "in the middle of the client's own work" in str(said[0])
+
+
+def test_a_cancelled_call_ends_the_wait_of_concurrent_futures(client: Client, serve: Serve, service: Service) -> None:
+    go_on = threading.Event()
+
+    @service.rpc
+    def hold() -> None:
+        go_on.wait(30)
+
+    serve(service)
+    future = client.submit(hold)
+    future.cancel()
+    assert concurrent.futures.wait([future], timeout=10).done == {future}
+    go_on.set()
+
+
+def test_every_late_call_of_many_has_our_error(client: Client, serve: Serve, service: Service) -> None:
+    go_on = threading.Event()
+
+    @service.rpc
+    def hold() -> None:
+        go_on.wait(30)
+
+    serve(service)
+    futures = [client.submit(hold, timeout=0.5) for _ in range(5000)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        errors = list(pool.map(lambda future: future.exception(), futures))
+    assert {type(error).__name__ for error in errors} <= {"CallTimeout", "NotSent"}
+    go_on.set()
+
+
+def test_a_callback_may_call(client: Client, serve: Serve) -> None:
+    serve(fib.service)
+    results: list[int] = []
+    client.submit("fib", 10).add_done_callback(lambda future: results.append(client.call("fib", future.result())))
+    until(lambda: results)
+    assert results == [fib.fib(55)]
+
+
+def test_an_interrupted_call_is_given_up(client: Client, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amqp_rpc.client.future.PendingCall.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.call(f"{service.name}.charge", 5, wait_for_server=True)
+    assert len(client._session.pending) == 0
