@@ -126,6 +126,20 @@ def test_more_and_more_that_comes_ahead_comes_in_order(client: Client, other: Cl
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_takers_that_follow_one_another_and_take_a_few_each_get_all_in_order(
+    client: Client, other: Client, name: str, kind: str
+) -> None:
+    client.queue(name, queue_type=kind).put_many(range(300))
+    found: list[object] = []
+    for turn, count in enumerate((50, 5, 20, 2, 4, 219)):
+        with (client, other)[turn % 2].queue(name, queue_type=kind) as taking:
+            for _ in range(count):
+                found.append(taking.get(timeout=20))
+                taking.task_done()
+    assert found == list(range(300))
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_what_comes_ahead_of_a_taker_that_rests_goes_back_and_comes_again_in_order(
     client: Client, other: Client, name: str, kind: str
 ) -> None:
