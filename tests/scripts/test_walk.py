@@ -8,7 +8,7 @@ from scripts.picture import PAGE
 from scripts.walk import modules, walk
 
 #: The most modules that each may pass, client and server together.
-AT_MOST = {"call": 25, "task": 25, "event": 25}
+AT_MOST = dict.fromkeys(("call", "task", "event"), 25)
 #: Words in the names of modules that a call has nothing to do with.
 NOT_FOR_CALLS = ("task", "event", "subscri", "recorder", "result", "declare", "outbox", "publisher", "delay", "dead")
 
