@@ -1,4 +1,4 @@
-"""The producing half of a queue: items are published, confirmed, retried while the queue is full, and counted."""
+"""The producing half of a queue: items are published, retried while it is full, and counted until their receipts."""
 
 from __future__ import annotations
 

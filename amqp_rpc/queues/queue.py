@@ -251,8 +251,9 @@ class Queue(Generic[T]):
 
         Raises:
             NotDone: Some were not done in time (a `TimeoutError`).
-            ConnectionLost: This client's connection was lost after some items were put: it will never be known whether
-                they are done. All others are. The error has their number. It is raised once.
+            ConnectionLost: This client's reply queue was lost, alone or with its connection, after some items were put:
+                it will never be known whether they are done. All others are. The error has their number. It is raised
+                once.
             ConfigurationError: This object is closed.
         """
         until, unfinished = _until(timeout), self._producer.unfinished
@@ -271,7 +272,7 @@ class Queue(Generic[T]):
         if lost := unfinished.lost():
             raise ConnectionLost(
                 f"it is not known whether {plural(lost, 'item is', 'items are')} done in queue {self.name!r}: the "
-                "connection for their receipts was lost. The items themselves are not lost"
+                "reply queue for their receipts was lost. The items themselves are not lost"
             )
 
     @blocking

@@ -1,4 +1,4 @@
-"""From a call's delivery to its answer: it finds the function, decodes its arguments, and writes the reply or error.
+"""Decides the answer to a call: refused, run, or requeued after a crash; writes the reply, and settles nothing.
 
 Any bytes end in an `Answer` and never in an exception: a bad message must not stop a server.
 """

@@ -1,4 +1,4 @@
-"""The state that the parts of one server share: its start, its unacked deliveries, its drain."""
+"""The state that the parts of one server share: its start, its unacked deliveries and their acks, its drain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the delivery of a task or an event to its end: it runs, is retried later, or is dead-lettered. Pure.
+"""Decides the end of a task or an event: run, retried later, kept apart after a crash, or dead-lettered. Pure.
 
 Any bytes end in a `TaskInvocation` or an `Answer`, and never in an exception: no accepted task is lost.
 An event is a task whose body is the payload, and which has no caller to reply to.

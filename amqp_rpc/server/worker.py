@@ -1,4 +1,4 @@
-"""The worker: it runs each delivery on a handler's thread, and settles it once, by its answer.
+"""The worker: it has each delivery run on a handler's thread, and settles it once, as its dispatcher has decided.
 
 A delivery is acked when its reply has left, or when the copy that must not be lost is confirmed; if its connection is
 lost before, the broker delivers it to another server. Calls and tasks have methods of their own here: only a task has a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -58,3 +59,13 @@ def test_every_row_of_the_table_of_failures_names_a_test_that_exists() -> None:
     assert len(rows) >= 20
     for file, test in rows:
         assert f"def {test}(" in (ROOT / "docs" / file).resolve().read_text(), test
+
+
+def test_every_name_in_the_page_of_the_architecture_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    names = re.findall(r"`((?!tests/)[a-z]+/\w+)((?:\.\w+)*)`", page)
+    assert len(names) >= 50
+    for module, path in names:
+        found: object = importlib.import_module(f"amqp_rpc.{module.replace('/', '.')}")
+        for name in path.split(".")[1:]:
+            found = getattr(found, name)
