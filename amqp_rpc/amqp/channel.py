@@ -44,12 +44,7 @@ class ReplyCode(IntEnum):
 
 
 class ChannelClosed(Exception):
-    """The channel that a script waits for is closed.
-
-    Args:
-        error: The broker's reason.
-        code: Its reply code; 0 where this process closed the channel.
-    """
+    """The channel that a script waits for is closed, for the broker's reason; code 0 if this process closed it."""
 
     def __init__(self, error: BrokerError, code: int) -> None:
         super().__init__(str(error))

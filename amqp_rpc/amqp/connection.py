@@ -123,13 +123,9 @@ class Connection:
             self._loop.post(callback, *args)
 
     def close(self, timeout: float) -> bool:
-        """Close it, and wait for the end of the thread if it owns no other; any thread but the I/O thread.
+        """Close it, and wait for the end of the thread if it owns no other; return whether that came in time.
 
-        Args:
-            timeout: Seconds to wait for the broker's good-bye, and for the thread.
-
-        Returns:
-            True if it ended in time.
+        Any thread but the I/O thread may call this.
         """
         if not self._thread.alive or self._ended.done():
             return self._thread.join(timeout)

@@ -27,31 +27,16 @@ if TYPE_CHECKING:
 LASTING_AFTER = 2.0
 
 
-class Refused(Exception):
-    """The broker does not allow a declaration.
-
-    Args:
-        what: The name of the queue or exchange.
-        error: The broker's reason.
-        code: Its reply code.
-    """
+class Refused(ChannelClosed):
+    """The broker does not allow a declaration, that of a queue or of an exchange."""
 
     def __init__(self, what: str, error: BrokerError, code: int) -> None:
-        super().__init__(f"{what}: {error}")
+        super().__init__(error, code)
         self.what = what
-        self.error = error
-        self.code = code
 
 
 def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str) -> ConfigurationError:
-    """Return the error for a queue that exists with other arguments, or belongs to another connection.
-
-    Args:
-        queue: Its name.
-        error: The broker's.
-        than: The ones that were expected: ``its tasks say``.
-        remedy: What was not done, and what to do.
-    """
+    """Return the error for a queue that exists with other arguments ``than`` expected, or is another connection's."""
     return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
 
 
@@ -93,14 +78,9 @@ class Declarations:
         self._exchanges.clear()
 
     async def declare(self, message: Message, arguments: dict[str, Any] | None) -> None:
-        """Declare the queues and exchanges that a message needs.
+        """Declare the queues and exchanges that a message needs; raise `Refused` if the broker does not allow it.
 
-        Args:
-            message: It is to be published.
-            arguments: Its queue's; None for a queue that exists and belongs to another program.
-
-        Raises:
-            Refused: The broker does not allow it.
+        The arguments are those of its queue; None for a queue that exists and belongs to another program.
         """
         self._what = ""
         try:
@@ -119,13 +99,7 @@ class Declarations:
         """Declare task queues with all that their retries and dead letters need, and wait until all of it lasts.
 
         Each queue has a marker exchange, which routes nothing: it exists once the queue has lasted. All new queues
-        wait together.
-
-        Args:
-            queues: Their arguments, by name; None as for `declare`.
-
-        Returns:
-            The refusals, each for one queue.
+        wait together. The refusals are returned, each for one queue.
         """
         known = self._trusting and await self._exists(exchange=topology.lasting("delay"))
         markers: list[str] = []

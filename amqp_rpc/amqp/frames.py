@@ -445,13 +445,9 @@ class Deliveries:
         return True
 
     def _with_address(self, data: bytes, channel: int, position: int, tag: bytes) -> Consumer | None:
-        """Return a consumer that gets the exchange and routing key; None without one, or if only pika can read them.
+        """Return the consumer of a tag that ends at a position, if it gets the exchange and routing key.
 
-        Args:
-            data: The bytes that have arrived.
-            channel: The number of its channel.
-            position: The end of the consumer's tag.
-            tag: The consumer's tag.
+        None if there is no such consumer, or if only pika can read them.
         """
         addressed = self._addressed.get((channel, tag))
         if addressed is None:

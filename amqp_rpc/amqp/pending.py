@@ -77,12 +77,7 @@ class Outcome(Generic[T]):
 
 
 class Wait:
-    """A step of a user's script (`blocking`): wait for an outcome, at most until a time.
-
-    Args:
-        outcome: The outcome.
-        until: The time, on the monotonic clock.
-    """
+    """A step of a user's script (`blocking`): wait for an outcome, at most until a time on the monotonic clock."""
 
     __slots__ = ("outcome", "until")
 

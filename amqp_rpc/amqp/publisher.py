@@ -200,9 +200,6 @@ class Publisher(Keeper):
     """Publishes messages, and ends their publications by confirms, refusals or deadlines.
 
     Any thread may call `add`, `drop`, `expire`, `too_late` and `end_all`; the rest belongs to the I/O thread.
-
-    Args:
-        addresses: The broker's addresses, for errors.
     """
 
     def __init__(self, addresses: Addresses, *, name: str = "publisher") -> None:
@@ -450,12 +447,8 @@ def fresh(error: BrokerError) -> BrokerError:
 
 
 def _is_about(reason: str, message: Message) -> bool:
-    """Return whether the broker's reason names a message's exchange, and its topic if it names a topic.
-
-    Args:
-        reason: For example "write access to exchange 'logs' in vhost '/' refused for user 'ann'".
-        message: The message that was to be published.
-    """
+    """Return whether the broker's reason names a message's exchange, and its topic if it names a topic."""
+    # For example "write access to exchange 'logs' in vhost '/' refused for user 'ann'".
     exchange, key = address(message)
     if f"exchange '{exchange or _DEFAULT_EXCHANGE}'" not in reason:
         return False

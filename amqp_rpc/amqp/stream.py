@@ -226,12 +226,7 @@ class Stream:
 
 
 class DialStep:
-    """One step on the way to a stream, each on the loop; after ``cancel`` its result is dropped.
-
-    Args:
-        loop: The loop.
-        on_done: Gets the result, or the error.
-    """
+    """One step on the way to a stream: it calls back with the result, or the error; ``cancel`` drops both."""
 
     def __init__(self, loop: Loop, on_done: Callable[[Any], object]) -> None:
         self._loop = loop
