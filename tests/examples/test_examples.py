@@ -184,6 +184,10 @@ def test_a_producer_with_a_consumer_of_even_and_one_of_odd_numbers(url):
     assert odd.splitlines() == [f"odd {number}" for number in range(1, 10, 2)]
 
 
+def test_a_queue_from_asyncio(url):
+    assert example("numbers_async", url=url) == "1\n"
+
+
 def test_a_duplex_pipe_of_two_queues(url):
     asks, answers = together(("duplex", "asks"), ("duplex", "answers"), url=url)
 
