@@ -59,7 +59,7 @@ class Batch(ABC, Generic[T]):
 
     #: The words of its errors: one of them, all of them, those before an error, and the others beside one.
     one, of, before, others = "message", "", "published before", "were published"
-    #: Whether `NotAllAccepted` has the results of the others.
+    #: True if `NotAllAccepted` has the results of the others.
     handled = False
 
     def __init__(self, session: Caller) -> None:

@@ -33,7 +33,7 @@ class Decoder:
     known: Function | None
     #: Bytes of a body at most.
     limit: int
-    #: Whether a reply has a list of results and errors, since its request was a chunk of calls.
+    #: True if a reply has a list of results and errors, since its request was a chunk of calls.
     many: bool = False
 
     @property

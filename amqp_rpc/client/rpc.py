@@ -150,7 +150,7 @@ class Caller(Session):
             if room.wait(call.expires_at):
                 return
         except BaseException:
-            # Ctrl-C, for example. Room that the call got in this moment is given back.
+            # Ctrl-C, for example. The call returns its room, if it got any.
             if not self.capacity.leave(room):
                 self.capacity.give(room.size)
             raise
@@ -180,7 +180,7 @@ class Requests(ReplyQueue):
         #: Why the connection was last lost, or the channel last closed.
         self._last_error: BrokerError | None = None
         self._unsent: deque[Call] = deque()
-        #: Which queues have a server; None without an open connection.
+        #: The knowledge about servers of queues; None without an open connection.
         self._servers: Servers | None = None
         self._timer_due = float("inf")
         self._budget = RetryBudget()
@@ -419,7 +419,7 @@ class Requests(ReplyQueue):
 
 
 class Servers:
-    """What is known of queues' servers over one connection, and the calls that wait for it.
+    """The knowledge about servers of queues over one connection, and the calls that wait for it.
 
     The questions have a channel of their own: the broker closes it when a queue does not exist.
     """

@@ -86,7 +86,7 @@ class Message:
 
     @property
     def target(self) -> str:
-        """What must be declared before it is published: the queue's name, or the exchange with its kind, as text."""
+        """The queue or exchange to declare before it is published, as text: a queue's name, or an exchange with its kind."""
         return self.routing_key if self.exchange is None else repr(self.exchange)
 
 
