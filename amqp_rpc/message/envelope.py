@@ -86,7 +86,7 @@ class Message:
 
     @property
     def target(self) -> str:
-        """The queue or exchange to declare before it is published, as text: a queue's name, or an exchange with its kind."""
+        """The queue or exchange to declare before it is published, as text: its name, or an exchange with its kind."""
         return self.routing_key if self.exchange is None else repr(self.exchange)
 
 
