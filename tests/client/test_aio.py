@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,42 @@ def test_ten_thousand_calls_and_tasks_are_in_flight_at_the_same_time(
             assert len(set(ids)) == MANY
             # The connection's own is one more.
             assert threading.active_count() <= threads + 1
+
+    asyncio.run(main())
+
+
+def test_nothing_takes_a_thread_of_asyncio(
+    url: str, serve: Serve, service: Service, queue_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_default_threads(monkeypatch)
+    results = f"sqlite:///{tmp_path / 'results.db'}"
+
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    @service.task(queue=queue_name)
+    def work(n: int) -> int:
+        return n
+
+    serve(service, results=results)
+
+    async def main() -> None:
+        async with AsyncClient(url, timeout=60, results=results) as client, asyncio.timeout(60):
+            assert [n async for n in client.map(double, range(5), chunksize=2)] == [0, 2, 4, 6, 8]
+            handle, *_ = await client.enqueue_many(work, [(n,) for n in range(5)])
+            assert await handle.result() == 0
+            assert await client.task(handle.id).result() == 0
+            assert await client.task(handle.id).state() == "SUCCESS"
+            assert await handle.ready()
+            assert len(await client.publish_many([("tnobody", n) for n in range(5)])) == 5
+            assert await client.queue_states([f"{queue_name}.items"]) == {f"{queue_name}.items": None}
+            assert await client.dead_letters(queue_name).list() == []
+            async with client.queue(f"{queue_name}.items") as items:
+                await items.put(1)
+                assert await items.get() == 1
+                items.task_done()
+                await items.join()
 
     asyncio.run(main())
 
