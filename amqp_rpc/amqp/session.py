@@ -190,8 +190,7 @@ class Session:
 
     async def confirm(self, publication: Publication) -> None:
         """Return once a message is confirmed, or raise its error; for users' scripts."""
-        if not publication.done():
-            await Wait(publication, publication.expires_at)
+        if not publication.done() and not await Wait(publication, publication.expires_at):
             self.publisher.expire(publication)
             # If another thread has ended it, that thread is about to report the result.
             if not await Wait(publication, time.monotonic() + _VERDICT):
