@@ -98,9 +98,10 @@ class ItemConsumer(Keeper):
         #: Waiters that ask whether there is an item; a flag of the script that finds out.
         self._curious: list[Outcome[Exception | None]] = []
         self._counting = False
-        #: The consumer's tag and its prefetch.
+        #: The consumer's tag and its prefetch; True once a cancellation by the broker would be noticed.
         self._tag = ""
         self._room = 0
+        self._watched = False
         #: The tags of its unacked items, and of those of earlier consumers, in their order.
         self._unacked: dict[int, None] = {}
         self._unacked_before: dict[int, None] = {}
@@ -311,7 +312,7 @@ class ItemConsumer(Keeper):
 
     def _forget(self) -> None:
         self._tag = ""
-        self.consuming = self._counting = self._returning = False
+        self.consuming = self._counting = self._returning = self._watched = False
         self._came = self._seen = 0
         self._arrived.clear()
         self._unacked.clear()
@@ -337,7 +338,6 @@ class ItemConsumer(Keeper):
                 self.connection.run(self._count(self.channel))
 
     async def _consume(self, channel: Channel) -> None:
-        first = not self._tag
         if self._tag:
             channel.cancel(self._tag)
         self.consuming = False
@@ -346,9 +346,13 @@ class ItemConsumer(Keeper):
         self._unacked.clear()
         channel.prefetch(self._room)
         consumer = channel.consume(
-            self._queue, self._deliver, acknowledge=True, on_cancelled=self.cancelled if first else None
+            self._queue,
+            self._deliver,
+            acknowledge=True,
+            # Once for all consumers of the channel.
+            on_cancelled=None if self._watched else self.cancelled,
         )
-        self._tag = consumer.tag
+        self._tag, self._watched = consumer.tag, True
         await consumer
         if self._tag == consumer.tag:
             self.consuming = True
@@ -395,9 +399,11 @@ class ItemConsumer(Keeper):
                 continue
             tags.append(delivery.tag)
             reply_to, identity = items.receipt_to(delivery.properties), str(delivery.properties.message_id)
+            if reply_to is None:
+                continue
             if reply_to == self._session.reply_queue.address:
                 self._receipts.done(items.numbered([identity]))
-            elif reply_to is not None:
+            else:
                 receipts[reply_to].append(identity)
         if self.channel is None or not tags:
             return

@@ -215,6 +215,17 @@ def test_an_item_of_this_client_or_of_a_foreign_program_needs_no_receipt(place: 
     assert len(mine) == 2
 
 
+def test_a_foreign_item_counts_for_nobody_while_there_is_no_reply_queue(place: Place) -> None:
+    mine = place.consumer._receipts.unfinished("me")
+    mine.add()
+    some = place.take_some(1, None)
+    place.session.reply_queue.address = None
+    place.consumer.settle(some)
+    place.session.fake.loop.pass_time()
+    assert place.channel.acked == [1]
+    assert len(mine) == 1
+
+
 def test_an_item_whose_channel_is_closed_is_not_acked(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     some = place.take_some(2)
     place.consumer.settle(some[:1])
@@ -237,6 +248,22 @@ def test_prefetched_items_that_nobody_takes_go_back_in_their_order(place: Place)
     assert place.channel.rejected == [(tag, True) for tag in (2, 3, 4, 5)]
     assert place.channel.consuming == {}
     assert place.consumer.prefetched == 0
+
+
+def test_a_cancellation_by_the_broker_is_noticed_once_for_all_consumers(place: Place) -> None:
+    for _ in range(3):
+        place.take_some(1)
+        place.deliver(4)
+        for _ in range(2):
+            place.session.fake.loop.pass_time()
+        assert place.channel.consuming == {}
+    place.take_some(1)
+    [channel] = [each for each in place.session.fake.channels if "q" in each.queues]
+    channel.cancel_consumers()
+    assert not channel.is_open
+    place.take_some(1)
+    assert place.channel is not channel
+    assert len(channel._on_cancelled) == len(place.channel._on_cancelled) == 1
 
 
 def test_prefetched_items_stay_while_as_many_were_taken_in_the_last_second(place: Place) -> None:
