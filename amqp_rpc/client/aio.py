@@ -1,4 +1,7 @@
-"""The client for asyncio: the same calls, awaited. A thin front over the same connection and its I/O thread."""
+"""The client for asyncio: the same calls, awaited. A thin front over the same connection and its I/O thread.
+
+It is a seam: only this module and `bridge` import asyncio, and `import amqp_rpc` loads neither.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Events: how each is published, and the errors of those that do not reach their exchange."""
+"""Events: how each is published, and the errors of those that do not reach their exchange.
+
+It is a seam: `task` does the same for tasks, and neither knows the other.
+"""
 
 from __future__ import annotations
 

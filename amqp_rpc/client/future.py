@@ -1,4 +1,7 @@
-"""Calls as futures of `concurrent.futures`, and the thread that runs their callbacks."""
+"""Calls as futures of `concurrent.futures`, and the thread that runs their callbacks.
+
+It is a seam: threads wait for these futures, event loops for those of `bridge`, and `call` knows of neither.
+"""
 
 from __future__ import annotations
 

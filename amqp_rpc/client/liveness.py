@@ -1,4 +1,4 @@
-"""Detects lost calls by missing reports of servers. Pure: no socket, no thread, no clock.
+"""Detects lost calls by missing reports of servers. Pure: no socket, no thread, no clock. It is a seam: it only judges.
 
 A request is lost with a queue that is deleted or purged, or with a cluster's node that dies; a reply with the
 connection that was carrying it. The broker reports neither. But servers report, twice a second, the calls that they

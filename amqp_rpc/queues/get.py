@@ -3,6 +3,8 @@
 To ask the broker for one item takes 5 ms with a quorum queue, so a consumer prefetches some. RabbitMQ bounds the
 unacked items of each consumer (https://www.rabbitmq.com/docs/consumer-prefetch). If callers hold all of them, another
 consumer replaces it: callers may hold any number of items.
+
+It is a seam: `put` is the other half; of that this half uses only the receipts.
 """
 
 from __future__ import annotations

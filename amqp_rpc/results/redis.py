@@ -1,7 +1,7 @@
 """Results in Redis, for workers and clients of several machines; the only importer of redis-py.
 
 Each record is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expires
-(https://redis.io/docs/latest/commands/set/).
+(https://redis.io/docs/latest/commands/set/). It is a seam: a store is chosen by its URL, and loaded when it is chosen.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The file must not be on a network drive. It is in WAL mode (https://www.sqlite.org/wal.html), so that readers never wait
 for writers, with ``synchronous=NORMAL``: it survives any crash, and a power loss may cost the last moments before it.
+
+It is a seam, as `redis` is: a store is chosen by its URL.
 """
 
 from __future__ import annotations

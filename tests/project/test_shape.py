@@ -13,10 +13,10 @@ from scripts.shape import ROOT, Shape, figures
 AT_MOST = {
     "entries in amqp_rpc/": 13,
     "modules in the fullest package": 12,
-    "lines": 19_550,
+    "lines": 19_350,
     "lines of the longest file": 650,
     "Callable parameters": 90,
-    "one-importer modules, no seam": 7,
+    "one-importer modules, no seam": 0,
     "classes named by a gerund": 0,
     "mixins": 0,
     "protocols with one implementer": 0,
