@@ -8,6 +8,8 @@ The I/O thread drives *channel scripts*: coroutines that await one answer of the
 
 `Connection.run` starts one. When the broker closes the channel, the script gets `ChannelClosed` at its await. When the
 connection is lost, the script is closed. Messages, acks and confirms don't pass through scripts: they are too many.
+
+It is longer than other modules: a script, its answers, and the channel that resumes and fails them know each other.
 """
 
 from __future__ import annotations

@@ -228,6 +228,7 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
     if flags & _UNKNOWN:
         return None
     found = Properties()
+    # Written out for each property, and so is its writer: a function call for each would slow each message.
     try:
         if flags & CONTENT_TYPE:
             start = position + 1

@@ -43,7 +43,7 @@ _DEFAULT_EXCHANGE = "amq.default"
 
 
 class Publication(Outcome[AmqpRpcError | None]):
-    """A message on its way to the broker; its value is None once it is confirmed, or the error that it ended with.
+    """A message on its way to the broker. Its value is the error that it ended with, or None after a confirm.
 
     Args:
         message: Its ``message_id`` must be unique, unless ``identity`` is given.

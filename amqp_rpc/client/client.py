@@ -1,4 +1,7 @@
-"""A client: calls functions, enqueues tasks and publishes events; one connection for any number of threads."""
+"""A client: calls functions, enqueues tasks and publishes events; one connection for any number of threads.
+
+It is longer than other modules: about half of it is the reference of the methods, which belongs beside them.
+"""
 
 from __future__ import annotations
 
