@@ -13,7 +13,8 @@ from scripts.shape import ROOT, Shape, figures
 AT_MOST = {
     "entries in amqp_rpc/": 13,
     "modules in the fullest package": 12,
-    "lines": 19_350,
+    # Moves with the behaviour: 19 310 when the tree was made, and what each later capability needs beside it.
+    "lines": 21_500,
     "lines of the longest file": 650,
     "Callable parameters": 90,
     "one-importer modules, no seam": 0,
