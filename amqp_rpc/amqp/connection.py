@@ -27,9 +27,10 @@ from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Deadline, backoff
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: Seconds before the first attempt to reconnect, and the most between two attempts.
 FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
@@ -342,10 +343,10 @@ class _PikaConnection(SelectConnection):
     def _read_frame(self) -> Any:
         try:
             return super()._read_frame()
-        except Exception:
+        except Exception as error:
             if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
                 raise
-            logger.warning("message: its properties can't be read; handed on without them", exc_info=True)
+            logger.warning("message: its properties can't be read; handed on without them: %r", error)
             # Channel, class, weight and body size stay; the flags say that no property follows.
             kept = self._frame_buffer[1:3] + (14).to_bytes(4, "big") + self._frame_buffer[7:19]
             self._frame_buffer = bytes([_FRAME_HEADER]) + kept + b"\0\0" + self._frame_buffer[-1:]

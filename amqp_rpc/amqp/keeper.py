@@ -18,7 +18,9 @@ from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, backoff
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
-logger = logging.getLogger(__name__)
+from amqp_rpc.message.text import bounded_logger
+
+logger = bounded_logger(__name__)
 
 #: A channel that stays open for so many seconds has worked: the next back-off starts from its first wait.
 _WORKED = 5.0

@@ -6,7 +6,6 @@ It is a seam: threads wait for these futures, event loops for those of `bridge`,
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
 import time
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from amqp_rpc.client.call import GRACE, Call
 from amqp_rpc.client.reply import Reply
 from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Deadline
 
 if TYPE_CHECKING:
     from amqp_rpc.client.rpc import Caller
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: Seconds for the thread that has taken a call out of the table to end it; it takes microseconds.
 _VERDICT = 10.0

@@ -9,7 +9,6 @@ It is a seam: `put` is the other half; of that this half uses only the receipts.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.topology import dead_letter_arguments
 from amqp_rpc.queues import items
 from amqp_rpc.queues.put import Receipts, to_answer
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
     from amqp_rpc.amqp.session import Session
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: Seconds that a caller waits at most before it checks its connection.
 _PATIENCE = 5.0

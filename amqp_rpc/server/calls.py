@@ -16,20 +16,22 @@ from amqp_rpc.message.codec import PLAIN
 from amqp_rpc.message.envelope import PROBE, RESULTS, Message, Properties, Request, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
-from amqp_rpc.message.text import brief, text_of
+from amqp_rpc.message.text import bounded_logger, brief
 from amqp_rpc.server.invoke import (
     Answer,
     Dispatcher,
     HandlerOutcome,
     Invocation,
+    exc_info,
     invoke,
     invoke_async,
+    raised,
     ran,
     traceback_of,
 )
 from amqp_rpc.service.function import Function
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: Servers that may die with one idempotent call.
 MOST_CRASHES = 3
@@ -49,6 +51,8 @@ class Chunk:
 
 class CallDispatcher(Dispatcher):
     """The calls of one queue."""
+
+    kind = "Call"
 
     def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
         """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises."""
@@ -136,12 +140,16 @@ class CallDispatcher(Dispatcher):
         outcome = "expired" if isinstance(error, Expired) else "refused"
         if request.reply_to is not None:
             level = logging.INFO if outcome == "expired" else logging.WARNING
-            logger.log(level, "queue %s: call refused: %s", self.queue, error)
+            logger.log(level, "queue %s: call refused: %s", self.queue, error, extra=self.keys(request))
             return Answer(self._error(request, describe_verdict(error)), None, outcome)
         if isinstance(error, Expired | MaybeExecuted):
-            logger.warning("queue %s: message without reply_to dropped: %s", self.queue, error)
+            logger.warning(
+                "queue %s: message without reply_to dropped: %s", self.queue, error, extra=self.keys(request)
+            )
             return Answer(None, None, outcome)
-        logger.warning("queue %s: message without reply_to dead-lettered: %s", self.queue, error)
+        logger.warning(
+            "queue %s: message without reply_to dead-lettered: %s", self.queue, error, extra=self.keys(request)
+        )
         return Answer(None, str(error), outcome)
 
     def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item:
@@ -162,32 +170,50 @@ class CallDispatcher(Dispatcher):
 
     def _item(self, chunk: Chunk, outcome: HandlerOutcome) -> Item:
         if outcome.error is not None:
-            return (False, self._described(chunk.function, outcome.error))
+            self._log_raised(chunk.request, chunk.function, outcome)
+            return (False, self._described(outcome.error))
         return (True, outcome.result)
 
     def _answer(self, call: Invocation, outcome: HandlerOutcome) -> Answer:
         request, function = call.request, call.function
         if outcome.error is not None:
-            return self._raised(request, function, outcome.error)
-        if request.reply_to is None:
-            return Answer(None, None, "result")
-        try:
-            return Answer(self._result(request, function, outcome.result), None, "result")
-        except CodecError as refusal:
-            logger.warning("%s", refusal)
-            return Answer(self._error(request, ran(refusal)), None, "raised")
-
-    def _raised(self, request: Request, function: Function, error: BaseException) -> Answer:
+            return self._raised(request, function, outcome)
+        reply = None
         if request.reply_to is not None:
-            return Answer(self._error(request, self._described(function, error)), None, "raised")
-        logger.warning(
-            "%s() raised, and its message has no reply_to: %s: %s", function.name, type(error).__name__, text_of(error)
-        )
-        return Answer(None, None, "raised")
+            try:
+                reply = self._result(request, function, outcome.result)
+            except CodecError as refusal:
+                self._log_unsent(request, function, refusal)
+                return Answer(self._error(request, ran(refusal)), None, "raised")
+        # Asked first: a call has nothing else to log, and a busy server nothing to spare.
+        if logger.isEnabledFor(logging.INFO):
+            subject, keys = self.named(request, function.name), self.keys(request, function.name)
+            logger.info("%s succeeded in %.3f s", subject, outcome.seconds, extra=keys)
+        return Answer(reply, None, "result")
 
-    def _described(self, function: Function, error: BaseException) -> dict[str, Any]:
-        logger.info("%s() raised %s: %s", function.name, type(error).__name__, text_of(error))
+    def _raised(self, request: Request, function: Function, outcome: HandlerOutcome) -> Answer:
+        assert outcome.error is not None
+        self._log_raised(request, function, outcome)
+        if request.reply_to is None:
+            return Answer(None, None, "raised")
+        return Answer(self._error(request, self._described(outcome.error)), None, "raised")
+
+    def _described(self, error: BaseException) -> dict[str, Any]:
         return describe_raised(error, traceback=traceback_of(error) if self._tracebacks else None)
+
+    def _log_raised(self, request: Request, function: Function, outcome: HandlerOutcome) -> None:
+        assert outcome.error is not None
+        if logger.isEnabledFor(logging.ERROR):
+            nobody = "" if request.reply_to is not None else "; no reply_to, nobody is told"
+            logger.error(
+                "%s failed after %.3f s (%s)%s",
+                self.named(request, function.name), outcome.seconds, raised(outcome.error), nobody,
+                exc_info=exc_info(outcome.error), extra=self.keys(request, function.name),
+            )  # fmt: skip
+
+    def _log_unsent(self, request: Request, function: Function, refusal: CodecError) -> None:
+        subject, keys = self.named(request, function.name), self.keys(request, function.name)
+        logger.error("%s failed: %s", subject, refusal, extra=keys)
 
     def _answer_all(self, chunk: Chunk, items: list[Item]) -> Answer:
         """Return the answer to a chunk; an error takes the place of a result that can't be sent."""
@@ -199,17 +225,23 @@ class CallDispatcher(Dispatcher):
             body = codec.encode(items, content_type, limit=self._max_size)
         except CodecError:
             # The other results are good.
-            sendable = [self._sendable(name, item, content_type) for item in items]
+            sendable = [self._sendable(chunk, item, content_type) for item in items]
             try:
                 body = codec.encode(sendable, content_type, limit=self._max_size)
             except CodecError as error:
                 refusal = type(error)(f"{len(items)} calls of {name}() ran; together, {error}")
+                self._log_unsent(request, chunk.function, refusal)
                 return Answer(self._error(request, ran(refusal)), None, "raised")
+        if logger.isEnabledFor(logging.INFO):
+            good, subject = sum(ok for ok, _ in items), self.named(request, name)
+            logger.info("%s: %d of its %d calls succeeded", subject, good, len(items), extra=self.keys(request, name))
         return Answer(self._reply(request, RESULTS, body), None, "result")
 
-    def _sendable(self, name: str, item: Item, content_type: str) -> Item:
+    def _sendable(self, chunk: Chunk, item: Item, content_type: str) -> Item:
         try:
             codec.encode([item], content_type, limit=self._max_size)
         except CodecError as error:
-            return (False, ran(type(error)(f"{name}() ran, and its result was not sent: {error}")))
+            refusal = type(error)(f"{chunk.function.name}() ran, and its result was not sent: {error}")
+            self._log_unsent(chunk.request, chunk.function, refusal)
+            return (False, ran(refusal))
         return item

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, FunctionNotFound, InvalidArguments, TimeLimitExceeded
@@ -23,14 +24,11 @@ from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request
 from amqp_rpc.message.failures import describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
-from amqp_rpc.message.text import brief, text_of
+from amqp_rpc.message.text import LONGEST_TRACEBACK, brief, shortened, text_of
 from amqp_rpc.results.record import Record
 from amqp_rpc.service.catalog import default_function
 from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
-
-#: The most characters of a traceback in a message: its end is kept, where the cause is.
-LONGEST_TRACEBACK = 20_000
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +120,9 @@ class Settings:
 class Dispatcher:
     """Finds the functions of one queue by their names, decodes their arguments, and makes replies."""
 
+    #: Its messages' name in the log.
+    kind: str
+
     def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
         self.queue = queue
         self._functions = functions
@@ -135,6 +136,21 @@ class Dispatcher:
         """Return whether the delivery is for an ``async def`` function; False for an unknown function."""
         function = self._functions.get(properties.type) if properties.type else self._default
         return function is not None and function.asynchronous
+
+    def named(self, request: Request, function: str | None = None) -> str:
+        """Return the subject of a line in the log; the message may have no function and no id."""
+        name = function or request.function
+        identity = request.message_id or request.correlation_id
+        return f"{self.kind} {f'{name}()' if name else 'without a function'}{f' [{identity}]' if identity else ''}"
+
+    def keys(self, request: Request, function: str | None = None) -> dict[str, Any]:
+        """Return the attributes of a record in the log, the same for calls, tasks and events."""
+        return {
+            "queue": self.queue,
+            "function": function or request.function,
+            "id": request.message_id or request.correlation_id,
+            "attempt": request.attempt,
+        }
 
     def _expired(self, request: Request) -> bool:
         return request.expired(self._clock(), clock_skew=self._clock_skew)
@@ -215,8 +231,17 @@ def ran(error: AmqpRpcError) -> dict[str, Any]:
 
 def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, without the frame of `invoke` or `invoke_async`."""
-    frames = error.__traceback__.tb_next if error.__traceback__ else None
-    return text_of("".join(traceback.format_exception(type(error), error, frames))[-LONGEST_TRACEBACK:])
+    return text_of("".join(traceback.format_exception(*exc_info(error)))[-LONGEST_TRACEBACK:])
+
+
+def exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return a handler's exception as the log takes it, without the frame of `invoke` or `invoke_async`."""
+    return type(error), error, error.__traceback__.tb_next if error.__traceback__ else None
+
+
+def raised(error: BaseException) -> str:
+    """Return an exception's type and text for one line."""
+    return shortened(f"{type(error).__name__}: {text_of(error)}")
 
 
 def exceeded(function: str, limit: float) -> TimeLimitExceeded:

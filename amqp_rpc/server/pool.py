@@ -7,7 +7,6 @@ are brief: then no thread has to be woken for the next call (docs/decisions/0006
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections import deque
@@ -15,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from amqp_rpc.amqp.loop import Loop
+from amqp_rpc.message.text import bounded_logger
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: The seconds of a brief handler, at most.
 _SHORT = 0.0002

@@ -7,7 +7,6 @@ the kernel, or after the copy that must not be lost was confirmed: a crash in be
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,11 +21,12 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.settings import Addresses
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import about_to_be_dropped
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
@@ -151,8 +151,8 @@ class ReplyChannel(Keeper):
         try:
             sent = self.channel is not None and self.channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
-        except Exception:
-            logger.exception("queue %s: reply could not be written", message.routing_key)
+        except Exception as error:
+            logger.error("queue %s: reply could not be written: %r", message.routing_key, error)  # noqa: TRY400 - the text has all
             self._state.acknowledge([delivery])
             return
         if not sent:
@@ -169,8 +169,8 @@ class ReplyChannel(Keeper):
             try:
                 self.channel.publish(message)
             # AMQP can't carry it.
-            except Exception:
-                logger.exception("queue %s: message could not be written", message.routing_key)
+            except Exception as error:
+                logger.error("queue %s: message could not be written: %r", message.routing_key, error)  # noqa: TRY400 - as above
 
     def _watch(self) -> None:
         if self._leaving:
@@ -290,11 +290,11 @@ class Copy(Publication):
         elif self._accepted:
             logger.error(
                 "queue %s: the outcome of task [%s] could not be written; it stays unacked until this worker ends, and "
-                "uses up prefetch", key, self.delivery.properties.message_id, exc_info=error,
+                "uses up prefetch: %r", key, self.delivery.properties.message_id, error,
             )  # fmt: skip
             publisher.drop(self)
         else:
-            logger.error("queue %s: message lost: it could not be written", key, exc_info=error)
+            logger.error("queue %s: message lost: it could not be written: %r", key, error)
             publisher.end(self, None)
 
     def _refused(self, publisher: Publisher, reason: str) -> None:

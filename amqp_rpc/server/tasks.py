@@ -17,17 +17,28 @@ from amqp_rpc.message.codec import MSGPACK, PLAIN, TEXT
 from amqp_rpc.message.envelope import RESULT, Message, Properties, Request, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
-from amqp_rpc.message.text import text_of
+from amqp_rpc.message.text import bounded_logger, text_of
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
 from amqp_rpc.results.record import LONGEST_ERROR, Record, State
-from amqp_rpc.server.invoke import Answer, Dispatcher, HandlerOutcome, Invocation, Settings, exceeded, ran, traceback_of
+from amqp_rpc.server.invoke import (
+    Answer,
+    Dispatcher,
+    HandlerOutcome,
+    Invocation,
+    Settings,
+    exc_info,
+    exceeded,
+    raised,
+    ran,
+    traceback_of,
+)
 from amqp_rpc.service.catalog import queue_arguments
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import EventSignature
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: Workers that may die with one task before it is dead-lettered. A task that kills workers costs as many of them. One
 #: that only ran beside such tasks must be unlucky as often: five were too few for 100 000 tasks and a worker that dies
@@ -79,7 +90,6 @@ class Suspects:
 class TaskDispatcher(Dispatcher):
     """The tasks of one queue. The suspects are those of all the queues of a worker, or, with None, of this one."""
 
-    #: Its messages' name in the log.
     kind = "Task"
 
     def __init__(
@@ -120,7 +130,8 @@ class TaskDispatcher(Dispatcher):
             return Answer(None, None, "again", again=requeued(self.home, properties, body, delay=apart(SUSPECTED)))
         if not function.task.result:
             request.reply_to = None
-        logger.info("%s %s() [%s] received", self.kind, function.name, request.message_id)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s received", self.named(request, function.name), extra=self.keys(request, function.name))
         return task
 
     def started(self, task: TaskInvocation) -> Record | None:
@@ -157,8 +168,8 @@ class TaskDispatcher(Dispatcher):
         """Return the end of a redelivered task that the store knows to have succeeded: it is not run again."""
         request = Request.read(properties, body, redelivered=True)
         logger.warning(
-            "Task %s() [%s] had succeeded when its worker died or lost its connection; it is not run again",
-            record.function, record.id,
+            "%s had succeeded when its worker died or lost its connection; it is not run again",
+            self.named(request, record.function), extra=self.keys(request, record.function),
         )  # fmt: skip
         reply = None
         if request.reply_to is not None and record.body is not None:
@@ -179,38 +190,40 @@ class TaskDispatcher(Dispatcher):
 
     def _succeeded(self, task: TaskInvocation, outcome: HandlerOutcome) -> Answer:
         request, function, seconds = task.request, task.function, outcome.seconds
-        named = self.kind, function.name, request.message_id, seconds
         reply = None
         if request.reply_to is not None or self._recorded(function):
             try:
                 reply = self._result(request, function, outcome.result)
             # A wanted result that can't be sent is a failure.
             except CodecError as error:
-                logger.warning("%s %s() [%s] failed after %.3f s: %s", *named, error)
+                subject, keys = self.named(request, function.name), self.keys(request, function.name)
+                logger.error("%s failed after %.3f s: %s", subject, seconds, error, extra=keys)  # noqa: TRY400 - the text has all
                 refused = Answer(self._error(request, ran(error)), None, "raised")
                 return self._with_record(refused, request, function, seconds=seconds, error=f"{error}")
-        logger.info("%s %s() [%s] succeeded in %.3f s", *named)
+        if logger.isEnabledFor(logging.INFO):
+            subject, keys = self.named(request, function.name), self.keys(request, function.name)
+            logger.info("%s succeeded in %.3f s", subject, seconds, extra=keys)
         return self._with_record(Answer(reply, None, "result"), request, function, seconds=seconds)
 
     def _failed(self, task: TaskInvocation, error: BaseException, seconds: float, *, gone: bool) -> Answer:
         request, function, policy = task.request, task.function, task.function.task
         assert policy is not None
         text = f"{type(error).__name__}: {text_of(error)}"
-        named = self.kind, function.name, request.message_id, seconds, text
         delay = _until_retry(policy, request, error)
-        if delay is not None:
+        level = logging.DEBUG if gone else logging.ERROR if delay is None else logging.WARNING
+        if logger.isEnabledFor(level):
+            fate = "dead-lettered" if delay is None else f"retry {request.attempt} of {policy.retries} in {delay:.1f} s"
             logger.log(
-                logging.DEBUG if gone else logging.WARNING,
-                "%s %s() [%s] failed after %.3f s (%s); retry %d of %d in %.1f s",
-                *named, request.attempt, policy.retries, delay,
+                level, "%s failed after %.3f s (%s); %s",
+                self.named(request, function.name), seconds, raised(error), fate,
+                exc_info=exc_info(error), extra=self.keys(request, function.name),
             )  # fmt: skip
+        if delay is not None:
             # Each attempt has its own count of the workers that died with it.
             added = {ATTEMPT: request.attempt + 1, LAST_ERROR: text[:_LONGEST_LAST_ERROR]}
             again = republished(task.properties, added, without={CRASHES})
             answer = Answer(None, None, "retried", again=Message(self.home, again, request.body, units(delay)))
             return self._with_record(answer, request, function, seconds=seconds, error=text, delay=delay)
-        level = logging.DEBUG if gone else logging.ERROR
-        logger.log(level, "%s %s() [%s] failed after %.3f s (%s); dead-lettered", *named)
         reason = f"rejected: {text_of(error)}" if isinstance(error, Reject) else text
         return self._dead(request, reason, "failed", function=function, error=error, seconds=seconds)
 
@@ -222,8 +235,8 @@ class TaskDispatcher(Dispatcher):
             reason = f"{crashes} workers died, one after another, while they had it; it may be what kills them"
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning(
-            "%s %s() [%s]: its worker died, was stopped, or lost its connection; retrying it",
-            self.kind, request.function, request.message_id,
+            "%s: its worker died, was stopped, or lost its connection; retrying it",
+            self.named(request), extra=self.keys(request),
         )  # fmt: skip
         if counted is not None and crashes == 1:
             return None
@@ -251,7 +264,7 @@ class TaskDispatcher(Dispatcher):
         if function is not None:
             details[TRACEBACK] = traceback_of(error)
         else:
-            logger.error("%s %s() [%s] dead-lettered: %s", self.kind, request.function, request.message_id, reason)
+            logger.error("%s dead-lettered: %s", self.named(request), reason, extra=self.keys(request))
         reply = None
         if request.reply_to is not None or self._recorded(function):
             if isinstance(error, AmqpRpcError) and function is None:

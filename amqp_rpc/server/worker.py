@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from amqp_rpc.message.envelope import ALIVE, Message, Properties
 from amqp_rpc.message.events import mark
 from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import LIVENESS_INTERVAL
-from amqp_rpc.message.text import text_of
+from amqp_rpc.message.text import bounded_logger, text_of
 from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.results.recorder import Recorder
@@ -38,7 +37,7 @@ from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation, requeued
 
-logger = logging.getLogger(__name__)
+logger = bounded_logger(__name__)
 
 #: The most deliveries that one log line names.
 _MOST_NAMED = 5
@@ -181,9 +180,10 @@ class Worker:
         if task.limit is None or self._limits.end(task):
             return dispatcher.answer(task, outcome, gone=_is_gone(delivery))
         logger.warning(
-            "%s %s() [%s] ended with %s after %.3f s; dropped, since it failed at its time limit of %g s",
-            dispatcher.kind, task.function.name, task.request.message_id,
+            "%s ended with %s after %.3f s; dropped, since it failed at its time limit of %g s",
+            dispatcher.named(task.request, task.function.name),
             "a result" if outcome.error is None else type(outcome.error).__name__, outcome.seconds, task.limit,
+            extra=dispatcher.keys(task.request, task.function.name),
         )  # fmt: skip
         return None
 
@@ -366,8 +366,9 @@ class TimeLimits:
             if not replaced:
                 fate += "; no other thread replaces it: this process has too many of them. Restart it"
         logger.error(
-            "%s %s() [%s] has exceeded its time limit of %g s, and %s",
-            late.dispatcher.kind, task.function.name, task.request.message_id, task.limit, fate,
+            "%s has exceeded its time limit of %g s, and %s",
+            late.dispatcher.named(task.request, task.function.name), task.limit, fate,
+            extra=late.dispatcher.keys(task.request, task.function.name),
         )  # fmt: skip
         self._settle(late, seconds, stack)
         self._state.on_stuck(stuck)
