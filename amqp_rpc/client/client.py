@@ -45,6 +45,7 @@ from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
 from amqp_rpc.queues.queue import PREFETCH, Queue
 from amqp_rpc.results import open_store
+from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.function import Function, registered
 from amqp_rpc.service.policy import QueueType
@@ -495,6 +496,8 @@ class Client:
         """Send a call; ``awaited``: the thread that does waits for it next."""
         (queue, name), known = _target(function)
         options = _call_options(kwargs)
+        if known is not None:
+            known.check(args, kwargs)
         body = codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit)
         return self._call(kind, queue, name, body, Decoder(known, self._limit), options, chunk=False, awaited=awaited)
 
@@ -523,6 +526,9 @@ class Client:
 
         def messages() -> Iterator[C]:
             while each := list(itertools.islice(arguments, size)):
+                if known is not None:
+                    for args in each:
+                        known.check(args, {})
                 calls = [[args, {}] for args in each]
                 body = codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit)
                 yield self._call(kind, queue, name, body, decoder, how, chunk=size > 1, awaited=awaited)
@@ -570,7 +576,7 @@ class WithOptions:
         if unknown:
             raise ConfigurationError(
                 f"with_options has no option {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(sorted(_CALL_OPTIONS | _ENQUEUE_OPTIONS))}"
+                f"{', '.join(sorted(_CALL_OPTIONS | _ENQUEUE_OPTIONS))}{hint(unknown, (), task=True)}"
             )
         self._client = client
         self._options = options

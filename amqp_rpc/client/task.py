@@ -31,6 +31,7 @@ from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import units
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record, State
+from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.policy import check_priority, check_task_queue
 
@@ -84,7 +85,8 @@ class Plan:
         self._eta, self._expires = options.pop("eta", None), options.pop("expires", None)
         self._priority = options.pop("priority", None)
         if options:
-            raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}")
+            advice = hint(options, (), task=True)
+            raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}{advice}")
         self._delay = 0 if delay is None else units(delay)
         self._check_times(delay)
         check_priority(self._priority)
@@ -102,7 +104,7 @@ class Plan:
             self._known = known = registered_task(function)
             assert known.task is not None
             self.function, self.queue, self._result = known.name, queue or known.queue, known.task.result
-            self._arguments, self._guessed = known.task.queue_arguments, self.queue != known.queue
+            self._arguments, self._guessed = known.task.queue_arguments, self.queue not in known.task.queues
             if self._priority is None:
                 self._priority = known.task.priority
         else:
@@ -138,7 +140,9 @@ class Plan:
             raise
 
     def body(self, args: Any, kwargs: Any) -> bytes:
-        """Return the body of a task."""
+        """Return the body of a task, whose arguments are checked where its function is known."""
+        if self._known is not None:
+            self._known.check(args, kwargs)
         return codec.encode([args, kwargs], MSGPACK, limit=self._limit)
 
     def start(self, body: bytes) -> tuple[Publication, TaskHandle[Any]]:

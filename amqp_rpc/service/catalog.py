@@ -108,7 +108,8 @@ class Catalog:
         unknown = [name for name in asked if name not in every]
         if unknown or not asked:
             what = f"no service here has a queue {', '.join(map(repr, unknown))}" if unknown else "queues= names none"
-            raise ConfigurationError(f"{what}; there are {', '.join(map(repr, every))}")
+            advice = ". A task may have several: @service.task(queue=['web', 'urgent'])" if unknown else ""
+            raise ConfigurationError(f"{what}; there are {', '.join(map(repr, every))}{advice}")
         for functions in (self.functions, self.tasks, self.events):
             for queue in [queue for queue in functions if queue not in asked]:
                 del functions[queue]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.message.exchanges import Binding, Exchange
 from amqp_rpc.message.topology import LONGEST_NAME, call_queue
+from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import Options, Signature
 
@@ -72,6 +73,18 @@ class Function:
         """True if it handles events from a durable queue that all replicas of its service share."""
         return self.subscription is not None and self.subscription.mode == "shared"
 
+    def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Check arguments that are about to be sent: see `Signature.check`.
+
+        Raises:
+            InvalidArguments: The function can't be called with them; it says which option was perhaps meant.
+        """
+        try:
+            self.signature.check(args, kwargs)
+        except InvalidArguments as error:
+            advice = hint(kwargs, self.signature.names, task=self.task is not None)
+            raise InvalidArguments(f"{error}. Nothing was sent{advice}") from None
+
     def mark(self) -> None:
         """Have the function object remember its registration.
 
@@ -116,10 +129,13 @@ def registered(function: object) -> Function:
     Raises:
         ConfigurationError: It was not registered with ``@service.rpc``.
     """
-    return _marked(
-        function,
-        _MARK,
-        "is not registered with any service; decorate it with @service.rpc, or call it by its name as text",
+    if (found := _marked(function, _MARK)) is not None:
+        return found
+    name = _shown(function)
+    if _marked(function, _TASK_MARK) is not None:
+        raise ConfigurationError(f"{name!r} is a task: client.enqueue({name}, …) enqueues it")
+    raise ConfigurationError(
+        f"{name!r} is not registered with any service; decorate it with @service.rpc, or call it by its name as text"
     )
 
 
@@ -129,18 +145,25 @@ def registered_task(function: object) -> Function:
     Raises:
         ConfigurationError: It was not registered with ``@service.task``.
     """
-    return _marked(
-        function,
-        _TASK_MARK,
-        "is no task of any service; decorate it with @service.task, or enqueue it by its name as text",
+    if (found := _marked(function, _TASK_MARK)) is not None:
+        return found
+    name = _shown(function)
+    if _marked(function, _MARK) is not None:
+        raise ConfigurationError(
+            f"{name!r} is no task: client.call({name}, …) calls it; @service.task makes a task of a function"
+        )
+    raise ConfigurationError(
+        f"{name!r} is no task of any service; decorate it with @service.task, or enqueue it by its name as text"
     )
 
 
-def _marked(function: object, mark: str, advice: str) -> Function:
+def _marked(function: object, mark: str) -> Function | None:
     found = getattr(function, mark, None)
-    if not isinstance(found, Function):
-        raise ConfigurationError(f"{getattr(function, '__qualname__', function)!r} {advice}")
-    return found
+    return found if isinstance(found, Function) else None
+
+
+def _shown(function: object) -> str:
+    return str(getattr(function, "__qualname__", function))
 
 
 def _compared(binding: Binding) -> str:

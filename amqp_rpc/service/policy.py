@@ -66,6 +66,8 @@ class Policy:
     max_length: int | None = None
     max_priority: int | None = None
     result: bool = True
+    #: All queues of its tasks, where it has several.
+    queues: tuple[str, ...] = ()
 
     @property
     def queue_arguments(self) -> dict[str, Any]:

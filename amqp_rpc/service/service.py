@@ -138,7 +138,7 @@ class Service:
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
+        queue: str | Sequence[str] | None = None,
         default: bool = False,
         **options: Unpack[TaskOptions],
     ) -> Callable[[F], F]: ...
@@ -148,7 +148,7 @@ class Service:
         /,
         *,
         name: str | None = None,
-        queue: str | None = None,
+        queue: str | Sequence[str] | None = None,
         default: bool = False,
         **options: Unpack[TaskOptions],
     ) -> F | Callable[[F], F]:
@@ -160,7 +160,8 @@ class Service:
         Args:
             function: An ordinary or an ``async def`` function; its type hints say what may be enqueued.
             name: Its name for clients; the function's own name unless given.
-            queue: The queue that holds its tasks; unless given ``task_queue``, or ``task_queue.<service>``.
+            queue: The queue that holds its tasks; unless given ``task_queue``, or ``task_queue.<service>``. Several are
+                the queues to which it may be enqueued: ``enqueue(…, queue=)`` names one, and the first is the default.
             default: Whether it takes plain text bodies that name no function, as RabbitMQ's tutorials send. A queue's
                 only task does that in any case.
             **options: Any of these:
@@ -194,14 +195,21 @@ class Service:
         check_options("task", options, TaskOptions)
 
         def register(function: F) -> F:
-            policy = Policy(queue if queue is not None else task_queue(self.name), **options)
+            queues = _several(queue) if queue is not None else (task_queue(self.name),)
+            policies = [Policy(each, **options, queues=queues) for each in queues]
             signature = signed(function, name, "@service.task", TASK_OPTIONS)
-            key = policy.queue, signature.name
-            if (other := self._tasks.get(key)) is not None:
-                raise _taken(signature, other)
-            registered = Function(signature.name, self.name, function, signature, default=default, task=policy)
-            self._tasks[key] = registered
-            registered.mark()
+            made = {
+                (policy.queue, signature.name): Function(
+                    signature.name, self.name, function, signature, default=default, task=policy
+                )
+                for policy in policies
+            }
+            for key in made:
+                if (other := self._tasks.get(key)) is not None:
+                    raise _taken(signature, other)
+            self._tasks |= made
+            # The first queue is the default one.
+            next(iter(made.values())).mark()
             return function
 
         return register if function is None else register(function)
@@ -363,7 +371,9 @@ class Service:
     def _task_of(self, function: object, decorator: str) -> Function:
         for task in reversed(self._tasks.values()):
             if task.call is function:
-                return task
+                # Of several queues the first.
+                assert task.task is not None
+                return self._tasks[task.task.queues[0], task.name]
         raise ConfigurationError(
             f"{where(function)}: @service.{decorator} is for a task of this service: write it above @service.task"
         )
@@ -375,8 +385,9 @@ class Service:
         if known in self._schedules:
             raise ConfigurationError(f"there is a schedule {known!r} already; give one of them name=")
         try:
-            task.signature.accept(args, kwargs)
-            body = codec.encode([list(args), dict(kwargs)], codec.MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+            args, kwargs = list(args), dict(kwargs)
+            task.signature.check(args, kwargs)
+            body = codec.encode([args, kwargs], codec.MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
         except (InvalidArguments, CodecError, TypeError) as error:
             raise ConfigurationError(f"it can't be enqueued with args={args!r}, kwargs={kwargs!r}: {error}") from error
         priority = None if task.task is None else task.task.priority
@@ -384,6 +395,14 @@ class Service:
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
+
+
+def _several(queue: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the queues of a task, each once."""
+    queues = (queue,) if isinstance(queue, str) or not isinstance(queue, Sequence) else tuple(dict.fromkeys(queue))
+    if not queues:
+        raise ConfigurationError("queue= names no queue: give one, or several, of which the first is the default")
+    return queues
 
 
 def _taken(signature: Signature, other: Function) -> ConfigurationError:

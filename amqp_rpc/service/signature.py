@@ -6,17 +6,17 @@ msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.htm
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import msgspec
 
-from amqp_rpc.errors import ConfigurationError, InvalidArguments
+from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
+from amqp_rpc.message import codec
 from amqp_rpc.message.events import Event
 from amqp_rpc.message.text import brief
 
@@ -38,6 +38,8 @@ TASK_OPTIONS = Options(
 )
 
 _BYTES = (bytes,)
+#: No limit, for bytes that are not sent.
+_ANY = 2**62
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
 _VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _PATH = re.compile(r"`\$([^`]*)`")
@@ -62,6 +64,8 @@ class Signature:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.where}: {name}() can't be registered: {error}") from error
         self._compiled: _Compiled | None = None
+        #: For `check`, where a type hint does not resolve.
+        self._names: _Compiled | None = None
         self._check()
 
     def __str__(self) -> str:
@@ -97,19 +101,43 @@ class Signature:
         self.compile()
 
     @property
+    def names(self) -> list[str]:
+        """The names of the parameters."""
+        return [p.name for p in self._parameters]
+
+    @property
     def required(self) -> list[str]:
         """The parameters that have no default."""
         return [p.name for p in self._parameters if p.default is p.empty and p.kind not in _VARIADIC]
 
-    def accept(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Check that the function can be called with these arguments; their types too, if all type hints resolve.
+    def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Check arguments where they are sent, as the server will: names, count, and types if all type hints resolve.
 
         Raises:
-            TypeError, InvalidArguments: It can't.
+            InvalidArguments: The function can't be called with them.
         """
-        inspect.signature(self._function).bind(*args, **kwargs)
-        with contextlib.suppress(ConfigurationError):
-            self.compile().bind(list(args), dict(kwargs))
+        checker = self._checker()
+        try:
+            checker.bind(args, kwargs, binary=True)
+        except InvalidArguments as error:
+            # A value that does not fit may fit as what it becomes on its way: a tuple is a list there.
+            try:
+                arrived = codec.decode(
+                    codec.encode([args, kwargs], codec.MSGPACK, limit=_ANY), codec.MSGPACK, limit=_ANY
+                )
+            except CodecError:
+                raise error from None
+            checker.bind(*arrived, binary=True)
+
+    def _checker(self) -> _Compiled:
+        """Return what binds arguments at the sender: by their names alone if a type hint does not resolve here."""
+        if self._names is not None:
+            return self._names
+        try:
+            return self.compile()
+        except ConfigurationError:
+            self._names = _Compiled(self.name, self._parameters, {})
+            return self._names
 
     def _check(self) -> None:
         for parameter in self._parameters:
@@ -219,7 +247,7 @@ class _Compiled:
         self._result = _convertible(hints.get("return", Any))
 
     def bind(
-        self, args: list[Any], kwargs: dict[str, Any], *, binary: bool = False
+        self, args: Sequence[Any], kwargs: dict[str, Any], *, binary: bool = False
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments, each converted to its parameter's type.
 

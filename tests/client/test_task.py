@@ -47,6 +47,25 @@ def doubling(service: Service, queue: str, **options: Any) -> Callable[[int], in
     return double
 
 
+def test_a_function_of_several_queues_is_enqueued_to_the_one_that_is_named(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    urgent = f"{queue}_urgent"
+
+    @service.task(queue=[queue, urgent], max_length=100)
+    def double(n: int) -> int:
+        return 2 * n
+
+    waiting = client.enqueue(double, 1)
+    hurried = client.enqueue(double, 2, queue=urgent)  # type: ignore[call-arg]
+    assert (waiting.queue, hurried.queue) == (queue, urgent)
+    serve(service, queues=urgent)
+    assert hurried.result() == 4
+    assert waiting.state == "PENDING"
+    serve(service, queues=queue)
+    assert waiting.result() == 2
+
+
 def test_many_tasks_are_enqueued_at_once_and_their_handles_are_in_order(
     client: Client, serve: Serve, service: Service, queue: str
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from amqp_rpc import Event, Exchange, Server, Service
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue
-from amqp_rpc.service.function import registered
+from amqp_rpc.service.catalog import Catalog
+from amqp_rpc.service.function import registered, registered_task
 from amqp_rpc.service.signature import EventSignature
 
 
@@ -151,6 +152,12 @@ class TestTheFunctionObject:
         ):
             registered(fresh)
 
+    def test_a_task_is_not_registered_for_calls_nor_the_reverse(self):
+        with pytest.raises(ConfigurationError, match=r"'.*f' is a task: client\.enqueue"):
+            registered(Service().task(fresh()))
+        with pytest.raises(ConfigurationError, match=r"'.*f' is no task: client\.call"):
+            registered_task(Service().rpc(fresh()))
+
     def test_a_wrapper_of_a_registered_function_is_called_as_what_it_was_registered_itself(self):
         inner = Service().rpc(fresh())
 
@@ -160,6 +167,38 @@ class TestTheFunctionObject:
 
         Service("outer").rpc(outer)
         assert registered(outer).queue == "rpc_queue.outer"
+
+
+class TestSeveralQueues:
+    def test_the_first_is_the_default_and_each_has_the_task(self):
+        service, function = Service("pages"), fresh()
+        service.task(queue=["web", "urgent", "web"], retries=1)(function)
+        assert [(task.queue, task.name) for task in service.tasks] == [("web", "f"), ("urgent", "f")]
+        found = registered_task(function).task
+        assert found is not None
+        assert (found.queue, found.queues) == ("web", ("web", "urgent"))
+        assert list(Catalog([service], queues="urgent").tasks) == ["urgent"]
+
+    def test_a_schedule_enqueues_into_the_first(self):
+        service = Service()
+        service.every("1m", args=(1,))(service.task(queue=("web", "urgent"))(fresh()))
+        assert [schedule.queue for schedule in service.schedules] == ["web"]
+
+    @pytest.mark.parametrize(
+        ("queue", "why"),
+        [([], "names no queue"), (["web", ""], "can't name a task queue"), (5, "can't name a task queue")],
+    )
+    def test_what_names_no_queue_is_refused(self, queue, why):
+        with pytest.raises(ConfigurationError, match=why):
+            Service().task(queue=queue)(fresh())
+
+    def test_a_queue_that_a_server_does_not_have_is_refused_with_advice(self):
+        service = Service()
+        service.task(queue="web")(fresh())
+        with pytest.raises(
+            ConfigurationError, match=r"no service here has a queue 'urgent'.*queue=\['web', 'urgent'\]"
+        ):
+            Catalog([service], queues="urgent")
 
 
 def subscribed(function: Any, *topics: str, **options: Any) -> Any:
