@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,9 @@ from amqp_rpc.server.invoke import (
     Dispatcher,
     HandlerOutcome,
     Invocation,
+    Unfinished,
     exc_info,
+    finish,
     invoke,
     invoke_async,
     raised,
@@ -54,13 +57,21 @@ class CallDispatcher(Dispatcher):
 
     kind = "Call"
 
-    def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
-        """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises."""
+    def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer | Coroutine[Any, Any, Answer]:
+        """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises.
+
+        Where the function returned an awaitable, return a coroutine for the event loop, which returns the answer.
+        """
         ready = self.accept(properties, body, redelivered=redelivered)
         if isinstance(ready, Invocation):
-            return self._answer(ready, invoke(ready))
+            outcome = invoke(ready)
+            if isinstance(outcome, Unfinished):
+                return self._finish(ready, outcome)
+            return self._answer(ready, outcome)
         if isinstance(ready, Chunk):
-            return self._answer_all(ready, [self._run_one(ready, call) for call in ready.calls])
+            ran = [self._run_one(ready, call) for call in ready.calls]
+            items = [each for each in ran if isinstance(each, tuple)]
+            return self._answer_all(ready, items) if len(items) == len(ran) else self._finish_all(ready, ran)
         return ready
 
     async def run_async(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
@@ -152,15 +163,29 @@ class CallDispatcher(Dispatcher):
         )
         return Answer(None, str(error), outcome)
 
-    def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item:
+    def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item | Coroutine[Any, Any, Item]:
         if not isinstance(call, Invocation):
             return call
-        return self._late(chunk) or self._item(chunk, invoke(call))
+        if late := self._late(chunk):
+            return late
+        outcome = invoke(call)
+        return self._finish_one(chunk, call, outcome) if isinstance(outcome, Unfinished) else self._item(chunk, outcome)
 
     async def _run_one_async(self, chunk: Chunk, call: Invocation | Item) -> Item:
         if not isinstance(call, Invocation):
             return call
         return self._late(chunk) or self._item(chunk, await invoke_async(call))
+
+    async def _finish(self, call: Invocation, unfinished: Unfinished) -> Answer:
+        return self._answer(call, await finish(call, unfinished))
+
+    async def _finish_one(self, chunk: Chunk, call: Invocation, unfinished: Unfinished) -> Item:
+        return self._item(chunk, await finish(call, unfinished))
+
+    async def _finish_all(self, chunk: Chunk, ran: list[Item | Coroutine[Any, Any, Item]]) -> Answer:
+        """Await those of a chunk that returned an awaitable, all at the same time."""
+        left = iter(await asyncio.gather(*(each for each in ran if not isinstance(each, tuple))))
+        return self._answer_all(chunk, [each if isinstance(each, tuple) else next(left) for each in ran])
 
     def _late(self, chunk: Chunk) -> Item | None:
         """Return the error of a call that is too late in its chunk to start; None while there is time."""

@@ -5,15 +5,22 @@ turns that into an `Answer`. `invoke` and `invoke_async` are the one place that 
 each call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a
 metric of how long handlers take (`HandlerOutcome.seconds`).
 
+What a function returned decides whether it has run: an awaitable is awaited (`Unfinished`, `finish`), and a generator
+is an error (`NotAResult`), since its body has not run.
+
 It opens no connection and starts no thread; the time of day comes from `Settings.clock`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import inspect
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -29,6 +36,13 @@ from amqp_rpc.results.record import Record
 from amqp_rpc.service.catalog import default_function
 from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
+
+#: The types of most results: a result of such a type needs no look at what it is.
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+
+
+class NotAResult(TypeError):
+    """A function returned something whose body has not run, such as a generator: it has failed, and is not retried."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +64,24 @@ class HandlerOutcome:
     result: Any
     error: BaseException | None
     seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Unfinished:
+    """The awaitable that an ordinary function returned: the function has run when `finish` has awaited it.
+
+    An ``async def`` function under an ordinary decorator is one that returns an awaitable.
+    """
+
+    awaitable: Any
+    #: The context variables as the function left them: the awaitable runs with them.
+    context: Context
+    seconds: float
+
+    def drop(self) -> None:
+        """Never run it: its task was settled at its time limit."""
+        if inspect.iscoroutine(self.awaitable):
+            self.awaitable.close()
 
 
 @dataclass(slots=True)
@@ -74,12 +106,14 @@ class Answer:
     record: Record | None = None
 
 
-def invoke(invocation: Invocation) -> HandlerOutcome:
+def invoke(invocation: Invocation) -> HandlerOutcome | Unfinished:
     """Call an ordinary function. `worker.TimeLimits` enforces its time limit, since a thread can't be ended."""
     began = time.monotonic()
     try:
         with in_context(invocation.function.name, invocation.request, invocation.limit):
             result = invocation.function.call(*invocation.args, **invocation.kwargs)
+            if type(result) not in _SCALARS and _to_be_awaited(invocation.function.name, result):
+                return Unfinished(result, copy_context(), time.monotonic() - began)
     # SystemExit or KeyboardInterrupt in a handler ends that invocation, not the server.
     except BaseException as error:
         return HandlerOutcome(None, error, time.monotonic() - began)
@@ -93,8 +127,31 @@ async def invoke_async(invocation: Invocation) -> HandlerOutcome:
         with in_context(invocation.function.name, invocation.request, invocation.limit):
             called = invocation.function.call(*invocation.args, **invocation.kwargs)
             if invocation.limit is not None:
-                called = _within(invocation.limit, called, invocation.function.name)
-            result = await called
+                result = await _within(invocation.limit, called, invocation)
+            else:
+                result = await called
+                if type(result) not in _SCALARS:
+                    result = await _end(invocation.function.name, result)
+    # As in `invoke`.
+    except BaseException as error:
+        return HandlerOutcome(None, error, time.monotonic() - began)
+    return HandlerOutcome(result, None, time.monotonic() - began)
+
+
+async def finish(invocation: Invocation, unfinished: Unfinished) -> HandlerOutcome:
+    """Await what an ordinary function returned, on the event loop, as if the function were an ``async def`` one."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_task(_finish(invocation, unfinished), context=unfinished.context)
+
+
+async def _finish(invocation: Invocation, unfinished: Unfinished) -> HandlerOutcome:
+    began = time.monotonic() - unfinished.seconds
+    try:
+        if invocation.limit is not None:
+            left = invocation.limit - unfinished.seconds
+            result = await _within(left, unfinished.awaitable, invocation)
+        else:
+            result = await _end(invocation.function.name, unfinished.awaitable)
     # As in `invoke`.
     except BaseException as error:
         return HandlerOutcome(None, error, time.monotonic() - began)
@@ -230,13 +287,16 @@ def ran(error: AmqpRpcError) -> dict[str, Any]:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an exception's traceback as text, without the frame of `invoke` or `invoke_async`."""
+    """Return an exception's traceback as text, without the frames of this module."""
     return text_of("".join(traceback.format_exception(*exc_info(error)))[-LONGEST_TRACEBACK:])
 
 
 def exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """Return a handler's exception as the log takes it, without the frame of `invoke` or `invoke_async`."""
-    return type(error), error, error.__traceback__.tb_next if error.__traceback__ else None
+    """Return a handler's exception as the log takes it, without the frames of this module, which called the handler."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals is globals():
+        frames = frames.tb_next
+    return type(error), error, frames
 
 
 def raised(error: BaseException) -> str:
@@ -249,19 +309,69 @@ def exceeded(function: str, limit: float) -> TimeLimitExceeded:
     return TimeLimitExceeded(f"{function}() took longer than its time limit of {limit:g} s")
 
 
-async def _within(limit: float, called: Awaitable[Any], function: str) -> Any:
-    """Await a coroutine and cancel it at its limit; a result or an exception that comes after the limit is dropped.
+async def _within(seconds: float, called: Any, invocation: Invocation) -> Any:
+    """Await an awaitable and cancel it at its limit; a result or an exception that comes after the limit is dropped.
 
     Raises:
-        TimeLimitExceeded: The coroutine was cancelled, and has ended.
+        TimeLimitExceeded: The awaitable was cancelled, and has ended.
     """
+    name, limit = invocation.function.name, invocation.limit
+    assert limit is not None
     try:
-        async with asyncio.timeout(limit) as timeout:
-            result = await called
+        async with asyncio.timeout(seconds) as timeout:
+            result = await _end(name, called)
     except BaseException as error:
         if timeout.expired():
-            raise exceeded(function, limit) from error
+            raise exceeded(name, limit) from error
         raise
     if timeout.expired():
-        raise exceeded(function, limit)
+        raise exceeded(name, limit)
     return result
+
+
+async def _end(function: str, returned: Any) -> Any:
+    """Await what a function returned, and what that returns, until it is a result."""
+    while type(returned) not in _SCALARS and _to_be_awaited(function, returned):
+        # A future of a thread pool, or of `Client.submit`.
+        future = isinstance(returned, concurrent.futures.Future)
+        returned = await (asyncio.wrap_future(returned) if future else returned)
+    return returned
+
+
+def _to_be_awaited(function: str, returned: Any) -> bool:
+    """Return whether what a function returned has to be awaited before it is a result.
+
+    Raises:
+        NotAResult: It is something whose body has not run, and which nothing here runs.
+    """
+    if inspect.isawaitable(returned) or isinstance(returned, concurrent.futures.Future):
+        return True
+    if _is_lazy(returned):
+        raise NotAResult(
+            f"{function}() returned {_a(returned)}, whose body has not run: streams are not supported yet. Return a "
+            "list, or run it to its end in the function"
+        )
+    kind = type(returned)
+    if kind in (list, tuple, set, frozenset, dict) and returned:
+        # Whoever forgets to await one of many forgets it for the first one too.
+        first = next(iter(returned.values() if kind is dict else returned))
+        if type(first) not in _SCALARS and (inspect.isawaitable(first) or _is_lazy(first)):
+            raise NotAResult(
+                f"{function}() returned a {kind.__name__} with {_a(first)} in it, whose body has not run. Await each: "
+                "asyncio.gather"
+            )
+    return False
+
+
+def _is_lazy(value: Any) -> bool:
+    """Return whether it is an iterator, such as a generator, or a context manager that a generator makes."""
+    kind = type(value)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return True
+    made = isinstance(value, contextlib.ContextDecorator | contextlib.AsyncContextDecorator)
+    return made and _is_lazy(getattr(value, "gen", None))
+
+
+def _a(value: Any) -> str:
+    name = type(value).__name__.strip("_").replace("_", " ")
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

@@ -56,13 +56,17 @@ class Pool:
         #: True for each place whose thread runs something; each thread writes its own.
         self._busy = [True] * threads
         self.event_loop: asyncio.AbstractEventLoop | None = None
+        #: Held while it is started.
+        self._starting = threading.Lock()
         #: asyncio keeps only weak references to tasks: https://docs.python.org/3/library/asyncio-task.html
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_event_loop(self) -> None:
-        """Start the event loop, before the first delivery for it."""
-        self.event_loop = asyncio.new_event_loop()
-        threading.Thread(target=self._run_event_loop, name="amqp_rpc async handlers", daemon=True).start()
+        """Start the event loop, unless it is started: before the first delivery for it, or when it is first used."""
+        with self._starting:
+            if self.event_loop is None:
+                self.event_loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run_event_loop, name="amqp_rpc async handlers", daemon=True).start()
 
     def start(self, io: Loop) -> None:
         """Start the threads; they also run earlier submissions."""
@@ -106,7 +110,10 @@ class Pool:
             self._io.call_later(_WAKE_ANOTHER, self._wake_another)
 
     def submit_async(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run this on the event loop."""
+        """Run this on the event loop; any thread."""
+        if self.event_loop is None:
+            # No function is an `async def` one, and one has returned an awaitable.
+            self.start_event_loop()
         assert self.event_loop is not None
         self.event_loop.call_soon_threadsafe(self._begin, work)
 

@@ -26,6 +26,7 @@ from amqp_rpc.server.invoke import (
     Dispatcher,
     HandlerOutcome,
     Invocation,
+    NotAResult,
     Settings,
     exc_info,
     exceeded,
@@ -403,7 +404,7 @@ def apart(crashes: int) -> int:
 
 def _until_retry(policy: Policy, request: Request, error: BaseException) -> float | None:
     """Return the seconds until a task is retried; None if it is not."""
-    if isinstance(error, Reject) or request.attempt > policy.retries:
+    if isinstance(error, Reject | NotAResult) or request.attempt > policy.retries:
         return None
     if isinstance(error, Retry):
         return policy.delay(request.attempt) if error.after is None else min(error.after, LONGEST_DELAY)

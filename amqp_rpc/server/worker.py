@@ -14,9 +14,10 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from amqp_rpc.amqp.channel import AddressedDelivery, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.loop import Timer
@@ -31,7 +32,7 @@ from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
-from amqp_rpc.server.invoke import Answer, HandlerOutcome, invoke, invoke_async
+from amqp_rpc.server.invoke import Answer, HandlerOutcome, Unfinished, finish, invoke, invoke_async
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
@@ -114,7 +115,18 @@ class Worker:
             return
         try:
             answer = dispatcher.run(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-            self._settle(dispatcher, delivery, answer)
+            if isinstance(answer, Answer):
+                self._settle(dispatcher, delivery, answer)
+            else:
+                self._pool.submit_async(partial(self._finish_call, dispatcher, delivery, answer))
+        except Exception as error:
+            self._unanswered(dispatcher, delivery, error)
+
+    async def _finish_call(
+        self, dispatcher: CallDispatcher, delivery: Delivery, answer: Coroutine[Any, Any, Answer]
+    ) -> None:
+        try:
+            self._settle(dispatcher, delivery, await answer)
         except Exception as error:
             self._unanswered(dispatcher, delivery, error)
 
@@ -132,10 +144,29 @@ class Worker:
             return
         try:
             task = self._accept_task(dispatcher, delivery)
-            answer = task if isinstance(task, Answer) else self._answer(dispatcher, delivery, task, invoke(task))
-            self._end_task(dispatcher, delivery, answer)
+            if isinstance(task, Answer):
+                self._end_task(dispatcher, delivery, task)
+                return
+            outcome = invoke(task)
+            if isinstance(outcome, Unfinished):
+                if task.limit is None or self._limits.move(task):
+                    self._pool.submit_async(partial(self._finish_task, dispatcher, delivery, task, outcome))
+                    return
+                outcome.drop()
+                outcome = HandlerOutcome(None, None, outcome.seconds)
+            self._end_task(dispatcher, delivery, self._answer(dispatcher, delivery, task, outcome))
         except Exception as error:
             self._task_unanswered(dispatcher, delivery, error)
+
+    async def _finish_task(
+        self, dispatcher: TaskDispatcher, delivery: Delivery, task: TaskInvocation, unfinished: Unfinished
+    ) -> None:
+        try:
+            answer = self._answer(dispatcher, delivery, task, await finish(task, unfinished))
+            await self._end_task_async(dispatcher, delivery, answer)
+        except Exception as error:
+            # Off the event loop: it may write to the store.
+            await asyncio.to_thread(self._task_unanswered, dispatcher, delivery, error)
 
     async def _run_task_async(self, dispatcher: TaskDispatcher, delivery: Delivery) -> None:
         if self._forget_if_gone(delivery):
@@ -149,12 +180,9 @@ class Worker:
                 answer: Answer | None = task
             else:
                 answer = self._answer(dispatcher, delivery, task, await invoke_async(task))
-            if answer is not None and answer.record is not None:
-                await asyncio.to_thread(self._end_task, dispatcher, delivery, answer)
-            else:
-                self._end_task(dispatcher, delivery, answer)
+            await self._end_task_async(dispatcher, delivery, answer)
         except Exception as error:
-            # Off the event loop: it may write to the store.
+            # As in `_finish_task`.
             await asyncio.to_thread(self._task_unanswered, dispatcher, delivery, error)
 
     def _accept_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> TaskInvocation | Answer:
@@ -202,6 +230,12 @@ class Worker:
         if answer.record is not None:
             self._recorder.end(answer.record)
         self._settle(dispatcher, delivery, answer)
+
+    async def _end_task_async(self, dispatcher: TaskDispatcher, delivery: Delivery, answer: Answer | None) -> None:
+        if answer is not None and answer.record is not None:
+            await asyncio.to_thread(self._end_task, dispatcher, delivery, answer)
+        else:
+            self._end_task(dispatcher, delivery, answer)
 
     def _belongs_to_another(self, delivery: Delivery, answer: Answer) -> bool:
         """Return whether another worker settles the task, since it failed here after its channel was lost.
@@ -282,7 +316,8 @@ class TimedAttempt:
     task: TaskInvocation
     began: float
     due: float
-    thread: int
+    #: The thread that runs it; None for the event loop.
+    thread: int | None
 
 
 class TimeLimits:
@@ -314,11 +349,22 @@ class TimeLimits:
         """Start the time limit of an attempt, on the thread that runs it; `end` must follow."""
         assert task.limit is not None
         began = time.monotonic()
+        thread = None if task.function.asynchronous else threading.get_ident()
         # The event loop cancels a coroutine; this timer is for one that ignores that.
-        due = began + task.limit + (_GRACE if task.function.asynchronous else 0.0)
-        self._attempts[task] = TimedAttempt(dispatcher, delivery, task, began, due, threading.get_ident())
+        due = began + task.limit + (_GRACE if thread is None else 0.0)
+        self._attempts[task] = TimedAttempt(dispatcher, delivery, task, began, due, thread)
         if due < self._due:
             self._state.connection.post(self._set_timer)
+
+    def move(self, task: TaskInvocation) -> bool:
+        """Note that an attempt goes on on the event loop; return False if its limit has passed, and settled it."""
+        with self._lock:
+            attempt = self._attempts.get(task)
+            if attempt is None:
+                return False
+            attempt.thread = None
+            attempt.due += _GRACE
+            return True
 
     def end(self, task: TaskInvocation) -> bool:
         """Note that a handler has ended; return whether it was in time: then its task is not settled yet."""
@@ -356,8 +402,8 @@ class TimeLimits:
                 return  # its handler has just ended
             self._stuck += 1
             stuck = self._stuck
-            stack = None if task.function.asynchronous else _stack(late.thread)
-            replaced = task.function.asynchronous or self._pool.replace(late.thread)
+            stack = None if late.thread is None else _stack(late.thread)
+            replaced = late.thread is None or self._pool.replace(late.thread)
         seconds = time.monotonic() - late.began
         if self._state.ends_when_stuck(stuck):
             fate = "its handler ends with this process, which accepts no more and ends when its other handlers are done"

@@ -13,7 +13,7 @@ from amqp_rpc.message.exchanges import Binding, Exchange
 from amqp_rpc.message.topology import LONGEST_NAME, call_queue
 from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.policy import Policy
-from amqp_rpc.service.signature import Options, Signature
+from amqp_rpc.service.signature import Options, Signature, where
 
 #: Each event goes to one of a service's replicas, or to all.
 Mode = Literal["shared", "broadcast"]
@@ -56,7 +56,7 @@ class Function:
     asynchronous: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "asynchronous", inspect.iscoroutinefunction(self.call))
+        object.__setattr__(self, "asynchronous", _is(inspect.iscoroutinefunction, self.call))
 
     @property
     def queue(self) -> str:
@@ -109,6 +109,11 @@ def signed(
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
     name = name if name is not None else getattr(function, "__name__", "")
+    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+        raise ConfigurationError(
+            f"{where(function)}: {name}() is a generator function (it has a yield), and streams are not supported yet: "
+            "return a list, or leave the yield out"
+        )
     signature = kind(function, name, reserved)
     if not name or "." in name or too_long(name):
         raise ConfigurationError(
@@ -116,6 +121,11 @@ def signed(
             f"{LONGEST_NAME} bytes"
         )
     return signature
+
+
+def _is(kind: Callable[[Any], bool], function: Any) -> bool:
+    """Return whether a function, or the ``__call__`` of another callable, is of a kind."""
+    return kind(function) or kind(type(function).__call__)
 
 
 def too_long(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -129,7 +130,12 @@ def request(
 
 
 def answer(dispatcher: CallDispatcher, properties: Properties, body: bytes, *, redelivered: bool = False) -> Answer:
-    return dispatcher.run(properties, body, redelivered=redelivered)
+    answered = dispatcher.run(properties, body, redelivered=redelivered)
+    return answered if isinstance(answered, Answer) else asyncio.run(awaited(answered))
+
+
+async def awaited(answered: Coroutine[Any, Any, Answer]) -> Answer:
+    return await answered
 
 
 def said(answered: Answer) -> Any:

@@ -15,7 +15,7 @@ from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.events import mark
 from amqp_rpc.server.calls import CallDispatcher
-from amqp_rpc.server.invoke import Dispatcher, Settings, invoke
+from amqp_rpc.server.invoke import Dispatcher, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation
 
 KINDS = ["Call", "Task", "Event"]
@@ -45,7 +45,9 @@ def handle(kind: str, handler: Callable[[], Any], *, retries: int = 0, **propert
         mark(given, "amqp_rpc.events", "a.b")
     invocation = dispatcher.accept(given, body, redelivered=False)
     assert isinstance(invocation, TaskInvocation)
-    dispatcher.answer(invocation, invoke(invocation))
+    outcome = invoke(invocation)
+    assert isinstance(outcome, HandlerOutcome)
+    dispatcher.answer(invocation, outcome)
 
 
 def fail() -> None:

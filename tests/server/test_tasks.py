@@ -10,7 +10,7 @@ import pytest
 
 from amqp_rpc import Retry, Service
 from amqp_rpc.message.envelope import ERROR, Properties, task_properties
-from amqp_rpc.server.invoke import Answer, Settings, invoke
+from amqp_rpc.server.invoke import Answer, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation, deaths, requeued
 
 
@@ -18,6 +18,7 @@ def end(tasks: TaskDispatcher, accepted: TaskInvocation | Answer) -> Answer:
     """Run a task that was accepted, and return its answer."""
     assert isinstance(accepted, TaskInvocation)
     outcome = invoke(accepted)
+    assert isinstance(outcome, HandlerOutcome)
     tasks.leave(accepted)
     return tasks.answer(accepted, outcome)
 
