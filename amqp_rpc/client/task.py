@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
@@ -27,16 +29,22 @@ from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT, LONGEST_EXPIRES, positive
+from amqp_rpc.message.text import plural
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import units
+from amqp_rpc.ops.queue_states import never_served, queue_states
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record, State
 from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.policy import check_priority, check_task_queue
+from amqp_rpc.service.service import queues_of
 
 if TYPE_CHECKING:
+    from amqp_rpc.amqp.channel import QueueState
     from amqp_rpc.client.rpc import Caller
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -46,6 +54,8 @@ LONGEST_UNIQUE = 40 * 86_400.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 #: Seconds until a store that did not answer is asked again.
 _PAUSE_AFTER_FAILURE = 2.0
+#: Seconds to ask the broker about a queue, beside what it was asked for.
+_LOOK = 1.0
 #: Seconds that a reply gets to arrive when the store says that the task has ended, and has lost how.
 _GRACE = 1.0
 
@@ -178,9 +188,24 @@ class Plan:
         self._session.publish(publication)
         return publication, handle
 
+    async def look(self) -> None:
+        """Warn once of a queue that no server has ever served, if its name is a guess."""
+        if not self._guessed or self.queue in self._session.looked:
+            return
+        self._session.looked.add(self.queue)
+        # The task was accepted: nothing that fails here may say otherwise.
+        with contextlib.suppress(BrokerError):
+            if await self._session.script(never_served(self._session, self.queue), timeout=_LOOK):
+                others = await _other_queues(self._session, self.queue, self.function)
+                logger.warning(
+                    "queue %s: no server has ever served it; tasks of %s() wait there until one does%s",
+                    self.queue, self.function, others,
+                )  # fmt: skip
+
     async def _accepted(self, body: bytes) -> TaskHandle[Any]:
         publication, handle = self.start(body)
         await self._session.confirm(publication)
+        await self.look()
         return handle
 
     def _claim(self, key: bytes, seconds: float) -> Publication:
@@ -296,6 +321,13 @@ class TaskBatch(Batch["TaskHandle[Any]"]):
             f"{type(item).__name__}; one argument is (x,)"
         )
 
+    async def publish(self, items: Iterable[Any]) -> list[TaskHandle[Any]]:
+        """Enqueue all; return their handles once the broker has confirmed each."""
+        handles = await super().publish(items)
+        if handles:
+            await self._plan.look()
+        return handles
+
 
 class TaskHandle(Generic[R]):
     """A task that was accepted: `Client.enqueue` and `Client.task` return it.
@@ -380,8 +412,9 @@ class TaskHandle(Generic[R]):
             timeout: Seconds to wait (30.0).
 
         Raises:
-            CallTimeout: It has not ended yet (a `TimeoutError`); the task goes on. Without a store the result never
-                comes if this client's connection was lost meanwhile.
+            CallTimeout: No result came in time (a `TimeoutError`). It says what the store and the broker know of the
+                task, which may take a second more. Without a store the result never comes if this client's connection
+                was lost meanwhile.
             RemoteError: The function raised, on its last attempt.
             CallError, CodecError: It is a dead letter for another reason: `Expired`, `FunctionNotFound`,
                 `InvalidArguments`, `MaybeExecuted` where its workers died, `Undecodable`.
@@ -391,6 +424,7 @@ class TaskHandle(Generic[R]):
         decoder = self._check_result()
         until = time.monotonic() + timeout
         looks, pause, trouble = 0, FIRST_PAUSE, ""
+        record: Record | None = None
         # The reply of a brief task is faster than any store; for the id alone no reply comes.
         wait = self._replied
         while True:
@@ -400,20 +434,52 @@ class TaskHandle(Generic[R]):
                 return result
             wait = True
             try:
-                lost = await self._look()
+                record = await self._kept_record() if self._store is not None else None
                 looks += 1
                 pause, trouble = backoff(looks, first=FIRST_PAUSE, most=LONGEST_PAUSE), ""
             except StoreUnavailable as error:
-                lost, pause, trouble = None, _PAUSE_AFTER_FAILURE, f" ({error})"
+                record, pause, trouble = None, _PAUSE_AFTER_FAILURE, str(error)
             if self._reply.done():
                 continue
-            if lost is not None:
+            if record is not None and record.ended:
                 if self._replied and await self._arrived(min(_GRACE, max(0.0, until - time.monotonic()))):
                     continue
-                raise ResultLost(_lost(lost))
+                raise ResultLost(_lost(record))
             if time.monotonic() >= until:
                 name = f"{self.function}() " if self.function else ""
-                raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s; it goes on{trouble}")
+                known = "; ".join([*self._facts(record, trouble), *await self._queue_facts()])
+                raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s: {known}")
+
+    def _facts(self, record: Record | None, trouble: str) -> list[str]:
+        """Return what the store says of the task."""
+        if trouble:
+            return [trouble]
+        if record is None:
+            if self._store is None:
+                return []
+            wrong = "" if self._replied else ", its record has expired, or the id is wrong"
+            return [f"the store has no record of it: no worker with the same results= has started it{wrong}"]
+        if record.state == "RETRY":
+            due = max(0.0, (record.next_try or 0.0) - time.time())
+            return [f"attempt {record.attempt} failed ({record.error}), and the next one is due in {due:.0f} s"]
+        ago = max(0.0, time.time() - (record.started or record.updated))
+        return [f"a worker started attempt {record.attempt} {ago:.0f} s ago, and has not ended it"]
+
+    async def _queue_facts(self) -> list[str]:
+        """Return what the broker says of the task's queue; nothing if the queue is not known, or no broker answers."""
+        if not self.queue:
+            return []
+        try:
+            state = await self._session.script(_state(self._session, self.queue), timeout=_LOOK)
+        except (BrokerError, ConfigurationError):
+            return [f"the broker does not answer, so nothing is known of queue {self.queue!r}"]
+        if state is None:
+            return [f"there is no queue {self.queue!r}"]
+        waiting = plural(state.messages, "message waits", "messages wait")
+        if state.consumers:
+            return [f"queue {self.queue!r} has {plural(state.consumers, 'consumer', 'consumers')}, and {waiting} in it"]
+        others = await _other_queues(self._session, self.queue, self.function)
+        return [f"queue {self.queue!r} has no consumers, and {waiting} in it: `amqp-rpc serve` starts a worker{others}"]
 
     @blocking
     async def record(self) -> Record | None:
@@ -466,11 +532,6 @@ class TaskHandle(Generic[R]):
             await Wait(self._reply, time.monotonic() + seconds)
         return self._reply.done()
 
-    async def _look(self) -> Record | None:
-        """Ask the store, where there is one; return the record of a task that has ended, and whose result is lost."""
-        record = await self._kept_record() if self._store is not None else None
-        return record if record is not None and record.ended and record.body is None else None
-
     def __repr__(self) -> str:
         return f"<TaskHandle {self.function}() [{self.id}] in {self.queue}>"
 
@@ -510,3 +571,25 @@ def _lost(record: Record) -> str:
     return (
         f"task {ended}{why}; its result is lost, since the store of results was away at that time. It is not run again"
     )
+
+
+async def _state(session: Caller, queue: str) -> QueueState | None:
+    return (await queue_states(session, [queue]))[queue]
+
+
+async def _other_queues(session: Caller, queue: str, function: str) -> str:
+    """Return the other queues that may be meant for a task, as the end of a sentence; "" if there are none."""
+    service = queue.removeprefix(topology.task_queue("")) if queue.startswith(topology.task_queue("")) else None
+    known = [each for each in queues_of(function) if each != queue]
+    if known:
+        return f". This program knows {function}() in queue {' and '.join(map(repr, known))}: give it queue="
+    likely = dict.fromkeys([service or function, function, topology.task_queue(), topology.task_queue(function)])
+    if service:
+        likely[topology.call_queue(service)] = None
+    likely.pop(queue, None)
+    try:
+        states = await session.script(queue_states(session, likely), timeout=_LOOK)
+    except (BrokerError, ConfigurationError):
+        return ""
+    found = [repr(each) for each, state in states.items() if state is not None]
+    return f". Queues with such names: {', '.join(found)}" if found else ""

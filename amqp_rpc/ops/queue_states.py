@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from amqp_rpc.amqp.channel import ChannelClosed, QueueState, ReplyCode
 from amqp_rpc.amqp.session import Session
+from amqp_rpc.message import topology
 
 
 async def queue_states(session: Session, queues: Iterable[str]) -> dict[str, QueueState | None]:
@@ -21,3 +22,17 @@ async def queue_states(session: Session, queues: Iterable[str]) -> dict[str, Que
                     raise
                 states[queue] = None
     return states
+
+
+async def never_served(session: Session, queue: str) -> bool:
+    """Return whether no server has ever prepared a queue, and no other program consumes it. It is a channel script."""
+    with await session.open_channel() as channel:
+        try:
+            await channel.inspect_exchange(topology.lasting(queue))
+        except ChannelClosed as closed:
+            if closed.code != ReplyCode.NOT_FOUND:
+                raise
+        else:
+            return False
+    state = (await queue_states(session, [queue]))[queue]
+    return state is None or not state.consumers

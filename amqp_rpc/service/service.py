@@ -27,6 +27,9 @@ from amqp_rpc.service.signature import CALL_OPTIONS, EVENT_OPTIONS, TASK_OPTIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The queues of the tasks that this process knows, by the names of their functions: advice for a wrong queue.
+_QUEUES: dict[str, dict[str, None]] = {}
+
 
 class Service:
     """A list of functions that a server runs and clients call.
@@ -208,6 +211,7 @@ class Service:
                 if (other := self._tasks.get(key)) is not None:
                     raise _taken(signature, other)
             self._tasks |= made
+            _QUEUES.setdefault(signature.name, {}).update(dict.fromkeys(queues))
             # The first queue is the default one.
             next(iter(made.values())).mark()
             return function
@@ -395,6 +399,11 @@ class Service:
 
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
+
+
+def queues_of(function: str) -> list[str]:
+    """Return the queues of the tasks that have this name in this process, of all services."""
+    return list(_QUEUES.get(function, ()))
 
 
 def _several(queue: str | Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from amqp_rpc import (
     AlreadyQueued,
     AsyncClient,
+    CallTimeout,
     Client,
     ConfigurationError,
     MessageTooLarge,
@@ -66,6 +68,76 @@ def test_a_function_of_several_queues_is_enqueued_to_the_one_that_is_named(
     assert waiting.result() == 2
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "amqp_rpc.client.task"]
+
+
+def test_a_name_that_leads_to_a_queue_without_a_server_is_warned_of_once_with_the_queue_that_has_the_task(
+    client: Client, service: Service, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.task(queue=queue, name=f"fetch_{queue}")
+    def fetch(address: str) -> None: ...
+
+    name = f"{service.name}.fetch_{queue}"
+    task = client.enqueue(name, "x")
+    client.enqueue(name, "y")
+    client.enqueue_many(name, [("z",)])
+    made = f"task_queue.{service.name}"
+    (warned,) = warnings(caplog)
+    assert warned.startswith(f"queue {made}: no server has ever served it; tasks of fetch_{queue}() wait there")
+    assert warned.endswith(f"This program knows fetch_{queue}() in queue '{queue}': give it queue=")
+    with pytest.raises(CallTimeout) as raised:
+        task.result(timeout=0.01)
+    assert f"queue '{made}' has no consumers, and 3 messages wait in it" in str(raised.value)
+    assert f"in queue '{queue}'" in str(raised.value)
+    assert "goes on" not in str(raised.value)
+
+
+def test_a_name_that_no_program_here_knows_is_warned_of_with_queues_of_such_names(
+    client: Client, service: Service, queue: str, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw.channel.queue_declare(f"{service.name}", durable=True)
+    client.enqueue(f"{service.name}.{queue}", 1)
+    (warned,) = warnings(caplog)
+    assert re.search(rf"Queues with such names: .*'{service.name}'", warned)
+    raw.channel.queue_delete(f"{service.name}")
+
+
+def test_a_name_that_leads_to_a_served_queue_is_not_warned_of(
+    client: Client, serve: Serve, service: Service, queue: str, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubling(service, queue)
+    serve(service).stop()
+    client.enqueue("double", 1, queue=queue)
+    # Another program's worker serves a queue of its own.
+    raw.channel.queue_declare(f"{queue}_foreign", durable=True, auto_delete=True)
+    raw.channel.basic_consume(f"{queue}_foreign", lambda *_: None)
+    client.enqueue("double", 1, queue=f"{queue}_foreign")
+    assert warnings(caplog) == []
+
+
+def test_a_task_without_a_result_is_told_of_by_what_is_known(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    go_on = threading.Event()
+
+    @service.task(queue=queue)
+    def wait() -> None:
+        go_on.wait(30)
+
+    task = client.enqueue(wait)
+    with pytest.raises(
+        CallTimeout, match=rf"no result .* 0.01 s: queue '{queue}' has no consumers, and 1 message waits"
+    ):
+        task.result(timeout=0.01)
+    serve(service)
+    until(lambda: client.queue_states([queue])[queue].messages == 0)  # type: ignore[union-attr]
+    with pytest.raises(CallTimeout, match=rf"queue '{queue}' has 1 consumer, and 0 messages wait in it"):
+        task.result(timeout=0.01)
+    go_on.set()
+    task.result()
+
+
 def test_many_tasks_are_enqueued_at_once_and_their_handles_are_in_order(
     client: Client, serve: Serve, service: Service, queue: str
 ) -> None:
@@ -101,7 +173,7 @@ def test_an_argument_that_cannot_be_sent_is_named_and_the_rest_is_accepted(
         with pytest.raises(
             NotAllAccepted, match=r"^1 of 3 tasks of double\(\) was not accepted; .* number 1: "
         ) as raised:
-            client.enqueue_many(double, [(1,), ("x" * 2000,), (3,)])
+            client.enqueue_many("double", [(1,), ("x" * 2000,), (3,)], queue=queue)
         assert isinstance(raised.value.errors[1], MessageTooLarge)
         serve(service)
         assert [handle and handle.result(timeout=20) for handle in raised.value.handles] == [2, None, 6]

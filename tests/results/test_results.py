@@ -17,6 +17,7 @@ import pytest
 
 from amqp_rpc import (
     AsyncClient,
+    CallTimeout,
     Client,
     ConfigurationError,
     Expired,
@@ -98,8 +99,14 @@ def test_states_are_seen_by_id_as_they_change(
     assert begun.acquire(timeout=20)
     until(lambda: theirs.state == "STARTED")
     assert not theirs.ready()
+    with pytest.raises(
+        CallTimeout, match=rf"a worker started attempt 1 \d s ago, and .*queue '{queue}' has 1 consumer"
+    ):
+        theirs.result(timeout=0.01)
     go_on.release()
     until(lambda: theirs.state == "RETRY")
+    with pytest.raises(CallTimeout, match=r"attempt 1 failed \(OSError: not yet\), and the next one is due in [012] s"):
+        theirs.result(timeout=0.01)
     record = theirs.record()
     assert record is not None
     assert (record.attempt, record.error, record.function, record.queue) == (1, "OSError: not yet", "work", queue)
@@ -468,8 +475,28 @@ def test_what_names_no_task_is_refused(url: str, sqlite_url: str, service: Servi
             client.task("x", print)
         with pytest.raises(ConfigurationError, match="a task's id is the text"):
             client.task("")
-        with pytest.raises(TimeoutError, match=r"no result of task \[never\] within 0.05 s"):
+        with pytest.raises(
+            CallTimeout, match=r"no result of task \[never\] within 0.05 s: the store has no record of it: .*wrong$"
+        ):
             client.task("never").result(timeout=0.05)
+
+
+def test_a_task_whose_workers_keep_no_results_is_not_said_to_go_on(
+    url: str, serve: Serve, service: Service, queue: str, sqlite_url: str
+) -> None:
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service)
+    with Client(url, results=sqlite_url) as client:
+        done = client.enqueue(double, 2)
+        assert done.result() == 4
+        said = (
+            r"the store has no record of it: no worker with the same results= has started it.*queue '{}' has 1 consumer"
+        )
+        with pytest.raises(CallTimeout, match=said.format(queue)):
+            client.task(done.id, double).result(timeout=0.01)
 
 
 @pytest.mark.parametrize("make", [Client, AsyncClient])
