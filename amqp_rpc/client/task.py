@@ -451,7 +451,7 @@ class TaskHandle(Generic[R]):
                 raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s: {known}")
 
     def _facts(self, record: Record | None, trouble: str) -> list[str]:
-        """Return what the store says of the task."""
+        """Return the store's facts about the task."""
         if trouble:
             return [trouble]
         if record is None:
@@ -466,7 +466,7 @@ class TaskHandle(Generic[R]):
         return [f"a worker started attempt {record.attempt} {ago:.0f} s ago, and has not ended it"]
 
     async def _queue_facts(self) -> list[str]:
-        """Return what the broker says of the task's queue; nothing if the queue is not known, or no broker answers."""
+        """Return the broker's facts about the queue; none if the queue is not known."""
         if not self.queue:
             return []
         try:

@@ -168,7 +168,7 @@ def test_what_the_broker_does_not_take_of_many_is_named_and_the_rest_runs(
 def test_an_argument_that_cannot_be_sent_is_named_and_the_rest_is_accepted(
     url: str, serve: Serve, service: Service, queue: str
 ) -> None:
-    double = doubling(service, queue)
+    doubling(service, queue)
     with Client(url, max_message_size=1000) as client:
         with pytest.raises(
             NotAllAccepted, match=r"^1 of 3 tasks of double\(\) was not accepted; .* number 1: "
