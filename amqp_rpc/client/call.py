@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from typing import Any, NamedTuple
 
 from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client.reply import Decoder, Reply
-from amqp_rpc.errors import AmqpRpcError, CallTimeout, MaybeExecuted, NoServer, NotSent, Overloaded
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    CallTimeout,
+    ConfigurationError,
+    MaybeExecuted,
+    NoServer,
+    NotSent,
+    Overloaded,
+)
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import plural
+from amqp_rpc.message.topology import check_name, split_call
+from amqp_rpc.service.function import Function, registered
 
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
 #: Seconds after its deadline that the I/O thread has to end a call, before the waiting thread does so itself.
@@ -36,6 +51,8 @@ class Call(ABC):
         wait_for_server: bool,
         chunk: bool,
         decoder: Decoder,
+        content_type: str = MSGPACK,
+        headers: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -48,6 +65,8 @@ class Call(ABC):
         self.wait_for_server = wait_for_server
         self.chunk = chunk
         self.decoder = decoder
+        self.content_type = content_type
+        self.headers = headers
         #: The request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1
@@ -63,6 +82,12 @@ class Call(ABC):
     def unsent(self, cause: str) -> NotSent:
         """Return the error for a call that did not leave this process."""
         return NotSent(f"{self.function}() was not sent: {cause}")
+
+    def unwritable(self, error: Exception) -> AmqpRpcError:
+        """Return the error for a call that AMQP can't carry."""
+        if isinstance(error, AmqpRpcError):
+            return error
+        return ConfigurationError(f"{self.function}() was not sent: it has something that AMQP can't carry: {error!r}")
 
     def overloaded(self, in_flight: int) -> Overloaded:
         """Return the error for a call that got no room among those in flight."""
@@ -115,6 +140,65 @@ def no_consumers(queue: str) -> str:
 def no_queue(queue: str, addresses: Addresses) -> str:
     """Return why a call to a queue that does not exist is not sent."""
     return f"there is no queue {queue!r} on {addresses}: no server for it was started there. {_START}"
+
+
+class Default(enum.Enum):
+    """Stands for "not given", which None is not."""
+
+    TIMEOUT = "the client's timeout"
+
+
+class CallOptions(NamedTuple):
+    """The options of one `Client.call`."""
+
+    timeout: float | Default = Default.TIMEOUT
+    idempotent: bool | None = None
+    wait_for_server: bool = False
+    queue: str | None = None
+    content_type: str = MSGPACK
+    headers: dict[str, Any] | None = None
+
+    @classmethod
+    def take(cls, kwargs: dict[str, Any]) -> CallOptions:
+        """Take them out of the named arguments of a call.
+
+        Raises:
+            ConfigurationError: The content type or a header makes no sense.
+        """
+        given = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()}
+        if not given:
+            return _DEFAULT_OPTIONS
+        content_type, headers = given.pop("content_type", None), given.pop("headers", None)
+        codec.check_content_type(content_type)
+        return cls(**given, content_type=content_type or MSGPACK, headers=check_headers(headers, "a call") or None)
+
+    def encode(
+        self, function: str, known: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int
+    ) -> bytes:
+        """Return the body of a call, whose arguments are checked where its function is known."""
+        if self.content_type == codec.TEXT:
+            # The server converts the text.
+            return codec.encode_text_call(function, args, kwargs, limit=limit)
+        if known is not None:
+            known.check(args, kwargs)
+        return codec.encode([args, kwargs], self.content_type, limit=limit)
+
+
+CALL_OPTIONS = frozenset(CallOptions._fields)
+_DEFAULT_OPTIONS = CallOptions()
+
+
+def target(function: Any, queue: str | None) -> tuple[tuple[str, str], Function | None]:
+    """Return the queue and the name of a function, and its registration where the object was given.
+
+    The queue is its service's, unless another one is named.
+    """
+    if isinstance(function, str):
+        return split_call(function, queue), None
+    if callable(function):
+        known = registered(function)
+        return (known.queue if queue is None else check_name(queue), known.name), known
+    raise ConfigurationError(f"call takes a function's name or a registered function, not {function!r}")
 
 
 class Room(Outcome[bool]):

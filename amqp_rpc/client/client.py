@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Work, blocking, script_of
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, outcomes
-from amqp_rpc.client.call import Capacity
+from amqp_rpc.client.call import CALL_OPTIONS, CallOptions, Capacity, Default, target
 from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import EnqueueManyOptions, Plan, TaskBatch, TaskHandle, task_by_id
-from amqp_rpc.client.typing import Calls, Default, MapOptions, Options, typed
+from amqp_rpc.client.typing import Calls, MapOptions, Options, typed
 from amqp_rpc.errors import ConfigurationError, NotSent
 from amqp_rpc.message import codec
 from amqp_rpc.message.settings import (
@@ -40,14 +40,12 @@ from amqp_rpc.message.settings import (
     results_url,
 )
 from amqp_rpc.message.timing import Deadline
-from amqp_rpc.message.topology import split_call
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
 from amqp_rpc.queues.queue import PREFETCH, Queue
 from amqp_rpc.results import open_store
 from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.context import time_left
-from amqp_rpc.service.function import Function, registered
 from amqp_rpc.service.policy import QueueType
 
 if TYPE_CHECKING:
@@ -129,14 +127,18 @@ class Client:
                 `with_options` only. ``timeout``: seconds for everything: connecting, sending, running and the answer.
                 The client's unless given. ``idempotent``: it may run twice; only then is it sent again after a loss.
                 The function's own unless given. ``wait_for_server``: wait for a server, within the timeout, instead of
-                raising `NoServer` or `Unroutable` (False).
+                raising `NoServer` or `Unroutable` (False). ``queue``: the queue that holds the call; unless given that
+                of the function's service. ``content_type``: how the arguments travel: ``"application/msgpack"``,
+                ``"application/json"``, or ``"text/plain"``, as RabbitMQ's tutorials write them: one argument, a text or
+                a number, is the whole body (``"application/msgpack"``). ``headers``: what its server sees beside it, in
+                ``context().headers``: text, whole numbers, booleans.
 
         Raises:
             RemoteError: It raised; the error is also an instance of the builtin that it raised.
             NoServer, Unroutable, FunctionNotFound, InvalidArguments: It did not run.
             CallTimeout, MaybeExecuted: It may have run.
             BrokerError: No connection; it did not run.
-            Unencodable, MessageTooLarge: An argument can't be sent; it did not run.
+            Unencodable, MessageTooLarge: An argument, or the headers, can't be sent; it did not run.
 
         Example:
             >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
@@ -158,7 +160,8 @@ class Client:
         ``cancel()`` gives the call up, and drops its reply.
 
         Raises:
-            ConfigurationError: The timeout is out of range, or the function object is not registered.
+            ConfigurationError: The timeout is out of range, an option makes no sense, or the function object is not
+                registered.
             Unencodable, MessageTooLarge: An argument can't be sent.
 
         Example:
@@ -176,8 +179,9 @@ class Client:
         Args:
             function: As for `call`.
             iterables: One for each positional argument; it ends with the shortest.
-            options: ``timeout``: seconds for each message; the client's unless given. ``idempotent`` and
-                ``wait_for_server``: as for `call`. ``chunksize``: how many calls travel in one message (1). More makes
+            options: ``timeout``: seconds for each message; the client's unless given. ``idempotent``,
+                ``wait_for_server``, ``queue``, ``content_type`` and ``headers``: as for `call`. ``chunksize``: how many
+                calls travel in one message (1; with ``"text/plain"`` it can't be more). More makes
                 tiny functions several times as fast; the calls of a chunk run one after another on one server, and fail
                 one by one. ``in_flight``: how many calls are in flight at the same time (100), or one chunk where that
                 is more.
@@ -212,6 +216,10 @@ class Client:
                 - ``unique_key``: the key, beside the function's name and its queue. Unless given it is all the
                   arguments, as they are given, but for the order of the named ones: ``f(1, b=2)`` and ``f(a=1, b=2)``
                   have two keys.
+                - ``content_type``: how the arguments travel, as for `call`. Workers in other languages take
+                  ``"text/plain"``: one argument is the whole body.
+                - ``headers``: what its worker sees beside it, in ``context().headers``, on each attempt: text, whole
+                  numbers, booleans.
                 - ``timeout``: seconds for the broker to confirm it (the client's, 30.0).
 
         Raises:
@@ -252,7 +260,8 @@ class Client:
             arguments: One for each task: a tuple of positional arguments, or a mapping of named ones. It may be any
                 iterable; it is read as the broker keeps up.
             timeout: Seconds for the broker to confirm each of them (the client's, 30.0).
-            options: ``queue``, ``delay``, ``eta``, ``expires``, ``priority``: as for `enqueue`.
+            options: ``queue``, ``delay``, ``eta``, ``expires``, ``priority``, ``content_type``, ``headers``: as for
+                `enqueue`.
 
         Returns:
             Their handles, in the arguments' order.
@@ -365,8 +374,9 @@ class Client:
         arguments are checked as without any. The object is cheap, and may be kept.
 
         Args:
-            options: Those of `call`: ``timeout``, ``idempotent``, ``wait_for_server``; those of `enqueue`: ``timeout``,
-                ``queue``, ``delay``, ``eta``, ``expires``, ``priority``, ``unique_for``, ``unique_key``.
+            options: Those of `call`: ``timeout``, ``idempotent``, ``wait_for_server``, ``queue``, ``content_type``,
+                ``headers``; those of `enqueue`: ``timeout``, ``queue``, ``delay``, ``eta``, ``expires``, ``priority``,
+                ``unique_for``, ``unique_key``, ``content_type``, ``headers``.
 
         Raises:
             ConfigurationError: There is no such option; or, when the object is used, the method has no such option.
@@ -494,12 +504,10 @@ class Client:
         self, kind: type[C], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, awaited: bool = False
     ) -> C:
         """Send a call; ``awaited``: the thread that does waits for it next."""
-        (queue, name), known = _target(function)
-        options = _call_options(kwargs)
-        if known is not None:
-            known.check(args, kwargs)
-        body = codec.encode([args, kwargs], codec.MSGPACK, limit=self._limit)
-        return self._call(kind, queue, name, body, Decoder(known, self._limit), options, chunk=False, awaited=awaited)
+        how = CallOptions.take(kwargs)
+        (queue, name), known = target(function, how.queue)
+        body = how.encode(name, known, args, kwargs, limit=self._limit)
+        return self._call(kind, queue, name, body, Decoder(known, self._limit), how, chunk=False, awaited=awaited)
 
     def _chunks(
         self,
@@ -517,20 +525,24 @@ class Client:
         in_flight, size = options.pop("in_flight", DEFAULT_IN_FLIGHT), options.pop("chunksize", 1)
         count("in_flight", in_flight)
         count("chunksize", size)
-        (queue, name), known = _target(function)
-        how = _call_options(options)
+        how = CallOptions.take(options)
+        (queue, name), known = target(function, how.queue)
         if options:
             raise TypeError(f"map() got an unexpected keyword argument {min(options)!r}")
+        if size > 1 and how.content_type == codec.TEXT:
+            raise ConfigurationError(f"chunksize= is for calls that travel together, and {codec.TEXT!r} has one alone")
         decoder = Decoder(known, self._limit, many=True)
         arguments = zip(*iterables, strict=False)
 
         def messages() -> Iterator[C]:
             while each := list(itertools.islice(arguments, size)):
-                if known is not None:
-                    for args in each:
-                        known.check(args, {})
-                calls = [[args, {}] for args in each]
-                body = codec.encode(calls if size > 1 else calls[0], codec.MSGPACK, limit=self._limit)
+                if size > 1:
+                    if known is not None:
+                        for args in each:
+                            known.check(args, {})
+                    body = codec.encode([[args, {}] for args in each], how.content_type, limit=self._limit)
+                else:
+                    body = how.encode(name, known, each[0], {}, limit=self._limit)
                 yield self._call(kind, queue, name, body, decoder, how, chunk=size > 1, awaited=awaited)
 
         return messages(), max(1, in_flight // size)
@@ -542,22 +554,23 @@ class Client:
         name: str,
         body: bytes,
         decoder: Decoder,
-        options: tuple[float | Default, bool | None, bool],
+        how: CallOptions,
         *,
         chunk: bool,
         awaited: bool,
     ) -> C:
-        timeout, idempotent, wait_for_server = options
         call = kind(
             self._session.identity(),
             queue,
             name,
             body,
-            timeout=self._seconds(timeout),
-            idempotent=decoder.idempotent if idempotent is None else bool(idempotent),
-            wait_for_server=wait_for_server,
+            timeout=self._seconds(how.timeout),
+            idempotent=decoder.idempotent if how.idempotent is None else bool(how.idempotent),
+            wait_for_server=how.wait_for_server,
             chunk=chunk,
             decoder=decoder,
+            content_type=how.content_type,
+            headers=how.headers,
         )
         call.submit(self._session, awaited=awaited)
         return call
@@ -572,26 +585,26 @@ class WithOptions:
     """
 
     def __init__(self, client: Any, options: dict[str, Any]) -> None:
-        unknown = options.keys() - _CALL_OPTIONS - _ENQUEUE_OPTIONS
+        unknown = options.keys() - CALL_OPTIONS - _ENQUEUE_OPTIONS
         if unknown:
             raise ConfigurationError(
                 f"with_options has no option {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(sorted(_CALL_OPTIONS | _ENQUEUE_OPTIONS))}{hint(unknown, (), task=True)}"
+                f"{', '.join(sorted(CALL_OPTIONS | _ENQUEUE_OPTIONS))}{hint(unknown, (), task=True)}"
             )
         self._client = client
         self._options = options
 
     def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function: `Client.call`."""
-        return self._client.call(function, *args, **self._with("call", _CALL_OPTIONS, kwargs))
+        return self._client.call(function, *args, **self._with("call", CALL_OPTIONS, kwargs))
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Send a call: `Client.submit`."""
-        return self._client.submit(function, *args, **self._with("submit", _CALL_OPTIONS, kwargs))
+        return self._client.submit(function, *args, **self._with("submit", CALL_OPTIONS, kwargs))
 
     def map(self, function: Any, /, *iterables: Iterable[Any], **kwargs: Any) -> Any:
         """Call a function for every item: `Client.map`."""
-        return self._client.map(function, *iterables, **self._with("map", _CALL_OPTIONS, kwargs))
+        return self._client.map(function, *iterables, **self._with("map", CALL_OPTIONS, kwargs))
 
     def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Enqueue a task: `Client.enqueue`."""
@@ -609,21 +622,4 @@ class WithOptions:
 
 
 _ENQUEUE_MANY_OPTIONS = EnqueueManyOptions.__optional_keys__
-_CALL_OPTIONS = frozenset({"timeout", "idempotent", "wait_for_server"})
 _ENQUEUE_OPTIONS = _ENQUEUE_MANY_OPTIONS | {"timeout", "unique_for", "unique_key"}
-
-
-def _target(function: Any) -> tuple[tuple[str, str], Function | None]:
-    """Return the queue and the name of a function, and its registration where the object was given."""
-    if isinstance(function, str):
-        return split_call(function), None
-    if callable(function):
-        known = registered(function)
-        return (known.queue, known.name), known
-    raise ConfigurationError(f"call takes a function's name or a registered function, not {function!r}")
-
-
-def _call_options(kwargs: dict[str, Any]) -> tuple[float | Default, bool | None, bool]:
-    """Take the options of a call out of its named arguments."""
-    timeout = kwargs.pop("timeout", Default.TIMEOUT)
-    return timeout, kwargs.pop("idempotent", None), kwargs.pop("wait_for_server", False)

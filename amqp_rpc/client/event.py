@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.client.bulk import Batch
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
 from amqp_rpc.message import codec
-from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
+from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
 from amqp_rpc.message.envelope import Message
-from amqp_rpc.message.events import check_headers, event_properties
+from amqp_rpc.message.events import event_properties
 from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic, other_exchange
+from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 
 if TYPE_CHECKING:
     from amqp_rpc.client.rpc import Caller
-
-#: The types of an event's body.
-ContentType = Literal["application/msgpack", "application/json", "text/plain"]
-_CONTENT_TYPES = (MSGPACK, JSON, TEXT)
 
 
 class EventOptions(TypedDict, total=False):
@@ -51,13 +48,12 @@ class EventPlan:
         self.exchange = as_exchange(options.pop("exchange", None))
         self.mandatory = options.pop("mandatory", False)
         self._limit = limit
-        self._headers = check_headers(options.pop("headers", None))
+        self._headers = check_headers(options.pop("headers", None), "an event")
         self._content_type = options.pop("content_type", None)
         self._expires = options.pop("expires", None)
         if options:
             raise TypeError(f"publish() got an unexpected keyword argument {min(options)!r}")
-        if self._content_type is not None and self._content_type not in _CONTENT_TYPES:
-            raise ConfigurationError(f"content_type is one of {', '.join(_CONTENT_TYPES)}, not {self._content_type!r}")
+        codec.check_content_type(self._content_type)
         if self._expires is not None:
             positive("expires", self._expires, most=LONGEST_EXPIRES)
 

@@ -47,31 +47,35 @@ class Decoder:
 
     def _outcomes(self, reply: Reply) -> list[Any]:
         try:
-            kind, value = self._decoded(reply)
+            kind, value, lenient = self._decoded(reply)
         except AmqpRpcError as error:
             # It answers every call of the message: the first one raises it.
             return [error]
         match value:
             case [*outcomes] if kind == RESULTS and all(isinstance(o, list) and len(o) == _OUTCOME for o in outcomes):
                 return [self._annotated(each) if ran else rebuild(each) for ran, each in outcomes]
-        return [self._result(kind, value)]
+        return [self._result(kind, value, lenient)]
 
-    def _decoded(self, reply: Reply) -> tuple[str | None, Any]:
-        value = codec.decode(reply.body, codec.base_type(reply.properties.content_type), limit=self.limit)
-        if reply.properties.type == ERROR:
+    def _decoded(self, reply: Reply) -> tuple[str, Any, bool]:
+        """Return a reply's type and value, and whether it is text: ``"30"`` is 30 for an ``int`` then."""
+        properties = reply.properties
+        content_type = codec.base_type(properties.content_type)
+        value = codec.decode(reply.body, content_type, limit=self.limit)
+        if properties.type == ERROR:
             raise rebuild(value)
-        return reply.properties.type, value
+        # Servers written as RabbitMQ's tutorials teach give their replies no type.
+        return properties.type or RESULT, value, content_type == codec.TEXT
 
-    def _result(self, kind: str | None, value: Any) -> Any:
+    def _result(self, kind: str, value: Any, lenient: bool) -> Any:
         if kind != RESULT:
             raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-        return self._annotated(value)
+        return self._annotated(value, strict=not lenient)
 
-    def _annotated(self, value: Any) -> Any:
+    def _annotated(self, value: Any, *, strict: bool = True) -> Any:
         """Return a result as the type that the function's annotation names, where the function is known here."""
         if self.known is None:
             return value
         try:
-            return self.known.signature.compile().convert_result(value)
+            return self.known.signature.compile().convert_result(value, strict=strict)
         except msgspec.ValidationError as error:
             raise Undecodable(f"{self.known.name}() returned something else than its annotation: {error}") from error

@@ -331,22 +331,28 @@ class Requests(ReplyQueue):
             return
         properties = request_properties(
             function=call.function,
-            content_type=MSGPACK,
+            content_type=call.content_type,
             identity=call.identity,
             reply_to=self.address,
             remaining=remaining,
             attempt=call.attempt,
             idempotent=call.idempotent,
             chunk=call.chunk,
+            headers=call.headers,
         )
         # In this order: a thread that takes it out of the table now finds it written, or it is not written at all.
         call.written = True
         if self._pending.get(call.identity) is not call:
             return
         self._liveness.written(call)
-        if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+        try:
+            if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+                call.written = False
+                self._unsent.append(call)
+        # AMQP can't carry it: the caller's headers. Nothing was written.
+        except Exception as error:
             call.written = False
-            self._unsent.append(call)
+            self.end(call, call.unwritable(error))
 
     def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, deque()

@@ -26,8 +26,9 @@ from amqp_rpc.errors import (
     StoreUnavailable,
 )
 from amqp_rpc.message import codec, topology
-from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
 from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
+from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import DEFAULT_TIMEOUT, LONGEST_EXPIRES, positive
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.timing import backoff
@@ -68,6 +69,8 @@ class EnqueueManyOptions(TypedDict, total=False):
     eta: datetime | None
     expires: float | None
     priority: int | None
+    content_type: ContentType | None
+    headers: Mapping[str, Any] | None
 
 
 class Plan:
@@ -94,12 +97,16 @@ class Plan:
         queue, delay = options.pop("queue", None), options.pop("delay", None)
         self._eta, self._expires = options.pop("eta", None), options.pop("expires", None)
         self._priority = options.pop("priority", None)
+        content_type = options.pop("content_type", None)
+        self._headers = check_headers(options.pop("headers", None), "a task") or None
         if options:
             advice = hint(options, (), task=True)
             raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}{advice}")
         self._delay = 0 if delay is None else units(delay)
         self._check_times(delay)
         check_priority(self._priority)
+        codec.check_content_type(content_type)
+        self._content_type = content_type or MSGPACK
         #: The function's registration; None where only its name is known. And whether workers reply with the result.
         self._known: Function | None = None
         self._result = True
@@ -151,9 +158,12 @@ class Plan:
 
     def body(self, args: Any, kwargs: Any) -> bytes:
         """Return the body of a task, whose arguments are checked where its function is known."""
+        if self._content_type == TEXT:
+            # The worker converts the text.
+            return codec.encode_text_call(self.function, args, kwargs, limit=self._limit)
         if self._known is not None:
             self._known.check(args, kwargs)
-        return codec.encode([args, kwargs], MSGPACK, limit=self._limit)
+        return codec.encode([args, kwargs], self._content_type, limit=self._limit)
 
     def start(self, body: bytes) -> tuple[Publication, TaskHandle[Any]]:
         """Publish a task, without waiting for the confirm."""
@@ -164,6 +174,8 @@ class Plan:
             expires=None if self._expires is None else now + self._expires,
             now=now,
             priority=self._priority,
+            content_type=self._content_type,
+            headers=self._headers,
         )
         delay = self._delay if self._eta is None else units(max(0.0, self._eta.timestamp() - now))
         publication = TaskPublication(

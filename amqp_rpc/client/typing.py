@@ -8,13 +8,14 @@ gives what it returns, with ``async def`` seen through. A type checker can't che
 
 from __future__ import annotations
 
-import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
+from amqp_rpc.client.call import Default
 from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
+from amqp_rpc.message.codec import ContentType
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,14 +27,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Default(enum.Enum):
-    """Stands for "not given", which None is not."""
-
-    TIMEOUT = "the client's timeout"
-
-
 class Options(EnqueueManyOptions, total=False):
-    """The options of `Client.with_options`: two of `call`, `submit` and `map`, and those of `enqueue`."""
+    """The options of `Client.with_options`: those of `call`, `submit` and `map`, and those of `enqueue`."""
 
     timeout: float
     idempotent: bool | None
@@ -48,6 +43,9 @@ class MapOptions(TypedDict, total=False):
     timeout: float | Default
     idempotent: bool | None
     wait_for_server: bool
+    queue: str | None
+    content_type: ContentType | None
+    headers: Mapping[str, Any] | None
     chunksize: int
     in_flight: int
 
@@ -68,7 +66,8 @@ class Calls(Protocol):
     @overload
     def call(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Any: ...  # fmt: skip
     @overload
     def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -78,7 +77,8 @@ class Calls(Protocol):
     @overload
     def submit(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Future[Any]: ...  # fmt: skip
     @overload
     def submit(
@@ -103,7 +103,7 @@ class Calls(Protocol):
         self, function: str, /, *args: Any,
         queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
         priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
-        **kwargs: Any,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> TaskHandle[Any]: ...  # fmt: skip
     @overload
     def enqueue(
@@ -119,7 +119,8 @@ class AsyncCalls(Protocol):
     @overload
     async def call(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Any: ...  # fmt: skip
     @overload
     async def call(self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -129,7 +130,8 @@ class AsyncCalls(Protocol):
     @overload
     def submit(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., **kwargs: Any,
+        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> asyncio.Future[Any]: ...  # fmt: skip
     @overload
     def submit(
@@ -154,7 +156,7 @@ class AsyncCalls(Protocol):
         self, function: str, /, *args: Any,
         queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
         priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
-        **kwargs: Any,
+        content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> AsyncTaskHandle[Any]: ...  # fmt: skip
     @overload
     async def enqueue(

@@ -25,21 +25,25 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgpack
 import msgspec
 
-from amqp_rpc.errors import MessageTooLarge, Undecodable, Unencodable
+from amqp_rpc.errors import ConfigurationError, MessageTooLarge, Undecodable, Unencodable
 from amqp_rpc.message.text import brief, text_of
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
+
+#: The types of a body that a client can be told to send.
+ContentType = Literal["application/msgpack", "application/json", "text/plain"]
 
 #: Content encodings that change no byte.
 PLAIN: Final = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
@@ -57,6 +61,29 @@ _well_formed = msgspec.msgpack.Decoder(msgspec.Raw).decode
 def base_type(content_type: str | None) -> str:
     """Return a content type without its parameters; none means text, as in every RabbitMQ tutorial."""
     return content_type.partition(";")[0].strip().lower() if content_type else TEXT
+
+
+def check_content_type(content_type: str | None) -> None:
+    """Raise `ConfigurationError` unless a content type is one that a client can send, or None."""
+    if content_type is not None and content_type not in get_args(ContentType):
+        raise ConfigurationError(f"content_type is one of {', '.join(get_args(ContentType))}, not {content_type!r}")
+
+
+def encode_text_call(function: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, limit: int) -> bytes:
+    """Return the body of a call, or a task, that goes as text: its one argument, a text or a number.
+
+    Raises:
+        Unencodable: There are no arguments, or several, or the one is of another type.
+        MessageTooLarge: As `encode`.
+    """
+    match args:
+        case [str() | int() | float() | Decimal() as value] if not kwargs and not isinstance(value, bool):
+            return encode(value, TEXT, limit=limit)
+    given = ", ".join([*(brief(each) for each in args), *(f"{name}={brief(each)}" for name, each in kwargs.items())])
+    raise Unencodable(
+        f"cannot send {function}({given}) as {TEXT}: that takes one positional argument, which is text or a number; "
+        f"give content_type={JSON!r} for others, where the receiver reads it"
+    )
 
 
 def encode(value: object, content_type: str, *, limit: int) -> bytes:

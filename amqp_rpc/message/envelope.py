@@ -106,6 +106,8 @@ class Request:
     idempotent: bool
     chunked: bool
     redelivered: bool
+    #: All of its headers.
+    headers: Mapping[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
     #: When a scheduled task was due, Unix milliseconds.
     tick: int | None = None
@@ -135,6 +137,7 @@ class Request:
             idempotent=headers.get(IDEMPOTENT) is True,
             chunked=headers.get(CHUNK) is True,
             redelivered=redelivered,
+            headers=headers,
             body=body,
             tick=None if tick is None else read_count(tick, 0) or None,
         )
@@ -154,20 +157,24 @@ def request_properties(
     attempt: int = 1,
     idempotent: bool = False,
     chunk: bool = False,
+    headers: Mapping[str, Any] | None = None,
 ) -> Properties:
     """Return the properties of a call that is about to be sent, with ``remaining`` seconds of its timeout left.
 
-    Attempts count from 1, and all have the same identity. The body of a ``chunk`` is a list of calls.
+    Attempts count from 1, and all have the same identity. The body of a ``chunk`` is a list of calls. The ``headers``
+    are the caller's.
     """
     now = time.time()
-    headers: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
+    ours: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
     if idempotent:
-        headers[IDEMPOTENT] = True
+        ours[IDEMPOTENT] = True
     if chunk:
-        headers[CHUNK] = True
+        ours[CHUNK] = True
+    if headers:
+        ours |= headers
     return Properties(
         content_type=content_type,
-        headers=headers,
+        headers=ours,
         correlation_id=identity,
         reply_to=reply_to,
         # RabbitMQ drops the call once its caller has stopped waiting: https://www.rabbitmq.com/docs/ttl
@@ -203,18 +210,27 @@ def republished(
 
 
 def task_properties(
-    *, function: str, identity: str, expires: float | None, now: float, priority: int | None = None
+    *,
+    function: str,
+    identity: str,
+    expires: float | None,
+    now: float,
+    priority: int | None = None,
+    content_type: str = MSGPACK,
+    headers: Mapping[str, Any] | None = None,
 ) -> Properties:
     """Return the properties of a task, but for its ``reply_to``; no worker starts it after ``expires`` (Unix time).
 
-    All its attempts have the same identity.
+    All its attempts have the same identity. The ``headers`` are those of the program that enqueues it.
     """
-    headers: dict[str, Any] = {ATTEMPT: 1}
+    ours: dict[str, Any] = {ATTEMPT: 1}
     if expires is not None:
-        headers[DEADLINE] = int(expires * 1000)
+        ours[DEADLINE] = int(expires * 1000)
+    if headers:
+        ours |= headers
     return Properties(
-        content_type=MSGPACK,
-        headers=headers,
+        content_type=content_type,
+        headers=ours,
         delivery_mode=2,
         priority=priority,
         message_id=identity,

@@ -6,15 +6,12 @@ writes the topic into a header when the event first comes: see `mark`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.message.headers import ADDED_TO_EVENTS, BROKER_PREFIX, DEADLINE, RESERVED, TOPIC, read_time
-from amqp_rpc.message.text import brief
+from amqp_rpc.message.headers import ADDED_TO_EVENTS, DEADLINE, TOPIC, others, read_time
 from amqp_rpc.message.topology import comes_back
 
 
@@ -57,34 +54,11 @@ def read(request: Request, properties: Properties) -> Event:
     headers = properties.headers or {}
     return Event(
         topic=str(headers.get(TOPIC, "")),
-        headers={
-            name: value for name, value in headers.items() if name not in ADDED_TO_EVENTS and name[:2] != BROKER_PREFIX
-        },
+        headers=others(headers, than=ADDED_TO_EVENTS),
         id=request.message_id,
         time=read_time(properties.timestamp, per_second=1),
         redelivered=request.redelivered or request.crashes > 0,
     )
-
-
-def check_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a copy of the headers for an event.
-
-    Raises:
-        ConfigurationError: A name is no text, is one of ours, or begins with ``x-``, as the broker's do.
-    """
-    if headers is None:
-        return {}
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers= is a mapping of names to values, not {brief(headers)}")
-    for name in headers:
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a header's name is text, not {name!r}")
-        if name in RESERVED or name.startswith(BROKER_PREFIX):
-            raise ConfigurationError(
-                f"an event can't have a header {name!r}: those that begin with 'x-' are the broker's, and "
-                f"{', '.join(sorted(RESERVED))} are amqp_rpc's"
-            )
-    return dict(headers)
 
 
 def event_properties(

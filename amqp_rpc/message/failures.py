@@ -118,6 +118,8 @@ def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str,
 
 def rebuild(described: Any) -> AmqpRpcError:
     """Return the exception that a client raises for the decoded body of an error reply, of any shape."""
+    if isinstance(described, str):
+        described = _described(described)
     if not isinstance(described, dict):
         return _complete(RemoteError(), "RemoteError", text_of(described), None)
     name, message = text_of(described.get("type", "RemoteError")), text_of(described.get("message", ""))
@@ -135,6 +137,15 @@ def rebuild(described: Any) -> AmqpRpcError:
         if _may_travel(key):
             vars(rebuilt)[key] = value
     return _complete(rebuilt, name, message, described.get("traceback"))
+
+
+def _described(text: str) -> dict[str, Any]:
+    """Return the map of an error in text, ``type: message``; without a type where the text names none."""
+    name, colon, message = text.partition(": ")
+    if not colon or not all(part.isidentifier() for part in name.split(".")):
+        return {"message": text}
+    # The text does not say whether the function ran. It did not, if its arguments could not be read.
+    return {"type": name, "message": message, "data": {"ran": name != "Undecodable"}}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

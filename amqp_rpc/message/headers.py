@@ -5,9 +5,12 @@ Any program may publish to a queue: no value is trusted to have the right type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.text import brief
 
 #: The attempt of a call or a task, from 1.
 ATTEMPT: Final = "attempt"
@@ -67,6 +70,32 @@ def without_broker_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     RabbitMQ takes a published message with an x-death header for one that goes in circles.
     """
     return {name: value for name, value in (headers or {}).items() if not str(name).startswith(BROKER_PREFIX)}
+
+
+def others(headers: Mapping[str, Any], *, than: Container[str] = RESERVED) -> dict[str, Any]:
+    """Return the headers that are the sender's own: neither RabbitMQ's nor ours."""
+    return {name: value for name, value in headers.items() if name not in than and name[:2] != BROKER_PREFIX}
+
+
+def check_headers(headers: Mapping[str, Any] | None, of: str) -> dict[str, Any]:
+    """Return a copy of the headers that a user gives a message, which is ``of`` some kind: ``"an event"``.
+
+    Raises:
+        ConfigurationError: A name is no text, is one of ours, or begins with ``x-``, as the broker's do.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers= is a mapping of names to values, not {brief(headers)}")
+    for name in headers:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a header's name is text, not {name!r}")
+        if name in RESERVED or name.startswith(BROKER_PREFIX):
+            raise ConfigurationError(
+                f"{of} can't have a header {name!r}: those that begin with 'x-' are the broker's, and "
+                f"{', '.join(sorted(RESERVED))} are amqp_rpc's"
+            )
+    return dict(headers)
 
 
 def delivery_count(headers: Mapping[str, Any] | None) -> int | None:

@@ -318,8 +318,8 @@ def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:
 
 
 @functools.lru_cache(maxsize=1024)
-def split_call(target: str) -> tuple[str, str]:
-    """Return the queue and the function that a call's target names.
+def split_call(target: str, queue: str | None = None) -> tuple[str, str]:
+    """Return the queue and the function that a call's target names; the queue is the service's, or the given one.
 
     Example:
         >>> split_call("fib"), split_call("billing.charge")
@@ -329,13 +329,25 @@ def split_call(target: str) -> tuple[str, str]:
         ConfigurationError: It names no function, or a name is too long for AMQP.
     """
     service, dot, function = target.rpartition(".")
-    try:
-        target.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{target!r} is no text that AMQP can carry: {error}") from error
     if not function or (dot and not service):
         raise ConfigurationError(f'{target!r} names no function: "fib", or "billing.charge" for a service\'s')
-    queue = call_queue(service) if dot else CALL_QUEUE
-    if len(queue.encode()) > LONGEST_NAME or len(function.encode()) > LONGEST_NAME:
-        raise ConfigurationError(f"{target[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes")
-    return queue, function
+    if queue is None:
+        queue = call_queue(service) if dot else CALL_QUEUE
+    return check_name(queue), check_name(function)
+
+
+def check_name(name: str) -> str:
+    """Return a name of a queue or a function that a message can carry.
+
+    Raises:
+        ConfigurationError: It is empty, or too long for AMQP, or no text.
+    """
+    try:
+        size = len(name.encode())
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"{name!r} is no text that AMQP can carry: {error}") from error
+    if not size:
+        raise ConfigurationError("a name of a queue or a function is not empty")
+    if size > LONGEST_NAME:
+        raise ConfigurationError(f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes")
+    return name

@@ -13,7 +13,7 @@ _NEXT = "enqueue the next task at the end of the function"
 _PLAIN = "give the arguments themselves: enqueue(resize, 'a.png', size=3)"
 _DEAD = "a task that fails for good is a dead letter: amqp-rpc dlq, Client.dead_letters"
 _NONE = "the id is made here, and enqueue returns it: TaskHandle.id"
-_CALL_OPTIONS = "timeout=, idempotent= and wait_for_server= are a call's options"
+_CALL_OPTIONS = "a call has timeout= and idempotent="
 
 #: Names beside a task's arguments, as users of other libraries write them, and what does the same here.
 _OF_TASKS = {
@@ -58,7 +58,7 @@ _OF_TASKS = {
     "on_failure": _DEAD,
     "failure_ttl": _DEAD,
     "shadow": _FIXED.format("name=…"),
-    "serializer": "arguments are sent as msgpack",
+    "serializer": "write content_type=",
     "compression": "bodies are not compressed",
     "args": _PLAIN,
     "kwargs": _PLAIN,
@@ -69,7 +69,7 @@ _OF_TASKS = {
 #: The same beside a call's arguments; a task's options among them.
 _OF_CALLS = {
     **dict.fromkeys(
-        ("countdown", "delay", "eta", "expires", "priority", "queue", "unique_for", "unique_key"),
+        ("countdown", "delay", "eta", "expires", "priority", "unique_for", "unique_key"),
         f"{_CALL_OPTIONS}; what can wait is a task: @service.task, and client.enqueue",
     ),
     **dict.fromkeys(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.envelope import Request
+from amqp_rpc.message.headers import others
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Context:
         deadline: Unix time when its caller stops to wait, or when the attempt reaches its task's time limit, whichever
             is earlier; None without either.
         tick: Unix time when a scheduled task was due, the same on every attempt; None for all others.
+        headers: The headers that its sender gave it, the same on every attempt, such as ``traceparent``.
     """
 
     function: str
@@ -34,6 +37,7 @@ class Context:
     redelivered: bool
     deadline: float | None
     tick: float | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, 0.0 after it; None without one."""
@@ -59,16 +63,27 @@ def context() -> Context:
     if current is None:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
     function, request, ends = current
-    deadline = min((each for each in (request.deadline, ends) if each is not None), default=None)
     tick = None if request.tick is None else request.tick / 1000
     # RabbitMQ does not mark the copy that a server requeues after another died; its header counts.
     redelivered = request.redelivered or request.crashes > 0
-    return Context(function, request.message_id, request.attempt, redelivered, deadline, tick)
+    return Context(
+        function, request.message_id, request.attempt, redelivered, _deadline(request, ends), tick,
+        others(request.headers),
+    )  # fmt: skip
 
 
 def time_left() -> float | None:
     """Return the seconds until the deadline of this handler; None outside of one, or without a deadline."""
-    return None if _current.get() is None else context().remaining()
+    current = _current.get()
+    if current is None:
+        return None
+    _, request, ends = current
+    deadline = _deadline(request, ends)
+    return None if deadline is None else max(0.0, deadline - time.time())
+
+
+def _deadline(request: Request, ends: float | None) -> float | None:
+    return min((each for each in (request.deadline, ends) if each is not None), default=None)
 
 
 class in_context:  # noqa: N801 - used like a function, in a with statement

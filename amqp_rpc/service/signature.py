@@ -29,12 +29,28 @@ class Options:
     names: frozenset[str]
 
 
-CALL_OPTIONS = Options("client.call()", frozenset({"timeout", "idempotent", "wait_for_server", "on_progress"}))
+CALL_OPTIONS = Options(
+    "client.call()",
+    frozenset({"timeout", "idempotent", "wait_for_server", "queue", "content_type", "headers", "on_progress"}),
+)
 #: Events have no named arguments.
 EVENT_OPTIONS = Options("client.publish()", frozenset())
 TASK_OPTIONS = Options(
     "client.enqueue()",
-    frozenset({"timeout", "delay", "eta", "expires", "priority", "unique_for", "unique_key", "queue"}),
+    frozenset(
+        {
+            "timeout",
+            "delay",
+            "eta",
+            "expires",
+            "priority",
+            "unique_for",
+            "unique_key",
+            "queue",
+            "content_type",
+            "headers",
+        }
+    ),
 )
 
 _BYTES = (bytes,)
@@ -301,8 +317,8 @@ class _Compiled:
         """
         return self._convert(self._named[name], value, binary, strict=strict)
 
-    def convert_result(self, value: Any) -> Any:
-        """Return a result converted to the function's return type.
+    def convert_result(self, value: Any, *, strict: bool = True) -> Any:
+        """Return a result converted to the function's return type; leniently where it came as text.
 
         Raises:
             msgspec.ValidationError: It is of another type.
@@ -310,7 +326,10 @@ class _Compiled:
         hint = self._result
         if hint is Any or type(value) is hint:
             return value
-        return msgspec.convert(value, hint)
+        if not strict and value in ("None", "") and hint is not str:
+            # The text of None; JSON's null is what msgspec takes for it.
+            value = None
+        return msgspec.convert(value, hint, strict=strict)
 
     def _field(self, name: str, given: set[str]) -> _Field:
         field = self._named.get(name, self._other)

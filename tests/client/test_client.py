@@ -418,5 +418,7 @@ def test_an_option_that_a_method_does_not_have_is_refused() -> None:
         client.with_options(delay=2.5, timeout=1).call("fib", 30)
     with pytest.raises(ConfigurationError, match=r"enqueue has no option idempotent"):
         client.with_options(idempotent=True).enqueue("resize")
-    with pytest.raises(ConfigurationError, match=r"no option retries; it has delay, eta, .*wait_for_server"):
+    with pytest.raises(
+        ConfigurationError, match=r"no option retries; it has content_type, delay, eta, .*wait_for_server"
+    ):
         client.with_options(retries=3)  # type: ignore[call-arg]

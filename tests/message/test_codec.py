@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc.errors import MessageTooLarge, Undecodable, Unencodable
-from amqp_rpc.message.codec import JSON, MSGPACK, TEXT, base_type, decode, encode
+from amqp_rpc.message.codec import JSON, MSGPACK, TEXT, base_type, decode, encode, encode_text_call
 
 LIMIT = 16 * 1024 * 1024
 
@@ -385,3 +385,11 @@ sys.exit(0 if grown < 200_000 else 3)
 )
 def test_a_content_type_is_read_without_its_parameters(given_type, expected):
     assert expected == base_type(given_type)
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [("30", b"30"), ("", b""), ("é", "é".encode()), (30, b"30"), (0.5, b"0.5"), (Decimal("1.10"), b"1.10")],
+)
+def test_a_call_in_text_is_its_one_argument(value, body):
+    assert encode_text_call("f", [value], {}, limit=100) == body

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc import ConfigurationError
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.message.events import check_headers, mark, read
+from amqp_rpc.message.events import mark, read
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.message.topology import ARRIVALS, delay
 
@@ -51,9 +50,3 @@ def test_what_came_again_says_so_and_keeps_its_topic() -> None:
 def test_a_time_that_is_none_is_none(timestamp: Any) -> None:
     properties = marked(timestamp=timestamp)
     assert read(Request.read(properties, b"", redelivered=False), properties).time is None
-
-
-@pytest.mark.parametrize("headers", [{"attempt": 1}, {"x-delay": 1}, {5: 1}, {TOPIC: "x"}, [("a", 1)]])
-def test_headers_that_mean_something_to_us_can_t_be_given(headers: Any) -> None:
-    with pytest.raises(ConfigurationError):
-        check_headers(headers)

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import headers
 from amqp_rpc.message.headers import (
     DECISIVE,
     FOR_PEOPLE,
     RESERVED,
+    check_headers,
     delivery_count,
+    others,
     read_count,
     read_reason,
     read_text,
@@ -80,3 +83,28 @@ def test_every_header_of_ours_is_either_for_people_or_decisive():
     names = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, str)}
     assert names - {headers.BROKER_PREFIX, headers.ITEM_ID} - {"x-delivery-count", "x-first-death-reason"} == RESERVED
     assert DECISIVE | FOR_PEOPLE | {headers.WANTS_ALIVE} == RESERVED
+
+
+@pytest.mark.parametrize("given", [{"attempt": 1}, {"x-delay": 1}, {5: 1}, {"amqp_rpc.topic": "x"}, [("a", 1)]])
+def test_headers_that_mean_something_to_us_can_t_be_given(given):
+    with pytest.raises(ConfigurationError):
+        check_headers(given, "an event")
+
+
+def test_a_reserved_header_is_refused_with_the_kind_of_the_message():
+    with pytest.raises(ConfigurationError, match="a task can't have a header 'attempt'"):
+        check_headers({"attempt": 1}, "a task")
+
+
+def test_headers_of_ones_own_are_copied():
+    mine = {"tenant": "acme"}
+    assert check_headers(mine, "a call") == mine
+    assert check_headers(mine, "a call") is not mine
+    assert check_headers(None, "a call") == {}
+
+
+def test_the_senders_own_headers_are_neither_ours_nor_the_brokers():
+    assert others({"attempt": 2, "deadline": 5, "x-death": [], "traceparent": "00-1", "tenant": 3}) == {
+        "traceparent": "00-1",
+        "tenant": 3,
+    }

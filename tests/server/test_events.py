@@ -10,7 +10,7 @@ import pytest
 from amqp_rpc import Event, Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Properties, lighter
-from amqp_rpc.message.events import check_headers, mark
+from amqp_rpc.message.events import mark
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.server.invoke import Answer, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation
@@ -91,10 +91,3 @@ def test_what_is_tried_again_comes_back_to_the_instance() -> None:
     answer = events.answer(job, HandlerOutcome(None, ValueError(), 0.1))
     assert answer.again is not None
     assert (answer.again.routing_key, answer.again.delay > 0) == ("amqp_rpc.instance.x", True)
-
-
-def test_headers_of_ones_own_are_copied() -> None:
-    given = {"tenant": "acme"}
-    assert check_headers(given) == given
-    assert check_headers(given) is not given
-    assert check_headers(None) == {}
