@@ -21,7 +21,7 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, Script
-from amqp_rpc.amqp.loop import IOThread, Loop, Timer, where_signals_raise
+from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
@@ -410,6 +410,16 @@ class _Services(nbio_interface.AbstractIOServices):
     def _step(self, on_done: Any) -> DialStep:
         return DialStep(self._loop, self._unless_dropped(on_done))
 
+
+def _not_of_ours(record: logging.LogRecord) -> bool:
+    """Return whether a line of pika's log is of a connection that the program made itself, or is below a warning."""
+    return record.levelno < logging.WARNING or not any_works_here()
+
+
+# pika logs each failure several times, also of an address where the next one works; our own lines have what matters.
+for _name in list(logging.root.manager.loggerDict):
+    if _name.startswith("pika."):
+        logging.getLogger(_name).addFilter(_not_of_ours)
 
 for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
     _seam.register(DialStep)

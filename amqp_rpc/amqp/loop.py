@@ -19,6 +19,7 @@ import selectors
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ def where_signals_raise() -> bool:
 
 #: The threads that run loops.
 _io_threads: set[int] = set()
+#: All loops of this process.
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def any_works_here() -> bool:
+    """Return whether this very thread is at work in one of the loops of this process."""
+    return any(loop.works_here() for loop in list(_loops))
 
 
 class Awaited(Protocol):
@@ -98,6 +106,7 @@ class Loop:
     """
 
     def __init__(self) -> None:
+        _loops.add(self)
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)

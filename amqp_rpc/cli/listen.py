@@ -13,7 +13,7 @@ import click
 from amqp_rpc.amqp.channel import AddressedDelivery
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.options import exchange_options, header_option, heartbeat_option, url_option
-from amqp_rpc.cli.output import decoded_as_json
+from amqp_rpc.cli.output import decoded_as_json, set_up_log
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Request
@@ -51,6 +51,8 @@ def listen(
     heartbeat: float,
 ) -> None:  # fmt: skip
     """Print events as they arrive, until Ctrl-C."""
+    # A lost connection is a line there.
+    set_up_log(None, None)
     if exchange.kind == "topic" and not topics:
         topics = ("#",)
     bound = bindings(exchange, topics, headers if headers or exchange.kind == "headers" else None)

@@ -1,17 +1,22 @@
-"""The output of commands: columns and local times for people, JSON for programs."""
+"""The output of commands: columns and local times for people, JSON for programs, and the log of `serve`."""
 
 from __future__ import annotations
 
 import json
+import logging
+import logging.config
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import codec
 
 #: The width of the last column in a terminal that is too narrow.
 _NARROWEST = 20
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
@@ -54,6 +59,62 @@ def decoded_as_json(value: object) -> str:
 def local(time: datetime | None) -> str:
     """Return a time in the local zone, to the second."""
     return "-" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def set_up_log(level: str | None, config: str | None) -> None:
+    """Set up the log as far as the program has not: call it after the program's modules were imported.
+
+    Args:
+        level: The lowest level of our loggers, and, if the program has set up nothing, of all loggers; None for the
+            program's level, or WARNING.
+        config: A file for `logging.config`: JSON if its name ends with ``.json``, otherwise INI.
+
+    Raises:
+        ConfigurationError: The file can't be read or used.
+    """
+    root, ours = logging.getLogger(), logging.getLogger("amqp_rpc")
+    if config is not None:
+        _configure(config)
+    if not root.handlers and config is None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+        handler.addFilter(lambda record: not _handled(record, handler))
+        root.addHandler(handler)
+        if level is not None:
+            root.setLevel(level)
+    if level is not None:
+        ours.setLevel(level)
+    # dictConfig and fileConfig disable all loggers that exist, unless they are told not to.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "amqp_rpc" and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    pika = logging.getLogger("pika")
+    if pika.level == logging.NOTSET:
+        pika.setLevel(logging.WARNING)
+
+
+def _configure(path: str) -> None:
+    try:
+        if path.endswith(".json"):
+            logging.config.dictConfig({"disable_existing_loggers": False} | json.loads(Path(path).read_text()))
+        else:
+            # It reports a file that is not there as one without sections.
+            Path(path).read_bytes()
+            logging.config.fileConfig(path, disable_existing_loggers=False)
+    # Whatever the file names is imported and called.
+    except Exception as error:
+        why = "" if error.__cause__ is None else f": {error.__cause__}"
+        raise ConfigurationError(f"--log-config {path}: {type(error).__name__}: {error}{why}") from error
+
+
+def _handled(record: logging.LogRecord, handler: logging.Handler) -> bool:
+    """Return whether another handler gets a record too."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        if any(each is not handler and not isinstance(each, logging.NullHandler) for each in logger.handlers):
+            return True
+        logger = logger.parent
+    return False
 
 
 def _cut(text: str, size: int) -> str:

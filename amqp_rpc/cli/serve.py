@@ -15,6 +15,7 @@ import click
 from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit, one_line_errors
 from amqp_rpc.cli.options import heartbeat_option, option, seconds_option, url_option
+from amqp_rpc.cli.output import set_up_log
 from amqp_rpc.cli.supervisor import Parent, Supervisor
 from amqp_rpc.message.exchanges import DEFAULT
 from amqp_rpc.message.settings import (
@@ -62,18 +63,32 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @option("results", metavar="URL", show_default="none",
         help="The store for task results: sqlite:///file.db, or redis://user:password@host:port/database.")  # fmt: skip
 @seconds_option("result-expires", DEFAULT_RESULT_EXPIRES, "Seconds that results are kept.")
-@option("log-level", type=click.Choice(_LEVELS), default="warning", help="The level of the log on standard error.")
-def serve(targets: tuple[str, ...], processes: int, drain_timeout: float, log_level: str, **settings: Any) -> None:
+@option(
+    "log-level", type=click.Choice(_LEVELS), show_default="warning, or the program's own", help="The level of the log."
+)
+@option(
+    "log-config",
+    metavar="FILE",
+    show_default="the program's own, or lines on standard error",
+    help="A configuration of the log for logging.config, as JSON (*.json) or INI.",
+)
+def serve(
+    targets: tuple[str, ...],
+    processes: int,
+    drain_timeout: float,
+    log_level: str | None,
+    log_config: str | None,
+    **settings: Any,
+) -> None:
     """Run the functions of services until Ctrl-C."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # pika logs each failure several times; our own lines have what matters.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
     with one_line_errors():
         services = [service for target in targets for service in load(target)]
+        # In this order: the modules may set up a log of their own.
+        set_up_log(log_level and log_level.upper(), log_config)
         server = Server(*services, **settings)
         running: _Process | Supervisor
         if processes > 1:
-            settings |= {"drain_timeout": drain_timeout, "log_level": log_level}
+            settings |= {"drain_timeout": drain_timeout, "log_level": log_level, "log_config": log_config}
             running = _supervisor(server, targets, processes, settings)
         else:
             running = _Process(server, drain_timeout)
