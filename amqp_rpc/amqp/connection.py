@@ -21,9 +21,10 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, Script
+from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
-from amqp_rpc.amqp.stream import NOT_AMQP, DialStep, Stream
+from amqp_rpc.amqp.stream import NOT_AMQP, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
@@ -91,6 +92,9 @@ class Connection:
         self._listeners = listeners
         self._name = name
         self._heartbeat = max(1, round(heartbeat))
+        #: The attempt that is under way, until the broker has answered; and the end of its time.
+        self._dial: Dial | None = None
+        self._opens_until: Timer | None = None
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
         self._services: _Services | None = None
@@ -213,16 +217,22 @@ class Connection:
         self.address = address = self._addresses[self._attempts % len(self._addresses)]
         self._attempts += 1
         context = ssl.create_default_context() if address.tls else None
+        self._opens_until = self.loop.call_later(CONNECT_TIMEOUT, self._too_late)
+        self._dial = Dial(
+            self.loop, address.host, address.port, context, on_answered=self._answered, on_failed=self._not_reached
+        )
+        self._dial.start()
+
+    def _answered(self, sock: socket.socket, received: bytes) -> None:
+        """Open the connection: a broker has sent its first bytes."""
+        self._dial = None
+        address = self.address
         parameters = pika.ConnectionParameters(
             host=address.host,
             port=address.port,
             virtual_host=address.vhost,
             credentials=pika.PlainCredentials(address.user, address.password),
             heartbeat=self._heartbeat,
-            ssl_options=pika.SSLOptions(context, address.host) if context else None,
-            socket_timeout=CONNECT_TIMEOUT,
-            stack_timeout=CONNECT_TIMEOUT,
-            connection_attempts=1,
             client_properties={"connection_name": self._name, "product": "amqp_rpc"},
         )
         self._services = _Services(self)
@@ -232,13 +242,36 @@ class Connection:
             on_open_error_callback=self._not_opened,
             on_close_callback=self._lost,
             custom_ioloop=self._services,
+            internal_connection_workflow=False,
         )
+        self._stream = Stream(self.loop, sock, self._pika, received)
+        self._stream.on_bytes = self._heard
+        self._stream.start()
+
+    def _not_reached(self, error: Exception) -> None:
+        self._gone(_not_connected(error, self.address))
+
+    def _too_late(self) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+        elif self._stream is not None and self._services is not None:
+            self._services.dropped = True
+            self._stream.discard()
+        self._gone(_not_connected(TimeoutError(), self.address))
+
+    def _stop_clock(self) -> None:
+        if self._opens_until is not None:
+            self._opens_until.cancel()
+            self._opens_until = None
 
     def _interrupted(self, error: BaseException) -> None:
         """Drop all that may be half done, pika's object too: the I/O thread makes another."""
-        if self._pika is None or self._services is None:
+        if self._dial is not None:
+            self._dial.cancel()
+        elif self._pika is None or self._services is None:
             return
-        self._services.dropped = True
+        else:
+            self._services.dropped = True
         if self._stream is not None:
             self._stream.discard()
         for channel in self._channels:
@@ -249,6 +282,7 @@ class Connection:
         self.post(self._gone, ConnectionLost(f"the connection to {self.address} was dropped: {error}"))
 
     def _opened(self, connection: Any) -> None:
+        self._stop_clock()
         if self._closing:
             connection.close()
             return
@@ -267,7 +301,8 @@ class Connection:
         self._gone(ConnectionLost(f"the connection to {self.address} was lost: {_say(reason)}"))
 
     def _gone(self, error: BrokerError) -> None:
-        self._pika = self._stream = None
+        self._pika = self._stream = self._dial = None
+        self._stop_clock()
         self.error = error
         for script in list(self._scripts):
             script.stop()
@@ -298,6 +333,9 @@ class Connection:
     def _begin_close(self) -> None:
         self._closing = True
         if self._pika is None:
+            if self._dial is not None:
+                self._dial.cancel()
+            self._stop_clock()
             self._end()
         elif self._stream is not None and not self._pika.is_open and not self._pika.is_closing:
             # In the middle of the handshake there is no peer yet for a good-bye.
@@ -314,11 +352,6 @@ class Connection:
         logger.warning("connection: unblocked, the broker takes messages again")
         for listener in self._listeners:
             listener.on_unblocked()
-
-    def attach(self, stream: Stream) -> None:
-        """Use a stream; the I/O thread's."""
-        self._stream = stream
-        stream.on_bytes = self._heard
 
     def _heard(self, count: int) -> None:
         # By this number pika knows that the peer is alive: without it, it ends a connection that only delivers.
@@ -340,6 +373,25 @@ class _PikaConnection(SelectConnection):
 
     _frame_buffer: bytes
 
+    # As the receiver of a stream's frames.
+
+    def connection_made(self, transport: Any) -> None:
+        self._proto_connection_made(transport)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self._proto_connection_lost(error)
+
+    def eof_received(self) -> Any:
+        return self._proto_eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        self._proto_data_received(data)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        # The dial has sent the header.
+        if data != PROTOCOL_HEADER:
+            super()._adapter_emit_data(data)
+
     def _read_frame(self) -> Any:
         try:
             return super()._read_frame()
@@ -353,11 +405,10 @@ class _PikaConnection(SelectConnection):
             return super()._read_frame()
 
 
-class _Services(nbio_interface.AbstractIOServices):
-    """pika's seam for I/O, put on our loop: see `pika.adapters.utils.nbio_interface`."""
+class _Services:
+    """pika's seam for I/O, put on our loop: see `pika.adapters.utils.nbio_interface`. `Dial` connects, not pika."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
         self._loop = connection.loop
         #: True once pika's object is not used any more: its timers and answers lead nowhere.
         self.dropped = False
@@ -372,15 +423,6 @@ class _Services(nbio_interface.AbstractIOServices):
     def get_native_ioloop(self) -> Loop:
         return self._loop
 
-    def close(self) -> None:
-        self._loop.close()
-
-    def run(self) -> None:
-        self._loop.run()
-
-    def stop(self) -> None:
-        self._loop.stop()
-
     # pika's own functions are untyped.
 
     def add_callback_threadsafe(self, callback: Any) -> None:
@@ -388,27 +430,6 @@ class _Services(nbio_interface.AbstractIOServices):
 
     def call_later(self, delay: float, callback: Any) -> Any:
         return self._loop.call_later(delay, self._unless_dropped(callback))
-
-    def getaddrinfo(
-        self, host: str, port: int, on_done: Any, family: int = 0, socktype: int = 0, proto: int = 0, flags: int = 0
-    ) -> Any:
-        return self._step(on_done).resolve(host, port, family, socktype, proto, flags)
-
-    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: Any) -> Any:
-        return self._step(on_done).connect(sock, resolved_addr)
-
-    def create_streaming_connection(
-        self, protocol_factory: Any, sock: Any, on_done: Any, ssl_context: Any = None, server_hostname: Any = None
-    ) -> DialStep:
-        def made(result: BaseException | tuple[Stream, Any]) -> None:
-            if not isinstance(result, BaseException):
-                self._connection.attach(result[0])
-            on_done(result)
-
-        return self._step(made).open_stream(sock, protocol_factory(), ssl_context, server_hostname)
-
-    def _step(self, on_done: Any) -> DialStep:
-        return DialStep(self._loop, self._unless_dropped(on_done))
 
 
 def _not_of_ours(record: logging.LogRecord) -> bool:
@@ -421,38 +442,23 @@ for _name in list(logging.root.manager.loggerDict):
     if _name.startswith("pika."):
         logging.getLogger(_name).addFilter(_not_of_ours)
 
-for _seam in (nbio_interface.AbstractTimerReference, nbio_interface.AbstractIOReference):
-    _seam.register(DialStep)
+nbio_interface.AbstractIOServices.register(_Services)
 nbio_interface.AbstractStreamTransport.register(Stream)
 
 
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:
     """Return the error for a failed attempt to connect, in words that say what to do."""
-    cause = _innermost(reason)
-    if isinstance(cause, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
+    if isinstance(reason, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
         return AccessRefused(f"the broker at {address} refused user {address.user!r}: wrong user name or password")
-    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError):
+    if isinstance(reason, pika.exceptions.ProbableAccessDeniedError):
         return AccessRefused(
             f"the broker at {address} refused virtual host {address.vhost!r}: "
             f"it does not exist, or user {address.user!r} may not use it"
         )
     return NotConnected(
-        f"no connection to a broker at {address}: {_say(cause)}. "
+        f"no connection to a broker at {address}: {_say(reason)}. "
         "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
     )
-
-
-def _innermost(reason: BaseException) -> BaseException:
-    """Return the cause that pika has wrapped, once for each phase of connecting."""
-    while True:
-        if isinstance(inner := getattr(reason, "exception", None), BaseException):
-            reason = inner
-        elif several := getattr(reason, "exceptions", None):
-            reason = several[-1]
-        elif reason.args and isinstance(reason.args[0], BaseException):
-            reason = reason.args[0]
-        else:
-            return reason
 
 
 def _say(reason: BaseException) -> str:
@@ -461,7 +467,7 @@ def _say(reason: BaseException) -> str:
         return f"{reason.reply_code} {reason.reply_text}"
     if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
         # pika keeps the cause as text alone; the words are those of `stream`.
-        return NOT_AMQP if NOT_AMQP in str(reason) else "the connection was closed during the AMQP handshake"
+        return NOT_AMQP if NOT_AMQP in str(reason) else CLOSED_EARLY
     if isinstance(reason, socket.gaierror):
         return f"the host's name is not known ({reason.strerror})"
     if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):

@@ -1,7 +1,5 @@
 """A TCP or TLS stream of AMQP frames: writes are joined, reads are large, and frames are handed up one by one.
 
-It is reached in three steps: name look-up, TCP connect and TLS handshake, each on the loop and each cancellable.
-
 All writes of one turn of the loop leave in one system call. Handing up whole frames keeps pika's buffer at one
 frame, so that its slicing costs the same for every message, however much arrived at once.
 Frame layout: AMQP 0-9-1 specification, section 4.2.3.
@@ -9,51 +7,42 @@ Frame layout: AMQP 0-9-1 specification, section 4.2.3.
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import ssl
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Protocol, Self
+from typing import Any
 
 from amqp_rpc.amqp.frames import METHOD, Deliveries
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, where_signals_raise
 
-_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
 #: Bytes that one read asks for.
 READ_SIZE = 256 * 1024
 #: Up to this many bytes, copying the pieces into one is cheaper than handing a list to the kernel.
 _JOIN_SIZE = 64 * 1024
-#: Pieces in one gathered write; Linux takes 1 024.
+#: Pieces in one gathered write; Linux takes 1 024. Windows has no such writes.
 _MOST_PIECES = 512
+_GATHERS = hasattr(socket.socket, "sendmsg")
 #: The error of a peer that sends anything but frames.
 NOT_AMQP = "what answers does not speak AMQP"
 #: Octets around a frame's payload: type, channel, size; and the end mark.
 _FRAME_OVERHEAD = 8
 _PROTOCOL_HEADER = ord("A")
 #: The first octet of a frame, or of the protocol header of a peer with another version.
-_FIRST_OCTETS = frozenset({1, 2, 3, 8, _PROTOCOL_HEADER})
+FIRST_OCTETS = frozenset({1, 2, 3, 8, _PROTOCOL_HEADER})
 
 _size_of = struct.Struct(">L").unpack_from
 
 
-class StreamProtocol(Protocol):
-    """The receiver of the frames: pika's connection."""
-
-    def connection_made(self, transport: Any) -> Any: ...  # noqa: D102 - pika's interface
-    def connection_lost(self, error: BaseException | None) -> None: ...  # noqa: D102 - pika's interface
-    def eof_received(self) -> Any: ...  # noqa: D102 - pika's interface
-    def data_received(self, data: bytes) -> None: ...  # noqa: D102 - pika's interface
-
-
 class Stream:
-    """One connected socket and the protocol on it; everything belongs to the loop's I/O thread."""
+    """One connected socket and the protocol on it; everything belongs to the loop's I/O thread.
 
-    def __init__(self, loop: Loop, sock: socket.socket, protocol: StreamProtocol) -> None:
+    ``protocol``: the receiver of the frames, pika's connection. ``received``: the bytes that have been read already.
+    """
+
+    def __init__(self, loop: Loop, sock: socket.socket, protocol: Any, received: bytes = b"") -> None:
         self._loop = loop
         self._sock = sock
         self._protocol = protocol
@@ -68,7 +57,7 @@ class Stream:
         self._sent = 0
         self._on_sent: deque[tuple[int, Callable[[], object]]] = deque()
         #: The beginning of a frame whose end has not arrived.
-        self._rest = b""
+        self._rest = received
         self._started = self._waits_for_write = False
         self._closed = False
         protocol.connection_made(self)
@@ -79,6 +68,9 @@ class Stream:
             self._started = True
             self._loop.watch(self._sock, READ, self._ready)
             self._loop.before_sleep(self._flush)
+            if self._rest:
+                received, self._rest = self._rest, b""
+                self._hand_up(received)
 
     def write(self, data: bytes | memoryview) -> None:
         """Send these bytes at the end of the turn."""
@@ -97,7 +89,7 @@ class Stream:
         """Return the number of bytes that the kernel has not accepted yet."""
         return self._written - self._sent
 
-    def get_protocol(self) -> StreamProtocol:
+    def get_protocol(self) -> Any:
         """Return the receiver of the frames."""
         return self._protocol
 
@@ -142,7 +134,7 @@ class Stream:
     def _send_some(self) -> int:
         if len(self._out) == 1:
             return self._sock.send(self._out[0])
-        if self._written - self._sent <= _JOIN_SIZE or isinstance(self._sock, ssl.SSLSocket):
+        if self._written - self._sent <= _JOIN_SIZE or not _GATHERS or isinstance(self._sock, ssl.SSLSocket):
             joined = b"".join(self._out)
             self._out.clear()
             self._out.append(joined)
@@ -179,7 +171,7 @@ class Stream:
         self.on_bytes(len(data))
         if self._rest:
             data = self._rest + data
-        elif data[0] not in _FIRST_OCTETS:
+        elif data[0] not in FIRST_OCTETS:
             self._close(ValueError(f"{NOT_AMQP}: it sent {data[:20]!r}"))
             return
         position, end = 0, len(data)
@@ -223,100 +215,3 @@ class Stream:
                 self._taken(self._send_some())
         except OSError:
             return  # the peer is gone, or does not read the rest
-
-
-class DialStep:
-    """One step on the way to a stream: it calls back with the result, or the error; ``cancel`` drops both."""
-
-    def __init__(self, loop: Loop, on_done: Callable[[Any], object]) -> None:
-        self._loop = loop
-        self._on_done: Callable[[Any], object] | None = on_done
-        self._sock: socket.socket | None = None
-
-    def resolve(self, host: str, port: int, *rest: int) -> Self:
-        """Look a name up.
-
-        The look-up has a thread of its own: it can take many seconds, in which calls must end at their deadlines.
-        """
-
-        def look_up() -> None:
-            try:
-                found: Any = socket.getaddrinfo(host, port, *rest)
-            except (OSError, UnicodeError) as error:
-                found = error
-            self._loop.post(self._finish, found)
-
-        try:
-            threading.Thread(target=look_up, name=f"amqp_rpc look-up of {host}", daemon=True).start()
-        except RuntimeError as error:  # the process may have no more threads
-            self._finish(OSError(errno.EAGAIN, str(error)))
-        return self
-
-    def connect(self, sock: socket.socket, address: Any) -> Self:
-        """Connect a non-blocking socket; its result says nothing."""
-        code = sock.connect_ex(address)
-        if code not in _IN_PROGRESS:
-            self._finish(OSError(code, os.strerror(code)))
-            return self
-
-        def writable(_events: int) -> None:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            # OSError picks the subclass for the number: ConnectionRefusedError says more than OSError.
-            self._finish(OSError(code, os.strerror(code)) if code else None)
-
-        self._sock = sock
-        self._loop.watch(sock, WRITE, writable)
-        return self
-
-    def open_stream(
-        self, sock: socket.socket, protocol: StreamProtocol, context: ssl.SSLContext | None, hostname: str | None
-    ) -> Self:
-        """Make a stream of a connected socket, over TLS if there is a context; the result is it and its protocol."""
-        if context is None:
-            self._link(sock, protocol)
-            return self
-        secured = context.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
-        self._sock = secured
-
-        def shake(_events: int = 0) -> None:
-            try:
-                secured.do_handshake()
-            except ssl.SSLWantReadError:
-                self._loop.watch(secured, READ, shake)
-            except ssl.SSLWantWriteError:
-                self._loop.watch(secured, WRITE, shake)
-            except OSError as error:
-                self._finish(error)
-                secured.close()
-            else:
-                self._loop.unwatch(secured)
-                self._link(secured, protocol)
-
-        shake()
-        return self
-
-    def cancel(self) -> bool:
-        """Cancel the step; return whether it was still running."""
-        was_running, self._on_done = self._on_done is not None, None
-        self._unwatch()
-        return was_running
-
-    def _link(self, sock: socket.socket, protocol: StreamProtocol) -> None:
-        stream = Stream(self._loop, sock, protocol)
-        self._finish((stream, protocol))
-        # In this order: pika must know its stream before the first bytes arrive.
-        self._loop.call_later(0, stream.start)
-
-    def _finish(self, result: Any) -> None:
-        """Report the result, in a later turn of the loop, unless the step was cancelled."""
-        self._unwatch()
-        self._loop.call_later(0, lambda: self._report(result))
-
-    def _report(self, result: Any) -> None:
-        on_done, self._on_done = self._on_done, None
-        if on_done is not None:
-            on_done(result)
-
-    def _unwatch(self) -> None:
-        if self._sock is not None:
-            self._loop.unwatch(self._sock)
