@@ -4,10 +4,11 @@ Settings, from the environment:
 
 - ``AMQP_RPC_TEST_URL``: run against this broker, and skip the tests marked ``node``;
 - ``AMQP_RPC_TEST_RABBITMQ``: a command put before RabbitMQ's programs, to run on another version of it;
+- ``AMQP_RPC_TEST_QUEUE_TYPE=quorum``: make that the default type of queues of the nodes' virtual host;
 - ``TESTCONTAINERS_RYUK_DISABLED=true``: do without the container that removes RabbitMQ's one after a kill -9, where
   its image cannot be had. A test run that ends in any other way removes RabbitMQ's container itself.
 
-If a Docker engine answers and neither of the first two is set, most tests share a container.
+If a Docker engine answers and none of the first three is set, most tests share a container.
 
 All nodes of a run live in one folder below /tmp. A second process (this file, run as a program) waits for the test
 run to end in any way, kill -9 too, and then ends and removes what is left of that folder's nodes.
@@ -35,6 +36,8 @@ from amqp_rpc.broker.programs import find_program
 
 URL = os.environ.get("AMQP_RPC_TEST_URL", "")
 COMMAND = tuple(shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", "")))
+#: The default type of queues; RabbitMQ's own where it is empty.
+QUEUE_TYPE = os.environ.get("AMQP_RPC_TEST_QUEUE_TYPE", "")
 
 #: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is shown.
 START_TIMEOUT = 100.0
@@ -52,6 +55,21 @@ def missing() -> str | None:
         "no RabbitMQ for the tests: run `make test`, which installs it, or `apt-get install rabbitmq-server`, "
         "or set AMQP_RPC_TEST_URL=amqp://… to a broker that the tests may use"
     )
+
+
+class TypedNode(Node):
+    """A node whose virtual host has a default type of queues that is not RabbitMQ's own."""
+
+    default_queue_type = QUEUE_TYPE
+    _typed = False
+
+    def start(self, *, timeout: float = START_TIMEOUT) -> None:
+        super().start(timeout=timeout)
+        if self.default_queue_type and not self._typed:
+            self._typed = True
+            self.ctl("delete_vhost", "/")
+            self.ctl("add_vhost", "/", "--default-queue-type", self.default_queue_type)
+            self.ctl("set_permissions", "guest", ".*", ".*", ".*")
 
 
 class Nodes:
@@ -78,7 +96,7 @@ class Nodes:
         else:
             node.close()
 
-    def new(self, **options: Any) -> Node:
+    def new(self, **options: Any) -> TypedNode:
         """A node of its own, not yet started; `Node`'s options."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="amqp-rpc-tests-", dir="/tmp"))
@@ -87,7 +105,7 @@ class Nodes:
                 [sys.executable, __file__, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
             )
         self._made += 1
-        return Node(folder=self._folder / str(self._made), command=COMMAND, **options)
+        return TypedNode(folder=self._folder / str(self._made), command=COMMAND, **options)
 
     def close(self) -> None:
         while self._idle:
@@ -98,7 +116,7 @@ class Nodes:
 
 def container() -> Any:
     """RabbitMQ in a container, started, where a Docker engine answers and gives one; else None."""
-    if COMMAND or not engine_answers():
+    if COMMAND or QUEUE_TYPE or not engine_answers():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

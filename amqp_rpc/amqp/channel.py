@@ -333,10 +333,14 @@ class Channel:
     def declare(
         self, queue: str, *, exclusive: bool = False, arguments: dict[str, Any] | None = None
     ) -> BrokerAnswer[QueueState]:
-        """Declare a durable queue, or an exclusive one; the broker chooses the name where it is empty."""
-        return self._ask(
-            _State(), "queue_declare", queue, durable=not exclusive, exclusive=exclusive, arguments=arguments
-        )
+        """Declare a durable queue, or an exclusive one; the broker chooses the name where it is empty.
+
+        It is a classic queue unless the arguments name another type.
+        """
+        # Said, and not left to the default of the virtual host, which may be quorum. In a virtual host whose default is
+        # classic, RabbitMQ takes both for the same.
+        typed = {"x-queue-type": "classic", **(arguments or {})}
+        return self._ask(_State(), "queue_declare", queue, durable=not exclusive, exclusive=exclusive, arguments=typed)
 
     def declare_exchange(
         self, exchange: str, *, kind: str = "topic", durable: bool = True, arguments: dict[str, Any] | None = None

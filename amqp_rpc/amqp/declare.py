@@ -23,6 +23,9 @@ from amqp_rpc.message.exchanges import Exchange
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
+#: In the broker's errors about a queue that exists: with other arguments, or exclusive to another connection.
+_EXISTS = ("inequivalent arg", "exclusive access")
+
 #: Seconds until RabbitMQ remembers a new queue even if it is killed: twice as long as was needed.
 LASTING_AFTER = 2.0
 
@@ -36,8 +39,14 @@ class Refused(ChannelClosed):
 
 
 def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str) -> ConfigurationError:
-    """Return the error for a queue that exists with other arguments ``than`` expected, or is another connection's."""
-    return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
+    """Return the error for a queue that the broker does not let this program declare.
+
+    The ``remedy`` is for one that exists with other arguments ``than`` expected. The broker has the same code (406) for
+    what no argument mends, such as a limit of the virtual host.
+    """
+    if any(words in str(error) for words in _EXISTS):
+        return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
+    return ConfigurationError(f"the broker refuses queue {queue!r}: {error}")
 
 
 class Declarations:

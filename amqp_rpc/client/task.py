@@ -299,6 +299,13 @@ class KeyPublication(TaskPublication):
         """The task in words."""
         return f"{self._function}()"
 
+    def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
+        """Return the error where the queue of its key can't be declared."""
+        return other_arguments(
+            what, error, than="the key's (unique_for)",
+            remedy="Nothing was enqueued; delete that queue, which another program declared",
+        )  # fmt: skip
+
 
 def _check_names(queue: str, function: str) -> None:
     """Check them here: one that AMQP can't carry would end the connection, each time that it is written."""

@@ -1,5 +1,9 @@
 """Names on the broker, with the arguments of queues and the keys of bindings: all of them come from here. Pure.
 
+Each queue says its type and its bounds, also where they are the broker's defaults: a virtual host has a default type of
+queues, a policy may set bounds, and a version of RabbitMQ may change either. A queue whose arguments name no type is
+declared as a classic one (`amqp.channel.Channel.declare`).
+
 A delayed message passes a chain of delay queues, one for each bit of its delay: the queue of level k holds the messages
 with that bit set for 2^k units, by a time to live that all of its messages share, and hands them to the next lower
 level; all others pass the level at once. So no message waits behind one that waits longer, as in one queue with a time
@@ -37,7 +41,7 @@ _ARRIVALS_QUEUE = "amqp_rpc.arrivals."
 #: The prefix of the queues of single instances, and a queue that drops all it gets: retries for them go there as well.
 _INSTANCE = "amqp_rpc.instance"
 GONE = "amqp_rpc.gone"
-GONE_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 0}
+GONE_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 0, "x-overflow": "drop-head"}
 #: The pattern that all of them match.
 INSTANCES = f"{_INSTANCE}.#"
 
@@ -45,16 +49,21 @@ INSTANCES = f"{_INSTANCE}.#"
 _UNIQUE = "amqp_rpc.unique."
 
 #: The arguments of a queue that records bindings: it holds one message, the last one.
-RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1}
-#: The arguments of a scheduler's queue: one consumer is active, the others stand by.
-#: https://www.rabbitmq.com/docs/consumers#single-active-consumer
-CLOCK_ARGUMENTS: Final[dict[str, object]] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1, "x-overflow": "drop-head"}
 
 #: The prefix of direct reply-to addresses: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 
 #: Deliveries that a message may have when they must not be bounded: the largest number of 32 bits.
 MOST_DELIVERIES = 2**31 - 1
+
+#: The arguments of a scheduler's queue: one consumer is active, the others stand by.
+#: https://www.rabbitmq.com/docs/consumers#single-active-consumer
+CLOCK_ARGUMENTS: Final[dict[str, object]] = {
+    "x-queue-type": "quorum",
+    "x-single-active-consumer": True,
+    "x-delivery-limit": MOST_DELIVERIES,
+}
 
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255
@@ -139,7 +148,7 @@ def task_arguments(
 
     The broker refuses more than ``max_length`` tasks.
     """
-    arguments: dict[str, object] = {"x-queue-type": queue_type} if queue_type == "quorum" else {}
+    arguments: dict[str, object] = {"x-queue-type": queue_type}
     if max_length is not None:
         arguments |= {"x-max-length": max_length, "x-overflow": "reject-publish"}
     if max_priority is not None:
@@ -155,7 +164,7 @@ def dead_letter_arguments(queue_arguments: dict[str, object]) -> dict[str, objec
     https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
     """
     quorum = queue_arguments.get("x-queue-type") == "quorum"
-    return {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES} if quorum else {}
+    return {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES} if quorum else {"x-queue-type": "classic"}
 
 
 def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:

@@ -238,7 +238,7 @@ class EventConsumer(Consumer):
 
     async def _declare_instance(self, channel: Channel) -> None:
         bound = self._policy.max_length
-        arguments = None if bound is None else {"x-max-length": bound}
+        arguments = None if bound is None else {"x-max-length": bound, "x-overflow": "drop-head"}
         await channel.declare(self.consumed, exclusive=True, arguments=arguments)
         await self._bind(channel)
         # A retry comes back through a delay queue. If this instance is gone by then, the retry ends in a queue that

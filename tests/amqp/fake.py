@@ -165,6 +165,13 @@ class FakeConnection:
         return None
 
 
+#: What RabbitMQ says beside its code.
+SAID: dict[int, str] = {
+    ReplyCode.PRECONDITION_FAILED: "PRECONDITION_FAILED - inequivalent arg",
+    ReplyCode.RESOURCE_LOCKED: "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue",
+}
+
+
 class FakeChannel:
     """A channel that answers at once, unless the connection holds the name."""
 
@@ -196,7 +203,8 @@ class FakeChannel:
     def closed_by_broker(self, code: int = ReplyCode.PRECONDITION_FAILED, error: BrokerError | None = None) -> None:
         kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError
         self.is_open = False
-        self._error = ChannelClosed(error or kind(f"the broker closed the channel: {int(code)}"), code)
+        reason = f"the broker closed the channel: {int(code)} {SAID.get(code, '')}".rstrip()
+        self._error = ChannelClosed(error or kind(reason), code)
         asked, self._asked = list(reversed(self._asked)), {}
         for answer in asked:
             answer.fail(self._error)

@@ -8,7 +8,7 @@ import pytest
 
 from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.declare import Declarations, Refused
+from amqp_rpc.amqp.declare import Declarations, Refused, other_arguments
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
@@ -167,3 +167,8 @@ def test_nothing_more_is_asked_for_while_the_connection_is_closing():
     connection.is_open = False
     connection.answer()
     assert (ended, queues(connection), len(connection.channels)) == ([], ["a"], 1)
+
+
+def test_a_limit_of_the_virtual_host_is_not_told_as_other_arguments() -> None:
+    limit = BrokerError("406 PRECONDITION_FAILED - cannot declare queue 'q': queue limit in vhost '/' (45) is reached")
+    assert str(other_arguments("q", limit, than="ours", remedy="Delete it")) == f"the broker refuses queue 'q': {limit}"

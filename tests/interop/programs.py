@@ -14,11 +14,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pika
+import pytest
+
+from tests import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for one program to start, to end, or to do all that it does; a machine may be busy with other tests.
 PATIENCE = 40.0
+
+#: Marks a test of a program that does not say what type its queue is.
+leaves_the_type = pytest.mark.skipif(bool(nodes.QUEUE_TYPE), reason="its program leaves its queue's type to the broker")
 
 
 def delete_queues(url: str, *queues: str) -> None:

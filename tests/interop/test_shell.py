@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import run
+from tests.interop.programs import leaves_the_type, run
+
+pytestmark = leaves_the_type
 
 CLIENT = Path(__file__).with_name("rpc_client.sh")
 

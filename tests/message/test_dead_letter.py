@@ -151,7 +151,7 @@ class TestGoingBack:
 def test_dead_letters_are_kept_as_their_queue_is_and_may_be_looked_at_without_end() -> None:
     bounded = task_arguments("quorum", max_length=5)
     assert dead_letter_arguments(bounded) == {"x-queue-type": "quorum", "x-delivery-limit": MOST_DELIVERIES}
-    assert dead_letter_arguments(task_arguments("classic", max_priority=9)) == {}
+    assert dead_letter_arguments(task_arguments("classic", max_priority=9)) == {"x-queue-type": "classic"}
 
 
 class TestDying:

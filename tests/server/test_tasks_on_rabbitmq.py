@@ -247,7 +247,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     serve(service)
     monkeypatch.setattr(consumers, "backoff", soon)
     raw.channel.queue_delete(queue)
-    raw.channel.queue_declare(queue, durable=True)
+    raw.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "classic"})
     until(lambda: len(tried) >= 4, what="four tries")
     # The pauses grow with these refusals.
     assert tried[:4] == [1, 2, 3, 4]
@@ -260,7 +260,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     assert client.enqueue(work).result(timeout=20) == 1
     # A second fault is logged again.
     raw.channel.queue_delete(queue)
-    raw.channel.queue_declare(queue, durable=True)
+    raw.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "classic"})
     until(lambda: len([record for record in caplog.records if "exists with other arguments" in record.message]) == 2)
 
 
@@ -324,9 +324,8 @@ def test_a_dead_letter_that_the_broker_does_not_take_is_kept_until_it_does(
     client: Client, serve: Serve, service: Service, raw: Raw, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = f"t{secrets.token_hex(6)}"
-    raw.channel.queue_declare(
-        f"{name}.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
-    )
+    one_place = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
+    raw.channel.queue_declare(f"{name}.dead", durable=True, arguments=one_place)
 
     @service.task(queue=name, queue_type="classic")
     def refuse(n: int) -> None:
