@@ -38,6 +38,20 @@ class Refused(ChannelClosed):
         self.what = what
 
 
+def advice(error: BaseException, giver: str, options: str) -> str:
+    """Return what to do about a queue that exists with other arguments than a server or a client declares it with.
+
+    Args:
+        error: The broker's.
+        giver: What takes the options, and ``declare='passive'``.
+        options: Those that say how the queue is declared.
+    """
+    passive = "declare='passive', which uses the queue as it is"
+    if any(f"'{each}'" in str(error) for each in ("durable", "auto_delete", "exclusive")):
+        return f"No other option makes it the same: give {giver} {passive}, delete it, or take another queue="
+    return f"Give {giver} the same {options}, or {passive}; or delete it, or take another queue="
+
+
 def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str) -> ConfigurationError:
     """Return the error for a queue that the broker does not let this program declare.
 
@@ -107,6 +121,8 @@ class Declarations:
     async def prepare(self, queues: Mapping[str, dict[str, Any] | None]) -> list[Refused]:
         """Declare task queues with all that their retries and dead letters need, and wait until all of it lasts.
 
+        Another program declares a queue whose arguments are None, and its dead-letter queue is prepared by itself.
+
         Each queue has a marker exchange, which routes nothing: it exists once the queue has lasted. All new queues
         wait together. The refusals are returned, each for one queue.
         """
@@ -116,7 +132,9 @@ class Declarations:
         for queue, arguments in queues.items():
             try:
                 lasting = await self._exists(exchange=topology.lasting(queue))
-                await self.declare(Message(queue, Properties(), b"", delay=1), arguments)
+                # Nothing is delayed for a dead-letter queue.
+                delay = 0 if topology.holds_dead_letters(queue) else 1
+                await self.declare(Message(queue, Properties(), b"", delay=delay), arguments)
             except Refused as refused:
                 refusals.append(refused)
             else:

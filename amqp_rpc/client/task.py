@@ -10,9 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 
-from amqp_rpc.amqp.declare import other_arguments
+from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
-from amqp_rpc.amqp.publisher import Publication
+from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.client.bulk import Batch
 from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.errors import (
@@ -111,7 +111,8 @@ class Plan:
         self._known: Function | None = None
         self._result = True
         #: The arguments with which the queue is declared, and whether they are a guess.
-        self._arguments, self._guessed = topology.task_arguments("quorum"), True
+        self._arguments: dict[str, Any] | None = topology.task_arguments("quorum")
+        self._guessed = True
         if isinstance(function, str):
             service, dot, self.function = function.rpartition(".")
             if not self.function or (dot and not service):
@@ -253,7 +254,7 @@ class TaskPublication(Publication):
     never, again = "It will not run", "Enqueue it again only if it may run twice"
 
     def __init__(
-        self, message: Message, arguments: dict[str, Any], *, guessed: bool, replied: bool, timeout: float
+        self, message: Message, arguments: dict[str, Any] | None, *, guessed: bool, replied: bool, timeout: float
     ) -> None:
         super().__init__(message, arguments, timeout=timeout)
         self.guessed = guessed
@@ -275,11 +276,25 @@ class TaskPublication(Publication):
         properties.reply_to = reply_queue
         properties.correlation_id = self.identity if reply_queue is not None else None
 
+    @property
+    def bounded(self) -> bool:
+        """A bound may refuse it, also one that another program has given its queue."""
+        return self.arguments is None or super().bounded
+
+    def confirmed(self, publisher: Publisher) -> None:
+        """End it; where another program's queue does not exist, with the error that says so."""
+        if self.returned and self.arguments is None:
+            missing = f"there is no queue {self.message.routing_key!r}, which another program declares"
+            publisher.end(self, PublishRefused(f"{self.what}: {missing}. {self.never}"))
+        else:
+            super().confirmed(publisher)
+
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
         """Return the error where its queue exists with other arguments."""
         return other_arguments(
             what, error, than="its tasks say",
-            remedy="Nothing was enqueued; give @service.task its queue_type=, delete the queue, or take another name",
+            remedy="Nothing was enqueued. "
+            + advice(error, "@service.task", "queue_type=, max_length= and max_priority="),
         )  # fmt: skip
 
 

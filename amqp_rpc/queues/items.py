@@ -181,10 +181,10 @@ class Unfinished:
 
 def conflict(queue: str, error: BaseException) -> ConfigurationError:
     """Return the error for a queue that exists with other arguments, or belongs to another connection."""
-    remedy = (
-        "No item was put or received; give client.queue() the same queue_type= and maxsize=, delete the queue, or use "
-        "another name"
-    )
+    same = "give client.queue() the same queue_type= and maxsize=, delete the queue, or use another name"
+    if "'durable'" in str(error):
+        same = "client.queue() uses durable queues alone: delete this one, or use another name"
+    remedy = f"No item was put or received; {same}"
     return declare.other_arguments(queue, error, than="this object's", remedy=remedy)
 
 

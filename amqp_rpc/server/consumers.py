@@ -16,10 +16,10 @@ import random
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from amqp_rpc.amqp import declare
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
@@ -51,6 +51,8 @@ class Consumer(Keeper):
 
     #: True where deliveries come with their exchange and routing key.
     addressed = False
+    #: What its queue is declared by, and the options: for advice.
+    declared_by: ClassVar[tuple[str, str]]
 
     def __init__(
         self, state: State, worker: Worker, dispatcher: CallDispatcher | TaskDispatcher, *, prefetch: int
@@ -75,6 +77,20 @@ class Consumer(Keeper):
     async def declare(self, channel: Channel) -> None:
         """Declare the queue; a channel script."""
         raise NotImplementedError
+
+    async def declared(self, channel: Channel) -> QueueState:
+        """Declare the queue, unless another program does; return its state."""
+        if self._dispatcher.arguments is not None:
+            return await channel.declare(self.queue, arguments=self._dispatcher.arguments)
+        try:
+            return await channel.inspect(self.queue)
+        except ChannelClosed as closed:
+            if closed.code == ReplyCode.NOT_FOUND:
+                self._explanation = ConfigurationError(
+                    f"there is no queue {self.queue!r}, and declare='passive' leaves it to another program to declare "
+                    "it: start that one first"
+                )
+            raise
 
     def end(self) -> None:
         """Stop consuming; deliveries stay unacked until they are settled."""
@@ -110,7 +126,7 @@ class Consumer(Keeper):
         before, times = self._refused_with or (code, -1)
         times = times + 1 if before in (code, 0) else 1
         self._refused_with = (code, times)
-        self._state.refused(self.queue, self._explanation or error, code, times)
+        self._state.refused(self.queue, self._explanation or error, code, times, self.declared_by)
         self._explanation = None
 
     def pause(self, code: int) -> float:
@@ -149,12 +165,18 @@ class Consumer(Keeper):
 class CallConsumer(Consumer):
     """Consumes a queue of calls."""
 
+    declared_by = "Service", "queue_type="
     _dispatcher: CallDispatcher
 
     async def declare(self, channel: Channel) -> None:
         """Declare the queue, and check it if it is not in use: its node may have been restarted."""
+        arguments = self._dispatcher.arguments
+        if arguments is None or arguments.get("x-queue-type") == "quorum":
+            # A queue of another program is not deleted, and a quorum queue counts how often it returned a message.
+            await self.declared(channel)
+            return
         for checks in range(_MOST_CHECKS + 1):
-            found = await channel.declare(self.queue)
+            found = await self.declared(channel)
             if found.consumers or self._ending or checks == _MOST_CHECKS:
                 return
             # With messages in it the queue can't be checked. Another server's probe is gone in a moment.
@@ -169,17 +191,19 @@ class CallConsumer(Consumer):
 class TaskConsumer(Consumer):
     """Consumes a queue of tasks. It needs no check: a redelivered task runs again anyway."""
 
+    declared_by = "@service.task", "queue_type=, max_length= and max_priority="
     _dispatcher: TaskDispatcher
 
     async def declare(self, channel: Channel) -> None:
         """Declare the queue."""
-        await channel.declare(self.queue, arguments=self._dispatcher.arguments)
+        await self.declared(channel)
 
 
 class EventConsumer(Consumer):
     """Declares the exchange, the queue and the bindings of a subscription, and consumes the queue."""
 
     addressed = True
+    declared_by = "@service.subscribe", "queue_type= and max_length="
     _dispatcher: EventDispatcher
 
     def __init__(self, state: State, worker: Worker, dispatcher: EventDispatcher, *, prefetch: int) -> None:
@@ -219,7 +243,7 @@ class EventConsumer(Consumer):
             self._dispatcher.home = self.consumed
 
     async def _declare_shared(self, channel: Channel) -> None:
-        await channel.declare(self.queue, arguments=self._dispatcher.arguments)
+        await self.declared(channel)
         wanted: Bindings = frozenset(self._subscription.bindings)
         # In this order: a binding that exists, or may exist, is always in the record.
         known = await change_record(self.connection, self.queue, add=wanted)

@@ -33,7 +33,7 @@ from amqp_rpc.message.failures import describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import LONGEST_TRACEBACK, brief, shortened, text_of
 from amqp_rpc.results.record import Record
-from amqp_rpc.service.catalog import default_function
+from amqp_rpc.service.catalog import default_function, queue_arguments
 from amqp_rpc.service.context import in_context
 from amqp_rpc.service.function import Function
 
@@ -182,6 +182,8 @@ class Dispatcher:
 
     def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
         self.queue = queue
+        #: The arguments of the queue, which all its functions share; None if another program declares it.
+        self.arguments = queue_arguments(functions)
         self._functions = functions
         self._default = default_function(functions)
         self._max_size = settings.max_message_size

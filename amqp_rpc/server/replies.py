@@ -35,8 +35,9 @@ _MOST_REFUSALS = 5
 class Replies:
     """Publishes replies, retries, requeued tasks and dead letters; any thread may call `reply` and those below it.
 
-    The ``arguments`` are those of the task queues and their dead-letter queues. The ``prepared`` ones of these queues
-    are declared at the start, with all that their retries need.
+    The ``arguments`` are those of the task queues and their dead-letter queues, and the ``calls``' those of the queues
+    of calls; None for a queue that another program declares. The ``prepared`` ones are declared at the start, with all
+    that their retries need.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class Replies:
         addresses: Addresses,
         state: State,
         *,
-        arguments: Mapping[str, dict[str, Any]],
-        prepared: Mapping[str, dict[str, Any]],
+        arguments: Mapping[str, dict[str, Any] | None],
+        calls: Mapping[str, dict[str, Any] | None],
+        prepared: Mapping[str, dict[str, Any] | None],
     ) -> None:
         self._state = state
-        self._arguments = arguments
+        self._arguments, self._calls = arguments, calls
         self.channel = ReplyChannel("replies", state)
         self.copies = CopyPublisher(addresses, state, prepared)
         # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
@@ -99,8 +101,11 @@ class Replies:
 
         If the delivery's channel is closed by then, nothing is published: the broker redelivers it.
         """
-        arguments = self._arguments.get(message.routing_key)
-        copy = Copy(message, delivery, self._state, arguments or {}, accepted=arguments is not None)
+        queue = message.routing_key
+        accepted = queue in self._arguments
+        # The dead-letter queue of calls, or one instance's queue, has no arguments.
+        arguments = self._arguments[queue] if accepted else self._calls.get(queue, {})
+        copy = Copy(message, delivery, self._state, arguments, accepted=accepted)
         self.copies.add(copy)
         self._connection.post(self.copies.send, copy)
 
@@ -189,7 +194,7 @@ class ReplyChannel(Keeper):
 class CopyPublisher(Publisher):
     """Publishes copies of deliveries, after it has declared all task queues once (`prepared`, with arguments)."""
 
-    def __init__(self, addresses: Addresses, state: State, prepared: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, addresses: Addresses, state: State, prepared: Mapping[str, dict[str, Any] | None]) -> None:
         super().__init__(addresses, name="retries")
         self._state = state
         self._prepared = prepared
@@ -222,7 +227,7 @@ class Copy(Publication):
     __slots__ = ("_accepted", "_lighter", "_refusals", "_state", "delivery")
 
     def __init__(
-        self, message: Message, delivery: Delivery, state: State, arguments: dict[str, Any], *, accepted: bool
+        self, message: Message, delivery: Delivery, state: State, arguments: dict[str, Any] | None, *, accepted: bool
     ) -> None:
         super().__init__(message, arguments, identity=str(id(delivery)))
         self.delivery = delivery

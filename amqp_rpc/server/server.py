@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from amqp_rpc.amqp.connection import Connection, Listener
 from amqp_rpc.amqp.loop import IOThread
@@ -31,7 +31,7 @@ from amqp_rpc.message.settings import (
     results_url,
 )
 from amqp_rpc.message.timing import Deadline
-from amqp_rpc.message.topology import dead_letter_arguments, dead_letter_queue
+from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
@@ -130,7 +130,7 @@ class Server:
         dispatchers: dict[str, CallDispatcher | TaskDispatcher] = {**calls, **tasks, **events}
         durable = {**tasks, **{queue: each for queue, each in events.items() if each.function.shared}}
         arguments = {queue: each.arguments for queue, each in durable.items()}
-        dead = {dead_letter_queue(q): dead_letter_arguments(each.arguments) for q, each in {**tasks, **events}.items()}
+        dead = {dead_letter_queue(queue): each.dead_letter_arguments for queue, each in {**tasks, **events}.items()}
         #: Called, on some thread, with the number of handlers that run on past their tasks' time limits, each time that
         #: there is one more. They can only be ended with the process; a server itself never ends one.
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
@@ -146,7 +146,13 @@ class Server:
         #: ``dead_letters``; ``ticks``: tasks that a schedule enqueued; ``consumed``: consumers that were started;
         #: ``returned``: replies whose caller was gone; ``stale_acks``: acks of deliveries that the broker had requeued.
         self.counters: Counter[str] = self._state.counters
-        self._replies = Replies(self.addresses, self._state, arguments={**arguments, **dead}, prepared=arguments)
+        self._replies = Replies(
+            self.addresses,
+            self._state,
+            arguments={**arguments, **dead},
+            calls={queue: each.arguments for queue, each in calls.items()},
+            prepared={**arguments, **_alone(arguments, dead)},
+        )
         self._schedulers = [Scheduler(queue, each, self._state) for queue, each in self.schedules.items()]
         self._worker = Worker(
             self._state,
@@ -282,3 +288,10 @@ class Server:
         self._replies.close(_CLOSE_TIMEOUT)
         self._pool.stop()
         self._recorder.close()
+
+
+def _alone(
+    arguments: dict[str, dict[str, Any] | None], dead: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any] | None]:
+    """Return the dead-letter queues that are declared by themselves: those of queues that other programs declare."""
+    return {dead_letter_queue(queue): dead[dead_letter_queue(queue)] for queue, own in arguments.items() if own is None}

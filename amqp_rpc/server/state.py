@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 
 from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.declare import other_arguments
-from amqp_rpc.errors import AmqpRpcError, BrokerError
-from amqp_rpc.message.topology import holds_calls
+from amqp_rpc.amqp.declare import advice, other_arguments
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.server.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -62,16 +61,22 @@ class State:
             self.failure = error
             self.started.set()
 
-    def refused(self, queue: str, error: AmqpRpcError, code: int, times: int = 0) -> None:
-        """Report that the broker has closed a consumer's channel, so many times in a row; 0 if it worked before."""
-        if not self.started.is_set() and code != ReplyCode.NOT_FOUND:
-            self.failed(_refusal(queue, error, code))
+    def refused(
+        self, queue: str, error: AmqpRpcError, code: int, times: int = 0, declared_by: tuple[str, str] | None = None
+    ) -> None:
+        """Report that the broker has closed a consumer's channel, so many times in a row; 0 if it worked before.
+
+        ``declared_by`` is what declares the queue, and its options, where a user can say how.
+        """
+        # A queue that is not there may come; one that another program has to declare did not.
+        if not self.started.is_set() and (code != ReplyCode.NOT_FOUND or isinstance(error, ConfigurationError)):
+            self.failed(_refusal(queue, error, code, declared_by))
         elif times == 0:
             logger.warning("queue %s: %s; consuming it again", queue, error)
         elif times == 1:
             logger.error(
                 "queue %s: not consumed: %s. Trying again; the log will say when it works",
-                queue, _refusal(queue, error, code),
+                queue, _refusal(queue, error, code, declared_by),
             )  # fmt: skip
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
@@ -114,12 +119,9 @@ class State:
         self.check_drained()
 
 
-def _refusal(queue: str, error: AmqpRpcError, code: int) -> AmqpRpcError:
+def _refusal(queue: str, error: AmqpRpcError, code: int, declared_by: tuple[str, str] | None) -> AmqpRpcError:
     """Return the error of a queue that the broker did not let this server consume."""
     if code != ReplyCode.PRECONDITION_FAILED or not isinstance(error, BrokerError):
         return error
-    remedy = "Delete it, or give the service another name"
-    if not holds_calls(queue):
-        options = "queue_type=, max_length=, max_priority="
-        remedy = f"Say the same in @service.task or @service.subscribe ({options}), take another queue=, or delete it"
+    remedy = "Delete it, or give the service another name" if declared_by is None else advice(error, *declared_by)
     return other_arguments(queue, error, than="this server's", remedy=remedy)

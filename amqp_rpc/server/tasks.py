@@ -34,7 +34,7 @@ from amqp_rpc.server.invoke import (
     ran,
     traceback_of,
 )
-from amqp_rpc.service.catalog import queue_arguments
+from amqp_rpc.service.catalog import dead_letter_arguments
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import EventSignature
@@ -101,8 +101,8 @@ class TaskDispatcher(Dispatcher):
         self._suspects = suspects or Suspects()
         #: The queue that retries come back to.
         self.home = queue
-        #: The arguments of the queue; all its tasks have the same.
-        self.arguments = queue_arguments(functions)
+        #: The arguments of its dead-letter queue.
+        self.dead_letter_arguments = dead_letter_arguments(functions)
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
         """Return the invocation for a delivery, or the end of a task that can't run."""

@@ -53,6 +53,12 @@ class Catalog:
                     f"{function.signature.where}: {name!r} is registered already in another service with queue "
                     f"{service.queue!r}, at {functions[name].signature.where}; name one of the services"
                 )
+            for other in functions.values():
+                if other.queue_arguments != function.queue_arguments:
+                    raise ConfigurationError(
+                        f"{function.signature.where}: two services declare queue {service.queue!r} in two ways; give "
+                        f"both the same queue_type= and declare=, as at {other.signature.where}"
+                    )
             function.signature.verify()
             functions[name] = function
 
@@ -66,9 +72,8 @@ class Catalog:
                 )
             if task.queue_arguments != other.queue_arguments:
                 raise ConfigurationError(
-                    f"{task.signature.where}: queue {task.queue!r} is to have {task.queue_arguments}, and "
-                    f"{other.queue_arguments} at {other.signature.where}; give both the same queue_type=, max_length= "
-                    "and max_priority="
+                    f"{task.signature.where}: queue {task.queue!r} is to have {_shown(task)}, and {_shown(other)} at "
+                    f"{other.signature.where}; give both the same queue_type=, max_length=, max_priority= and declare="
                 )
         task.signature.verify()
         tasks[task.name] = task
@@ -97,6 +102,10 @@ class Catalog:
         for queue, functions in self.functions.items():
             if not functions:
                 raise ConfigurationError(f"the service of {queue!r} has no functions; register them with @service.rpc")
+        for queue in self.functions.keys() & (self.tasks.keys() | self.events.keys()):
+            raise ConfigurationError(
+                f"queue {queue!r} is to hold calls, and tasks or events as well; give one of them another queue="
+            )
         for kind, queues in (("functions", self.functions), ("tasks", self.tasks)):
             for queue, functions in queues.items():
                 if len([function for function in functions.values() if function.default]) > 1:
@@ -115,9 +124,20 @@ class Catalog:
                 del functions[queue]
 
 
-def queue_arguments(tasks: dict[str, Function]) -> dict[str, Any]:
-    """Return the arguments of the queue that some tasks share."""
-    return next(iter(tasks.values())).queue_arguments
+def queue_arguments(functions: dict[str, Function]) -> dict[str, Any] | None:
+    """Return the arguments of the queue that some functions share; None if another program declares it."""
+    return next(iter(functions.values())).queue_arguments
+
+
+def dead_letter_arguments(tasks: dict[str, Function]) -> dict[str, Any]:
+    """Return the arguments of the dead-letter queue of some tasks, which share a queue."""
+    policy = next(iter(tasks.values())).task
+    assert policy is not None
+    return policy.dead_letter_arguments
+
+
+def _shown(task: Function) -> str:
+    return "another program's arguments" if task.queue_arguments is None else str(task.queue_arguments)
 
 
 def default_function(functions: dict[str, Function]) -> Function | None:

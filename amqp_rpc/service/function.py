@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.message.exchanges import Binding, Exchange
-from amqp_rpc.message.topology import LONGEST_NAME, call_queue
+from amqp_rpc.message.topology import LONGEST_NAME
 from amqp_rpc.service.borrowed import hint
-from amqp_rpc.service.policy import Policy
+from amqp_rpc.service.policy import CallQueue, Policy
 from amqp_rpc.service.signature import Options, Signature, where
 
 #: Each event goes to one of a service's replicas, or to all.
@@ -48,6 +48,8 @@ class Function:
     idempotent: bool = True
     #: True: it takes plain text bodies that name no function.
     default: bool = False
+    #: The queue of its calls; None for a task and for events.
+    calls: CallQueue | None = None
     #: Its queue and retries; None for a function that is called.
     task: Policy | None = None
     #: The events that it handles; it has a policy too, as a task has. None for all others.
@@ -61,12 +63,18 @@ class Function:
     @property
     def queue(self) -> str:
         """The queue that holds its calls, its tasks, or its events."""
-        return call_queue(self.service) if self.task is None else self.task.queue
+        if self.task is not None:
+            return self.task.queue
+        assert self.calls is not None
+        return self.calls.name
 
     @property
-    def queue_arguments(self) -> dict[str, Any]:
-        """The arguments of the declaration of its queue; none for a queue of calls."""
-        return {} if self.task is None else self.task.queue_arguments
+    def queue_arguments(self) -> dict[str, Any] | None:
+        """The arguments of the declaration of its queue; None if another program declares it."""
+        if self.task is not None:
+            return self.task.queue_arguments
+        assert self.calls is not None
+        return self.calls.arguments
 
     @property
     def shared(self) -> bool:

@@ -14,6 +14,8 @@ from amqp_rpc.message.topology import LONGEST_DELAY, LONGEST_DELAYED_NAME
 
 #: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
 QueueType = Literal["quorum", "classic"]
+#: A server declares its queue, or, if it is passive, uses one that another program has declared.
+Declare = Literal["active", "passive"]
 
 DEFAULT_RETRIES = 5
 #: Seconds before the first retry, and the most between two.
@@ -26,6 +28,7 @@ class SubscriptionOptions(TypedDict, total=False):
     """The options of `Service.subscribe`, which `Service.task` has as well: see there."""
 
     queue_type: QueueType
+    declare: Declare
     retries: int
     backoff: tuple[float, float]
     retry_for: tuple[type[BaseException], ...]
@@ -49,6 +52,33 @@ def check_options(method: str, given: Mapping[str, object], known: type[Subscrip
 
 
 @dataclass(frozen=True, slots=True)
+class CallQueue:
+    """The queue of a service's calls; the options are those of `Service`.
+
+    Raises:
+        ConfigurationError: One of them makes no sense.
+    """
+
+    name: str
+    queue_type: QueueType = "classic"
+    declare: Declare = "active"
+
+    @property
+    def arguments(self) -> dict[str, Any] | None:
+        """The arguments of its declaration; None if another program declares it."""
+        return None if self.declare == "passive" else topology.task_arguments(self.queue_type)
+
+    def __post_init__(self) -> None:
+        topology.check_name(topology.dead_letter_queue(topology.check_name(self.name)))
+        if _taken(self.name):
+            raise ConfigurationError(
+                f"{self.name!r} can't name a queue of calls: it does not begin with 'amq.' or 'amqp_rpc.', and does "
+                f"not end with {topology.dead_letter_queue('')!r}"
+            )
+        _check_queue(self.queue_type, self.declare)
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The queue of a function's tasks or events, and their retries; the options are those of `Service.task`.
 
@@ -68,16 +98,28 @@ class Policy:
     result: bool = True
     #: All queues of its tasks, where it has several.
     queues: tuple[str, ...] = ()
+    declare: Declare = "active"
 
     @property
-    def queue_arguments(self) -> dict[str, Any]:
-        """The arguments of the queue's declaration."""
+    def queue_arguments(self) -> dict[str, Any] | None:
+        """The arguments of the queue's declaration; None if another program declares it."""
+        if self.declare == "passive":
+            return None
         return topology.task_arguments(self.queue_type, max_length=self.max_length, max_priority=self.max_priority)
+
+    @property
+    def dead_letter_arguments(self) -> dict[str, Any]:
+        """The arguments of the declaration of its dead-letter queue."""
+        return topology.dead_letter_arguments(topology.task_arguments(self.queue_type))
 
     def __post_init__(self) -> None:
         check_task_queue(self.queue)
-        if self.queue_type not in get_args(QueueType):
-            raise ConfigurationError(f"queue_type is 'quorum' or 'classic', not {self.queue_type!r}")
+        _check_queue(self.queue_type, self.declare)
+        if self.declare == "passive" and (self.max_length is not None or self.max_priority is not None):
+            raise ConfigurationError(
+                "max_length= and max_priority= are for a queue that the server declares; with declare='passive' "
+                "another program declares it"
+            )
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ConfigurationError(f"retries is a whole number from 0, not {self.retries!r}")
         match self.backoff:
@@ -129,12 +171,25 @@ def check_task_queue(queue: str) -> None:
         size = len(queue.encode())
     except (AttributeError, UnicodeEncodeError):
         size = 0
-    taken = size and (
-        topology.holds_calls(queue) or queue.startswith(("amq.", "amqp_rpc.")) or topology.holds_dead_letters(queue)
-    )
+    taken = size and (topology.holds_calls(queue) or _taken(queue))
     if taken or not 0 < size <= LONGEST_DELAYED_NAME:
         raise ConfigurationError(
             f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
             f"does not begin with {topology.CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
             f"with {topology.dead_letter_queue('')!r}"
+        )
+
+
+def _taken(queue: str) -> bool:
+    """Return whether a name is one of the broker's, one of ours, or a dead-letter queue's."""
+    return queue.startswith(("amq.", "amqp_rpc.")) or topology.holds_dead_letters(queue)
+
+
+def _check_queue(queue_type: object, declare: object) -> None:
+    if queue_type not in get_args(QueueType):
+        raise ConfigurationError(f"queue_type is 'quorum' or 'classic', not {queue_type!r}")
+    if declare not in get_args(Declare):
+        raise ConfigurationError(
+            "declare is 'active' (the server declares its queue) or 'passive' (another program declares it, and the "
+            f"server uses it as it is), not {declare!r}"
         )

@@ -21,7 +21,15 @@ from amqp_rpc.message.topology import (
     task_queue,
 )
 from amqp_rpc.service.function import Function, Mode, Subscription, signed, too_long
-from amqp_rpc.service.policy import Policy, SubscriptionOptions, TaskOptions, check_options
+from amqp_rpc.service.policy import (
+    CallQueue,
+    Declare,
+    Policy,
+    QueueType,
+    SubscriptionOptions,
+    TaskOptions,
+    check_options,
+)
 from amqp_rpc.service.schedules import Cron, Every, Schedule, Times
 from amqp_rpc.service.signature import CALL_OPTIONS, EVENT_OPTIONS, TASK_OPTIONS, EventSignature, Signature, where
 
@@ -37,9 +45,14 @@ class Service:
     Args:
         name: None: its queue is ``rpc_queue``, and clients call ``"fib"``. ``"billing"``: its queue is
             ``rpc_queue.billing``, and clients call ``"billing.charge"``.
+        queue: Another queue for its calls. Clients find it by the function object, or with ``call(…, queue=)``.
+        queue_type: ``"classic"`` (the default), kept on one node; or ``"quorum"``, kept on a majority of a cluster's
+            nodes, as today's RabbitMQ tutorials declare theirs.
+        declare: ``"passive"``: another program declares the queue, whatever its arguments are, and the server uses it
+            as it is; it does not start without it. ``"active"`` (the default): the server declares it.
 
     Raises:
-        ConfigurationError: The name is empty, has a dot, or is too long for AMQP.
+        ConfigurationError: The name is empty, has a dot, or is too long for AMQP; or another option makes no sense.
 
     Example:
         >>> service = Service()
@@ -50,7 +63,14 @@ class Service:
         8
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        queue: str | None = None,
+        queue_type: QueueType = "classic",
+        declare: Declare = "active",
+    ) -> None:
         taken = name is not None and call_queue(name) == dead_letter_queue(CALL_QUEUE)
         if name is not None and (not name or taken or "." in name or too_long(dead_letter_queue(call_queue(name)))):
             raise ConfigurationError(
@@ -58,6 +78,7 @@ class Service:
                 f"empty, makes a queue's name of at most {LONGEST_NAME} bytes, and is not 'dead', as dead letters' is"
             )
         self.name = name
+        self._calls = CallQueue(call_queue(name) if queue is None else queue, queue_type, declare)
         self._functions: dict[str, Function] = {}
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}
@@ -68,7 +89,7 @@ class Service:
     @property
     def queue(self) -> str:
         """The queue that holds its calls."""
-        return call_queue(self.name)
+        return self._calls.name
 
     @property
     def functions(self) -> dict[str, Function]:
@@ -126,7 +147,9 @@ class Service:
                 raise _taken(signature, other)
             if default and (other := next((f for f in self._functions.values() if f.default), None)):
                 raise ConfigurationError(f"{signature.where}: {other.name!r} is the default function already")
-            registered = Function(known, self.name, function, signature, idempotent=idempotent, default=default)
+            registered = Function(
+                known, self.name, function, signature, idempotent=idempotent, default=default, calls=self._calls
+            )
             self._functions[known] = registered
             registered.mark()
             return function
@@ -171,6 +194,8 @@ class Service:
 
                 - ``queue_type``: ``"quorum"`` (the default), kept on a majority of a cluster's nodes; or ``"classic"``,
                   kept on one.
+                - ``declare``: ``"passive"``: another program declares the queue, and it is used as it is;
+                  ``queue_type`` is that of its dead letters then (``"active"``).
                 - ``retries``: How often a task that raises is tried again (5); then it is a dead letter.
                 - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
                 - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
@@ -319,6 +344,8 @@ class Service:
 
                 - ``queue_type``: ``"quorum"`` (the default), kept on a majority of a cluster's nodes; or ``"classic"``,
                   kept on one.
+                - ``declare``: ``"passive"``: another program declares the queue, and it is used as it is, and bound
+                  for the topics; ``queue_type`` is that of its dead letters then (``"active"``). Shared ones only.
                 - ``retries``: How often an event whose handler raises is tried again (5); then it is a dead letter.
                 - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
                 - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
@@ -357,6 +384,11 @@ class Service:
                 subscription = Subscription(source, bindings(source, topics, headers), mode)
                 policy = Policy(queue if queue is not None else event_queue(self.name, known), result=False, **options)
                 if mode == "broadcast":
+                    if policy.declare == "passive":
+                        raise ConfigurationError(
+                            "declare='passive' is for a shared queue: with mode='broadcast' each instance declares its "
+                            "own"
+                        )
                     # A retry comes back to the instance, whose queue has a longer name.
                     delayed_key(1, instance_queue(policy.queue, "0" * 16))
             if (other := self._subscriptions.get(policy.queue)) is not None:

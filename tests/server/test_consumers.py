@@ -64,7 +64,7 @@ def test_other_arguments_end_the_start_with_advice(place: Place) -> None:
     place.consumer.on_open()
     assert place.state.started.is_set()
     assert isinstance(place.state.failure, ConfigurationError)
-    assert "Say the same in @service.task" in str(place.state.failure)
+    assert "Give @service.task the same queue_type=, max_length= and max_priority=" in str(place.state.failure)
 
 
 def test_a_queue_that_is_refused_later_is_reported_once_until_it_works(

@@ -254,7 +254,7 @@ def test_a_queue_that_is_made_anew_with_another_type_is_complained_of_once_and_c
     said = [record for record in caplog.records if "exists with other arguments" in record.message]
     assert [record.levelname for record in said] == ["ERROR"]
     assert "x-queue-type" in said[0].message
-    assert "Say the same in @service.task" in said[0].message
+    assert "Give @service.task the same queue_type=" in said[0].message
     raw.channel.queue_delete(queue)
     until(lambda: f"queue {queue}: works again" in caplog.text)
     assert client.enqueue(work).result(timeout=20) == 1
