@@ -7,6 +7,7 @@
     ├─ BrokerError(ConnectionError)       the broker, or the way to it, failed
     │  ├─ NotConnected                    no connection could be opened
     │  ├─ ConnectionLost                  the connection broke
+    │  ├─ BrokerTimeout(TimeoutError)     the broker did not answer in time, or the work was longer
     │  ├─ PublishRefused                  the broker refused a message
     │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
     │  │  └─ NotAllAccepted               some of many messages were refused
@@ -58,6 +59,9 @@ class ConfigurationError(AmqpRpcError, ValueError):
 class BrokerError(AmqpRpcError, ConnectionError):
     """The broker, or the way to it, failed."""
 
+    #: The ids of the dead letters that had been replayed, or dropped, before the error.
+    ids: tuple[str, ...] = ()
+
 
 class NotConnected(BrokerError):
     """No connection to the broker could be opened; nothing was sent."""
@@ -67,6 +71,10 @@ class ConnectionLost(BrokerError):
     """The connection to the broker broke; messages that were sent may have arrived."""
 
     may_have_run = True
+
+
+class BrokerTimeout(BrokerError, TimeoutError):
+    """The broker did not answer in time, or the time that was given to all of the work was over."""
 
 
 class PublishRefused(BrokerError):

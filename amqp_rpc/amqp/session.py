@@ -10,8 +10,9 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from threading import get_ident
+from types import coroutine as awaitable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from amqp_rpc.amqp.channel import ChannelClosed
@@ -20,7 +21,14 @@ from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait, Work
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    BrokerError,
+    BrokerTimeout,
+    ConfigurationError,
+    ConnectionLost,
+    NotConnected,
+)
 from amqp_rpc.message.settings import Addresses
 
 if TYPE_CHECKING:
@@ -32,6 +40,8 @@ T = TypeVar("T")
 
 #: Seconds for the thread that ended something to report its result; it takes microseconds.
 _VERDICT = 10.0
+#: Seconds of a wait that something else ends: three years.
+_FOREVER = 1e8
 
 
 class Awaited(Protocol):
@@ -64,10 +74,18 @@ class Follower(Protocol):
 
 
 class ScriptRun(Outcome[BaseException | None], Generic[T]):
-    """A script that runs once, as soon as there is a connection; any thread may wait for it."""
+    """A script that runs once, as soon as there is a connection; any thread may wait for it.
 
-    def __init__(self, session: Session, coroutine: Coroutine[Any, None, T], timeout: float) -> None:
+    The timeout is for all of it, or, with ``each_step``, for each answer that it waits for.
+    """
+
+    def __init__(
+        self, session: Session, coroutine: Coroutine[Any, None, T], timeout: float, *, each_step: bool = False
+    ) -> None:
         super().__init__()
+        self._each_step = each_step
+        #: When it began to wait for an answer, on the monotonic clock.
+        self._active = 0.0
         self._session = session
         self._coroutine = coroutine
         self._timeout = timeout
@@ -94,7 +112,7 @@ class ScriptRun(Outcome[BaseException | None], Generic[T]):
     def on_open(self) -> None:
         """Run the script."""
         if self._connection is not None and self._connection.is_open and not self._began:
-            self._began = True
+            self._began, self._active = True, time.monotonic()
             self._script = self._connection.run(self._run())
 
     def on_lost(self, error: BrokerError) -> None:
@@ -113,7 +131,7 @@ class ScriptRun(Outcome[BaseException | None], Generic[T]):
 
     async def _run(self) -> None:
         try:
-            self._result = await self._coroutine
+            self._result = await (self._steps() if self._each_step else self._coroutine)
         except ChannelClosed as closed:
             self._end(fresh(closed.error))
         except Exception as error:
@@ -123,16 +141,35 @@ class ScriptRun(Outcome[BaseException | None], Generic[T]):
         else:
             self._end(None)
 
+    @awaitable
+    def _steps(self) -> Generator[Any, None, T]:
+        """Run the script, and note when it begins to wait for each answer."""
+        steps = self._coroutine.__await__()
+        try:
+            while True:
+                answer = next(steps)
+                self._active = time.monotonic()
+                yield answer
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return] # the script's
+        finally:
+            steps.close()
+
     def _expire(self) -> None:
         connection = self._connection
         assert connection is not None
+        if self._each_step and (left := self._active + self._timeout - time.monotonic()) > 0:
+            self._timer = connection.loop.call_later(left, self._expire)
+            return
         within = f"within {self._timeout:.3g} s"
         if not self._began:
             self._end(NotConnected(f"no connection to the broker at {connection.address} {within}"))
         elif connection.blocked is not None:
-            self._end(BrokerError(f"it was not done {within}: the broker takes no messages ({connection.blocked})"))
+            self._end(BrokerTimeout(f"it was not done {within}: the broker takes no messages ({connection.blocked})"))
+        elif self._each_step:
+            self._end(BrokerTimeout(f"the broker did not answer {within}"))
         else:
-            self._end(BrokerError(f"it was not done {within}; give it more time with timeout="))
+            self._end(BrokerTimeout(f"it was not done {within}; give it more time with timeout="))
 
     def _end(self, error: BaseException | None) -> None:
         self._session.leave(self)
@@ -222,14 +259,16 @@ class Session:
         if self.connection is not None:
             self.connection.post(self.publisher.purge, queue)
 
-    async def script(self, coroutine: Coroutine[Any, None, T], *, timeout: float) -> T:
+    async def script(self, coroutine: Coroutine[Any, None, T], *, timeout: float, each_step: bool = False) -> T:
         """Run a channel script once there is a connection, and return its result; for users' scripts.
+
+        The timeout is for all of it, or, with ``each_step``, for each answer that it waits for.
 
         Raises:
             BrokerError: The broker closed a channel, and the script did not handle that; or there was no connection,
                 or the time was over.
         """
-        run = ScriptRun(self, coroutine, timeout)
+        run = ScriptRun(self, coroutine, timeout, each_step=each_step)
         try:
             self.check_process()
             self._enter(run)
@@ -237,7 +276,7 @@ class Session:
             coroutine.close()
             raise
         try:
-            await Wait(run, time.monotonic() + timeout + _VERDICT)
+            await Wait(run, time.monotonic() + (_FOREVER if each_step else timeout + _VERDICT))
         except BaseException:
             run.stop()
             raise

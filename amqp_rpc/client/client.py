@@ -427,13 +427,16 @@ class Client:
 
         Args:
             queue: The tasks' queue, or the calls': ``"thumbnails"``, ``"rpc_queue"``.
-            timeout: Seconds that each of its methods may take (the client's, 30.0).
+            timeout: Seconds that each of its methods may take in all. Without it there is no such limit, and each
+                answer of the broker has the client's timeout (30.0).
 
         Example:
             >>> for letter in client.dead_letters("thumbnails").list():  # doctest: +SKIP
             ...     print(letter.id, letter.reason)
         """
-        return DeadLetters(self._session, queue, timeout=self._seconds(timeout))
+        # A method that a handler calls ends with the handler's call, at the latest.
+        whole = timeout is not Default.TIMEOUT or time_left() is not None
+        return DeadLetters(self._session, queue, timeout=self._seconds(timeout), whole=whole)
 
     @blocking
     async def queue_states(

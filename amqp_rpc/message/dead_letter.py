@@ -155,6 +155,12 @@ class Choice:
         #: True for a filter without conditions.
         self.everything = all(each is None for each in (ids, function, before, after))
 
+    def count(self, everything: int) -> int | None:
+        """Return how many letters of so many meet the conditions at the most; None if that is not known."""
+        if self.everything:
+            return everything
+        return None if self._ids is None else len(self._ids)
+
     def takes(self, properties: Properties) -> bool:
         """Return whether a letter meets the conditions; without a time of death it meets none about time."""
         if self._ids is not None and properties.message_id not in self._ids:

@@ -63,9 +63,13 @@ class Cursor:
     def __init__(self, session: Session, queue: str, *, window: int = WINDOW) -> None:
         self._session = session
         self._queue, self._window = queue, window
-        #: Deliveries that were not yielded yet; the number of all deliveries, and that of messages at the beginning.
+        #: The number of messages at the beginning; -1 until it is known.
+        self.expected = -1
+        #: The ids of the messages that were moved to another queue, and whose copy was confirmed, or dropped.
+        self.done: list[str] = []
+        #: Deliveries that were not yielded yet, and the number of all deliveries.
         self._arrived: deque[Delivery] = deque()
-        self._seen, self._expected = 0, -1
+        self._seen = 0
         #: The prefetch of all its consumers, and their tags.
         self._room = 0
         self._consumers: list[str] = []
@@ -104,16 +108,16 @@ class Cursor:
             try:
                 state = await self._channel.inspect(self._queue)
             except ChannelClosed as closed:
-                if closed.code == ReplyCode.NOT_FOUND and self._expected < 0:
+                if closed.code == ReplyCode.NOT_FOUND and self.expected < 0:
                     return None
                 raise
-            if self._expected < 0:
-                self._expected = state.messages
+            if self.expected < 0:
+                self.expected = state.messages
             if self._arrived:
                 continue
             if state.messages and self._unacked == self._room:
                 await self._open_window()
-            elif state.messages or self._seen < self._expected:
+            elif state.messages or self._seen < self.expected:
                 # It is on its way, or another consumer has it.
                 polls += 1
                 await self._session.pause(_PAUSE)
@@ -139,8 +143,8 @@ class Cursor:
 
     def drop(self, delivery: Delivery) -> None:
         """Ack a message: it is gone."""
-        self._channel.ack([delivery.tag])
-        self._unacked -= 1
+        self._ack(delivery)
+        self.done.append(delivery.properties.message_id or "")
 
     async def _finish(self) -> None:
         """Wait for the confirms of copies, and requeue kept messages."""
@@ -170,8 +174,14 @@ class Cursor:
             if move.value is not None:
                 self.refused.append(move)
             else:
-                self.drop(move.delivery)
+                self._ack(move.delivery)
+                if move.message.routing_key != self._queue:
+                    self.done.append(str(move.message.properties.message_id))
         self._bytes = 0
+
+    def _ack(self, delivery: Delivery) -> None:
+        self._channel.ack([delivery.tag])
+        self._unacked -= 1
 
     async def _open_window(self) -> None:
         # Another consumer, because unacked messages count towards a prefetch to the end. Taking one message after

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.pending import blocking
 from amqp_rpc.amqp.session import Session
-from amqp_rpc.errors import ConfigurationError, PublishRefused
+from amqp_rpc.errors import BrokerError, BrokerTimeout, ConfigurationError, PublishRefused
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
@@ -35,51 +36,88 @@ class Filters(TypedDict, total=False):
     after: datetime | None  #: died then or later
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a method of `DeadLetters` has come.
+
+    Args:
+        seen: The letters that it has looked at.
+        total: The letters that the queue had when it began.
+        ids: The ids of those that were replayed, or dropped, since the last report: the broker has confirmed them.
+    """
+
+    seen: int
+    total: int
+    ids: tuple[str, ...]
+
+
+#: Called every hundred letters, on the thread that works with the connection: it must not block. False ends the method
+#: early; it returns what it has.
+Report = Callable[[Progress], object]
+
+
 class DeadLetters:
     """The dead letters of one queue; `Client.dead_letters` returns it. Several threads may use it.
 
     A method receives the letters without acking them, and requeues them when it returns or the connection ends. So it
     holds all letters that it has read: a hundred for a fraction of a second. Another reader does not see them at that
     time. A letter that was requeued often goes to the queue's end, as a copy: see `browse`.
+
+    A method that does not end well says how far it came: ``error.ids`` has the ids of the letters that were replayed,
+    or dropped.
     """
 
-    def __init__(self, session: Session, queue: str, *, timeout: float) -> None:
+    def __init__(self, session: Session, queue: str, *, timeout: float, whole: bool) -> None:
         if not isinstance(queue, str) or not queue:
             raise ConfigurationError(f"dead letters are of a queue, by its name, not of {queue!r}")
         #: The queue whose dead letters they are, and the one that holds them.
         self.queue, self.dead_letter_queue = queue, dead_letter_queue(queue)
-        self._session, self._timeout = session, timeout
+        self._session, self._timeout, self._whole = session, timeout, whole
 
     @blocking
-    async def list(self, *, limit: int | None = DEFAULT_LIMIT, **filters: Unpack[Filters]) -> Letters:
+    async def list(
+        self, *, limit: int | None = DEFAULT_LIMIT, progress: Report | None = None, **filters: Unpack[Filters]
+    ) -> Letters:
         """Return dead letters, oldest death first; an empty list if the queue has none or does not exist.
 
         Args:
             limit: How many at most (100), in the queue's order: about the oldest; None for all.
+            progress: Called with the `Progress`, every hundred letters.
             **filters: Only those that fit `Filters`.
 
         Raises:
-            BrokerError: No connection, no permission, or not done in time.
+            BrokerError: No connection, or no permission.
+            BrokerTimeout: The broker did not answer, or the timeout for all of it was over.
             ConfigurationError: A time has no zone.
 
         Example:
             >>> hour_ago = datetime.now(UTC) - timedelta(hours=1)  # doctest: +SKIP
             >>> client.dead_letters("thumbnails").list(function="resize", after=hour_ago)  # doctest: +SKIP
         """
-        return _letters(await self._run(self._find(Choice(**filters), limit)), self.queue)
+        return _letters(await self._run(self._find(Choice(**filters), limit, self._way("read", progress))), self.queue)
 
     @blocking
-    async def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - as users write it
+    async def get(self, id: str, *, progress: Report | None = None) -> DeadLetter | None:  # noqa: A002 - as users write it
         """Return the dead letter with an id, its arguments nearly in full; None if there is no such letter.
 
+        Args:
+            id: Its id, in full.
+            progress: As for `list`.
+
         Raises:
-            BrokerError: No connection, no permission, or not done in time.
+            BrokerError: As for `list`.
         """
-        found = await self._run(self._find(Choice(ids=id), 1))
+        found = await self._run(self._find(Choice(ids=id), 1, self._way("read", progress)))
         return _letters(found, self.queue, whole=True)[0] if found else None
 
     @blocking
-    async def replay(self, *, all: bool = False, **filters: Unpack[Filters]) -> Ids:  # noqa: A002 - as users write it
+    async def replay(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - as users write it
+        progress: Report | None = None,
+        **filters: Unpack[Filters],
+    ) -> Ids:
         """Put dead letters back into their queue, under the same id; return the ids.
 
         Each starts at its first attempt, and keeps the record of its deaths (`DeadLetter.history`). An expired
@@ -88,73 +126,159 @@ class DeadLetters:
 
         Args:
             all: All of them. Needed where no filter is given.
+            progress: Called with the `Progress` every hundred letters, and with the ids as they are confirmed.
             **filters: Those that fit `Filters`.
 
         Raises:
             PublishRefused: The broker refused some: their queue is gone, or full. They stay dead letters; the others
-                were replayed.
-            BrokerError: No connection, no permission, or not done in time; some may have been replayed.
+                (``error.ids``) were replayed.
+            BrokerError: No connection, or no permission. Those in ``error.ids`` were replayed, and a hundred more may
+                have been.
+            BrokerTimeout: The timeout for all of it was over: exactly those in ``error.ids`` were replayed. Or the
+                broker did not answer.
             ConfigurationError: Nothing says which, or a time has no zone.
 
         Example:
             >>> client.dead_letters("thumbnails").replay(function="resize")  # doctest: +SKIP
         """
-        return await self._run(self._remove(_which("replay", all, filters), replay=True))
+        return await self._remove(_which("replay", all, filters), self._way("replayed", progress))
 
     @blocking
-    async def drop(self, *, all: bool = False, **filters: Unpack[Filters]) -> Ids:  # noqa: A002 - as users write it
+    async def drop(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - as users write it
+        progress: Report | None = None,
+        **filters: Unpack[Filters],
+    ) -> Ids:
         """Delete dead letters for good; return their ids, an empty one for a letter that has none.
 
         Args:
             all: All of them. Needed where no filter is given.
+            progress: Called with the `Progress` every hundred letters, and with the ids as they are confirmed.
             **filters: Those that fit `Filters`.
 
         Raises:
-            BrokerError: No connection, no permission, or not done in time; some may have been dropped.
+            BrokerError: As for `replay`.
             ConfigurationError: Nothing says which, or a time has no zone.
         """
-        return await self._run(self._remove(_which("drop", all, filters), replay=False))
+        return await self._remove(_which("drop", all, filters), self._way("dropped", progress))
 
     def __repr__(self) -> str:
         return f"<DeadLetters of {self.queue}>"
 
+    def _way(self, verb: str, progress: Report | None) -> _Way:
+        return _Way(verb, self._timeout if self._whole else None, progress)
+
     async def _run(self, script: Coroutine[Any, None, T]) -> T:
-        return await self._session.script(script, timeout=self._timeout)
+        return await self._session.script(script, timeout=self._timeout, each_step=True)
+
+    async def _remove(self, choice: Choice, way: _Way) -> Ids:
+        """Replay the letters that meet a choice, or drop them."""
+        try:
+            await self._run(self._removing(choice, way))
+        except BrokerError as error:
+            error.ids = tuple(way.done)
+            error.may_have_run = error.may_have_run or (way.verb == "replayed" and bool(way.done))
+            raise
+        return way.done
 
     # Channel scripts.
 
-    async def _find(self, choice: Choice, limit: int | None) -> Deliveries:
+    async def _find(self, choice: Choice, limit: int | None, way: _Way) -> Deliveries:
         found: Deliveries = []
         # A small limit holds few letters back from other readers.
         window = min(limit or WINDOW, WINDOW) if choice.everything else WINDOW
         async with Cursor(self._session, self.dead_letter_queue, window=window) as cursor:
-            while (limit is None or len(found) < limit) and (delivery := await cursor.next()) is not None:
+            while (
+                (limit is None or len(found) < limit)
+                and way.goes_on(cursor)
+                and (delivery := await cursor.next()) is not None
+            ):
+                way.seen += 1
                 await cursor.keep(delivery)
                 if choice.takes(delivery.properties):
                     found.append(delivery)
+        way.finish(cursor, cursor.expected)
         return found
 
-    async def _remove(self, choice: Choice, *, replay: bool) -> Ids:
-        """Replay the letters that meet a choice, or drop them."""
-        removed: Ids = []
+    async def _removing(self, choice: Choice, way: _Way) -> None:
         async with Cursor(self._session, self.dead_letter_queue) as cursor:
-            while (delivery := await cursor.next()) is not None:
+            way.done = cursor.done
+            while way.goes_on(cursor) and (delivery := await cursor.next()) is not None:
+                way.seen += 1
                 if not choice.takes(delivery.properties):
                     await cursor.keep(delivery)
-                elif replay:
+                elif way.verb == "replayed":
                     message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
-                    removed.append(str(message.properties.message_id))
                     await cursor.move(delivery, message)
                 else:
-                    removed.append(delivery.properties.message_id or "")
                     cursor.drop(delivery)
         refused = [move for move in cursor.refused if move.message.routing_key != self.dead_letter_queue]
+        way.finish(cursor, choice.count(cursor.expected))
         if refused:
             raise PublishRefused(
-                f"{len(removed) - len(refused)} of {len(removed)} dead letters were replayed; the broker did not take "
-                f"the others, which stay: {refused[0].value}. Workers declare the queue when they are started"
+                f"{len(way.done)} of {len(way.done) + len(refused)} dead letters were replayed; the broker did not "
+                f"take the others, which stay: {refused[0].value}. Workers declare the queue when they are started"
             )
-        return removed
+
+
+class _Way:
+    """The way of one method through the queue: how far it has come, and whether it goes on.
+
+    Args:
+        verb: What becomes of the letters: read, replayed, dropped.
+        timeout: Seconds for all of it; None for no limit.
+        progress: Called as it goes.
+    """
+
+    def __init__(self, verb: str, timeout: float | None, progress: Report | None) -> None:
+        self.verb = verb
+        self._timeout, self._progress = timeout, progress
+        self._until = None if timeout is None else time.monotonic() + timeout
+        #: The letters that were looked at, and the ids of those that were replayed, or dropped.
+        self.seen = 0
+        self.done: Ids = []
+        #: How many of both were reported.
+        self._seen = self._done = 0
+        #: True once the time was over; or a report has ended it, by False or by an exception, raised at the end.
+        self._over = self._stopped = False
+        self._failure: Exception | None = None
+
+    def goes_on(self, cursor: Cursor) -> bool:
+        """Report, and return whether the next letter is to be looked at."""
+        if self._progress is not None and (len(self.done) > self._done or self.seen >= self._seen + WINDOW):
+            self._report(cursor)
+        if self._until is not None and not 0 <= cursor.expected <= self.seen:
+            self._over = time.monotonic() >= self._until
+        return not (self._over or self._stopped)
+
+    def finish(self, cursor: Cursor, total: int | None) -> None:
+        """Report what was confirmed at the end; ``total`` is the number of letters that were chosen, if it is known.
+
+        Raises:
+            BrokerTimeout: The time was over before all letters were looked at.
+        """
+        if self._progress is not None and (len(self.done), self.seen) != (self._done, self._seen):
+            self._report(cursor)
+        if self._failure is not None:
+            raise self._failure
+        if self._over:
+            count = self.seen if self.verb == "read" else len(self.done)
+            of = "" if total is None or total < 0 else f" of {total}"
+            raise BrokerTimeout(
+                f"{count}{of} dead letters were {self.verb} within {self._timeout:g} s; the others stay as they "
+                "are. Give it more time with timeout="
+            )
+
+    def _report(self, cursor: Cursor) -> None:
+        assert self._progress is not None
+        ids, self._done, self._seen = tuple(self.done[self._done :]), len(self.done), self.seen
+        try:
+            self._stopped = self._progress(Progress(self.seen, max(0, cursor.expected), ids)) is False or self._stopped
+        # Whatever it raises: copies are under way, and are confirmed first.
+        except Exception as error:
+            self._stopped, self._failure = True, error
 
 
 def _letters(found: Iterable[Delivery], queue: str, *, whole: bool = False) -> Letters:

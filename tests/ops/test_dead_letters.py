@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 
 from amqp_rpc import (
     AsyncClient,
+    BrokerTimeout,
     Client,
     ConfigurationError,
     ConnectionLost,
@@ -30,6 +32,7 @@ from amqp_rpc import (
 from amqp_rpc.message.headers import without_broker_headers
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.ops.browse import MOST_RETURNS, Cursor
+from amqp_rpc.ops.dead_letters import Progress
 from tests.served_by import Raw
 from tests.waiting import until
 
@@ -405,3 +408,84 @@ def test_dead_letters_and_queue_states_are_awaited(url: str, raw: Raw, queue: st
 
     asyncio.run(see_to())
     assert raw.get(queue)[0].message_id == "a"
+
+
+def many(raw: Raw, queue: str, count: int) -> None:
+    put(raw, queue, *map(str, range(count)))
+    until(lambda: raw.count(f"{queue}.dead") == count)
+
+
+def test_long_work_reports_the_ids_as_they_are_confirmed(raw: Raw, queue: str, dead: DeadLetters) -> None:
+    many(raw, queue, 250)
+    reports: list[Progress] = []
+    replayed = dead.replay(all=True, progress=reports.append)
+    assert len(reports) >= 2
+    assert [each for report in reports for each in report.ids] == replayed == list(map(str, range(250)))
+    assert {report.total for report in reports} == {250}
+    assert [report.seen for report in reports] == sorted(report.seen for report in reports)
+    assert reports[-1].seen == 250
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_a_report_of_false_ends_it_early_and_what_was_done_is_known_exactly(
+    raw: Raw, queue: str, dead: DeadLetters, verb: str
+) -> None:
+    many(raw, queue, 250)
+    done = getattr(dead, verb)(all=True, progress=lambda _: False)
+    assert 0 < len(done) < 250
+    until(lambda: raw.count(f"{queue}.dead") == 250 - len(done))
+    if verb == "replay":
+        until(lambda: raw.count(queue) == len(done))
+    assert sorted(done + ids(dead.list(limit=None)), key=int) == list(map(str, range(250)))
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_time_that_is_over_is_an_error_with_the_ids_of_what_was_done(
+    client: Client, raw: Raw, queue: str, verb: str
+) -> None:
+    many(raw, queue, 250)
+    hurried = client.dead_letters(queue, timeout=0.5)
+    with pytest.raises(BrokerTimeout, match=rf"\d+ of 250 dead letters were {verb}\w+ within 0.5 s") as raised:
+        # The time is over in the middle.
+        getattr(hurried, verb)(all=True, progress=lambda _: time.sleep(0.6))
+    done = raised.value.ids
+    assert 0 < len(done) < 250
+    assert raised.value.may_have_run == (verb == "replay")
+    until(lambda: raw.count(f"{queue}.dead") == 250 - len(done))
+    with pytest.raises(BrokerTimeout, match=rf"\d+ of {250 - len(done)} dead letters were read within 0.5 s"):
+        hurried.list(limit=None, progress=lambda _: time.sleep(0.6))
+
+
+def test_long_work_has_no_deadline_of_its_own_but_each_answer_has(url: str, raw: Raw, queue: str) -> None:
+    many(raw, queue, 150)
+    with Client(url, timeout=0.5) as client:
+        dead = client.dead_letters(queue)
+        assert len(dead.list(limit=None, progress=lambda _: time.sleep(0.7))) == 150
+
+
+def test_a_report_that_raises_raises_at_the_end_of_what_is_under_way(raw: Raw, queue: str, dead: DeadLetters) -> None:
+    many(raw, queue, 150)
+    seen: list[str] = []
+
+    def report(progress: Progress) -> None:
+        seen.extend(progress.ids)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        dead.replay(all=True, progress=report)
+    until(lambda: raw.count(queue) == len(seen))
+
+
+def test_a_connection_that_is_lost_in_the_middle_says_what_was_done(
+    client: Client, raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    many(raw, queue, 250)
+
+    def cut(_: Progress) -> None:
+        connection = client._session.connection
+        assert connection is not None
+        connection.post(connection._pika.close)
+
+    with pytest.raises(ConnectionLost) as raised:
+        dead.replay(all=True, progress=cut)
+    assert 0 < len(raised.value.ids) < 250

@@ -15,6 +15,8 @@ from amqp_rpc import errors
         (errors.ConnectionLost, ConnectionError),
         (errors.InvalidArguments, TypeError),
         (errors.CallTimeout, TimeoutError),
+        (errors.BrokerTimeout, TimeoutError),
+        (errors.BrokerTimeout, ConnectionError),
         (errors.Undecodable, ValueError),
     ],
 )
@@ -28,6 +30,7 @@ def test_a_stranger_catches_it_by_the_builtin(error, builtin):
         (errors.ConfigurationError, False),
         (errors.NotConnected, False),
         (errors.ConnectionLost, True),
+        (errors.BrokerTimeout, False),
         (errors.PublishRefused, False),
         (errors.AlreadyQueued, False),
         (errors.Unroutable, False),

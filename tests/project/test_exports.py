@@ -34,6 +34,7 @@ EXPORTS = {
     "BrokerError",
     "NotConnected",
     "ConnectionLost",
+    "BrokerTimeout",
     "PublishRefused",
     "AccessRefused",
     "CallError",
