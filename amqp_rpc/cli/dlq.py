@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -11,10 +13,11 @@ from typing import Any, TypeVar
 
 import click
 
-from amqp_rpc.cli.exits import Exit, fail, one_line_errors
-from amqp_rpc.cli.options import Time, timeout_option, url_option
-from amqp_rpc.cli.output import as_json, columns, local, terminal_width
+from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
+from amqp_rpc.cli.options import Time, url_option
+from amqp_rpc.cli.output import Reports, as_json, columns, decoded_as_json, local, terminal_width
 from amqp_rpc.client.client import Client
+from amqp_rpc.errors import AmqpRpcError, BrokerError, BrokerTimeout, PublishRefused
 from amqp_rpc.message.dead_letter import DeadLetter
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.topology import dead_letter_queue
@@ -36,9 +39,10 @@ The beginning or the end of an ID is enough if it is unique. A TIME is ISO 8601 
 a zone), or an age: 90s, 15m, 2h, 7d.
 \b
 Exit codes: {Exit.OK:d} done, also if there were none, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
-refused, {Exit.NO_SERVER:d} no such queue,
+refused, {Exit.NO_SERVER:d} no such queue, {Exit.TIMEOUT:d} --timeout is over,
 {Exit.REFUSED:d} the broker refused a replayed message, {Exit.NO_DEAD_LETTER:d} no dead letter with that id, \
-{Exit.NOT_CONFIRMED:d} drop: not confirmed.
+{Exit.NOT_CONFIRMED:d} drop: not confirmed,
+{Exit.INTERRUPTED:d} Ctrl-C: what is under way is finished first, and a second Ctrl-C ends at once.
 """
 
 
@@ -53,7 +57,12 @@ def dlq() -> None:
 
 def _connected(command: F) -> F:
     """Give a command the queue and the options of all commands here."""
-    return click.argument("queue")(url_option(timeout_option("Seconds that it may take.")(command)))
+    # Without a variable: AMQP_RPC_TIMEOUT is for calls, and must not cut off hours of work.
+    timeout = click.option(
+        "--timeout", type=float, metavar="SECONDS", show_default="no limit",
+        help="Seconds that each way through the dead letters may take.",
+    )  # fmt: skip
+    return click.argument("queue")(url_option(timeout(command)))
 
 
 def _filters(command: F) -> F:
@@ -76,13 +85,14 @@ def _selection(command: F) -> F:
 @click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True,
               help="The most to list; 0 for all.")  # fmt: skip
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
-def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: bool, **filters: Any) -> None:
+def list_(queue: str, *, url: str | None, timeout: float | None, limit: int, as_lines: bool, **filters: Any) -> None:
     """List the dead letters of QUEUE, oldest death first."""
     with _dead_letters(url, queue, timeout) as dead:
-        letters = dead.list(limit=limit or None, **filters)
+        with Reports("read") as reports:
+            letters = dead.list(limit=limit or None, progress=reports, **filters)
         if as_lines:
             for letter in letters:
-                click.echo(as_json(dataclasses.asdict(letter)))
+                click.echo(_json(letter))
         elif letters:
             click.echo(_table(letters))
         more = f" (--limit {limit}: there may be more)" if len(letters) == limit else ""
@@ -95,19 +105,20 @@ def list_(queue: str, *, url: str | None, timeout: float, limit: int, as_lines: 
 @_connected
 @click.argument("id")
 @click.option("--json", "as_lines", is_flag=True, help="Print a JSON object.")
-def show(queue: str, id: str, *, url: str | None, timeout: float, as_lines: bool) -> None:  # noqa: A002 - as users write it
+def show(queue: str, id: str, *, url: str | None, timeout: float | None, as_lines: bool) -> None:  # noqa: A002 - as users write it
     """Show everything about one dead letter."""
     with _dead_letters(url, queue, timeout) as dead:
         (full,) = _resolved(dead, (id,))
-        letter = dead.get(full)
+        with Reports("read") as reports:
+            letter = dead.get(full, progress=reports)
         if letter is None:
             fail(f"dead letter {full} is no longer there", Exit.NO_DEAD_LETTER)
-        click.echo(as_json(dataclasses.asdict(letter)) if as_lines else _description(letter))
+        click.echo(_json(letter) if as_lines else _description(letter))
 
 
 @dlq.command()
 @_selection
-def replay(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, **filters: Any) -> None:
+def replay(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float | None, **filters: Any) -> None:
     """Put dead letters back into QUEUE, under the same id; print the ids.
 
     Each starts again at its first attempt, and keeps the history of its deaths. One that had expired (--expires) no
@@ -115,39 +126,95 @@ def replay(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float,
     """
     _check_which(ids, **filters)
     with _dead_letters(url, queue, timeout) as dead:
-        replayed = dead.replay(ids=_resolved(dead, ids) if ids else None, **filters)
-        for each in replayed:
-            click.echo(each)
-        click.echo(f"replayed {_plural(len(replayed))} of {dead.queue}", err=True)
+        _done(dead, "replayed", {"ids": _resolved(dead, ids) if ids else None, **filters})
 
 
 @dlq.command()
 @_selection
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def drop(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float, yes: bool, **filters: Any) -> None:
-    """Delete dead letters of QUEUE for good; ask first, unless --yes is given."""
+def drop(
+    queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float | None, yes: bool, **filters: Any
+) -> None:
+    """Delete dead letters of QUEUE for good; print the ids. Ask first, unless --yes is given."""
     _check_which(ids, **filters)
     with _dead_letters(url, queue, timeout) as dead:
         which = {"ids": _resolved(dead, ids) if ids else None, **filters}
         if not yes:
             which = _confirmed(dead, which)
-        dropped = dead.drop(**which) if which else []
-        click.echo(f"dropped {_plural(len(dropped))} of {dead.queue}", err=True)
+        _done(dead, "dropped", which)
+
+
+def _done(dead: DeadLetters, verb: str, which: dict[str, Any]) -> None:
+    """Replay or drop letters, print their ids as they are confirmed, and say how many they were, however it ends."""
+    method = dead.replay if verb == "replayed" else dead.drop
+    with Reports(verb, ids=True) as reports, _first_interrupt_stops(reports):
+        try:
+            done = len(method(progress=reports, **which)) if which else 0
+        except (BrokerTimeout, PublishRefused) as error:
+            # Its text has the numbers; it is printed after the ids.
+            failure: BrokerError | None = error
+        except BrokerError as error:
+            failure = error
+            failure.args = (f"{error}; {_plural(len(error.ids))} of {dead.queue} were {verb} before",)
+        except KeyboardInterrupt:
+            failure = None
+            reports.stopped, done = True, reports.done
+        else:
+            failure = None
+    if failure is not None:
+        fail_with(failure)
+    total = len(which["ids"]) if which.get("ids") else reports.total if which.get("all") else None
+    if reports.stopped and done != total:
+        of = "" if total is None else f" of {total}"
+        fail(
+            f"interrupted: {done}{of} dead letters of {dead.queue} were {verb}; the others stay as they are",
+            Exit.INTERRUPTED,
+        )
+    click.echo(f"{verb} {_plural(done)} of {dead.queue}", err=True)
+
+
+@contextlib.contextmanager
+def _first_interrupt_stops(reports: Reports) -> Iterator[None]:
+    """Let the first Ctrl-C finish what is in flight, and the second end at once."""
+    usual = signal.getsignal(signal.SIGINT)
+
+    def stop(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        reports.stopped = True
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _confirmed(dead: DeadLetters, which: dict[str, Any]) -> dict[str, Any]:
     """Ask whether to drop letters; return the selection of those that were counted, without later ones."""
-    letters = dead.list(limit=None, **{name: value for name, value in which.items() if name != "all"})
+    with Reports("read") as reports:
+        letters = dead.list(
+            limit=None, progress=reports, **{name: value for name, value in which.items() if name != "all"}
+        )
     if not letters:
         return {}
     question = f"Drop {_plural(len(letters))} of {dead.queue} for good?"
     if not sys.stdin.isatty():
         fail(f"{question} There is no terminal to ask: give --yes. Nothing was dropped", Exit.NOT_CONFIRMED)
+    _forget_typed()
     if not click.confirm(question, err=True):
         fail("nothing was dropped", Exit.NOT_CONFIRMED)
     ids = [letter.id for letter in letters]
     # A letter without an id can't be told from a later one.
     return which if None in ids else {"ids": ids}
+
+
+def _forget_typed() -> None:
+    """Drop what was typed before the question was asked: it answers something else."""
+    # Windows has no termios.
+    with contextlib.suppress(ImportError):
+        import termios  # noqa: PLC0415 - as above
+
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 def _check_which(ids: tuple[str, ...], *, all: bool, **filters: datetime | str | None) -> None:  # noqa: A002 - the option
@@ -157,11 +224,12 @@ def _check_which(ids: tuple[str, ...], *, all: bool, **filters: datetime | str |
 
 
 @contextlib.contextmanager
-def _dead_letters(url: str | None, queue: str, timeout: float) -> Iterator[DeadLetters]:
+def _dead_letters(url: str | None, queue: str, timeout: float | None) -> Iterator[DeadLetters]:
     """Connect and give the dead letters of an existing queue; turn errors into one line."""
     with one_line_errors(), Client(url) as client:
-        dead = client.dead_letters(queue.removesuffix(dead_letter_queue("")) or queue, timeout=timeout)
-        states = client.queue_states([dead.dead_letter_queue, dead.queue], timeout=timeout)
+        limit = {} if timeout is None else {"timeout": timeout}
+        dead = client.dead_letters(queue.removesuffix(dead_letter_queue("")) or queue, **limit)
+        states = client.queue_states([dead.dead_letter_queue, dead.queue], **limit)
         if not any(states.values()):
             fail(f"there is no queue {dead.queue!r}, and no dead letter of it", Exit.NO_SERVER)
         yield dead
@@ -169,9 +237,12 @@ def _dead_letters(url: str | None, queue: str, timeout: float) -> Iterator[DeadL
 
 def _resolved(dead: DeadLetters, parts: tuple[str, ...]) -> list[str]:
     """Return the full ids of ids, their beginnings or their ends."""
-    known = {letter.id for letter in dead.list(limit=None) if letter.id is not None}
+    with Reports("read") as reports:
+        known = {letter.id for letter in dead.list(limit=None, progress=reports) if letter.id is not None}
 
     def resolve(part: str) -> str:
+        # As a narrow terminal shows it.
+        part = part.removesuffix("…")
         found = [part] if part in known else [each for each in known if each.startswith(part)]
         found = found or [each for each in known if each.endswith(part)]
         if len(found) != 1:
@@ -194,6 +265,17 @@ def _table(letters: list[DeadLetter]) -> str:
         for each, *cells in zip(letters, *shown.values(), strict=True)
     ]
     return columns(titles, rows, width=terminal_width())
+
+
+def _json(letter: DeadLetter) -> str:
+    """Return a letter as JSON; its arguments are JSON too if they can be, otherwise text."""
+    shown = dataclasses.asdict(letter)
+    body = shown.pop("body")
+    # A payload of None is JSON; a body that can't be decoded is another text.
+    if body is not None or letter.arguments == "None":
+        with contextlib.suppress(AmqpRpcError):
+            shown["arguments"] = json.loads(decoded_as_json(body))
+    return as_json(shown)
 
 
 def _description(letter: DeadLetter) -> str:

@@ -25,7 +25,7 @@ class Exit(IntEnum):
     NO_BROKER = 10  #: no connection to the broker, or the connection was lost
     ACCESS_REFUSED = 11  #: wrong user name, password, virtual host or permission
     NO_SERVER = 12  #: no such queue, or a queue without consumers
-    TIMEOUT = 13  #: no answer in time; the function may have run
+    TIMEOUT = 13  #: no answer in time, and the function may have run; dlq: --timeout is over
     MAYBE_EXECUTED = 14  #: the server died during the call; the function may have run
     REMOTE_ERROR = 15  #: the function ran and raised
     BAD_ARGUMENTS = 16  #: the arguments do not fit the function, or are too large
@@ -55,6 +55,7 @@ _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]]
     (errors.RemoteError, Exit.REMOTE_ERROR),
     (errors.AccessRefused, Exit.ACCESS_REFUSED),
     (errors.PublishRefused, Exit.REFUSED),
+    (errors.BrokerTimeout, Exit.TIMEOUT),
     (broker.NotAvailable, Exit.BROKER_NOT_AVAILABLE),
     (broker.StartFailed, Exit.BROKER_START_FAILED),
     ((broker.InstallFailed, broker.ControlFailed, broker.CleanupRefused), Exit.ERROR),
@@ -85,7 +86,8 @@ def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
             click.echo(error.traceback, err=True)
         fail(f"{error.type}: {error.message}", code)
     # The keyword of Python is an option here.
-    fail(str(error).replace("wait_for_server=True", "--wait-for-server"), code)
+    text = str(error).replace("wait_for_server=True", "--wait-for-server").replace("timeout=", "--timeout")
+    fail(text, code)
 
 
 @contextlib.contextmanager

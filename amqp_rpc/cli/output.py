@@ -5,29 +5,42 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import queue
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Self
+
+import click
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import codec
+from amqp_rpc.ops.dead_letters import Progress
 
-#: The width of the last column in a terminal that is too narrow.
-_NARROWEST = 20
+#: The width of the last column, and then of any column, in a terminal that is too narrow.
+_NARROWEST, _CUT_TO = 20, 8
+#: Characters of a bar, and the seconds between two bars, and between two lines where there is no terminal.
+_BAR, _BAR_EVERY, _LINE_EVERY = 30, 0.3, 5.0
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
-    """Return rows in columns under their titles; the last column is cut to fit the width of a line, if there is one.
+    """Return rows in columns under their titles, cut to fit the width of a line, if there is one.
 
+    The last column is cut first, and then the widest ones.
     Numbers are aligned to the right, and line breaks in a cell become spaces.
     """
     texts = [[" ".join(str(cell).split()) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(titles), *texts]) for i in range(len(titles))]
     if width is not None:
-        widths[-1] = min(widths[-1], max(_NARROWEST, width - sum(widths[:-1]) - 2 * (len(widths) - 1)))
+        room = width - 2 * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(_NARROWEST, room - sum(widths[:-1])))
+        while sum(widths) > room and max(widths) > _CUT_TO:
+            widths[widths.index(max(widths))] -= 1
     numbers = [bool(rows) and all(isinstance(row[i], int) or row[i] == "-" for row in rows) for i in range(len(titles))]
 
     def line(cells: Sequence[str]) -> str:
@@ -61,6 +74,73 @@ def local(time: datetime | None) -> str:
     return "-" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+class Reports:
+    """Prints how far long work has come: ids on standard output, and a bar, or a line now and then, on standard error.
+
+    It is the ``progress`` of `DeadLetters`, in a ``with`` block. A thread of its own prints, so that a slow reader does
+    not hold up the connection.
+
+    Args:
+        verb: The letters' fate: read, replayed, dropped.
+        ids: Whether to print the ids of those that are done.
+    """
+
+    def __init__(self, verb: str, *, ids: bool = False) -> None:
+        self._verb, self._ids = verb, ids
+        #: The number of done letters, and of all letters. `stopped` ends the work after what is in flight.
+        self.done = self.total = 0
+        self.stopped = False
+        self._failure: OSError | None = None
+        self._news: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+        self._printer = threading.Thread(target=self._print, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._printer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._news.put(None)
+        self._printer.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def __call__(self, progress: Progress) -> bool:
+        """Take a report; return False if the work is to end."""
+        self._news.put(progress)
+        self.done += len(progress.ids)
+        self.total = progress.total
+        return not self.stopped
+
+    def _print(self) -> None:
+        terminal = sys.stderr.isatty()
+        every, shown, drawn = (_BAR_EVERY if terminal else _LINE_EVERY), time.monotonic(), False
+        while (progress := self._news.get()) is not None:
+            if progress.ids and self._ids:
+                if drawn:
+                    click.echo("\r\033[K", nl=False, err=True)
+                self._echo("\n".join(progress.ids))
+                drawn = False
+            if time.monotonic() - shown < every and not drawn:
+                continue
+            shown, drawn = time.monotonic(), terminal
+            where = f"{progress.seen} of {progress.total}"
+            if terminal:
+                full = round(_BAR * progress.seen / max(progress.seen, progress.total))
+                click.echo(f"\r{self._verb} [{'#' * full:-<{_BAR}}] {where}\033[K", nl=False, err=True)
+            else:
+                click.echo(f"{self._verb}: {where}", err=True)
+        if drawn:
+            click.echo("\r\033[K", nl=False, err=True)
+
+    def _echo(self, text: str) -> None:
+        try:
+            if self._failure is None:
+                click.echo(text)
+        # The reader has gone, or the disk is full: the main thread raises it.
+        except OSError as error:
+            self._failure, self.stopped = error, True
+
+
 def set_up_log(level: str | None, config: str | None) -> None:
     """Set up the log as far as the program has not: call it after the program's modules were imported.
 
@@ -84,7 +164,7 @@ def set_up_log(level: str | None, config: str | None) -> None:
             root.setLevel(level)
     if level is not None:
         ours.setLevel(level)
-    # dictConfig and fileConfig disable all loggers that exist, unless they are told not to.
+    # By default dictConfig and fileConfig disable all existing loggers.
     for name, logger in logging.root.manager.loggerDict.items():
         if name.partition(".")[0] == "amqp_rpc" and isinstance(logger, logging.Logger):
             logger.disabled = False

@@ -68,6 +68,8 @@ class DeadLetter:
         traceback: The traceback of the function's exception; None if it raised none.
         arguments: Its arguments as text, shortened; the beginning of its bytes if they can't be decoded.
         size: Bytes of its body.
+        body: Its decoded body: ``[positional, named]``, or the payload of an event. None if it can't be decoded, or has
+            more than 1 MiB.
         history: Its earlier deaths, oldest first, if it was replayed before.
     """
 
@@ -83,6 +85,7 @@ class DeadLetter:
     traceback: str | None = field(repr=False)
     arguments: str
     size: int
+    body: Any = field(repr=False)
     history: list[Death]
 
 
@@ -98,6 +101,7 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
     headers = properties.headers or {}
     request = Request.read(properties, body, redelivered=False)
     traceback, topic = headers.get(TRACEBACK), headers.get(TOPIC)
+    arguments, value = _arguments(request, whole=whole)
     return DeadLetter(
         id=request.message_id,
         function=request.function,
@@ -109,8 +113,9 @@ def read(properties: Properties, body: bytes, *, queue: str, whole: bool = False
         died=died(properties),
         enqueued=read_time(properties.timestamp, per_second=1),
         traceback=text_of(traceback) if traceback is not None else None,
-        arguments=_arguments(request, whole=whole),
+        arguments=arguments,
         size=len(body),
+        body=value,
         history=_history(headers.get(HISTORY)),
     )
 
@@ -256,18 +261,19 @@ def _reason(headers: Mapping[str, Any]) -> str:
     return "not known" if reason is None else text_of(reason)
 
 
-def _arguments(request: Request, *, whole: bool) -> str:
+def _arguments(request: Request, *, whole: bool) -> tuple[str, Any]:
+    """Return the arguments as text, and the decoded body; None for one that can't be decoded."""
     brief = Repr()
     brief.maxstring = brief.maxother = 2000 if whole else 40
     brief.maxlist = brief.maxdict = brief.maxtuple = 100 if whole else 6
     try:
         value = codec.decode(request.body, request.content_type, limit=_MOST_DECODED)
     except AmqpRpcError:
-        return brief.repr(request.body[:2000])
+        return brief.repr(request.body[:2000]), None
     match value:
         case [list() as args, dict() as kwargs] if not request.chunked:
             named = [f"{name}={brief.repr(each)}" for name, each in kwargs.items()]
-            return ", ".join([*map(brief.repr, args), *named])
+            return ", ".join([*map(brief.repr, args), *named]), value
         case list() as calls if request.chunked:
-            return f"{len(calls)} calls: {brief.repr(calls)}"
-    return brief.repr(value)
+            return f"{len(calls)} calls: {brief.repr(calls)}", value
+    return brief.repr(value), value

@@ -227,7 +227,7 @@ class _Way:
     """The way of one method through the queue: how far it has come, and whether it goes on.
 
     Args:
-        verb: What becomes of the letters: read, replayed, dropped.
+        verb: The letters' fate: read, replayed, dropped.
         timeout: Seconds for all of it; None for no limit.
         progress: Called as it goes.
     """
@@ -236,7 +236,7 @@ class _Way:
         self.verb = verb
         self._timeout, self._progress = timeout, progress
         self._until = None if timeout is None else time.monotonic() + timeout
-        #: The letters that were looked at, and the ids of those that were replayed, or dropped.
+        #: The number of letters seen, and the ids of the replayed or dropped ones.
         self.seen = 0
         self.done: Ids = []
         #: How many of both were reported.
@@ -257,7 +257,7 @@ class _Way:
         """Report what was confirmed at the end; ``total`` is the number of letters that were chosen, if it is known.
 
         Raises:
-            BrokerTimeout: The time was over before all letters were looked at.
+            BrokerTimeout: The time ran out before all letters were seen.
         """
         if self._progress is not None and (len(self.done), self.seen) != (self._done, self._seen):
             self._report(cursor)
@@ -276,7 +276,7 @@ class _Way:
         ids, self._done, self._seen = tuple(self.done[self._done :]), len(self.done), self.seen
         try:
             self._stopped = self._progress(Progress(self.seen, max(0, cursor.expected), ids)) is False or self._stopped
-        # Whatever it raises: copies are under way, and are confirmed first.
+        # Copies are in flight: they are confirmed before any exception is raised.
         except Exception as error:
             self._stopped, self._failure = True, error
 

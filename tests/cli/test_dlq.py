@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,13 @@ class Letters:
         )
         self._channel.basic_publish("", f"{self.queue}.dead", b'[["a.png"], {"size": 3}]', properties)
 
+    def put_many(self, count: int) -> None:
+        channel = self._connection.channel()
+        for number in range(count):
+            properties = pika.BasicProperties(type="resize", message_id=str(number), content_type="application/json")
+            channel.basic_publish("", f"{self.queue}.dead", b"[[], {}]", properties)
+        until(lambda: self.count(".dead") == count)
+
     def count(self, suffix: str = "") -> int:
         return int(self._channel.queue_declare(self.queue + suffix, passive=True).method.message_count)
 
@@ -85,7 +93,8 @@ def test_dead_letters_are_a_table_and_json_lines(letters: Letters) -> None:
     assert (done.returncode, done.stderr) == (Exit.OK, f"2 dead letters of {letters.queue}\n")
     lines = [json.loads(line) for line in letters.dlq("list", "--json").stdout.splitlines()]
     assert [line["id"] for line in lines] == ["aa-1", "bb-2"]
-    assert (lines[1]["traceback"], lines[1]["arguments"]) == ("Traceback\n  here\n", "'a.png', size=3")
+    assert (lines[1]["traceback"], lines[1]["arguments"]) == ("Traceback\n  here\n", [["a.png"], {"size": 3}])
+    assert json.loads(letters.dlq("show", "aa", "--json").stdout)["arguments"] == [["a.png"], {"size": 3}]
     assert datetime.fromisoformat(lines[0]["died"]) < datetime.now(UTC) - HOUR
     # With .dead, it is the same.
     assert run("dlq", "list", f"{letters.queue}.dead", url=letters.url).stdout == done.stdout
@@ -185,6 +194,55 @@ def test_a_replay_prints_the_ids_and_puts_the_tasks_back(letters: Letters) -> No
     assert letters.dlq("list").stderr == f"{letters.queue} has no dead letter\n"
 
 
+@pytest.mark.parametrize("command", ["replay", "drop"])
+def test_time_that_is_over_has_its_own_code_and_says_what_was_done(letters: Letters, command: str) -> None:
+    letters.put_many(3000)
+    done = letters.dlq(command, "--all", "--timeout", "0.3", *(["--yes"] if command == "drop" else []))
+    ids = done.stdout.split()
+    assert (done.returncode, len(done.stderr.splitlines())) == (Exit.TIMEOUT, 1)
+    assert f"amqp-rpc: {len(ids)} of 3000 dead letters were {command}" in done.stderr
+    assert "within 0.3 s" in done.stderr
+    assert "--timeout" in done.stderr
+    assert "timeout=" not in done.stderr
+    until(lambda: letters.count(".dead") == 3000 - len(ids))
+    if command == "replay":
+        until(lambda: letters.count() == len(ids))
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_says_what_was_done(letters: Letters) -> None:
+    letters.put_many(3000)
+    command = [sys.executable, "-m", "amqp_rpc", "dlq", "replay", letters.queue, "--all"]
+    with subprocess.Popen(
+        command, env={**os.environ, "AMQP_URL": letters.url}, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as program:  # fmt: skip
+        assert program.stdout is not None
+        assert program.stderr is not None
+        # The ids come while it works.
+        first = program.stdout.readline()
+        program.send_signal(signal.SIGINT)
+        ids = [first.strip(), *program.stdout.read().split()]
+        said = program.stderr.read()
+        assert program.wait(30) == Exit.INTERRUPTED
+    assert said == (
+        f"amqp-rpc: interrupted: {len(ids)} of 3000 dead letters of {letters.queue} were replayed; the others stay as "
+        "they are\n"
+    )
+    until(lambda: letters.count() == len(ids))
+    until(lambda: letters.count(".dead") == 3000 - len(ids))
+
+
+def test_a_reader_that_has_gone_ends_the_work_quietly(letters: Letters) -> None:
+    letters.put_many(3000)
+    command = f"{sys.executable} -m amqp_rpc dlq replay {letters.queue} --all | head -1"
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "AMQP_URL": letters.url}, cwd=ROOT, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    until(lambda: letters.count() + letters.count(".dead") == 3000)
+
+
 def test_nothing_is_dropped_without_confirmation(letters: Letters) -> None:
     letters.put("aa-1")
     letters.put("bb-2")
@@ -193,7 +251,8 @@ def test_nothing_is_dropped_without_confirmation(letters: Letters) -> None:
     assert f"Drop 2 dead letters of {letters.queue} for good? There is no terminal to ask: give --yes" in refused.stderr
     assert until(lambda: letters.count(".dead") == 2)
     done = letters.dlq("drop", "--all", "--yes")
-    assert (done.returncode, done.stderr) == (Exit.OK, f"dropped 2 dead letters of {letters.queue}\n")
+    assert (done.returncode, done.stdout.split()) == (Exit.OK, ["aa-1", "bb-2"])
+    assert done.stderr == f"dropped 2 dead letters of {letters.queue}\n"
     assert until(lambda: letters.count(".dead") == 0)
     # Nothing to ask about.
     assert letters.dlq("drop", "--all").returncode == Exit.OK
@@ -260,6 +319,9 @@ def test_columns_are_as_wide_as_they_need_and_the_last_one_is_cut() -> None:
         "bbbb   -  y z",
     ]
     assert columns(["NAME"], []) == "NAME"
+    # The widest are cut next.
+    cut = columns(["ID", "N", "WHY"], [["i" * 40, 1, "x" * 50]], width=40).splitlines()[1]
+    assert cut == f"{'i' * 16}…  1  {'x' * 17}…"
 
 
 def test_times_are_iso_8601_or_ages() -> None:

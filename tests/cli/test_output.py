@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from amqp_rpc import Client
+from amqp_rpc.cli import output
 from amqp_rpc.cli.exits import Exit
+from amqp_rpc.ops.dead_letters import Progress
 from tests.programs import run, serving
 
 #: Set up the log as `serve` does, after the program; then we log, and the program does.
@@ -152,6 +154,28 @@ def test_a_served_module_with_a_log_of_its_own_has_what_handlers_raise_in_it(
         server.until_said("Traceback (most recent call last):")
         (line,) = [each for each in server.text().splitlines() if "failed after" in each]
     assert json.loads(line)["from"] == "amqp_rpc.server.calls"
+
+
+def test_long_work_prints_a_line_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_LINE_EVERY", 0.0)
+    with output.Reports("replayed", ids=True) as reports:
+        assert reports(Progress(100, 250, ("a", "b")))
+        reports.stopped = True
+        assert not reports(Progress(200, 250, ("c",)))
+    assert (reports.done, reports.total) == (3, 250)
+    assert capsys.readouterr() == ("a\nb\nc\n", "replayed: 100 of 250\nreplayed: 200 of 250\n")
+
+
+def test_a_terminal_has_a_bar_that_is_gone_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_BAR_EVERY", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with output.Reports("read") as reports:
+        reports(Progress(100, 200, ("a",)))
+    assert capsys.readouterr() == ("", f"\rread [{'#' * 15}{'-' * 15}] 100 of 200\033[K\r\033[K")
 
 
 def test_a_process_names_itself_and_its_logger(url: str) -> None:
