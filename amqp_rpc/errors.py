@@ -175,7 +175,11 @@ class RemoteError(CallError):
 
 
 class CodecError(AmqpRpcError, ValueError):
-    """A value could not become bytes, or bytes a value."""
+    """A value could not become bytes, or bytes a value.
+
+    Where an argument could not be sent, nothing was. Where it is about a result, or about the answer to a call, the
+    function may have run: `may_have_run` is true.
+    """
 
 
 class Undecodable(CodecError):
@@ -187,7 +191,7 @@ class Unencodable(CodecError):
 
 
 class MessageTooLarge(CodecError):
-    """The body has more bytes than the limit; nothing was sent."""
+    """The body has more bytes than the limit of the side that reads it, or that was about to send it."""
 
 
 class TimeLimitExceeded(AmqpRpcError, TimeoutError):
@@ -207,6 +211,8 @@ class NotDone(AmqpRpcError, TimeoutError):
 
 class StoreUnavailable(AmqpRpcError, ConnectionError):
     """The store of tasks' results can't be reached, read or written. The tasks themselves run without it."""
+
+    may_have_run = True
 
 
 class ResultLost(AmqpRpcError):

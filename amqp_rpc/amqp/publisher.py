@@ -268,6 +268,11 @@ class Publisher(Keeper):
     def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
         """End a publication, unless it has ended; ``error`` is None if the broker has it."""
         if self._pending.take(publication.identity) is not None:
+            # An error is about this attempt alone; and one of a lost connection, about what was written to it.
+            if error is not None and publication.doubtful:
+                error.may_have_run = True
+            elif isinstance(error, ConnectionLost) and not publication.written:
+                error.may_have_run = False
             publication.tell(error)
 
     def send(self, publication: Publication) -> None:
@@ -443,7 +448,9 @@ class Publisher(Keeper):
 
 def fresh(error: BrokerError) -> BrokerError:
     """Return a copy of an error: each thread raises an exception of its own, with its own traceback."""
-    return type(error)(*error.args)
+    copied = type(error)(*error.args)
+    copied.may_have_run = error.may_have_run
+    return copied
 
 
 def _is_about(reason: str, message: Message) -> bool:

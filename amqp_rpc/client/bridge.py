@@ -186,7 +186,7 @@ class AwaitedCall(Call, asyncio.Future[Any]):
             return
         assert self._outcome is not None
         try:
-            result = self.decoder.read(self._outcome)
+            result = self.read(self._outcome)
         except Exception as error:
             self.set_exception(error)
         else:

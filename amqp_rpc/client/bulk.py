@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amqp_rpc.amqp.pending import Turn
@@ -16,6 +15,7 @@ from amqp_rpc.message.text import plural
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.publisher import Publication
+    from amqp_rpc.client.future import BlockingCall
     from amqp_rpc.client.rpc import Caller
 
 T = TypeVar("T")
@@ -30,14 +30,14 @@ _TURN = 50
 _ANSWER = 1.0
 
 
-def outcomes(messages: Iterator[Future[list[Any]]], most: int) -> Iterator[Any]:
+def outcomes(messages: Iterator[BlockingCall], most: int) -> Iterator[Any]:
     """Yield the results of messages with calls, in their order, and raise the first error.
 
     Args:
         messages: Sends the next message each time that it is asked.
         most: How many messages are in flight at the same time.
     """
-    waiting: deque[Future[list[Any]]] = deque()
+    waiting: deque[BlockingCall] = deque()
     try:
         while True:
             # Many in one go, at the latest before it waits: the I/O thread is woken once for messages sent together.
@@ -50,8 +50,8 @@ def outcomes(messages: Iterator[Future[list[Any]]], most: int) -> Iterator[Any]:
                     raise outcome
                 yield outcome
     finally:
-        for future in waiting:
-            future.cancel()
+        for call in waiting:
+            call.give_up()
 
 
 class Batch(ABC, Generic[T]):

@@ -119,6 +119,10 @@ class Call(ABC):
             cause = "the broker did not report in time whether it has a server"
         return NotSent(f"{self.function}() was not sent {within}: {cause}")
 
+    def read(self, reply: Reply) -> Any:
+        """Return the result in its reply, or raise the error."""
+        return self.decoder.read(reply, self.function, self.attempt)
+
     @abstractmethod
     def done(self) -> bool:
         """Return whether it has ended."""

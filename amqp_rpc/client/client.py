@@ -21,7 +21,7 @@ from amqp_rpc.amqp.pending import Work, blocking, script_of
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, outcomes
 from amqp_rpc.client.call import CALL_OPTIONS, CallOptions, Capacity, Default, target
 from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
-from amqp_rpc.client.future import PendingCall
+from amqp_rpc.client.future import BlockingCall, PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import EnqueueManyOptions, Plan, TaskBatch, TaskHandle, task_by_id
@@ -51,7 +51,7 @@ from amqp_rpc.service.policy import QueueType
 if TYPE_CHECKING:
     from amqp_rpc.client.bridge import AwaitedCall
 
-C = TypeVar("C", PendingCall, "AwaitedCall")
+C = TypeVar("C", BlockingCall, PendingCall, "AwaitedCall")
 
 #: Seconds for the broker to answer to the end of the connection.
 _CLOSE_TIMEOUT = 5.0
@@ -144,13 +144,16 @@ class Client:
             >>> client.call("fib", 30, timeout=2.5)  # doctest: +SKIP
             832040
         """
-        future = self._start(PendingCall, function, args, kwargs, awaited=True)
+        call = self._start(BlockingCall, function, args, kwargs, awaited=True)
         try:
-            return future.result()
+            return call.result()
         except BaseException:
             # Ctrl-C, say: what was not sent must not be sent later, when no one waits for it.
-            future.cancel()
+            call.give_up()
             raise
+        finally:
+            # Else the traceback of its error, this frame and the call keep each other alive.
+            del call
 
     @typed(Calls.submit)
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -190,7 +193,7 @@ class Client:
             >>> list(client.map("fib", range(5)))  # doctest: +SKIP
             [0, 1, 1, 2, 3]
         """
-        return outcomes(*self._chunks(PendingCall, function, iterables, dict(options), awaited=True))
+        return outcomes(*self._chunks(BlockingCall, function, iterables, dict(options), awaited=True))
 
     @typed(Calls.enqueue)
     @blocking

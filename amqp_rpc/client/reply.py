@@ -1,20 +1,31 @@
-"""Decodes replies: a result, as the type that the function's annotation names, or the error that it stands for."""
+"""Decodes replies: a result, as the type that the function's annotation names, or the error that it stands for.
+
+Whatever fails here, fails after the function was answered: every error of this module has ``may_have_run``.
+"""
 
 from __future__ import annotations
 
+import types
+import typing
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NoReturn
 
 import msgspec
 
-from amqp_rpc.errors import AmqpRpcError, Undecodable
+from amqp_rpc.errors import AmqpRpcError, CodecError, MessageTooLarge, Undecodable
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import ERROR, RESULT, RESULTS, Properties
-from amqp_rpc.message.failures import rebuild
+from amqp_rpc.message.failures import abridged, rebuild
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.service.function import Function
 
 #: The items that stand for one call in the reply to a chunk: whether it has a result, and the result or the error.
 _OUTCOME = 2
+#: Bytes of a result that takes little time to decode, at most.
+_SMALL = 64 * 1024
+#: The modules of types that msgspec makes itself, without a line of a user's code.
+_OURS = frozenset({"builtins", "typing", "types", "collections", "collections.abc", "datetime", "decimal", "uuid"})
 
 
 @dataclass(slots=True)
@@ -41,41 +52,117 @@ class Decoder:
         """The registration allows the function to run twice."""
         return self.known is not None and self.known.idempotent
 
-    def read(self, reply: Reply) -> Any:
-        """Return a reply's result, or raise its error; of a chunk, return all its results and errors."""
-        return self._outcomes(reply) if self.many else self._result(*self._decoded(reply))
-
-    def _outcomes(self, reply: Reply) -> list[Any]:
+    def is_brief(self, reply: Reply) -> bool:
+        """Return whether it takes little time to decode a reply, and runs no code of users': any thread may do it."""
+        if reply.properties.type not in (RESULT, None) or len(reply.body) > _SMALL:
+            return False
+        if self.known is None:
+            return True
         try:
-            kind, value, lenient = self._decoded(reply)
+            return _is_ours(self.known.signature.compile().result)
+        # A hint that fails, or one that can't be looked up.
+        except Exception:
+            return False
+
+    def read(self, reply: Reply, function: str, attempt: int = 1) -> Any:
+        """Return a reply's result, or raise its error; of a chunk, return all its results and errors.
+
+        Args:
+            reply: The reply.
+            function: The function's name, for errors; empty where it is not known.
+            attempt: The attempt that was answered: a refusal says nothing of those before.
+        """
+        try:
+            return self._outcomes(reply, function) if self.many else self._result(reply, function)
+        except AmqpRpcError as error:
+            if attempt > 1 and not error.may_have_run:
+                error.may_have_run = True
+                error.add_note("An earlier attempt was sent, and lost: it may have run.")
+            raise
+
+    def _outcomes(self, reply: Reply, function: str) -> list[Any]:
+        try:
+            kind, value, lenient = self._decoded(reply, function)
         except AmqpRpcError as error:
             # It answers every call of the message: the first one raises it.
             return [error]
         match value:
             case [*outcomes] if kind == RESULTS and all(isinstance(o, list) and len(o) == _OUTCOME for o in outcomes):
-                return [self._annotated(each) if ran else rebuild(each) for ran, each in outcomes]
-        return [self._result(kind, value, lenient)]
+                return [self._outcome(function, *each) for each in outcomes]
+        return [self._checked(kind, value, lenient, function)]
 
-    def _decoded(self, reply: Reply) -> tuple[str, Any, bool]:
+    def _outcome(self, function: str, ran: Any, value: Any) -> Any:
+        """Return the result of one call of a chunk, or its error: the others are good."""
+        try:
+            return self._annotated(value, function) if ran else rebuild(value)
+        except AmqpRpcError as error:
+            return error
+
+    def _result(self, reply: Reply, function: str) -> Any:
+        return self._checked(*self._decoded(reply, function), function)
+
+    def _decoded(self, reply: Reply, function: str) -> tuple[str, Any, bool]:
         """Return a reply's type and value, and whether it is text: ``"30"`` is 30 for an ``int`` then."""
-        properties = reply.properties
-        content_type = codec.base_type(properties.content_type)
-        value = codec.decode(reply.body, content_type, limit=self.limit)
-        if properties.type == ERROR:
-            raise rebuild(value)
         # Servers written as RabbitMQ's tutorials teach give their replies no type.
-        return properties.type or RESULT, value, content_type == codec.TEXT
+        body, kind = reply.body, reply.properties.type or RESULT
+        # An error says what happened, and who has it wants to know its type: it is read even if it is too large.
+        large = len(body) > self.limit
+        if large and (kind != ERROR or len(body) > DEFAULT_MAX_MESSAGE_SIZE):
+            self._fail(function, MessageTooLarge, self._over(body))
+        try:
+            content_type = codec.base_type(reply.properties.content_type)
+            value = codec.decode(body, content_type, limit=len(body))
+            error = rebuild(abridged(value, self._over(body)) if large else value) if kind == ERROR else None
+        # The reply may be any program's: its content type may even be no text.
+        except Exception as unread:
+            self._fail(function, Undecodable, f"{unread}", unread)
+        if error is not None:
+            raise error
+        return kind, value, content_type == codec.TEXT
 
-    def _result(self, kind: str, value: Any, lenient: bool) -> Any:
+    def _over(self, body: bytes) -> str:
+        return f"it has {len(body)} bytes, and this client's limit is {self.limit}: Client(max_message_size=)"
+
+    def _checked(self, kind: str, value: Any, lenient: bool, function: str) -> Any:
         if kind != RESULT:
-            raise Undecodable(f"a reply of type {kind!r} is not known here; is the server newer?")
-        return self._annotated(value, strict=not lenient)
+            self._fail(function, Undecodable, f"a reply of type {kind!r} is not known here. Is the server newer?")
+        return self._annotated(value, function, strict=not lenient)
 
-    def _annotated(self, value: Any, *, strict: bool = True) -> Any:
+    def _annotated(self, value: Any, function: str, *, strict: bool = True) -> Any:
         """Return a result as the type that the function's annotation names, where the function is known here."""
         if self.known is None:
             return value
         try:
             return self.known.signature.compile().convert_result(value, strict=strict)
         except msgspec.ValidationError as error:
-            raise Undecodable(f"{self.known.name}() returned something else than its annotation: {error}") from error
+            name = function or self.known.name
+            said = f"{name}() returned something else than its annotation: {error}. It has run"
+            raise _after(Undecodable(said)) from error
+        # A type's own code may raise anything.
+        except Exception as error:
+            why = f"the result does not become what its annotation names: {error!r}"
+            self._fail(function, Undecodable, why, error)
+
+    @staticmethod
+    def _fail(function: str, kind: type[CodecError], why: str, cause: Exception | None = None) -> NoReturn:
+        subject = f"{function}()" if function else "the task"
+        raise _after(
+            kind(f"{subject} was answered, so it may have run; this client can't read the reply: {why}")
+        ) from cause
+
+
+def _after(error: CodecError) -> CodecError:
+    """Return an error that is raised after an answer came."""
+    error.may_have_run = True
+    return error
+
+
+@lru_cache(maxsize=1000)
+def _is_ours(hint: Any) -> bool:
+    """Return whether a value of that type is made without a line of a user's code."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return True
+    if hint is Any or hint is None or hint is ... or isinstance(hint, types.UnionType):
+        return all(map(_is_ours, parts))
+    return getattr(hint, "__module__", "") in _OURS and all(map(_is_ours, parts))

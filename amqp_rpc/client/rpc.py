@@ -1,8 +1,8 @@
 """Calls over one connection: the session that sends them, and the reply queue whose replies end them.
 
 The thread that takes a call out of the table of pending calls is the one that ends it: for its reply, its deadline, its
-cancellation, the broker's return, or the loss of the connection. No user's code runs here, not even a decoder: the
-thread that asks for a result decodes it.
+cancellation, the broker's return, or the loss of the connection. No user's code runs here: the thread that asks for a
+result decodes it, or one that is there for decoding.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
     BrokerError,
+    CallTimeout,
     CodecError,
     ConnectionLost,
     MaybeExecuted,
@@ -105,8 +106,7 @@ class Caller(Session):
             raise
         if not connection.alive:
             # It ended after `connected` had checked it: its loop may never run what was posted.
-            gone = call.unsent("the client's connection has just ended")
-            self._requests.end(call, fresh(connection.error) if connection.error else gone)
+            self._requests.end_gone(call, connection.error or ConnectionLost("the client's connection has just ended"))
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
         """Publish a message that must not be lost; `confirm` waits for the broker's confirm."""
@@ -214,12 +214,14 @@ class Requests(ReplyQueue):
 
     def too_late(self, call: Call) -> AmqpRpcError:
         """Count a call whose deadline has passed, and return its error."""
-        self._counters["timeouts"] += call.written
         connection = self._connection
-        return call.too_late(
+        error = call.too_late(
             blocked=connection.blocked if connection is not None else None,
             unconnected=None if self.address else str(self._last_error or f"no connection to {self._addresses} yet"),
         )
+        # Also one that was lost, and that was not sent again in time.
+        self._counters["timeouts"] += isinstance(error, CallTimeout)
+        return error
 
     def end_all(self, error: BrokerError) -> None:
         """End every call: no other connection will be opened. Any thread."""
@@ -228,7 +230,14 @@ class Requests(ReplyQueue):
             self._end_calls(error)
             return
         for _, call in self._pending:
+            self.end_gone(call, error)
+
+    def end_gone(self, call: Call, error: BrokerError) -> None:
+        """End a call: its connection is gone, and there is no other one."""
+        if isinstance(error, ConnectionLost):
             self.end(call, call.lost(str(error)) if call.written else call.unsent(str(error)))
+        else:
+            self.end(call, fresh(error))
 
     # The keeper's hooks.
 
@@ -351,6 +360,9 @@ class Requests(ReplyQueue):
                 self._unsent.append(call)
         # AMQP can't carry it: the caller's headers. Nothing was written.
         except Exception as error:
+            if not call.headers:
+                # A signal handler's, say.
+                raise
             call.written = False
             self.end(call, call.unwritable(error))
 
@@ -474,25 +486,28 @@ class Servers:
         """Ask the broker for a queue's consumers, unless it is being asked."""
         if queue not in self._asked:
             self._asked.append(queue)
-            if not self._inspecting:
-                self._inspecting = True
-                self._connection.run(self._inspect())
+        if not self._inspecting:
+            self._inspecting = True
+            self._connection.run(self._inspect())
 
     async def _inspect(self) -> None:
         """Ask for one queue after another."""
-        while self._asked:
-            try:
-                if self._channel is None or not self._channel.is_open:
-                    self._channel = await self._connection.open_channel()
-                state = await self._channel.inspect(self._asked[0])
-            except ChannelClosed as closed:
-                self._channel = None
-                self._refused(self._asked.popleft(), closed)
-            else:
-                # In this order: a call that is sent below may ask for its queue again.
-                self._asked.popleft()
-                self._found(state)
-        self._inspecting = False
+        try:
+            while self._asked:
+                try:
+                    if self._channel is None or not self._channel.is_open:
+                        self._channel = await self._connection.open_channel()
+                    state = await self._channel.inspect(self._asked[0])
+                except ChannelClosed as closed:
+                    self._channel = None
+                    self._refused(self._asked.popleft(), closed)
+                else:
+                    # In this order: a call that is sent below may ask for its queue again.
+                    self._asked.popleft()
+                    self._found(state)
+        finally:
+            # Whatever has ended it: the next call asks again.
+            self._inspecting = False
 
     def _found(self, state: QueueState) -> None:
         if state.consumers:

@@ -21,6 +21,7 @@ from amqp_rpc.errors import (
     BrokerError,
     CallTimeout,
     ConfigurationError,
+    ConnectionLost,
     PublishRefused,
     ResultLost,
     StoreUnavailable,
@@ -149,6 +150,11 @@ class Plan:
                 raise AlreadyQueued(
                     f"{self.function}() was not enqueued: one with the same key was, less than {unique_for:g} s ago"
                 ) from error
+            raise
+        except AmqpRpcError as error:
+            # Whatever became of the key, the task was not sent.
+            error.may_have_run = False
+            error.add_note("The task was not sent. Its key may be taken in vain now.")
             raise
         try:
             return await self._accepted(body)
@@ -321,6 +327,13 @@ class KeyPublication(TaskPublication):
             remedy="Nothing was enqueued; delete that queue, which another program declared",
         )  # fmt: skip
 
+    @property
+    def unknown(self) -> ConnectionLost:
+        """The error if the broker may have the key: the task was not sent."""
+        return ConnectionLost(
+            f"{self.what}{self.within}: the broker did not confirm its key, which may be taken in vain now"
+        )
+
 
 def _check_names(queue: str, function: str) -> None:
     """Check them here: one that AMQP can't carry would end the connection, each time that it is written."""
@@ -464,7 +477,7 @@ class TaskHandle(Generic[R]):
         while True:
             left = max(0.0, until - time.monotonic())
             if await self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
-                result: R = decoder.read(self._reply.value)
+                result: R = decoder.read(self._reply.value, self.function)
                 return result
             wait = True
             try:
@@ -554,10 +567,13 @@ class TaskHandle(Generic[R]):
 
     def _check_result(self) -> Decoder:
         if self._decoder is None:
-            raise ConfigurationError(
+            error = ConfigurationError(
                 f"{self.function}() is registered with result=False: its tasks have no result and no state. "
                 f"Those that failed are in the dead-letter queue: amqp-rpc dlq list {self.queue}"
             )
+            # The task was enqueued.
+            error.may_have_run = True
+            raise error
         return self._decoder
 
     async def _arrived(self, seconds: float) -> bool:

@@ -142,6 +142,11 @@ class Request:
             tick=None if tick is None else read_count(tick, 0) or None,
         )
 
+    @property
+    def may_have_run(self) -> bool:
+        """Whether an earlier attempt of it was sent to a server: a client's, or one that a server died with."""
+        return self.attempt > 1 or self.crashes > 0 or self.redelivered
+
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
         """Return whether its deadline has passed at the Unix time ``now``, by clocks that differ by ``clock_skew``."""
         return self.deadline is not None and now > self.deadline + clock_skew

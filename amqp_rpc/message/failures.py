@@ -33,6 +33,10 @@ VERDICTS: dict[str, type[AmqpRpcError]] = {
     )
 }
 
+#: The most characters of the text of an error that is too large to be kept whole.
+_ABRIDGED = 200
+#: The data of an error that are small, and that decide something.
+_BRIEF = frozenset({"ran", "earlier", "bases"})
 #: Characters of a custom exception's attributes, as text; larger ones don't travel, so that the error itself does.
 _LARGEST_ATTRIBUTES = 10_000
 
@@ -97,9 +101,16 @@ def register_error(cls: E | None = None, /, *, name: str | None = None) -> E | C
     return register if cls is None and name is not None else register(cast(E, cls))
 
 
-def describe_verdict(error: AmqpRpcError) -> dict[str, Any]:
-    """Return the map of an error that the server itself raises for a call (unknown function, wrong arguments, …)."""
-    return {"type": type(error).__name__, "message": str(error), "data": {}}
+def describe_verdict(error: AmqpRpcError, *, ran: bool = False, earlier: bool = False) -> dict[str, Any]:
+    """Return the map of an error that the server itself raises for a call (unknown function, wrong arguments, …).
+
+    Args:
+        error: The error.
+        ran: The function ran, and its result can't be sent.
+        earlier: The function may have run in an earlier attempt: the error is about this one.
+    """
+    data = {name: True for name, value in (("ran", ran), ("earlier", earlier)) if value}
+    return {"type": type(error).__name__, "message": str(error), "data": data}
 
 
 def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str, Any]:
@@ -116,6 +127,19 @@ def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str,
     return described
 
 
+def abridged(described: Any, why: str) -> Any:
+    """Return the map, or the text, of an error that is too large: its type, and the beginning of its message."""
+    message = described.get("message", "") if isinstance(described, dict) else described
+    short = f"{text_of(message)[:_ABRIDGED]}… (the rest was not read: {why})"
+    return brief_error(described, short) if isinstance(described, dict) else short
+
+
+def brief_error(described: dict[str, Any], message: str) -> dict[str, Any]:
+    """Return the map of an error with another message, and without all that may be large."""
+    data = {name: value for name, value in _mapping(described.get("data")).items() if name in _BRIEF}
+    return {"type": described.get("type", "RemoteError"), "message": message, "data": data}
+
+
 def rebuild(described: Any) -> AmqpRpcError:
     """Return the exception that a client raises for the decoded body of an error reply, of any shape."""
     if isinstance(described, str):
@@ -129,6 +153,8 @@ def rebuild(described: Any) -> AmqpRpcError:
         if not isinstance(verdict, CallError):
             # The function ran, if its result can't be encoded or is too large.
             verdict.may_have_run = data.get("ran") is True
+        if data.get("earlier") is True:
+            verdict.may_have_run = True
         return verdict
     arguments = data.get("args")
     args = tuple(arguments) if isinstance(arguments, list | tuple) else (message,)

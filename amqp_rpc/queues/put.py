@@ -309,7 +309,7 @@ class _Batch:
 
     def note(self, queue: str) -> str:
         """Return a note for another error that has ended it."""
-        refused = sum(not isinstance(each, ConnectionLost) for each in self.errors.values())
+        refused = sum(not each.may_have_run for each in self.errors.values())
         note = f"{plural(self.put, 'item was', 'items were')} put into queue {queue!r} before"
         if refused:
             note += f", {plural(refused, 'was', 'were')} not"

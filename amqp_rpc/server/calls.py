@@ -144,7 +144,7 @@ class CallDispatcher(Dispatcher):
             try:
                 calls.append(Invocation(request, function, *self._bound(request, function, each)))
             except InvalidArguments as error:
-                calls.append((False, describe_verdict(error)))
+                calls.append((False, describe_verdict(error, earlier=request.may_have_run)))
         return calls
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
@@ -152,7 +152,7 @@ class CallDispatcher(Dispatcher):
         if request.reply_to is not None:
             level = logging.INFO if outcome == "expired" else logging.WARNING
             logger.log(level, "queue %s: call refused: %s", self.queue, error, extra=self.keys(request))
-            return Answer(self._error(request, describe_verdict(error)), None, outcome)
+            return Answer(self._error(request, describe_verdict(error, earlier=request.may_have_run)), None, outcome)
         if isinstance(error, Expired | MaybeExecuted):
             logger.warning(
                 "queue %s: message without reply_to dropped: %s", self.queue, error, extra=self.keys(request)
@@ -191,7 +191,8 @@ class CallDispatcher(Dispatcher):
         """Return the error of a call that is too late in its chunk to start; None while there is time."""
         if not self._expired(chunk.request):
             return None
-        return (False, describe_verdict(Expired(f"the time for {chunk.function.name}() was over before it started")))
+        late = Expired(f"the time for {chunk.function.name}() was over before it started")
+        return (False, describe_verdict(late, earlier=chunk.request.may_have_run))
 
     def _item(self, chunk: Chunk, outcome: HandlerOutcome) -> Item:
         if outcome.error is not None:

@@ -29,7 +29,7 @@ from amqp_rpc.errors import AmqpRpcError, CodecError, FunctionNotFound, InvalidA
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request
-from amqp_rpc.message.failures import describe_verdict
+from amqp_rpc.message.failures import brief_error, describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import LONGEST_TRACEBACK, brief, shortened, text_of
 from amqp_rpc.results.record import Record
@@ -267,7 +267,7 @@ class Dispatcher:
             body = codec.encode(described, content_type, limit=self._max_size)
         except CodecError as error:
             # An error that is too large keeps its type, and its message says why the rest was not sent.
-            short = {"type": described["type"], "message": f"(not sent: {error})", "data": {}}
+            short = brief_error(described, f"(not sent: {error})")
             body = codec.encode(short, content_type, limit=max(self._max_size, 1024))
         return self._reply(request, ERROR, body)
 
@@ -285,7 +285,7 @@ class Dispatcher:
 
 def ran(error: AmqpRpcError) -> dict[str, Any]:
     """Return the map of an error that the server raises for a call that ran: its result can't be sent."""
-    return {**describe_verdict(error), "data": {"ran": True}}
+    return describe_verdict(error, ran=True)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -269,7 +269,7 @@ class TaskDispatcher(Dispatcher):
         reply = None
         if request.reply_to is not None or self._recorded(function):
             if isinstance(error, AmqpRpcError) and function is None:
-                described = describe_verdict(error)
+                described = describe_verdict(error, earlier=request.may_have_run)
             else:
                 described = describe_raised(error, traceback=details.get(TRACEBACK))
             reply = self._error(request, described)

@@ -317,6 +317,11 @@ class _Compiled:
         """
         return self._convert(self._named[name], value, binary, strict=strict)
 
+    @property
+    def result(self) -> Any:
+        """The type of results; Any for one that results are not converted to."""
+        return self._result
+
     def convert_result(self, value: Any, *, strict: bool = True) -> Any:
         """Return a result converted to the function's return type; leniently where it came as text.
 

@@ -271,7 +271,7 @@ def test_an_interrupted_call_is_given_up(client: Client, service: Service, monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("amqp_rpc.client.future.PendingCall.result", interrupted)
+    monkeypatch.setattr("amqp_rpc.client.future.BlockingCall.result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.call(f"{service.name}.charge", 5, wait_for_server=True)
     assert len(client._session.pending) == 0

@@ -24,7 +24,7 @@ def read(body: bytes, *, returns: Any = None, **properties: Any) -> Any:
 
         function.__annotations__["return"] = returns
         known = registered(Service().rpc(function))
-    return Decoder(known, 10_000).read(Reply(Properties(**properties), body))
+    return Decoder(known, 10_000).read(Reply(Properties(**properties), body), "function")
 
 
 def test_a_reply_without_a_type_and_without_a_content_type_is_a_result_in_text() -> None:
