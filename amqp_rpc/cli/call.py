@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
-from amqp_rpc.cli.options import WithNegativeNumbers, arguments_of, option, timeout_option, url_option
+from amqp_rpc.cli.options import (
+    WithNegativeNumbers,
+    arguments_of,
+    content_type_option,
+    header_option,
+    option,
+    timeout_option,
+    url_option,
+)
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import RemoteError
@@ -17,6 +25,7 @@ An argument is JSON if it parses as JSON, otherwise text. name=value is a named 
   amqp-rpc call fib 30
   amqp-rpc call fib -- -1                      or just -1; after -- nothing is an option
   amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
+  amqp-rpc call fib 30 --content-type text/plain      a server of the tutorials
 \b
 Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} no server, {Exit.TIMEOUT:d} timeout,
@@ -30,11 +39,14 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @click.argument("arguments", nargs=-1)
 @url_option
 @timeout_option("Seconds that the call may take.")
+@click.option("--queue", metavar="NAME", show_default="rpc_queue, or rpc_queue.SERVICE", help="The queue of the call.")
+@content_type_option
+@header_option("A header of the call; may be given several times.")
 @option("wait-for-server", is_flag=True, help="If there is no server, wait for one, within the timeout.")
 @click.option("--traceback", is_flag=True, help="If the function raises, show the server's traceback.")
 def call(function: str, arguments: tuple[str, ...], *, url: str | None, traceback: bool, **options: Any) -> None:
     """Call FUNCTION on a server and print its result as JSON."""
-    positional, named = arguments_of(arguments)
+    positional, named = arguments_of(arguments, content_type=options["content_type"])
     with one_line_errors(), Client(url) as client:
         try:
             click.echo(decoded_as_json(client.submit(function, *positional, **options, **named).result()))

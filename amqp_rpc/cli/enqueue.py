@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
-from amqp_rpc.cli.options import Time, WithNegativeNumbers, arguments_of, option, timeout_option, url_option
+from amqp_rpc.cli.options import (
+    Time,
+    WithNegativeNumbers,
+    arguments_of,
+    content_type_option,
+    header_option,
+    option,
+    timeout_option,
+    url_option,
+)
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import BrokerError, RemoteError
@@ -20,6 +29,7 @@ parses as JSON, otherwise text. name=value is a named argument.
   amqp-rpc enqueue resize a.png size=3
   amqp-rpc enqueue resize a.png --queue thumbnails --delay 10
   amqp-rpc enqueue images.resize a.png --wait --timeout 60
+  amqp-rpc enqueue work Hello... --content-type text/plain
 \b
 Exit codes: {Exit.OK:d} enqueued (with --wait: its result is printed), {Exit.NO_BROKER:d} no broker, \
 {Exit.ACCESS_REFUSED:d} access refused, {Exit.REFUSED:d} the broker
@@ -41,6 +51,8 @@ _STATE_TIMEOUT = 2.0
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds after which no worker starts the task.")
 @click.option("--priority", type=int, metavar="0-9", help="Higher priorities run first; the task's own by default.")
 @click.option("--unique-for", type=float, metavar="SECONDS", help="Do not enqueue an equal task again in this time.")
+@content_type_option
+@header_option("A header of the task; may be given several times.")
 @timeout_option("Seconds until the broker confirms the task; with --wait, until it has its result.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it as JSON after the id.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
@@ -49,7 +61,7 @@ def enqueue(
     **options: Any,
 ) -> None:  # fmt: skip
     """Enqueue a task for FUNCTION, and print its id when the broker has confirmed it."""
-    positional, named = arguments_of(arguments, TASK_OPTIONS)
+    positional, named = arguments_of(arguments, TASK_OPTIONS, content_type=options["content_type"])
     with one_line_errors(), Client(url) as client:
         deadline = Deadline.after(timeout)
         task = client.enqueue(function, *positional, timeout=timeout, **options, **named)

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from amqp_rpc.cli.exits import Exit, fail, one_line_errors
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
 from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT
 from amqp_rpc.service.signature import CALL_OPTIONS, Options
@@ -86,8 +88,18 @@ def _headers_of(_context: click.Context, _option: click.Parameter, words: tuple[
         name, equals, text = word.partition("=")
         if not equals or not name:
             fail(f"a header is NAME=VALUE, not {word!r}", Exit.USAGE)
+        if name in headers:
+            fail(f"header {name} is given twice", Exit.USAGE)
         headers[name] = value_of(text)
     return headers
+
+
+content_type_option = click.option(
+    "--content-type",
+    type=click.Choice(get_args(ContentType)),
+    show_default=codec.MSGPACK,
+    help="How the arguments travel. With text/plain all words are one text, the whole body.",
+)
 
 
 def value_of(word: str) -> Any:
@@ -98,11 +110,15 @@ def value_of(word: str) -> Any:
         return word
 
 
-def arguments_of(words: tuple[str, ...], options: Options = CALL_OPTIONS) -> tuple[list[Any], dict[str, Any]]:
+def arguments_of(
+    words: tuple[str, ...], options: Options = CALL_OPTIONS, *, content_type: str | None = None
+) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the named arguments of words: values, then ``name=value`` pairs.
 
-    The names of options of a call, or task, can't be arguments of the function.
+    The names of options of a call, or task, can't be arguments of the function. As text, the words are one argument.
     """
+    if content_type == codec.TEXT:
+        return [" ".join(words)], {}
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for word in words:

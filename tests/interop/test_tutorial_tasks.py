@@ -10,8 +10,9 @@ from pathlib import Path
 import pika
 import pytest
 
+from amqp_rpc import Client
 from amqp_rpc.cli.exits import Exit
-from tests.interop.programs import delete_queues, environment, leaves_the_type, run, serving
+from tests.interop.programs import delete_queues, environment, leaves_the_type, run, running, serving
 from tests.waiting import until
 
 NEW_TASK, WORKER = Path(__file__).with_name("new_task.py"), Path(__file__).with_name("worker.py")
@@ -96,3 +97,20 @@ def test_a_tutorials_program_that_says_something_else_gets_the_brokers_406_and_o
         assert "PRECONDITION_FAILED" in new_task(url=tutorial, ends_with=1)
         new_task("still there", url=tutorial, arguments={"x-queue-type": "quorum"})
         until(lambda: "Received still there\n" in prints.read_text())
+
+
+@pytest.mark.parametrize("declared", AS_DECLARED)
+def test_what_we_enqueue_as_text_the_tutorials_worker_does(
+    tutorial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str
+) -> None:
+    arguments, _ = AS_DECLARED[declared]
+    monkeypatch.setenv("ARGUMENTS", json.dumps(arguments))
+    prints = tmp_path / "printed"
+    with running(sys.executable, WORKER, url=tutorial, prints=prints, ready="Waiting"):
+        with Client(tutorial) as client:
+            client.enqueue("work", "from Python", content_type="text/plain")
+        words = ["enqueue", "work", "from", "a", "shell", "--content-type", "text/plain"]
+        run(sys.executable, "-m", "amqp_rpc", *words, url=tutorial)
+        until(lambda: prints.read_text().count(" [x] Done\n") == 2)
+    assert " [x] Received from Python\n" in prints.read_text()
+    assert " [x] Received from a shell\n" in prints.read_text()
