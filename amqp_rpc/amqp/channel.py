@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import partial
 from itertools import takewhile
 from types import TracebackType
@@ -27,6 +26,7 @@ from amqp_rpc.amqp import frames
 from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import is_access, is_conflict
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.stream import Stream
@@ -36,15 +36,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class ReplyCode(IntEnum):
-    """Why the broker closed a channel: AMQP 0-9-1, section 1.1."""
-
-    ACCESS_REFUSED = 403
-    NOT_FOUND = 404
-    RESOURCE_LOCKED = 405
-    PRECONDITION_FAILED = 406
-
-
 class ChannelClosed(Exception):
     """The channel that a script waits for is closed, for the broker's reason; code 0 if this process closed it."""
 
@@ -52,6 +43,11 @@ class ChannelClosed(Exception):
         super().__init__(str(error))
         self.error = error
         self.code = code
+
+    @property
+    def conflict(self) -> bool:
+        """True if a queue or an exchange exists, and is declared otherwise, or is another connection's."""
+        return is_conflict(str(self.error))
 
 
 @dataclass(slots=True)
@@ -365,11 +361,11 @@ class Channel:
         return self._ask(BrokerAnswer[None](), "exchange_bind", destination, source, key)
 
     def inspect(self, queue: str) -> BrokerAnswer[QueueState]:
-        """Ask for a queue's state; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
+        """Ask for a queue's state; when it does not exist, the broker closes the channel (404)."""
         return self._ask(_State(), "queue_declare", queue, passive=True)
 
     def inspect_exchange(self, exchange: str) -> BrokerAnswer[None]:
-        """Ask for an exchange; when it does not exist, the broker closes the channel (`ReplyCode.NOT_FOUND`)."""
+        """Ask for an exchange; when it does not exist, the broker closes the channel (404)."""
         return self._ask(BrokerAnswer[None](), "exchange_declare", exchange, passive=True)
 
     def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
@@ -613,7 +609,7 @@ class Channel:
         # Otherwise the whole connection was lost, or this process closed the channel.
         if type(reason).__name__ == "ChannelClosedByBroker":
             code, text = reason.reply_code, reason.reply_text
-            kind = AccessRefused if code == ReplyCode.ACCESS_REFUSED else BrokerError
+            kind = AccessRefused if is_access(code, text) else BrokerError
             self._error = ChannelClosed(kind(f"the broker closed the channel: {code} {text}"), code)
             for answer in self._waiting():
                 answer.fail(self._error)

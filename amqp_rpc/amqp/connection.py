@@ -20,25 +20,34 @@ import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
-from amqp_rpc.amqp.channel import BrokerAnswer, Channel, Script
+from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
 from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
-from amqp_rpc.amqp.stream import NOT_AMQP, Stream
+from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
-from amqp_rpc.message.envelope import Properties
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import ReplyCode, body_too_large, is_access, is_limit, largest_body
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
 from amqp_rpc.message.text import bounded_logger
-from amqp_rpc.message.timing import Deadline, backoff
+from amqp_rpc.message.timing import Deadline, Repeats, backoff
+from amqp_rpc.message.topology import NOWHERE
 
 logger = bounded_logger(__name__)
 
 #: Seconds before the first attempt to reconnect, and the most between two attempts.
 FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
-#: The least seconds until the next attempt after the broker refused access to a client that had it before.
+#: The least seconds until the next attempt after the broker refused access to a client that had it before; and the most
+#: between two attempts where it closes each connection soon after it was opened.
 RECONNECT_REFUSED = 15.0
+#: A connection that lives for so many seconds works: the next back-off starts from its first wait.
+_WORKED = 5.0
+
+#: Bytes of a body that every broker takes; and up to which a larger one is tried with the next power of two.
+_SMALL, _DOUBLED = 16 * 1024, 16 * 1024 * 1024
 
 _FRAME_HEADER = 2
+_TLS_PORT = 5671
 
 
 class Listener(Protocol):
@@ -89,6 +98,9 @@ class Connection:
         self.error: BrokerError | None = None
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
+        #: Bytes of the largest body that the broker is known to take; and its limit, once that is known.
+        self.fits = _SMALL
+        self._limit: int | None = None
         self._listeners = listeners
         self._name = name
         self._heartbeat = max(1, round(heartbeat))
@@ -104,7 +116,10 @@ class Connection:
         self._scripts: set[Script] = set()
         self._reconnect: Timer | None = None
         self._attempts = 0
+        #: Attempts that failed, and connections that did not live for long, in a row.
         self._failures = 0
+        #: The log lines of its outage.
+        self._repeats = Repeats()
         #: True once it was open; until then, a failure to connect is final.
         self.was_open = persistent
         self._closing = False
@@ -192,8 +207,42 @@ class Connection:
             self._channels.add(channel)
             answer.arrive(channel)
 
-        self._pika.channel(on_open_callback=opened)
+        try:
+            self._pika.channel(on_open_callback=opened)
+        except pika.exceptions.NoFreeChannels:
+            most = self._pika.params.channel_max
+            full = AccessRefused(f"the broker allows a connection {most} channels (channel_max), and all are in use")
+            answer.fail(ChannelClosed(full, ReplyCode.NOT_ALLOWED))
         return answer
+
+    async def check_size(self, size: int) -> None:
+        """Return once it is known that the broker takes a body of so many bytes; in channel scripts.
+
+        The broker closes the channel of a larger one, with all that is consumed or unconfirmed there. So the first
+        larger one is tried before it is sent: with zeros, which reach no queue, on a channel of its own.
+
+        Raises:
+            MessageTooLarge: It does not take it.
+        """
+        if size > self.fits and self._limit is None:
+            tried = size if size > _DOUBLED else 1 << (size - 1).bit_length()
+            try:
+                with await self.open_channel() as channel:
+                    await channel.confirms()
+                    await channel.confirmed(Message(NOWHERE, Properties(), bytes(tried)))
+            except ChannelClosed as closed:
+                self.learn_limit(str(closed))
+            # A user who may not write to the default exchange learns nothing: such a body is sent unproved.
+            self.fits = max(self.fits, tried) if self._limit is None else self._limit
+        if self._limit is not None and size > self._limit:
+            raise body_too_large(size, self._limit)
+
+    def learn_limit(self, reason: str) -> int | None:
+        """Learn the broker's limit from its refusal of a message, and return it; None if it is about another thing."""
+        limit = largest_body(reason)
+        if limit is not None:
+            self._limit = self.fits = limit
+        return limit
 
     def when_sent(self, callback: Callable[[], object]) -> None:
         """Call back once the kernel has taken all that was published so far; the I/O thread's."""
@@ -287,18 +336,33 @@ class Connection:
             connection.close()
             return
         if self.was_open and self._failures:
-            logger.warning("connection: open again to %s, attempt=%d", self.address, self._failures)
-        self._failures, self.was_open, self.blocked = 0, True, None
+            times = self._repeats.again(f"open again to {self.address}")
+            level = logging.DEBUG if times is None else logging.WARNING
+            logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
+        # Another node may have another limit.
+        self.was_open, self.blocked, self.fits, self._limit = True, None, _SMALL, None
+        # Not yet: the broker may close each connection when it is asked for more than a limit allows.
+        self.loop.call_later(_WORKED, lambda: self._has_worked(connection))
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         for listener in self._listeners:
             listener.on_open()
 
-    def _not_opened(self, _connection: Any, reason: BaseException) -> None:
-        self._gone(_not_connected(reason, self.address))
+    def _has_worked(self, connection: Any) -> None:
+        """End the outage, if this connection is still the one."""
+        if connection is self._pika and self._failures:
+            self._failures = 0
+            if (times := self._repeats.over()) is not None:
+                logger.warning("connection: has worked for %.0f s%s", _WORKED, times)
+
+    def _not_opened(self, connection: Any, reason: BaseException) -> None:
+        self._gone(_not_connected(connection.ended_with or reason, self.address))
 
     def _lost(self, _connection: Any, reason: BaseException) -> None:
-        self._gone(ConnectionLost(f"the connection to {self.address} was lost: {_say(reason)}"))
+        kind: type[BrokerError] = ConnectionLost
+        if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
+            kind = AccessRefused if is_access(reason.reply_code, reason.reply_text) else ConnectionLost
+        self._gone(kind(f"the connection to {self.address} was lost: {_say(reason)}"))
 
     def _gone(self, error: BrokerError) -> None:
         self._pika = self._stream = self._dial = None
@@ -319,16 +383,27 @@ class Connection:
         if self._given_up:
             self._end()
             return
-        delay = backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
-        if isinstance(error, AccessRefused):
-            # It worked before: the password is being changed, probably. To ask often only fills the broker's log.
-            delay = max(delay, RECONNECT_REFUSED)
-        # An outage is one warning at its beginning and one at its end, whatever the number of attempts.
-        level = logging.WARNING if self._failures == 1 or isinstance(error, AccessRefused) else logging.INFO
-        logger.log(level, "%s; trying again in %.1f s", error, delay)
+        delay = self._pause(error)
+        times = self._repeats.again(str(error))
+        if times is None:
+            level = logging.DEBUG
+        else:
+            # An outage is one warning at its beginning, others at growing intervals, and one at its end.
+            first = self._failures == 1 or bool(times) or isinstance(error, AccessRefused)
+            level = logging.WARNING if first else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s%s", error, delay, times or "")
         if self._reconnect is not None:
             self._reconnect.cancel()
         self._reconnect = self.loop.call_later(delay, self._connect)
+
+    def _pause(self, error: BrokerError) -> float:
+        """Return the seconds until the next attempt."""
+        if not isinstance(error, AccessRefused):
+            return backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
+        # It worked before: the password is being changed, or others have all that a limit allows. To ask often only
+        # fills the broker's log.
+        first = FIRST_RECONNECT if is_limit(str(error)) else RECONNECT_REFUSED
+        return backoff(self._failures, first=first, most=RECONNECT_REFUSED)
 
     def _begin_close(self) -> None:
         self._closing = True
@@ -372,6 +447,15 @@ class _PikaConnection(SelectConnection):
     """
 
     _frame_buffer: bytes
+    _error: Exception | None
+    #: Why its stream ended before it was open: pika keeps no more than a guess at what that may mean.
+    ended_with: Exception | None = None
+
+    def _on_stream_terminated(self, error: Exception | None) -> None:
+        ended = error or self._error
+        if isinstance(ended, pika.exceptions.ConnectionClosedByBroker):
+            self.ended_with = ended
+        super()._on_stream_terminated(error)
 
     # As the receiver of a stream's frames.
 
@@ -448,30 +532,66 @@ nbio_interface.AbstractStreamTransport.register(Stream)
 
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:
     """Return the error for a failed attempt to connect, in words that say what to do."""
-    if isinstance(reason, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
-        return AccessRefused(f"the broker at {address} refused user {address.user!r}: wrong user name or password")
-    if isinstance(reason, pika.exceptions.ProbableAccessDeniedError):
+    if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
+        return _refused(reason.reply_code, reason.reply_text, address)
+    return NotConnected(f"no connection to a broker at {address}: {_say(reason)}. {_advice(reason, address)}")
+
+
+def _refused(code: int, text: str, address: Address) -> BrokerError:
+    """Return the error for an attempt that the broker refused: its text says why, and its code alone does not."""
+    broker = f"the broker at {address}"
+    if not is_access(code, text):
+        return NotConnected(f"{broker} closed the connection while it was being opened: {code} {text}")
+    if is_limit(text):
+        return AccessRefused(f"{broker} refused the connection, since a limit is reached: {code} {text}")
+    if "vhost" in text:
         return AccessRefused(
-            f"the broker at {address} refused virtual host {address.vhost!r}: "
-            f"it does not exist, or user {address.user!r} may not use it"
+            f"{broker} refused virtual host {address.vhost!r}: "
+            f"it does not exist, or user {address.user!r} may not use it ({code} {text})"
         )
-    return NotConnected(
-        f"no connection to a broker at {address}: {_say(reason)}. "
-        "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
-    )
+    if code == ReplyCode.ACCESS_REFUSED:
+        return AccessRefused(f"{broker} refused user {address.user!r}: wrong user name or password ({code} {text})")
+    return AccessRefused(f"{broker} refused the connection: {code} {text}")
+
+
+def _advice(cause: BaseException, address: Address) -> str:
+    """Return what to do about an address at which no connection could be opened."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if "mismatch" in str(cause).lower():
+            return "Name the host as its certificate does"
+        return "SSL_CERT_FILE=file.pem names the certificate of the authority that signed the broker's"
+    if isinstance(cause, ssl.SSLError):
+        return "amqps:// is for a port with TLS (5671 unless another is said), and amqp:// for one without (5672)"
+    if IS_TLS in str(cause) or (not address.tls and address.port == _TLS_PORT):
+        return "For a port with TLS the URL starts with amqps://; SSL_CERT_FILE names the authority's certificate"
+    return "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
+
+
+#: pika's errors for a stream that ends before the connection is open.
+_IN_HANDSHAKE = (
+    pika.exceptions.IncompatibleProtocolError,
+    pika.exceptions.ProbableAuthenticationError,
+    pika.exceptions.ProbableAccessDeniedError,
+)
 
 
 def _say(reason: BaseException) -> str:
     """Return a cause in a few words."""
+    words = str(reason) or type(reason).__name__
     if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
-        return f"{reason.reply_code} {reason.reply_text}"
-    if isinstance(reason, pika.exceptions.IncompatibleProtocolError):
+        words = f"{reason.reply_code} {reason.reply_text}"
+    elif isinstance(reason, _IN_HANDSHAKE):
         # pika keeps the cause as text alone; the words are those of `stream`.
-        return NOT_AMQP if NOT_AMQP in str(reason) else CLOSED_EARLY
-    if isinstance(reason, socket.gaierror):
-        return f"the host's name is not known ({reason.strerror})"
-    if isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
-        return "no answer in time"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror.lower()
-    return str(reason) or type(reason).__name__
+        found = [each for each in (NOT_AMQP, IS_TLS) if each in words]
+        words = found[0] if found else CLOSED_EARLY
+    elif isinstance(reason, ssl.SSLCertVerificationError):
+        words = f"its certificate is not trusted ({reason.verify_message})"
+    elif isinstance(reason, ssl.SSLError):
+        words = f"TLS failed ({(reason.reason or words).lower().replace('_', ' ')})"
+    elif isinstance(reason, socket.gaierror):
+        words = f"the host's name is not known ({reason.strerror})"
+    elif isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
+        words = "no answer in time"
+    elif isinstance(reason, OSError) and reason.strerror:
+        words = reason.strerror.lower()
+    return words

@@ -14,17 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed
 from amqp_rpc.errors import BrokerError, ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.refusals import ReplyCode, is_conflict
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
-#: In the broker's errors about a queue that exists: with other arguments, or exclusive to another connection.
-_EXISTS = ("inequivalent arg", "exclusive access")
 
 #: Seconds until RabbitMQ remembers a new queue even if it is killed: twice as long as was needed.
 LASTING_AFTER = 2.0
@@ -58,7 +57,7 @@ def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str)
     The ``remedy`` is for one that exists with other arguments ``than`` expected. The broker has the same code (406) for
     what no argument mends, such as a limit of the virtual host.
     """
-    if any(words in str(error) for words in _EXISTS):
+    if is_conflict(str(error)):
         return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
     return ConfigurationError(f"the broker refuses queue {queue!r}: {error}")
 
@@ -81,6 +80,8 @@ class Declarations:
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
+        if len(message.body) > self._connection.fits:
+            return False
         if message.exchange is not None:
             # The default exchange always exists, and can't be declared.
             return not message.exchange.name or message.exchange in self._exchanges
@@ -101,15 +102,20 @@ class Declarations:
         self._exchanges.clear()
 
     async def declare(self, message: Message, arguments: dict[str, Any] | None) -> None:
-        """Declare the queues and exchanges that a message needs; raise `Refused` if the broker does not allow it.
+        """Declare the queues and exchanges that a message needs.
 
         The arguments are those of its queue; None for a queue that exists and belongs to another program.
+
+        Raises:
+            Refused: The broker does not allow it.
+            MessageTooLarge: The broker does not take so large a message.
         """
+        await self._connection.check_size(len(message.body))
         self._what = ""
         try:
             if message.exchange is None:
                 await self._declare_queue(message.routing_key, arguments, delayed=bool(message.delay))
-            else:
+            elif message.exchange.name:
                 await declare_exchange(await self._open(), message.exchange)
                 self._exchanges.add(message.exchange)
         except ChannelClosed as closed:

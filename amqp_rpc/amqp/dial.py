@@ -19,7 +19,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, Timer
-from amqp_rpc.amqp.stream import FIRST_OCTETS, NOT_AMQP, READ_SIZE
+from amqp_rpc.amqp.stream import FIRST_OCTETS, IS_TLS, NOT_AMQP, READ_SIZE, TLS_ALERT
 
 #: The first bytes of a client, AMQP 0-9-1 specification, section 4.2.2. The broker says nothing before them.
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -223,7 +223,7 @@ class _Attempt:
         if not data:
             self._fail(ConnectionError(CLOSED_EARLY))
         elif data[0] not in FIRST_OCTETS:
-            self._fail(ConnectionError(NOT_AMQP))
+            self._fail(ConnectionError(IS_TLS if data[0] == TLS_ALERT else NOT_AMQP))
         else:
             self._loop.unwatch(self.sock)
             self._dial.answered(self, data)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed
 from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.errors import BrokerError
-from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, backoff
+from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, Repeats, backoff
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
@@ -47,6 +48,8 @@ class Keeper:
         #: How often the broker has closed it in a row.
         self.closings = 0
         self._ready_since = 0.0
+        #: The log lines of its outage.
+        self._repeats = Repeats()
         #: True if the last channel was closed before it was set up.
         self._refused = False
         #: True once it is closed for good.
@@ -93,9 +96,9 @@ class Keeper:
 
     def report(self, error: BrokerError, code: int, pause: float) -> None:  # noqa: ARG002 - as above
         """Log that the channel is closed, and will be opened again after so many seconds."""
-        # An outage is one warning at its beginning, and one at its end.
-        level = logging.WARNING if self.closings == 1 else logging.INFO
-        logger.log(level, "%s: %s; trying again in %.1f s", self.name, error, pause)
+        times = self._repeats.again(str(error))
+        level = logging.DEBUG if times is None else logging.WARNING
+        logger.log(level, "%s: %s; trying again in %.1f s%s", self.name, error, pause, times or "")
 
     # The connection's events.
 
@@ -139,18 +142,22 @@ class Keeper:
 
     async def _open(self) -> None:
         """Open the channel, and stay with it until the broker closes it."""
-        channel = await self.connection.open_channel()
-        if self.ended:
-            channel.close()
-            return
-        self._newest = channel
+        channel: Channel | None = None
         closed = ChannelClosed(BrokerError("it could not be set up, by a defect"), 0)
         try:
+            channel = await self.connection.open_channel()
+            if self.ended:
+                channel.close()
+                return
+            self._newest = channel
             await self.set_up(channel)
             self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
             if self._refused:
                 self._refused = False
-                logger.warning("%s: works again", self.name)
+                if (times := self._repeats.again("works again")) is not None:
+                    logger.warning("%s: works again%s", self.name, times)
+            if self._repeats:
+                self.connection.loop.call_later(_WORKED, partial(self._has_worked, channel))
             self.ready()
             await channel.closed()
         except ChannelClosed as error:
@@ -160,9 +167,17 @@ class Keeper:
             if where_signals_raise():
                 raise
             logger.exception("%s: failed", self.name)
-        if channel is self._newest:
+        if channel is self._newest and not self.ended:
             self._reopen(closed.error, closed.code)
-        channel.close()
+        if channel is not None:
+            channel.close()
+
+    def _has_worked(self, channel: Channel) -> None:
+        """End the outage, if the channel is still open."""
+        if channel is self.channel:
+            self.closings = 0
+            if (times := self._repeats.over()) is not None:
+                logger.warning("%s: has worked for %.0f s%s", self.name, _WORKED, times)
 
     def _reopen(self, error: BrokerError, code: int) -> None:
         if self.channel is None:

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.declare import Declarations, Refused
 from amqp_rpc.amqp.frames import address
 from amqp_rpc.amqp.keeper import Keeper
@@ -26,10 +25,12 @@ from amqp_rpc.errors import (
     BrokerError,
     ConfigurationError,
     ConnectionLost,
+    MessageTooLarge,
     NotConnected,
     PublishRefused,
 )
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import ReplyCode, body_too_large
 from amqp_rpc.message.settings import Addresses
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     __slots__ = (
         "arguments", "doubtful", "expires_at", "identity", "message", "publisher", "refused", "returned", "timeout",
-        "written",
+        "trouble", "written",
     )  # fmt: skip
 
     #: The publisher that has written it.
@@ -92,6 +93,8 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.returned = False
         #: True if the broker may have it from an earlier attempt, whose confirm did not arrive.
         self.doubtful = False
+        #: Why what it needs could not be declared the last time.
+        self.trouble: BrokerError | None = None
 
     # The texts of its errors.
 
@@ -122,6 +125,12 @@ class Publication(Outcome[AmqpRpcError | None]):
             f"the broker refused {self.subject}: queue {self.message.routing_key!r} takes no more, probably by a bound "
             f"(max-length). {self.never}"
         )
+
+    def refused_by(self, error: BrokerError, *, unsure: bool = False) -> BrokerError:
+        """Return the error for a refusal that is no nack; it is ``unsure`` where the broker may mean another one."""
+        if unsure or self.doubtful:
+            return ConnectionLost(f"{self.unknown}. The broker said: {error}")
+        return AccessRefused(f"{self.what}: {error}. {self.never}")
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
         """Return the error if ``what``, a queue or exchange that it needs, exists with other arguments."""
@@ -171,24 +180,29 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
         """End it: AMQP can't carry it, and nothing was written."""
-        if not isinstance(error, AmqpRpcError):
+        if isinstance(error, MessageTooLarge):
+            error = MessageTooLarge(f"{self.what}: {error}. {self.never}")
+        elif not isinstance(error, AmqpRpcError):
             error = ConfigurationError(f"{self.what}: it has something that AMQP can't carry: {error!r}")
         publisher.end(self, error)
 
     def undeclared(self, publisher: Publisher, refused: Refused) -> None:
         """End it, or publish it again later: something that it needs could not be declared."""
         if isinstance(refused.error, AccessRefused):
-            publisher.end(self, fresh(refused.error))
-        elif refused.code != ReplyCode.PRECONDITION_FAILED:
-            # The node of the queue may be down for a while.
-            publisher.send_later(self)
-        elif refused.what == self.message.target and self.guessed:
+            publisher.end(self, self.refused_by(refused.error))
+        elif refused.conflict and refused.what == self.message.target and self.guessed:
             # The arguments were a guess: those of the program that declared the queue are right.
             publisher.foreign.add(refused.what)
             self.arguments = None
             publisher.send(self)
-        else:
+        elif refused.conflict:
             publisher.end(self, self.conflict(refused.what, refused.error))
+        elif refused.code == ReplyCode.PRECONDITION_FAILED:
+            publisher.end(self, ConfigurationError(f"{self.what}: {refused.error}. {self.never}"))
+        else:
+            # The node of the queue may be down for a while.
+            self.trouble = refused.error
+            publisher.send_later(self)
 
     def channel_closed(self, publisher: Publisher, error: BrokerError) -> None:
         """End it if it must not be published again: the broker closed the channel, or the connection is lost."""
@@ -250,20 +264,24 @@ class Publisher(Keeper):
             )
         if self.channel is not None:
             needs = "queue" if publication.message.exchange is None else "exchange"
-            return PublishRefused(f"{what}: its {needs} was still being declared. {publication.never}")
+            state = "was still being declared"
+            if publication.trouble is not None:
+                state = f"could not be declared: {publication.trouble}"
+            return PublishRefused(f"{what}: its {needs} {state}. {publication.never}")
         why = self._last_error or f"no connection to {self._addresses} yet"
         return NotConnected(f"{what}: {why}. {publication.never}")
 
     def end_all(self, error: BrokerError) -> None:
-        """End all publications: no other connection will be opened. Any thread."""
+        """End all publications: no other connection will be opened, or the broker allows no more. Any thread."""
         for _, publication in self._pending:
-            self.end(publication, fresh(error))
+            refused = isinstance(error, AccessRefused)
+            self.end(publication, publication.refused_by(error) if refused else fresh(error))
 
     def end_replied(self, error: BrokerError) -> None:
         """End all publications that ask for replies: the broker does not allow a reply queue."""
         for _, publication in self._pending:
-            if publication.replied:
-                self.end(publication, fresh(error))
+            if publication.replied and not publication.written:
+                self.end(publication, publication.refused_by(error))
 
     def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
         """End a publication, unless it has ended; ``error`` is None if the broker has it."""
@@ -289,7 +307,10 @@ class Publisher(Keeper):
             self._unsent.append(publication)
             if channel is None:
                 self.open()
-        elif declarations.has(publication.message):
+        # In this order: behind one of the same target that waits for its declaration, it waits too.
+        elif not (self._undeclared and publication.message.target in self._undeclared) and declarations.has(
+            publication.message
+        ):
             self._write(channel, publication)
         else:
             self._undeclared.setdefault(publication.message.target, []).append(publication)
@@ -346,11 +367,12 @@ class Publisher(Keeper):
         if code == ReplyCode.NOT_FOUND and self.declarations is not None:
             # Someone has deleted an exchange: that of an event, or of a delay queue.
             self.declarations.distrust()
+        limit = self.connection.learn_limit(str(error))
+        if limit is not None:
+            self._end_large(limit)
+        elif isinstance(error, AccessRefused):
+            self._end_refused(error)
         self._keep_for_later(error)
-        if isinstance(error, AccessRefused):
-            meant = [each for _, each in self._pending if _is_about(str(error), each.message)]
-            for publication in meant or [each for _, each in self._pending]:
-                self.end(publication, fresh(error))
 
     def lost(self, error: BrokerError) -> None:
         """Keep the unconfirmed messages for the next connection."""
@@ -369,6 +391,21 @@ class Publisher(Keeper):
             if id(publication) not in waiting and not publication.done():
                 self._unsent.append(publication)
 
+    def _end_large(self, limit: int) -> None:
+        """End those that are larger than the broker takes; it has none of them."""
+        for _, publication in self._pending:
+            if publication.written and (size := len(publication.message.body)) > limit:
+                publication.unwritable(self, body_too_large(size, limit))
+
+    def _end_refused(self, error: BrokerError) -> None:
+        """End those that the broker refused."""
+        meant = [each for _, each in self._pending if _is_about(str(error), each.message)]
+        # The broker reads them in order, and none behind the one that it refused: with several, it may have the first.
+        unsure = sum(each.written for each in meant) > 1
+        for publication in meant or [each for _, each in self._pending]:
+            others = publication.written and (unsure or not meant)
+            self.end(publication, publication.refused_by(error, unsure=others))
+
     async def _declare(self, declarations: Declarations) -> None:
         """Declare what waiting publications need, one target after another, and publish them."""
         try:
@@ -377,7 +414,7 @@ class Publisher(Keeper):
                 refused: Exception | None = None
                 try:
                     await declarations.declare(first.message, first.arguments)
-                except Refused as error:
+                except (Refused, MessageTooLarge) as error:
                     refused = error
                 except Exception as error:
                     if where_signals_raise():
@@ -392,8 +429,8 @@ class Publisher(Keeper):
             if isinstance(refused, Refused):
                 if not publication.written:
                     publication.undeclared(self, refused)
-            elif refused is not None:
-                # A name that AMQP can't carry.
+            elif refused is not None and (publication is first or not isinstance(refused, MessageTooLarge)):
+                # A name that AMQP can't carry, or one message that is too large.
                 publication.unwritable(self, refused)
             elif publication is first and self.channel is not None and (self.reply_queue or not first.replied):
                 self._write(self.channel, publication)

@@ -22,6 +22,7 @@ from amqp_rpc.amqp.pending import Outcome, Wait, Work
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
 from amqp_rpc.errors import (
+    AccessRefused,
     AmqpRpcError,
     BrokerError,
     BrokerTimeout,
@@ -204,6 +205,8 @@ class Session:
         #: Guards opening and closing.
         self._lock = threading.RLock()
         self.connection: Connection | None = None
+        #: True while the connection is open.
+        self._opened = False
         self._closed = False
         self._process = os.getpid()
         #: The threads that wait for something; and calls, and waiters of `watch`, that no thread waits for.
@@ -396,6 +399,7 @@ class Session:
 
     def on_open(self) -> None:
         """Notify all followers."""
+        self._opened = True
         for follower in list(self._followers):
             follower.on_open()
 
@@ -410,6 +414,11 @@ class Session:
         with self._lock:
             for follower in list(self._followers):
                 follower.on_lost(error)
+            if self._opened and isinstance(error, AccessRefused):
+                # The broker closed it for what was asked of it, beyond a limit: so it would the next one.
+                for follower in list(self._followers):
+                    follower.end_all(error)
+            self._opened = False
 
     def _enter(self, follower: Follower) -> None:
         connection = self.connected()

@@ -25,8 +25,10 @@ _JOIN_SIZE = 64 * 1024
 #: Pieces in one gathered write; Linux takes 1 024. Windows has no such writes.
 _MOST_PIECES = 512
 _GATHERS = hasattr(socket.socket, "sendmsg")
-#: The error of a peer that sends anything but frames.
+#: The errors of a peer that sends anything but frames, and of one that answers with an alert of TLS (RFC 8446, 5.1).
 NOT_AMQP = "what answers does not speak AMQP"
+IS_TLS = "what answers speaks TLS"
+TLS_ALERT = 21
 #: Octets around a frame's payload: type, channel, size; and the end mark.
 _FRAME_OVERHEAD = 8
 _PROTOCOL_HEADER = ord("A")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
@@ -30,6 +30,7 @@ from amqp_rpc.errors import (
     CodecError,
     ConnectionLost,
     MaybeExecuted,
+    MessageTooLarge,
     NoServer,
     Overloaded,
     Unroutable,
@@ -37,6 +38,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
+from amqp_rpc.message.refusals import ReplyCode, body_too_large
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, LIVENESS_INTERVAL, Addresses
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
 
@@ -182,6 +184,9 @@ class Requests(ReplyQueue):
         #: Why the connection was last lost, or the channel last closed.
         self._last_error: BrokerError | None = None
         self._unsent: deque[Call] = deque()
+        #: Calls whose size the broker may refuse, while one is tried; and the id of the call that was written last.
+        self._large: deque[Call] = deque()
+        self._last_written = ""
         #: The knowledge about servers of queues; None without an open connection.
         self._servers: Servers | None = None
         self._timer_due = float("inf")
@@ -199,6 +204,10 @@ class Requests(ReplyQueue):
         connection = self._connection
         if self.address is None or self._servers is None or connection is None or connection.blocked is not None:
             self._unsent.append(call)
+        elif len(call.body) > connection.fits:
+            self._large.append(call)
+            if len(self._large) == 1:
+                connection.run(self._send_large(connection))
         elif self._servers.proved(call.queue):
             self._write(call)
         else:
@@ -270,15 +279,18 @@ class Requests(ReplyQueue):
         """Retry or end every call that was written: its reply can't arrive any more."""
         super().closed(error, code)
         self._last_error = error
+        self._end_refused(error)
         self._lose_written(str(error))
         if isinstance(error, AccessRefused):
-            # The user may not have a reply queue. No call can work, so none waits for its deadline.
+            # The user may not have a reply queue, or write to any queue. No call can work, so none waits.
             self._end_calls(error)
 
     def lost(self, error: BrokerError) -> None:
         """Keep the calls that were not written; retry or end the others."""
         super().lost(error)
         held = self._servers.release() if self._servers is not None else []
+        held += self._large
+        self._large.clear()
         self._servers = None
         self._last_error = error
         if self.connection.was_open:
@@ -354,6 +366,7 @@ class Requests(ReplyQueue):
         if self._pending.get(call.identity) is not call:
             return
         self._liveness.written(call)
+        self._last_written = call.identity
         try:
             if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
                 call.written = False
@@ -365,6 +378,29 @@ class Requests(ReplyQueue):
                 raise
             call.written = False
             self.end(call, call.unwritable(error))
+
+    async def _send_large(self, connection: Connection) -> None:
+        """Send the calls that may be larger than the broker takes, one after another, or end them."""
+        while self._large:
+            call = self._large[0]
+            try:
+                await connection.check_size(len(call.body))
+            except MessageTooLarge as error:
+                self.end(call, MessageTooLarge(f"{call.function}() was not sent: {error}"))
+            self._large.popleft()
+            self.send(call)
+
+    def _end_refused(self, error: BrokerError) -> None:
+        """End the calls of which it is sure that the broker refused them: they can't run."""
+        limit = self.connection.learn_limit(str(error))
+        newest = self._pending.get(self._last_written)
+        if limit is not None:
+            for _, call in self._pending:
+                if call.written and (size := len(call.body)) > limit:
+                    self.end(call, MessageTooLarge(f"{call.function}() was not sent: {body_too_large(size, limit)}"))
+        elif isinstance(error, AccessRefused) and newest is not None and newest.written:
+            # The broker reads them in order, and none behind the one that it refused: it may have those before.
+            self.end(newest, AccessRefused(f"{newest.function}() was not sent: {error}. It did not run"))
 
     def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, deque()

@@ -40,6 +40,26 @@ DEFAULT_DRAIN_TIMEOUT = 30.0
 DEFAULT_RESULT_EXPIRES = 86_400.0
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
+_ESCAPE = "Write special characters of a password or a virtual host as %XX"
+#: The schemes of other programs, by what they mean here; and those of other protocols.
+_OTHER_SCHEMES = {
+    "amqps": ("amqp+ssl", "amqp+tls", "amqps+ssl", "pyamqps", "amqp-ssl", "amqpssl", "amqp+amqps", "rabbitmqs", "rmqs"),
+    "amqp": ("pyamqp", "librabbitmq", "kombu+amqp", "kombu", "rabbitmq", "rabbit", "rmq", "amqp+tcp", "amqp091", "tcp"),
+}
+_OTHER_PROTOCOLS = {
+    "http": "RabbitMQ's management interface",
+    "https": "RabbitMQ's management interface",
+    "mqtt": "MQTT",
+    "mqtts": "MQTT",
+    "stomp": "STOMP",
+    "ws": "a web socket",
+    "wss": "a web socket",
+    "rabbitmq-stream": "RabbitMQ's streams",
+    "redis": "Redis (results= takes it, for the results of tasks)",
+    "rediss": "Redis (results= takes it, for the results of tasks)",
+    "rpc": "a result backend of Celery",
+    "sqlite": "SQLite (results= takes it, for the results of tasks)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +84,40 @@ class Address:
         Raises:
             ConfigurationError: It is not such a URL.
         """
+        shown = repr(hide_password(url))
         try:
             parts = urlsplit(url)
-            port = parts.port
         except ValueError:
             # Without the cause: it quotes parts of the URL, and the password may be one of them.
-            raise ConfigurationError(
-                f"{hide_password(url)!r} is not an AMQP URL: its host or its port can't be read. Write special "
-                "characters of a password as %XX"
-            ) from None
+            raise ConfigurationError(f"{shown} is not an AMQP URL: its host can't be read. {_ESCAPE}") from None
         if parts.scheme not in _PORTS:
-            raise ConfigurationError(
-                f"{hide_password(url)!r} is not an AMQP URL: it starts with amqp:// or amqps://, as {DEFAULT_URL} does"
-            )
+            raise ConfigurationError(f"{shown} is not an AMQP URL: {_scheme_advice(url, parts.scheme)}")
+        if any("@" in behind for behind in (parts.path, parts.query, parts.fragment)):
+            raise ConfigurationError(f"{shown} is not an AMQP URL: '@' stands behind the host. {_ESCAPE}")
         if not parts.hostname:
-            raise ConfigurationError(f"{hide_password(url)!r} is not an AMQP URL: it names no host")
-        if "@" in parts.path:
-            raise ConfigurationError(
-                f"{hide_password(url)!r} is not an AMQP URL: '@' stands behind the host. Write special characters of a "
-                "password or a virtual host as %XX"
-            )
+            raise ConfigurationError(f"{shown} is not an AMQP URL: it names no host")
+        # With the password ahead of it, and no other '@' behind: this is the host and the port alone.
+        place = parts.netloc.rpartition("@")[2]
+        try:
+            port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        except ValueError:
+            port = -1
+        if not 0 < port < 2**16:
+            raise ConfigurationError(f"{shown} is not an AMQP URL: the port in {place!r} is no number from 1 to 65535")
         if parts.query or parts.fragment:
+            raise ConfigurationError(f"{shown}: {_option_advice(parts.query)}")
+        if parts.path.endswith("/") and parts.path.strip("/"):
             raise ConfigurationError(
-                f"{hide_password(url)!r}: options behind '?' or '#' are not read; give them as arguments"
+                f"{shown}: the virtual host ends with '/'. Leave that out, or write %2F if it is a part of the name"
             )
         # RabbitMQ's URI rules: no path is the vhost "/", and a path is one percent-encoded name.
         vhost = unquote(parts.path[1:]) if len(parts.path) > 1 else "/"
         return cls(
-            host=parts.hostname,
-            port=port or _PORTS[parts.scheme],
-            user=unquote(parts.username) if parts.username else "guest",
-            password=unquote(parts.password) if parts.password else "guest",
+            # %25 is the '%' before the zone of an IPv6 address: RFC 6874.
+            host=parts.hostname.replace("%25", "%"),
+            port=port,
+            user="guest" if parts.username is None else unquote(parts.username),
+            password="guest" if parts.password is None else unquote(parts.password),
             vhost=vhost,
             tls=parts.scheme == "amqps",
         )
@@ -107,6 +130,30 @@ class Address:
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
+
+
+def _scheme_advice(url: str, scheme: str) -> str:
+    """Return what to write instead of a scheme that is not AMQP's."""
+    starts = f"it starts with amqp:// or amqps://, as {DEFAULT_URL} does"
+    for right, others in _OTHER_SCHEMES.items():
+        if scheme in others:
+            return f"write {right}:// for {scheme}://"
+    if scheme in _OTHER_PROTOCOLS:
+        return f"{scheme}:// is {_OTHER_PROTOCOLS[scheme]}; {starts}"
+    if "://" not in url:
+        return f"{starts}. Write amqp:// before the host"
+    return starts
+
+
+def _option_advice(options: str) -> str:
+    """Return what to do with the options of a URL; their values may be secrets."""
+    names = [name for each in options.split("&") if (name := each.partition("=")[0]).isidentifier()]
+    if not names:
+        return f"what stands behind '?' or '#' is not read. {_ESCAPE}"
+    said = ", ".join(f"{name}=" for name in names)
+    if "heartbeat" in names:
+        return f"its options ({said}) are not read; heartbeat= is an argument, as in Client(url, heartbeat=10)"
+    return f"its options ({said}) are not read; give them as arguments, where there is one of that name"
 
 
 class Addresses(tuple[Address, ...]):

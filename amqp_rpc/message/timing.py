@@ -1,4 +1,4 @@
-"""How long to wait: deadlines, and back-off between attempts. Nothing here sleeps or waits."""
+"""How long to wait: deadlines, back-off between attempts, and the pace of equal log lines. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ JITTER = 0.2
 MOST_ATTEMPTS = 5
 #: Seconds before a call is sent again, doubled each time, and the most.
 FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
+#: Seconds from a log line to the next equal one, doubled each time, and the most.
+FIRST_LINE, LONGEST_LINE = 30.0, 3600.0
+#: The different lines that `Repeats` tells apart; all others count as one.
+_MOST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,63 @@ def backoff(attempt: int, *, first: float, most: float, jitter: float = JITTER) 
     # After 60 doublings any wait is past any bound, and a float's exponent does not overflow.
     wait = min(most, first * 2.0 ** min(attempt - 1, 60))
     return float(wait * random.uniform(1 - jitter, 1 + jitter))  # noqa: S311 - no secret
+
+
+class Repeats:
+    """Decides which of many equal log lines are written: the first, some at growing intervals, and the end.
+
+    Example:
+        >>> repeats = Repeats()
+        >>> for _ in range(100):
+        ...     if (times := repeats.again("refused")) is not None:
+        ...         print("refused; trying again" + times)
+        refused; trying again
+        >>> repeats.over()
+        '; 100 times in 0 s'
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+
+    def again(self, text: str) -> str | None:
+        """Count a line; return the words for its end, empty for the first one, or None if it is not to be written."""
+        now = time.monotonic()
+        if text not in self._lines and len(self._lines) >= _MOST_LINES:
+            text = ""
+        line = self._lines.setdefault(text, _Line(since=now, due=now))
+        line.count += 1
+        if now < line.due:
+            line.kept_back = True
+            return None
+        line.due, line.kept_back = now + line.pause, False
+        line.pause = min(2 * line.pause, LONGEST_LINE)
+        return line.times(now)
+
+    def over(self) -> str | None:
+        """Forget all lines: what they said has ended. Return the words for the end of a line that says so.
+
+        None if each line was written, so that there is nothing to add.
+        """
+        kept = [line for line in self._lines.values() if line.kept_back]
+        self._lines.clear()
+        return max(kept, key=lambda line: line.count).times(time.monotonic()) if kept else None
+
+    def __len__(self) -> int:
+        """Return the number of different lines since the last end."""
+        return len(self._lines)
+
+
+@dataclass(slots=True)
+class _Line:
+    since: float
+    #: When it is to be written, and the seconds until the next time.
+    due: float
+    pause: float = FIRST_LINE
+    count: int = 0
+    kept_back: bool = False
+
+    def times(self, now: float) -> str:
+        return f"; {self.count} times in {now - self.since:.0f} s" if self.count > 1 else ""
 
 
 class RetryBudget:

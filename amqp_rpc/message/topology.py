@@ -45,6 +45,9 @@ GONE_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 0, "x-overflow": "dr
 #: The pattern that all of them match.
 INSTANCES = f"{_INSTANCE}.#"
 
+#: The name of no queue: messages that go there are dropped by the broker.
+NOWHERE = "amqp_rpc.nowhere"
+
 #: The prefix of the queues of unique keys.
 _UNIQUE = "amqp_rpc.unique."
 

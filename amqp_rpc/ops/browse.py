@@ -13,13 +13,14 @@ from collections import deque
 from functools import partial
 from typing import Self
 
-from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import PublishRefused
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.headers import delivery_count
+from amqp_rpc.message.refusals import ReplyCode
 
 #: A message that was requeued so many times is replaced by a copy.
 MOST_RETURNS = 5

@@ -10,7 +10,7 @@ import queue
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import declare_exchange
 from amqp_rpc.amqp.keeper import Keeper
@@ -81,7 +81,7 @@ class EventTap(Keeper):
         except ChannelClosed as closed:
             error: AmqpRpcError = closed.error
             # Only the exchange can exist with other settings: the queue is new.
-            if closed.code == ReplyCode.PRECONDITION_FAILED:
+            if closed.conflict:
                 error = ConfigurationError(other_exchange(str(self._exchange), error))
             self._news.put(error)
             # For good, so that it is not opened again.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from amqp_rpc.amqp.channel import ChannelClosed, QueueState, ReplyCode
+from amqp_rpc.amqp.channel import ChannelClosed, QueueState
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.message import topology
+from amqp_rpc.message.refusals import ReplyCode
 
 
 async def queue_states(session: Session, queues: Iterable[str]) -> dict[str, QueueState | None]:

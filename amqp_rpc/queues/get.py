@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.publisher import Publication
@@ -293,7 +293,7 @@ class ItemConsumer(Keeper):
         try:
             await channel.declare(self._queue, arguments=self._arguments)
         except ChannelClosed as refused:
-            if refused.code in (ReplyCode.RESOURCE_LOCKED, ReplyCode.PRECONDITION_FAILED):
+            if refused.conflict:
                 self._fail(items.conflict(self._queue, refused.error))
             raise
 

@@ -10,7 +10,6 @@ from queue import Full
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.pending import Wait
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.amqp.reply_queue import Receiver
@@ -24,6 +23,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.queues import items

@@ -14,9 +14,10 @@ from queue import Empty
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from amqp_rpc.amqp.channel import ChannelClosed, ReplyCode
+from amqp_rpc.amqp.channel import ChannelClosed
 from amqp_rpc.amqp.pending import Wait, blocking, script_of
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import count
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.timing import LONGEST

@@ -19,14 +19,15 @@ from functools import partial
 from typing import Any, ClassVar
 
 from amqp_rpc.amqp import declare
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState, ReplyCode
+from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Binding, other_exchange
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
@@ -149,7 +150,8 @@ class Consumer(Keeper):
     def lost(self, error: BrokerError) -> None:
         """Report the end, if the server stops; fail its start, if there never was a connection."""
         self._tag = ""
-        if not self.connection.was_open:
+        # After the start it does nothing: the connection comes back.
+        if not self.connection.was_open or isinstance(error, AccessRefused):
             self._state.failed(error)
         if self._ending:
             self._over()
@@ -223,7 +225,7 @@ class EventConsumer(Consumer):
         try:
             await declare.declare_exchange(channel, self._subscription.exchange)
         except ChannelClosed as closed:
-            if closed.code == ReplyCode.PRECONDITION_FAILED:
+            if closed.conflict:
                 self._explanation = ConfigurationError(other_exchange(str(self._subscription.exchange), closed.error))
             raise
         if self._subscription.mode == "broadcast":

@@ -25,12 +25,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from amqp_rpc.errors import AmqpRpcError, CodecError, FunctionNotFound, InvalidArguments, TimeLimitExceeded
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    CodecError,
+    FunctionNotFound,
+    InvalidArguments,
+    MessageTooLarge,
+    TimeLimitExceeded,
+)
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
-from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request
+from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied
 from amqp_rpc.message.failures import brief_error, describe_verdict
-from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
+from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.message.text import LONGEST_TRACEBACK, brief, shortened, text_of
 from amqp_rpc.results.record import Record
 from amqp_rpc.service.catalog import default_function, queue_arguments
@@ -286,6 +293,17 @@ class Dispatcher:
 def ran(error: AmqpRpcError) -> dict[str, Any]:
     """Return the map of an error that the server raises for a call that ran: its result can't be sent."""
     return describe_verdict(error, ran=True)
+
+
+def too_large(reply: Message, error: MessageTooLarge) -> Message:
+    """Return the reply that says that another one, of a function that ran, is larger than the broker takes."""
+    described = ran(MessageTooLarge(f"it ran, and its result was not sent: {error}"))
+    content_type = reply.properties.content_type
+    if content_type in (MSGPACK, JSON):
+        body = codec.encode(described, content_type, limit=DEFAULT_MAX_MESSAGE_SIZE)
+    else:
+        content_type, body = TEXT, f"{described['type']}: {described['message']}".encode()
+    return Message(reply.routing_key, copied(reply.properties, type=ERROR, content_type=content_type), body)
 
 
 def traceback_of(error: BaseException) -> str:

@@ -12,17 +12,18 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import Refused
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConnectionLost
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
+from amqp_rpc.server.invoke import too_large
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import about_to_be_dropped
 
@@ -126,6 +127,8 @@ class ReplyChannel(Keeper):
         self._unsent: deque[tuple[Message, Delivery, bool]] = deque()
         self._leaving: list[tuple[Message, Delivery, bool]] = []
         self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
+        #: Replies whose size the broker may refuse, while one is tried.
+        self._large: deque[tuple[Message, Delivery, bool]] = deque()
 
     #: As `connection`, without a look at whether there is one: for each reply.
     _replying: Connection
@@ -144,15 +147,25 @@ class ReplyChannel(Keeper):
 
     def lost(self, error: BrokerError) -> None:
         """Keep unsent replies for the next connection."""
-        unsent = [each for batch in (*self._sending, self._leaving) for each in batch]
+        unsent = [each for batch in (*self._sending, self._leaving, self._large) for each in batch]
+        self._large.clear()
         self._unsent.extendleft(reversed(unsent))
         self._sending.clear()
         self._leaving.clear()
         if not self.connection.was_open:
             self._state.failed(error)
 
+    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it
+        """Learn the broker's limit on a message's size, if that is the reason."""
+        self.connection.learn_limit(str(error))
+
     def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         """Publish a reply, and ack its delivery once it has left."""
+        if self.channel is not None and len(message.body) > self._replying.fits:
+            self._large.append((message, delivery, mandatory))
+            if len(self._large) == 1:
+                self._replying.run(self._publish_large(self._replying))
+            return
         try:
             sent = self.channel is not None and self.channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
@@ -167,6 +180,18 @@ class ReplyChannel(Keeper):
         if len(self._leaving) == 1:
             # All replies of this turn of the loop leave together, or none does.
             self._replying.loop.before_sleep(self._watch)
+
+    async def _publish_large(self, connection: Connection) -> None:
+        """Publish the replies that may be larger than the broker takes, one after another, or errors instead."""
+        while self._large:
+            message, delivery, mandatory = self._large[0]
+            try:
+                await connection.check_size(len(message.body))
+            except MessageTooLarge as error:
+                logger.warning("queue %s: reply not sent, an error instead: %s", message.routing_key, error)
+                message = too_large(message, error)
+            self._large.popleft()
+            self.publish(message, delivery, mandatory)
 
     def tell(self, message: Message) -> None:
         """Publish a message that may be lost."""
@@ -205,8 +230,20 @@ class CopyPublisher(Publisher):
         assert self.declarations is not None
         for refused in await self.declarations.prepare(self._prepared):
             # A queue with other arguments: its consumer ends the start, and reports why.
-            if refused.code != ReplyCode.PRECONDITION_FAILED:
+            if not refused.conflict:
                 logger.error("%s: %s; it is declared again when it is needed", refused.what, refused.error)
+
+    def closed(self, error: BrokerError, code: int) -> None:
+        """End the start, if the broker allows no such channel."""
+        super().closed(error, code)
+        if isinstance(error, AccessRefused):
+            self._state.failed(error)
+
+    def lost(self, error: BrokerError) -> None:
+        """End the start, if the broker closed the connection for what it asked for."""
+        super().lost(error)
+        if isinstance(error, AccessRefused):
+            self._state.failed(error)
 
     def wanted(self) -> bool:
         """Return whether there are task queues, or copies to publish."""
@@ -266,11 +303,7 @@ class Copy(Publication):
 
     def undeclared(self, publisher: Publisher, refused: Refused) -> None:
         """Use a queue that another program declared with other arguments; else try again."""
-        if (
-            refused.code == ReplyCode.PRECONDITION_FAILED
-            and refused.what == self.message.routing_key
-            and self.arguments is not None
-        ):
+        if refused.conflict and refused.what == self.message.routing_key and self.arguments is not None:
             logger.warning("queue %s: used as another program declared it: %s", refused.what, refused.error)
             publisher.foreign.add(refused.what)
             self.arguments = None

@@ -29,7 +29,7 @@ from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.loop import Timer
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
 from amqp_rpc.message.topology import CLOCK_ARGUMENTS
 from amqp_rpc.server.state import State
@@ -230,8 +230,10 @@ class Scheduler(Keeper):
         """Lead no more: another server may."""
         self.lost(error)
 
-    def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - the server reports it
-        """Lead no more: another server may."""
+    def lost(self, error: BrokerError) -> None:
+        """Lead no more: another server may. End the start, if the broker does not allow it."""
+        if isinstance(error, AccessRefused):
+            self._state.failed(error)
         if self.leads:
             logger.info("%s: this server is not the leader any more", self.name)
         self.tokens.clear()

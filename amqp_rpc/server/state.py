@@ -7,10 +7,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from amqp_rpc.amqp.channel import Channel, Delivery, ReplyCode
+from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.message.refusals import ReplyCode, is_conflict
 from amqp_rpc.server.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class State:
 
 def _refusal(queue: str, error: AmqpRpcError, code: int, declared_by: tuple[str, str] | None) -> AmqpRpcError:
     """Return the error of a queue that the broker did not let this server consume."""
-    if code != ReplyCode.PRECONDITION_FAILED or not isinstance(error, BrokerError):
+    if not isinstance(error, BrokerError) or not is_conflict(str(error)):
         return error
     remedy = "Delete it, or give the service another name" if declared_by is None else advice(error, *declared_by)
     return other_arguments(queue, error, than="this server's", remedy=remedy)

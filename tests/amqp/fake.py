@@ -28,11 +28,11 @@ from amqp_rpc.amqp.channel import (
     Delivery,
     QueueState,
     Receipt,
-    ReplyCode,
     Script,
 )
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import ReplyCode, body_too_large, largest_body
 
 
 class Timers:
@@ -82,6 +82,9 @@ class FakeConnection:
         #: How many messages, and how many consumers, each queue has.
         self.messages: dict[str, int] = {}
         self.consumers: dict[str, int] = {}
+        #: The largest body that is known to fit; and the broker's limit, which `check_size` finds.
+        self.fits = 16 * 1024
+        self.limit = 2**62
         self._refused: dict[str, ReplyCode] = {}
         self._held: set[str] = set()
         self._waiting: list[Callable[[], None]] = []
@@ -141,6 +144,19 @@ class FakeConnection:
             self.channels.append(channel)
             answer.arrive(channel)
         return answer
+
+    async def check_size(self, size: int) -> None:
+        if size > self.fits != self.limit:
+            await self.pause(0)
+            self.fits = min(2 * size, self.limit)
+        if size > self.limit:
+            raise body_too_large(size, self.limit)
+
+    def learn_limit(self, reason: str) -> int | None:
+        limit = largest_body(reason)
+        if limit is not None:
+            self.fits = self.limit = limit
+        return limit
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         callback(*args)

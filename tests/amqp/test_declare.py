@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import Declarations, Refused, other_arguments
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import ReplyCode
 from tests.amqp.fake import FakeConnection
 
 DELAY = topology.lasting("delay")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.channel import ReplyCode
+from amqp_rpc.amqp.channel import BrokerAnswer, ChannelClosed
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import BrokerError
+from amqp_rpc.errors import AccessRefused, BrokerError
+from amqp_rpc.message.refusals import ReplyCode
 from tests.amqp.fake import FakeConnection
 
 
@@ -96,17 +97,30 @@ def test_a_channel_that_the_broker_closes_is_opened_again_after_a_pause(connecti
 
 
 def test_one_that_cannot_be_set_up_is_tried_again_and_reported_at_its_beginning_and_end(connection, caplog):
-    connection.refuse("q", ReplyCode.PRECONDITION_FAILED)
+    connection.refuse("q", ReplyCode.NOT_FOUND)
     keeper = opened(connection)
     for _ in range(3):
         connection.loop.pass_time()
     connection.refuse("q", None)
     connection.loop.pass_time()
-    assert keeper.notes == [("closed", 406, "the broker closed the channel: 406")] * 4 + ["ready"]
+    assert keeper.notes == [("closed", 404, "the broker closed the channel: 404")] * 4 + ["ready"]
     assert [r.message[:60] for r in caplog.records] == [
-        "queue q: the broker closed the channel: 406; trying again in",
+        "queue q: the broker closed the channel: 404; trying again in",
         "queue q: works again",
     ]
+    connection.loop.pass_time()
+    assert caplog.records[-1].message == "queue q: has worked for 5 s; 4 times in 0 s"
+
+
+def test_a_channel_that_cannot_be_had_is_as_one_that_the_broker_closes(connection, monkeypatch):
+    full = BrokerAnswer()
+    full.fail(ChannelClosed(AccessRefused("all channels are in use"), ReplyCode.NOT_ALLOWED))
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "open_channel", lambda: full)
+        keeper = opened(connection)
+    assert keeper.notes == [("closed", 530, "all channels are in use")]
+    connection.loop.pass_time()
+    assert keeper.notes[1:] == ["ready"]
 
 
 def test_the_pauses_grow_and_begin_anew_once_it_has_worked_for_a_while(connection, monkeypatch):

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.publisher import Publication, Publisher, _is_about
 from amqp_rpc.errors import (
@@ -16,12 +15,14 @@ from amqp_rpc.errors import (
     BrokerError,
     ConfigurationError,
     ConnectionLost,
+    MessageTooLarge,
     NotConnected,
     PublishRefused,
 )
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import broker_addresses
 from tests.amqp.fake import FakeChannel, FakeConnection
 
@@ -59,10 +60,11 @@ class Place:
         delay: int = 0,
         exchange: Exchange | None = None,
         timeout: float | None = 30.0,
+        body: bytes = b"",
     ) -> Publication:
         self._numbers += 1
         properties = Properties(message_id=str(self._numbers), type="resize")
-        message = Message(queue, properties, b"", delay, exchange)
+        message = Message(queue, properties, body, delay, exchange)
         publication = kind(message, {} if arguments is None else arguments, timeout=timeout)
         self.publisher.add(publication)
         self.publisher.send(publication)
@@ -435,6 +437,90 @@ def test_an_unsent_message_ends_with_the_reason(place, prepare, expected, words)
     assert type(error(publication)) is expected
     with pytest.raises(expected, match=f"a message for queue 'q' was not published within 30 s: .*{words}"):
         raise error(publication)
+
+
+TOO_LARGE = (
+    "the broker closed the channel: 406 PRECONDITION_FAILED - message size 30 is larger than configured max size 20"
+)
+
+
+def test_a_message_that_the_broker_is_not_known_to_take_waits_for_the_proof_and_those_behind_it_wait_too(place):
+    place.send(body=b"small")
+    place.channel.confirm()
+    large = place.send(body=b"x" * 50_000)
+    behind, another = place.send(body=b"behind"), place.send("other", body=b"another")
+    assert [message.body for message in place.channel.published[1:]] == []
+    place.connection.loop.pass_time()
+    assert [len(message.body) for message in place.channel.published[1:]] == [50_000, 6, 7]
+    for _ in range(3):
+        place.channel.confirm()
+    assert [each.value for each in (large, behind, another)] == [None] * 3
+
+
+def test_a_message_that_the_broker_does_not_take_is_refused_with_both_numbers_and_the_others_go_on_once(place):
+    place.connection.limit = 40_000
+    large = place.send(body=b"x" * 50_000)
+    behind = place.send(body=b"behind")
+    place.connection.loop.pass_time()
+    assert type(error(large)) is MessageTooLarge
+    assert str(error(large)) == (
+        "a message for queue 'q' was not published: its body has 50000 bytes, and the broker's limit is 40000 "
+        "(max_message_size in rabbitmq.conf). It was not published"
+    )
+    assert not error(large).may_have_run
+    place.channel.confirm()
+    assert [message.body for message in place.channel.published] == [b"behind"]
+    assert behind.value is None
+
+
+def test_where_the_broker_closes_the_channel_all_the_same_only_those_above_its_limit_end(place):
+    before, large, behind = (place.send(body=b"x" * size) for size in (20, 30, 2))
+    place.channel.closed_by_broker(ReplyCode.PRECONDITION_FAILED, BrokerError(TOO_LARGE))
+    assert type(error(large)) is MessageTooLarge
+    assert "30 bytes, and the broker's limit is 20 " in str(error(large))
+    place.connection.loop.pass_time()
+    assert [len(message.body) for message in place.channel.published] == [20, 2]
+    again = place.send(body=b"x" * 21)
+    assert type(error(again)) is MessageTooLarge
+    place.channel.confirm()
+    place.channel.confirm()
+    assert (before.value, behind.value) == (None, None)
+
+
+def test_a_limit_on_queues_is_an_error_at_once_and_no_other_arguments(place):
+    said = "406 PRECONDITION_FAILED - queue limit in vhost '/' (45) is reached"
+    place.connection.hold("q")
+    publication = place.send()
+    place.declaring.closed_by_broker(ReplyCode.PRECONDITION_FAILED, AccessRefused(said))
+    assert type(error(publication)) is AccessRefused
+    assert str(error(publication)) == f"a message for queue 'q' was not published: {said}. It was not published"
+
+
+def test_arguments_that_no_queue_may_have_are_not_said_to_be_another_queue_s(place):
+    place.connection.hold("q")
+    publication = place.send()
+    said = "406 PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q'"
+    place.declaring.closed_by_broker(ReplyCode.PRECONDITION_FAILED, BrokerError(said))
+    assert type(error(publication)) is ConfigurationError
+    assert "exists" not in str(error(publication))
+
+
+def test_the_reason_why_a_queue_could_not_be_declared_is_in_the_error_of_its_time(place):
+    place.connection.refuse("q", ReplyCode.NOT_FOUND)
+    publication = place.send()
+    place.publisher.expire(publication)
+    assert "its queue could not be declared: the broker closed the channel: 404" in str(error(publication))
+
+
+def test_of_several_messages_that_a_refusal_may_mean_those_that_were_written_may_be_there(place):
+    several = [place.send(), place.send()]
+    place.channel.closed_by_broker(ReplyCode.ACCESS_REFUSED, AccessRefused(NAMELESS))
+    assert [type(error(each)) for each in several] == [ConnectionLost] * 2
+    assert NAMELESS in str(error(several[0]))
+    place.connection.loop.pass_time()
+    alone = place.send()
+    place.channel.closed_by_broker(ReplyCode.ACCESS_REFUSED, AccessRefused(NAMELESS))
+    assert (type(error(alone)), error(alone).may_have_run) == (AccessRefused, False)
 
 
 LOGS = "ACCESS_REFUSED - write access to exchange 'logs' in vhost '/' refused for user 'ann'"

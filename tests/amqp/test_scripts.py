@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.channel import BrokerAnswer, ChannelClosed, ReplyCode, Script
+from amqp_rpc.amqp.channel import BrokerAnswer, ChannelClosed, Script
 from amqp_rpc.errors import BrokerError
+from amqp_rpc.message.refusals import ReplyCode
 
 CLOSED = ChannelClosed(BrokerError("no queue 'q'"), ReplyCode.NOT_FOUND)
 

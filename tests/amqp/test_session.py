@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from amqp_rpc.amqp.channel import ChannelClosed, ReplyCode
+from amqp_rpc.amqp.channel import ChannelClosed
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
@@ -15,6 +15,7 @@ from amqp_rpc.amqp.reply_queue import Receiver, ReplyQueue
 from amqp_rpc.amqp.session import ScriptRun, Session
 from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import broker_addresses
 from tests.amqp.fake import FakeConnection
 from tests.waiting import until

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.timing import LONGEST, Deadline, backoff
+from amqp_rpc.message.timing import FIRST_LINE, LONGEST, LONGEST_LINE, Deadline, Repeats, backoff
 
 
 @pytest.fixture
@@ -80,3 +80,41 @@ def test_the_jitter_can_be_the_whole_wait():
     found = [backoff(3, first=0.25, most=4.0, jitter=1.0) for _ in range(200)]
     assert 0 <= min(found) < 0.3
     assert 1.7 < max(found) <= 2.0
+
+
+def test_of_equal_lines_the_first_is_written_and_then_one_at_growing_intervals(clock):
+    repeats, written = Repeats(), []
+    for second in range(int(8 * FIRST_LINE)):
+        clock(1000.0 + second)
+        if (times := repeats.again("refused")) is not None:
+            written.append((second, times))
+    assert written == [(0, ""), (30, "; 31 times in 30 s"), (90, "; 91 times in 90 s"), (210, "; 211 times in 210 s")]
+
+
+def test_their_intervals_grow_up_to_an_hour(clock):
+    repeats, written = Repeats(), []
+    for minute in range(24 * 60):
+        clock(1000.0 + 60 * minute)
+        if repeats.again("refused") is not None:
+            written.append(minute)
+    assert written[-1] - written[-2] == LONGEST_LINE / 60
+    assert len(written) < 40
+
+
+def test_different_lines_are_counted_apart_and_very_many_as_one(clock):
+    clock(1000.0)
+    repeats = Repeats()
+    assert (repeats.again("a"), repeats.again("b"), repeats.again("a")) == ("", "", None)
+    assert sum(repeats.again(f"pid {number}") is not None for number in range(1000)) < 30
+
+
+def test_the_end_says_how_often_a_line_that_was_kept_back_came_and_what_comes_then_is_new(clock):
+    clock(1000.0)
+    repeats = Repeats()
+    assert repeats.again("refused") == ""
+    assert repeats.over() is None
+    for second in range(5):
+        clock(1000.0 + second)
+        repeats.again("refused")
+    assert (len(repeats), repeats.over(), len(repeats)) == (1, "; 5 times in 4 s", 0)
+    assert repeats.again("refused") == ""

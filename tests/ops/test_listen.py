@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from amqp_rpc import ConfigurationError, Exchange
-from amqp_rpc.amqp.channel import AddressedDelivery, ReplyCode
+from amqp_rpc.amqp.channel import AddressedDelivery
 from amqp_rpc.errors import AccessRefused, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.exchanges import bindings
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.ops.listen import EventTap
 from tests.amqp.fake import FakeConnection

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AccessRefused, ConfigurationError, ConnectionLost, NotAllAccepted, PublishRefused
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.topology import item_arguments
 from amqp_rpc.queues import put
 from amqp_rpc.queues.put import NEVER, ItemProducer

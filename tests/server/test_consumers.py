@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from amqp_rpc import Service
-from amqp_rpc.amqp.channel import ReplyCode
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.server.consumers import TaskConsumer
 from amqp_rpc.server.invoke import Settings
 from amqp_rpc.server.pool import Pool

@@ -1,0 +1,57 @@
+"""The broker's refusals: what a reply code and its text say together. Pure: no socket, no channel.
+
+One code stands for many reasons. 406 is a queue with other arguments, a limit on queues, and a message that is too
+large; 530 is a virtual host that does not exist, and a limit on connections. The texts are RabbitMQ's, 3.10 to 4.3.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+
+from amqp_rpc.errors import MessageTooLarge
+
+
+class ReplyCode(IntEnum):
+    """Why the broker closed a channel, or the connection: AMQP 0-9-1, section 1.1."""
+
+    CONNECTION_FORCED = 320
+    ACCESS_REFUSED = 403
+    NOT_FOUND = 404
+    RESOURCE_LOCKED = 405
+    PRECONDITION_FAILED = 406
+    NOT_ALLOWED = 530
+
+
+_LIMIT = re.compile(r"\blimit\b.* is reached|has reached the (maximum|negotiated)|connection limit", re.DOTALL)
+_TOO_LARGE = re.compile(r"message size \d+ (?:is )?larger than (?:configured )?max size (\d+)")
+#: The first is of a queue or an exchange, the second of a queue, the third of an exchange whose kind differs.
+_OTHERWISE = ("inequivalent arg", "exclusive access", "cannot redeclare exchange")
+
+
+def is_limit(text: str) -> bool:
+    """Return whether a bound on connections, channels, queues or exchanges is reached: of the user, host or node."""
+    return _LIMIT.search(text) is not None
+
+
+def is_access(code: int, text: str) -> bool:
+    """Return whether the same request would be refused again: a right is missing, or a bound is reached."""
+    return code in (ReplyCode.ACCESS_REFUSED, ReplyCode.NOT_ALLOWED) or is_limit(text)
+
+
+def is_conflict(text: str) -> bool:
+    """Return whether a queue or an exchange exists, and is declared otherwise, or is another connection's."""
+    return any(words in text for words in _OTHERWISE)
+
+
+def body_too_large(size: int, limit: int) -> MessageTooLarge:
+    """Return the error for a body that is larger than the broker takes."""
+    return MessageTooLarge(
+        f"its body has {size} bytes, and the broker's limit is {limit} (max_message_size in rabbitmq.conf)"
+    )
+
+
+def largest_body(text: str) -> int | None:
+    """Return the broker's limit on the bytes of a body, where it has refused a larger one."""
+    found = _TOO_LARGE.search(text)
+    return int(found[1]) if found else None
