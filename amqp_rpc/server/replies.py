@@ -17,6 +17,7 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import Refused
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
+from amqp_rpc.amqp.refusals import is_limit
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
@@ -230,6 +231,8 @@ class CopyPublisher(Publisher):
         assert self.declarations is not None
         for refused in await self.declarations.prepare(self._prepared):
             # A queue with other arguments: its consumer ends the start, and reports why.
+            if is_limit(str(refused.error)):
+                self._state.failed(refused.error)
             if not refused.conflict:
                 logger.error("%s: %s; it is declared again when it is needed", refused.what, refused.error)
 
