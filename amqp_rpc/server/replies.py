@@ -17,10 +17,10 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import Refused
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
-from amqp_rpc.amqp.refusals import is_limit
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, lighter
+from amqp_rpc.message.refusals import is_limit
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.topology import DIRECT_REPLY_TO

@@ -71,13 +71,13 @@ class State:
         """
         # A queue that is not there may come; one that another program has to declare did not.
         if not self.started.is_set() and (code != ReplyCode.NOT_FOUND or isinstance(error, ConfigurationError)):
-            self.failed(_refusal(queue, error, code, declared_by))
+            self.failed(_refusal(queue, error, declared_by))
         elif times == 0:
             logger.warning("queue %s: %s; consuming it again", queue, error)
         elif times == 1:
             logger.error(
                 "queue %s: not consumed: %s. Trying again; the log will say when it works",
-                queue, _refusal(queue, error, code, declared_by),
+                queue, _refusal(queue, error, declared_by),
             )  # fmt: skip
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
@@ -120,7 +120,7 @@ class State:
         self.check_drained()
 
 
-def _refusal(queue: str, error: AmqpRpcError, code: int, declared_by: tuple[str, str] | None) -> AmqpRpcError:
+def _refusal(queue: str, error: AmqpRpcError, declared_by: tuple[str, str] | None) -> AmqpRpcError:
     """Return the error of a queue that the broker did not let this server consume."""
     if not isinstance(error, BrokerError) or not is_conflict(str(error)):
         return error
