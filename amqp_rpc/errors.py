@@ -42,6 +42,8 @@ is idempotent.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from numbers import Real
 from typing import Any
 
 
@@ -226,8 +228,8 @@ class Retry(AmqpRpcError):
 
     Args:
         reason: For the log, and for the dead letter when no retry is left.
-        after: Seconds until the retry, from 0; the task's backoff unless given. The longest delay is 310 days: a longer
-            one becomes that.
+        after: Seconds until the retry, from 0, or a `timedelta`; the task's backoff unless given. The longest delay is
+            310 days: a longer one becomes that.
 
     Raises:
         ConfigurationError: ``after`` is no number of seconds, or is negative. In a handler this is an exception like
@@ -237,11 +239,13 @@ class Retry(AmqpRpcError):
         >>> raise Retry("the disk is full", after=30)  # doctest: +SKIP
     """
 
-    def __init__(self, reason: str = "it asked for another attempt", *, after: float | None = None) -> None:
-        if after is not None and (isinstance(after, bool) or not isinstance(after, int | float) or not after >= 0):
+    def __init__(self, reason: str = "it asked for another attempt", *, after: float | timedelta | None = None) -> None:
+        seconds: Any = after.total_seconds() if isinstance(after, timedelta) else after
+        number = not isinstance(seconds, bool) and isinstance(seconds, Real | int)
+        if seconds is not None and not (number and seconds >= 0):
             raise ConfigurationError(f"Retry(after=) is a number of seconds from 0, not {after!r}")
         super().__init__(reason)
-        self.after = after
+        self.after = seconds
 
 
 class Reject(AmqpRpcError):

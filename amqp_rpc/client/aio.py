@@ -23,6 +23,7 @@ from amqp_rpc.client.bridge import (
     awaited_fronts,
     fronted,
 )
+from amqp_rpc.client.bulk import End
 from amqp_rpc.client.client import Client, WithOptions
 from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
@@ -70,11 +71,14 @@ class AsyncClient(Front[Client]):
         """
         send, most = self._blocking._chunks(AwaitedCall, function, iterables, dict(options), awaited=False)
         waiting: deque[AwaitedCall] = deque()
+        end = End()
         try:
             while True:
                 if len(waiting) <= most // 2 or not waiting[0].done():
-                    waiting.extend(itertools.islice(send, most - len(waiting)))
+                    with end:
+                        waiting.extend(itertools.islice(send, most - len(waiting)))
                 if not waiting:
+                    end.raise_error()
                     return
                 for outcome in await waiting.popleft():
                     if isinstance(outcome, AmqpRpcError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.publisher import Publication
     from amqp_rpc.client.future import BlockingCall
     from amqp_rpc.client.rpc import Caller
+    from amqp_rpc.service.function import Function
 
 T = TypeVar("T")
 
@@ -38,12 +39,15 @@ def outcomes(messages: Iterator[BlockingCall], most: int) -> Iterator[Any]:
         most: How many messages are in flight at the same time.
     """
     waiting: deque[BlockingCall] = deque()
+    end = End()
     try:
         while True:
             # Many in one go, at the latest before it waits: the I/O thread is woken once for messages sent together.
             if len(waiting) <= most // 2 or not waiting[0].done():
-                waiting.extend(itertools.islice(messages, most - len(waiting)))
+                with end:
+                    waiting.extend(itertools.islice(messages, most - len(waiting)))
             if not waiting:
+                end.raise_error()
                 return
             for outcome in waiting.popleft().result():
                 if isinstance(outcome, AmqpRpcError):
@@ -52,6 +56,55 @@ def outcomes(messages: Iterator[BlockingCall], most: int) -> Iterator[Any]:
     finally:
         for call in waiting:
             call.give_up()
+
+
+class End:
+    """Keeps an error of what is sent, until the results of all that was sent before have come."""
+
+    _error: Exception | None = None
+
+    def __enter__(self) -> None:
+        """Begin to send."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if isinstance(error, Exception):
+            self._error = error
+            return True
+        return False
+
+    def raise_error(self) -> None:
+        """Raise the error, if there is one."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # Its traceback has this frame: no cycle is left.
+            del error
+
+
+def chunks(arguments: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of so many arguments. If their source raises, those before come first, and then the error."""
+    some: list[T] = []
+    try:
+        for each in arguments:
+            some.append(each)
+            if len(some) == size:
+                yield some
+                some = []
+    except Exception:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
+
+
+def checked(function: Function, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield arguments that fit a function; raise `InvalidArguments` for the first ones that do not."""
+    for args in arguments:
+        function.check(args, {})
+        yield args
 
 
 class Batch(ABC, Generic[T]):

@@ -25,6 +25,7 @@ from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import plural
+from amqp_rpc.message.timing import Seconds
 from amqp_rpc.message.topology import check_name, split_call
 from amqp_rpc.service.function import Function, registered
 
@@ -155,7 +156,7 @@ class Default(enum.Enum):
 class CallOptions(NamedTuple):
     """The options of one `Client.call`."""
 
-    timeout: float | Default = Default.TIMEOUT
+    timeout: Seconds | Default = Default.TIMEOUT
     idempotent: bool | None = None
     wait_for_server: bool = False
     queue: str | None = None

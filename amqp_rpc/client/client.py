@@ -5,7 +5,6 @@ It is longer than other modules: about half of it is the reference of the method
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Work, blocking, script_of
-from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, outcomes
+from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, checked, chunks, outcomes
 from amqp_rpc.client.call import CALL_OPTIONS, CallOptions, Capacity, Default, target
 from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
 from amqp_rpc.client.future import BlockingCall, PendingCall
@@ -39,7 +38,7 @@ from amqp_rpc.message.settings import (
     positive,
     results_url,
 )
-from amqp_rpc.message.timing import Deadline
+from amqp_rpc.message.timing import Seconds, timeout_of
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
 from amqp_rpc.queues.queue import PREFETCH, Queue
@@ -61,11 +60,12 @@ class Client:
     """Calls functions that servers run; the connection is opened at the first call.
 
     It is thread-safe, and one client is enough for a process: a call costs no thread and no connection of its own.
+    Wherever seconds are taken, here and elsewhere, a `datetime.timedelta` is taken too.
 
     Args:
         url: The broker's, ``amqp://user:password@host:port/vhost``; several for the nodes of a cluster, as a list or
-            with commas between them: it connects to any one of them. None reads ``AMQP_URL``, else takes the local
-            default.
+            with commas between them: it connects to any one of them. None reads ``AMQP_RPC_URL``, then ``AMQP_URL``,
+            else takes the local default.
         timeout: Seconds that a call may take unless it says otherwise (30.0).
         heartbeat: Seconds between heartbeats (10.0); a connection that is silent for longer counts as lost.
         max_message_size: Bytes of a request's or a result's body (16 MiB).
@@ -89,20 +89,18 @@ class Client:
         self,
         url: str | Sequence[str] | None = None,
         *,
-        timeout: float = DEFAULT_TIMEOUT,
-        heartbeat: float = DEFAULT_HEARTBEAT,
+        timeout: Seconds = DEFAULT_TIMEOUT,
+        heartbeat: Seconds = DEFAULT_HEARTBEAT,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         results: str | None = None,
     ) -> None:
-        Deadline.after(timeout)
-        positive("heartbeat", heartbeat, most=60_000)
-        count("max_message_size", max_message_size)
-        count("max_pending", max_pending)
-        count("max_pending_bytes", max_pending_bytes)
-        self._timeout = timeout
-        self._limit = max_message_size
+        self._timeout = timeout_of(timeout)
+        heartbeat = positive("heartbeat", heartbeat, most=60_000)
+        self._limit = count("max_message_size", max_message_size)
+        max_pending = count("max_pending", max_pending)
+        max_pending_bytes = count("max_pending_bytes", max_pending_bytes)
         self._addresses = broker_addresses(url)
         self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
@@ -177,7 +175,8 @@ class Client:
         """Call a function for every item, many at a time; yield the results in the items' order.
 
         It is lazy: it reads an item when there is room for its call, so the iterables may be endless. A call that
-        fails raises where its result would have come; the calls behind it are given up.
+        fails raises where its result would have come; the calls behind it are given up. If an iterable raises, the
+        results of the items before come first.
 
         Args:
             function: As for `call`.
@@ -210,7 +209,8 @@ class Client:
                 - ``queue``: the queue that holds it; unless given the function's own.
                 - ``delay``: seconds until a worker may start it; it waits in the broker, and survives its restarts.
                 - ``eta``: the same as a time, with its zone.
-                - ``expires``: seconds from now after which no worker starts it any more; it is a dead letter then.
+                - ``expires``: seconds from now after which no worker starts it any more, or that time as a `datetime`
+                  with its zone; it is a dead letter then.
                 - ``priority``: from 0 to 9; the function's own unless given. See ``@service.task``.
                 - ``unique_for``: seconds for which no second task with its key is enqueued: `AlreadyQueued` is raised
                   instead. The key is kept by one node of the broker, and taken whether or not the first task has run by
@@ -250,7 +250,7 @@ class Client:
         arguments: Iterable[tuple[Any, ...] | Mapping[str, Any]],
         /,
         *,
-        timeout: float | Default = Default.TIMEOUT,
+        timeout: Seconds | Default = Default.TIMEOUT,
         **options: Unpack[EnqueueManyOptions],
     ) -> list[TaskHandle[Any]]:
         """Enqueue many tasks of a function, and return once the broker has confirmed all of them.
@@ -292,7 +292,7 @@ class Client:
             ConfigurationError: This client has no store: ``results=``; or the function is no task.
 
         Example:
-            >>> client.task("2f0c…-1").result(timeout=5)  # doctest: +SKIP
+            >>> client.task("2f0c…").result(timeout=5)  # doctest: +SKIP
         """
         return task_by_id(id, function, self._session, self._store, limit=self._limit)
 
@@ -303,7 +303,7 @@ class Client:
         payload: Any = None,
         /,
         *,
-        timeout: float | Default = Default.TIMEOUT,
+        timeout: Seconds | Default = Default.TIMEOUT,
         **options: Unpack[EventOptions],
     ) -> str:
         """Publish an event, and return its id once the broker has confirmed it for all subscribers.
@@ -320,8 +320,9 @@ class Client:
                 declared, durable. ``headers``: what subscribers see beside it, and headers exchanges look at: text,
                 whole numbers, booleans. ``content_type``: of the body, ``"application/msgpack"``,
                 ``"application/json"`` or ``"text/plain"``. Text goes as text and everything else as msgpack, unless
-                given. ``expires``: seconds after which no subscriber starts with it any more; it is a dead letter there
-                then. ``mandatory``: whether to raise `Unroutable` where no queue is bound for it.
+                given. ``expires``: seconds after which no subscriber starts with it any more, or that time as a
+                `datetime`; it is a dead letter there then. ``mandatory``: whether to raise `Unroutable` where no queue
+                is bound for it.
 
         Returns:
             Its id: `Event.id`, the same for every subscriber.
@@ -347,7 +348,7 @@ class Client:
         events: Iterable[tuple[str, Any]],
         /,
         *,
-        timeout: float | Default = Default.TIMEOUT,
+        timeout: Seconds | Default = Default.TIMEOUT,
         **options: Unpack[EventOptions],
     ) -> list[str]:
         """Publish many events, and return their ids once the broker has confirmed all of them.
@@ -425,7 +426,7 @@ class Client:
             self._queues.add(made)
         return made
 
-    def dead_letters(self, queue: str, *, timeout: float | Default = Default.TIMEOUT) -> DeadLetters:
+    def dead_letters(self, queue: str, *, timeout: Seconds | Default = Default.TIMEOUT) -> DeadLetters:
         """Return the dead letters of a queue, to be listed, replayed and dropped; the broker is not asked yet.
 
         Args:
@@ -443,7 +444,7 @@ class Client:
 
     @blocking
     async def queue_states(
-        self, queues: Iterable[str], *, timeout: float | Default = Default.TIMEOUT
+        self, queues: Iterable[str], *, timeout: Seconds | Default = Default.TIMEOUT
     ) -> dict[str, QueueState | None]:
         """Return the states of queues, by name: ``messages`` that wait, and ``consumers``; None for no such queue.
 
@@ -492,13 +493,9 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({str(self._addresses)!r})"
 
-    def _seconds(self, timeout: float | Default) -> float:
+    def _seconds(self, timeout: Seconds | Default) -> float:
         """Return the seconds for an operation: no more than are left to the call that is being handled here."""
-        if timeout is Default.TIMEOUT:
-            seconds = self._timeout
-        else:
-            Deadline.after(timeout)
-            seconds = timeout
+        seconds = self._timeout if timeout is Default.TIMEOUT else timeout_of(timeout)
         left = time_left()
         if left is not None and left < seconds:
             if left <= 0:
@@ -529,8 +526,7 @@ class Client:
         The result of each is a list of the results of its calls; a call that failed has its error there.
         """
         in_flight, size = options.pop("in_flight", DEFAULT_IN_FLIGHT), options.pop("chunksize", 1)
-        count("in_flight", in_flight)
-        count("chunksize", size)
+        in_flight, size = count("in_flight", in_flight), count("chunksize", size)
         how = CallOptions.take(options)
         (queue, name), known = target(function, how.queue)
         if options:
@@ -538,14 +534,13 @@ class Client:
         if size > 1 and how.content_type == codec.TEXT:
             raise ConfigurationError(f"chunksize= is for calls that travel together, and {codec.TEXT!r} has one alone")
         decoder = Decoder(known, self._limit, many=True)
-        arguments = zip(*iterables, strict=False)
+        arguments: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        if known is not None and size > 1:
+            arguments = checked(known, arguments)
 
         def messages() -> Iterator[C]:
-            while each := list(itertools.islice(arguments, size)):
+            for each in chunks(arguments, size):
                 if size > 1:
-                    if known is not None:
-                        for args in each:
-                            known.check(args, {})
                     body = codec.encode([[args, {}] for args in each], how.content_type, limit=self._limit)
                 else:
                     body = how.encode(name, known, each[0], {}, limit=self._limit)

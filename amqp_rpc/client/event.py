@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
@@ -18,7 +19,8 @@ from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.events import event_properties
 from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic, other_exchange
 from amqp_rpc.message.headers import check_headers
-from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
+from amqp_rpc.message.settings import LONGEST_EXPIRES
+from amqp_rpc.message.timing import Expiry, Seconds
 
 if TYPE_CHECKING:
     from amqp_rpc.client.rpc import Caller
@@ -30,7 +32,7 @@ class EventOptions(TypedDict, total=False):
     exchange: str | Exchange | None
     headers: Mapping[str, Any] | None
     content_type: ContentType | None
-    expires: float | None
+    expires: Seconds | datetime | None
     mandatory: bool
 
 
@@ -50,12 +52,11 @@ class EventPlan:
         self._limit = limit
         self._headers = check_headers(options.pop("headers", None), "an event")
         self._content_type = options.pop("content_type", None)
-        self._expires = options.pop("expires", None)
+        expires = options.pop("expires", None)
         if options:
             raise TypeError(f"publish() got an unexpected keyword argument {min(options)!r}")
         codec.check_content_type(self._content_type)
-        if self._expires is not None:
-            positive("expires", self._expires, most=LONGEST_EXPIRES)
+        self._expiry = None if expires is None else Expiry.of(expires, now=time.time(), most=LONGEST_EXPIRES)
 
     def start(self, topic: str, payload: Any) -> EventPublication:
         """Publish an event, without waiting for the confirm.
@@ -71,7 +72,7 @@ class EventPlan:
             content_type=content_type,
             headers=self._headers,
             identity=self._session.identity(),
-            expires=None if self._expires is None else now + self._expires,
+            expires=None if self._expiry is None else self._expiry.at(now),
             now=now,
         )
         body = codec.encode(payload, content_type, limit=self._limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -30,16 +31,16 @@ from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
 from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
 from amqp_rpc.message.headers import check_headers
-from amqp_rpc.message.settings import DEFAULT_TIMEOUT, LONGEST_EXPIRES, positive
+from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 from amqp_rpc.message.text import plural
-from amqp_rpc.message.timing import backoff
+from amqp_rpc.message.timing import Expiry, Seconds, backoff, moment_of, seconds_of
 from amqp_rpc.message.topology import units
 from amqp_rpc.ops.queue_states import never_served, queue_states
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record, State
 from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.function import Function, registered_task
-from amqp_rpc.service.policy import check_priority, check_task_queue
+from amqp_rpc.service.policy import check_task_queue, priority_of
 from amqp_rpc.service.service import queues_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+#: Seconds that `TaskHandle.result` waits: longer than the default retries take, 1 + 2 + 4 + 8 + 16 s and a fifth.
+DEFAULT_RESULT_TIMEOUT = 60.0
 #: The longest time for which a key may be taken: a time to live has at most 32 bits of milliseconds.
 LONGEST_UNIQUE = 40 * 86_400.0
 #: Seconds between two looks into the store, at first and at most.
@@ -66,9 +69,9 @@ class EnqueueManyOptions(TypedDict, total=False):
     """The options of `Client.enqueue_many`, and of `Client.enqueue` with others."""
 
     queue: str | None
-    delay: float | None
+    delay: Seconds | None
     eta: datetime | None
-    expires: float | None
+    expires: Seconds | datetime | None
     priority: int | None
     content_type: ContentType | None
     headers: Mapping[str, Any] | None
@@ -96,16 +99,23 @@ class Plan:
         self._limit = limit
         self._timeout = timeout
         queue, delay = options.pop("queue", None), options.pop("delay", None)
-        self._eta, self._expires = options.pop("eta", None), options.pop("expires", None)
-        self._priority = options.pop("priority", None)
+        eta, expires = options.pop("eta", None), options.pop("expires", None)
+        self._priority = priority_of(options.pop("priority", None))
         content_type = options.pop("content_type", None)
         self._headers = check_headers(options.pop("headers", None), "a task") or None
         if options:
             advice = hint(options, (), task=True)
             raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}{advice}")
         self._delay = 0 if delay is None else units(delay)
-        self._check_times(delay)
-        check_priority(self._priority)
+        #: The Unix time until which it waits; and what it may wait for at most.
+        self._eta = None if eta is None else moment_of("eta", eta)
+        now = time.time()
+        self._expiry = None if expires is None else Expiry.of(expires, now=now, most=LONGEST_EXPIRES)
+        if delay is not None and self._eta is not None:
+            raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
+        self._check_expiry(self._delay * topology.UNIT if self._eta is None else self._eta - now)
+        if self._eta is not None and self._eta - now > topology.LONGEST_DELAY:
+            raise ConfigurationError(f"eta={eta!r} is more than {topology.LONGEST_DELAY // 86_400:.0f} days ahead")
         codec.check_content_type(content_type)
         self._content_type = content_type or MSGPACK
         #: The function's registration; None where only its name is known. And whether workers reply with the result.
@@ -131,7 +141,7 @@ class Plan:
         _check_names(self.queue, self.function)
 
     async def enqueue(
-        self, args: Any, kwargs: dict[str, Any], *, unique_for: float | None, unique_key: str | None
+        self, args: Any, kwargs: dict[str, Any], *, unique_for: Seconds | None, unique_key: str | None
     ) -> TaskHandle[Any]:
         """Enqueue a task, and return its handle once the broker has confirmed it: see `Client.enqueue`."""
         body = self.body(args, kwargs)
@@ -148,7 +158,8 @@ class Plan:
         except PublishRefused as error:
             if claim.refused:
                 raise AlreadyQueued(
-                    f"{self.function}() was not enqueued: one with the same key was, less than {unique_for:g} s ago"
+                    f"{self.function}() was not enqueued: one with the same key was, less than "
+                    f"{seconds_of(unique_for):g} s ago"
                 ) from error
             raise
         except AmqpRpcError as error:
@@ -177,14 +188,15 @@ class Plan:
         now = time.time()
         properties = task_properties(
             function=self.function,
-            identity=self._session.identity(),
-            expires=None if self._expires is None else now + self._expires,
+            # At random: programs hand it out to their users, and it asks for the task's result.
+            identity=os.urandom(16).hex(),
+            expires=None if self._expiry is None else self._expiry.at(now),
             now=now,
             priority=self._priority,
             content_type=self._content_type,
             headers=self._headers,
         )
-        delay = self._delay if self._eta is None else units(max(0.0, self._eta.timestamp() - now))
+        delay = self._delay if self._eta is None else units(max(0.0, self._eta - now))
         publication = TaskPublication(
             Message(self.queue, properties, body, delay),
             self._arguments,
@@ -227,28 +239,21 @@ class Plan:
         await self.look()
         return handle
 
-    def _claim(self, key: bytes, seconds: float) -> Publication:
+    def _claim(self, key: bytes, unique_for: Seconds) -> Publication:
         """Return the message that takes a key for so many seconds; the broker refuses it where the key is taken."""
-        positive("unique_for", seconds, most=LONGEST_UNIQUE)
+        seconds = positive("unique_for", unique_for, most=LONGEST_UNIQUE)
         name = topology.unique(self.queue, self.function.encode() + b"\0" + key, seconds)
         message = Message(name, Properties(delivery_mode=2, message_id=self._session.identity()), b"")
         arguments = topology.unique_arguments(seconds)
         return KeyPublication(message, arguments, function=self.function, timeout=self._timeout)
 
-    def _check_times(self, delay: float | None) -> None:
-        if delay is not None and self._eta is not None:
-            raise ConfigurationError("delay= and eta= say the same in two ways; give one of them")
-        if self._eta is not None and self._eta.tzinfo is None:
-            raise ConfigurationError(f"eta has no time zone: {self._eta!r}; datetime.now(UTC) + … has one")
-        if self._expires is None:
-            return
-        positive("expires", self._expires, most=LONGEST_EXPIRES)
-        seconds = (delay or 0.0) if self._eta is None else self._eta.timestamp() - time.time()
-        if seconds > self._expires:
+    def _check_expiry(self, wait: float) -> None:
+        """Check that a task which waits for so many seconds does not expire meanwhile."""
+        if self._expiry is not None and wait > self._expiry.seconds:
             raise ConfigurationError(
-                f"no worker may take it before {seconds:g} s have passed, and after {self._expires:g} s none starts it "
-                "any more (expires=): it would never run, only become a dead letter. expires= counts from now, not "
-                "from the delay's end; give a longer one, or a shorter delay= or earlier eta="
+                f"no worker may take it before {wait:g} s have passed, and after {self._expiry.seconds:g} s none "
+                "starts it any more (expires=): it would never run, only become a dead letter. expires= counts from "
+                "now, not from the delay's end; give a longer one, or a shorter delay= or earlier eta="
             )
 
 
@@ -449,14 +454,14 @@ class TaskHandle(Generic[R]):
         return await self._known_state() in ("SUCCESS", "FAILURE")
 
     @blocking
-    async def result(self, *, timeout: float = DEFAULT_TIMEOUT) -> R:
+    async def result(self, *, timeout: Seconds = DEFAULT_RESULT_TIMEOUT) -> R:
         """Return the function's result, or raise the error that made the task a dead letter.
 
         It waits for the reply, and asks the store meanwhile, where there is one: after pauses of 5 ms, growing to a
         quarter of a second. A store that does not answer may take up to five seconds more than the timeout.
 
         Args:
-            timeout: Seconds to wait (30.0).
+            timeout: Seconds to wait (60.0: longer than the default retries take, 31 s and a fifth). 0 looks once.
 
         Raises:
             CallTimeout: No result came in time (a `TimeoutError`). It says what the store and the broker know of the
@@ -469,7 +474,10 @@ class TaskHandle(Generic[R]):
             ConfigurationError: It was registered with ``result=False``.
         """
         decoder = self._check_result()
-        until = time.monotonic() + timeout
+        seconds = seconds_of(timeout)
+        if seconds is None:
+            raise ConfigurationError(f"a timeout is a number of seconds, not {timeout!r}")
+        until = time.monotonic() + seconds
         looks, pause, trouble = 0, FIRST_PAUSE, ""
         record: Record | None = None
         # The reply of a brief task is faster than any store; for the id alone no reply comes.
@@ -495,7 +503,7 @@ class TaskHandle(Generic[R]):
             if time.monotonic() >= until:
                 name = f"{self.function}() " if self.function else ""
                 known = "; ".join([*self._facts(record, trouble), *await self._queue_facts()])
-                raise CallTimeout(f"no result of task {name}[{self.id}] within {timeout:g} s: {known}")
+                raise CallTimeout(f"no result of task {name}[{self.id}] within {seconds:g} s: {known}")
 
     def _facts(self, record: Record | None, trouble: str) -> list[str]:
         """Return the store's facts about the task."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDi
 from amqp_rpc.client.call import Default
 from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
 from amqp_rpc.message.codec import ContentType
+from amqp_rpc.message.timing import Seconds
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,17 +31,17 @@ T = TypeVar("T")
 class Options(EnqueueManyOptions, total=False):
     """The options of `Client.with_options`: those of `call`, `submit` and `map`, and those of `enqueue`."""
 
-    timeout: float
+    timeout: Seconds
     idempotent: bool | None
     wait_for_server: bool
-    unique_for: float | None
+    unique_for: Seconds | None
     unique_key: str | None
 
 
 class MapOptions(TypedDict, total=False):
     """The options of `map`."""
 
-    timeout: float | Default
+    timeout: Seconds | Default
     idempotent: bool | None
     wait_for_server: bool
     queue: str | None
@@ -66,7 +67,7 @@ class Calls(Protocol):
     @overload
     def call(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        timeout: Seconds = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Any: ...  # fmt: skip
     @overload
@@ -77,7 +78,7 @@ class Calls(Protocol):
     @overload
     def submit(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        timeout: Seconds = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Future[Any]: ...  # fmt: skip
     @overload
@@ -101,8 +102,9 @@ class Calls(Protocol):
     @overload
     def enqueue(
         self, function: str, /, *args: Any,
-        queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
-        priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
+        queue: str | None = ..., delay: Seconds | None = ..., eta: datetime | None = ...,
+        expires: Seconds | datetime | None = ..., priority: int | None = ..., unique_for: Seconds | None = ...,
+        unique_key: str | None = ..., timeout: Seconds = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> TaskHandle[Any]: ...  # fmt: skip
     @overload
@@ -119,7 +121,7 @@ class AsyncCalls(Protocol):
     @overload
     async def call(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        timeout: Seconds = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> Any: ...  # fmt: skip
     @overload
@@ -130,7 +132,7 @@ class AsyncCalls(Protocol):
     @overload
     def submit(
         self, function: str, /, *args: Any,
-        timeout: float = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
+        timeout: Seconds = ..., idempotent: bool | None = ..., wait_for_server: bool = ..., queue: str | None = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> asyncio.Future[Any]: ...  # fmt: skip
     @overload
@@ -154,8 +156,9 @@ class AsyncCalls(Protocol):
     @overload
     async def enqueue(
         self, function: str, /, *args: Any,
-        queue: str | None = ..., delay: float | None = ..., eta: datetime | None = ..., expires: float | None = ...,
-        priority: int | None = ..., unique_for: float | None = ..., unique_key: str | None = ..., timeout: float = ...,
+        queue: str | None = ..., delay: Seconds | None = ..., eta: datetime | None = ...,
+        expires: Seconds | datetime | None = ..., priority: int | None = ..., unique_for: Seconds | None = ...,
+        unique_key: str | None = ..., timeout: Seconds = ...,
         content_type: ContentType | None = ..., headers: Mapping[str, Any] | None = ..., **kwargs: Any,
     ) -> AsyncTaskHandle[Any]: ...  # fmt: skip
     @overload

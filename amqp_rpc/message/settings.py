@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.timing import Seconds, seconds_of, whole
 
 #: The address of a newly installed RabbitMQ.
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
@@ -188,7 +189,7 @@ def results_url(url: str | None = None) -> str | None:
     return (os.environ.get("AMQP_RPC_RESULTS") if url is None else url) or None
 
 
-def result_seconds(expires: float | None = None) -> float:
+def result_seconds(expires: Seconds | None = None) -> float:
     """Return how long it keeps them: the argument, else ``AMQP_RPC_RESULT_EXPIRES``, else `DEFAULT_RESULT_EXPIRES`.
 
     Raises:
@@ -201,8 +202,7 @@ def result_seconds(expires: float | None = None) -> float:
         except ValueError:
             raise ConfigurationError(f"AMQP_RPC_RESULT_EXPIRES is a number of seconds, not {text!r}") from None
     # Ten years: Redis has an upper bound.
-    positive("result_expires", expires, most=315_360_000.0)
-    return expires
+    return positive("result_expires", expires, most=315_360_000.0)
 
 
 def hide_password(url: str) -> str:
@@ -215,19 +215,26 @@ def hide_password(url: str) -> str:
     return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}" if at else url
 
 
-def count(name: str, value: int, *, most: float = float("inf")) -> None:
-    """Raise `ConfigurationError` unless a setting is a whole number above 0, and at most ``most``."""
-    if not isinstance(value, int):
+def count(name: str, value: int, *, most: float = float("inf")) -> int:
+    """Return a setting that is a whole number above 0, and at most ``most``; raise `ConfigurationError` for others."""
+    number = whole(value)
+    if number is None:
         raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
-    positive(name, value, most=most)
+    positive(name, number, most=most)
+    return number
 
 
 #: The longest ``expires=``, in seconds, so that its time is a number on the wire: thirty years.
 LONGEST_EXPIRES = 1e9
 
 
-def positive(name: str, value: float, *, most: float = float("inf")) -> None:
-    """Raise `ConfigurationError` unless a setting is a number above 0, and at most ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+def positive(name: str, value: Seconds, *, most: float = float("inf")) -> float:
+    """Return a setting that is a number above 0, and at most ``most``; raise `ConfigurationError` for others.
+
+    A `timedelta` is the number of its seconds.
+    """
+    number = seconds_of(value)
+    if number is None or not 0 < number <= most:
         bound = "" if most == float("inf") else f" and at most {most:g}"
         raise ConfigurationError(f"{name} must be a number above 0{bound}, not {value!r}")
+    return number

@@ -5,8 +5,14 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from numbers import Integral, Real
+from typing import Any, TypeAlias
 
 from amqp_rpc.errors import ConfigurationError
+
+#: Seconds as users give them: 2.5, ``timedelta(minutes=5)``.
+Seconds: TypeAlias = float | timedelta
 
 #: The longest timeout, in seconds (about 24 days): AMQP's expiration and the operating system's waits end there.
 LONGEST = 2_000_000.0
@@ -36,7 +42,7 @@ class Deadline:
     at: float
 
     @classmethod
-    def after(cls, seconds: float | None) -> Deadline:
+    def after(cls, seconds: Seconds | None) -> Deadline:
         """Return the deadline that many seconds from now.
 
         Args:
@@ -45,15 +51,7 @@ class Deadline:
         Raises:
             ConfigurationError: It is no number, or out of range.
         """
-        if seconds is None:
-            raise ConfigurationError(
-                "timeout=None would wait for ever; give a number of seconds, a large one if need be"
-            )
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise ConfigurationError(f"a timeout is a number of seconds, not {seconds!r}")
-        if not 0 < seconds <= LONGEST:
-            raise ConfigurationError(f"a timeout is more than 0 and at most {LONGEST:.0f} seconds, not {seconds!r}")
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + timeout_of(seconds))
 
     def remaining(self) -> float:
         """Return the seconds that are left, 0.0 when it is over."""
@@ -62,6 +60,98 @@ class Deadline:
     def expired(self) -> bool:
         """Return whether it is over."""
         return time.monotonic() >= self.at
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A time after which nothing starts any more: a number of seconds from each message, or one moment for all."""
+
+    seconds: float
+    moment: float | None = None
+
+    @classmethod
+    def of(cls, expires: Seconds | datetime, *, now: float, most: float) -> Expiry:
+        """Return what ``expires=`` says.
+
+        Args:
+            expires: Seconds, or a time with its zone.
+            now: The Unix time.
+            most: The most seconds.
+
+        Raises:
+            ConfigurationError: It is neither, or out of range, or over.
+        """
+        if isinstance(expires, datetime):
+            moment = moment_of("expires", expires)
+            if moment <= now:
+                raise ConfigurationError(f"expires={expires!r} is over already: it would never run")
+            return cls(moment - now, moment)
+        seconds = seconds_of(expires)
+        if seconds is None or not 0 < seconds <= most:
+            raise ConfigurationError(
+                f"expires must be a number above 0 and at most {most:g}, a timedelta, or a datetime with its zone, "
+                f"not {expires!r}"
+            )
+        return cls(seconds)
+
+    def at(self, now: float) -> float:
+        """Return the Unix time at which a message of this moment expires."""
+        return now + self.seconds if self.moment is None else self.moment
+
+
+def seconds_of(value: Any) -> float | None:
+    """Return a number of seconds: of a number of any kind (numpy's, say), or of a `timedelta`; None for other values.
+
+    Example:
+        >>> seconds_of(timedelta(minutes=5)), seconds_of(2), seconds_of("2"), seconds_of(True)
+        (300.0, 2, None, None)
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float):
+        return None if isinstance(value, bool) else value
+    return float(value) if isinstance(value, Real) else None
+
+
+def whole(value: Any) -> int | None:
+    """Return a whole number of any kind (numpy's, say) as an int; None for other values, and for a bool.
+
+    Example:
+        >>> whole(5), whole(5.0), whole(True)
+        (5, None, None)
+    """
+    return int(value) if not isinstance(value, bool) and isinstance(value, Integral) else None
+
+
+def timeout_of(timeout: Seconds | None) -> float:
+    """Return the seconds of a timeout.
+
+    Raises:
+        ConfigurationError: It is no number of seconds, or out of range.
+    """
+    if timeout is None:
+        raise ConfigurationError("timeout=None would wait for ever; give a number of seconds, a large one if need be")
+    seconds = seconds_of(timeout)
+    if seconds is None:
+        raise ConfigurationError(f"a timeout is a number of seconds, not {timeout!r}")
+    if not 0 < seconds <= LONGEST:
+        raise ConfigurationError(f"a timeout is more than 0 and at most {LONGEST:.0f} seconds, not {timeout!r}")
+    return seconds
+
+
+def moment_of(name: str, value: Any) -> float:
+    """Return the Unix time of a `datetime`.
+
+    Raises:
+        ConfigurationError: It is none, or has no time zone.
+    """
+    if not isinstance(value, datetime):
+        raise ConfigurationError(
+            f"{name} is a datetime with a time zone, datetime.now(UTC) + timedelta(hours=1), not {value!r}"
+        )
+    if value.utcoffset() is None:
+        raise ConfigurationError(f"{name} has no time zone: {value!r}; datetime.now(UTC) + … has one")
+    return value.timestamp()
 
 
 def backoff(attempt: int, *, first: float, most: float, jitter: float = JITTER) -> float:

@@ -20,6 +20,7 @@ import math
 from typing import Final
 
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.timing import Seconds, seconds_of
 
 #: The queues of calls and of tasks for a service without a name: the ones that RabbitMQ's tutorials use.
 CALL_QUEUE = "rpc_queue"
@@ -211,7 +212,7 @@ def unique_arguments(seconds: float) -> dict[str, object]:
     }
 
 
-def units(seconds: float) -> int:
+def units(seconds: Seconds) -> int:
     """Return a delay in units, rounded up.
 
     Raises:
@@ -221,12 +222,13 @@ def units(seconds: float) -> int:
         >>> units(0.25), units(30)
         (3, 300)
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_DELAY:
+    number = seconds_of(seconds)
+    if number is None or not 0 <= number <= LONGEST_DELAY:
         raise ConfigurationError(
             f"a delay is a number of seconds from 0 to {LONGEST_DELAY:.0f} (310 days), not {seconds!r}"
         )
     # Rounded first: 0.3 / 0.1 is a little more than 3 in binary.
-    return math.ceil(round(seconds / UNIT, 6))
+    return math.ceil(round(number / UNIT, 6))
 
 
 def highest_level(count: int) -> int:

@@ -20,7 +20,7 @@ from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import count
 from amqp_rpc.message.text import plural
-from amqp_rpc.message.timing import LONGEST
+from amqp_rpc.message.timing import LONGEST, Seconds, seconds_of, whole
 from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments
 from amqp_rpc.queues import items
 from amqp_rpc.queues.get import MOST_PREFETCH, ItemConsumer, Taken
@@ -78,9 +78,10 @@ class Queue(Generic[T]):
         timeout: float,
         limit: int,
     ) -> None:
-        _check(name, maxsize, queue_type, prefetch)
+        _check(name, maxsize, queue_type)
+        prefetch = count("prefetch", prefetch, most=MOST_PREFETCH)
         #: The queue's name, and the bound of waiting items; 0 for no bound.
-        self.name, self.maxsize = name, max(0, maxsize)
+        self.name, self.maxsize = name, max(0, int(maxsize))
         self._session = session
         self._timeout = timeout
         arguments = item_arguments(queue_type, maxsize=self.maxsize)
@@ -104,7 +105,7 @@ class Queue(Generic[T]):
         )
 
     @blocking
-    async def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT002 - as the stdlib has it
+    async def put(self, item: T, block: bool = True, timeout: Seconds | None = None) -> None:  # noqa: FBT002 - as the stdlib has it
         """Put an item, and return after the broker's confirm.
 
         Args:
@@ -122,7 +123,7 @@ class Queue(Generic[T]):
             Unencodable, MessageTooLarge: It can't be sent.
         """
         until = _until(timeout)
-        wait = block and timeout != 0
+        wait = block and _waits(timeout)
         await self._producer.put(item, wait=wait, until=until if wait else NEVER)
 
     @blocking
@@ -131,7 +132,7 @@ class Queue(Generic[T]):
         await self._producer.put(item, wait=False, until=NEVER)
 
     @blocking
-    async def put_many(self, items: Iterable[T], timeout: float | None = None) -> None:
+    async def put_many(self, items: Iterable[T], timeout: Seconds | None = None) -> None:
         """Put many items, without waiting for each one's confirm before the next: many times as fast.
 
         Args:
@@ -149,7 +150,7 @@ class Queue(Generic[T]):
         await self._producer.put_many(items, until=_until(timeout))
 
     @blocking
-    async def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT002 - as the stdlib has it
+    async def get(self, block: bool = True, timeout: Seconds | None = None) -> T:  # noqa: FBT002 - as the stdlib has it
         """Return an item; `task_done` must follow.
 
         Args:
@@ -162,7 +163,7 @@ class Queue(Generic[T]):
                 has not answered yet.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
         """
-        taken = await self._consumer.take(1, wait=block and timeout != 0, until=_until(timeout))
+        taken = await self._consumer.take(1, wait=block and _waits(timeout), until=_until(timeout))
         with self._lock:
             self._taken.setdefault(_taker(), OrderedDict())[taken] = None
         value: T = taken.value
@@ -175,7 +176,7 @@ class Queue(Generic[T]):
         return value
 
     @contextlib.contextmanager
-    def get_many(self, most: int, timeout: float | None = None) -> Iterator[list[T]]:
+    def get_many(self, most: int, timeout: Seconds | None = None) -> Iterator[list[T]]:
         """Get many items in a ``with`` block: done together at its end, or requeued if it raises.
 
         It waits for the first one, and then gets those that are ready.
@@ -196,10 +197,10 @@ class Queue(Generic[T]):
             yield values
 
     @blocking
-    async def take_many(self, most: int, timeout: float | None) -> list[Taken]:
+    async def take_many(self, most: int, timeout: Seconds | None) -> list[Taken]:
         """Return many items, which `handle` acks or requeues: the first half of `get_many`."""
-        count("most", most)
-        some = [await self._consumer.take(most, wait=timeout != 0, until=_until(timeout))]
+        most = count("most", most)
+        some = [await self._consumer.take(most, wait=_waits(timeout), until=_until(timeout))]
         try:
             with contextlib.suppress(Empty):
                 while len(some) < most:
@@ -239,7 +240,7 @@ class Queue(Generic[T]):
         self._consumer.settle([taken])
 
     @blocking
-    async def join(self, timeout: float | None = None) -> None:
+    async def join(self, timeout: Seconds | None = None) -> None:
         """Wait until every item that this object put is done, in any process.
 
         Consumers may die, and lose their connections: it keeps waiting. An item that is there twice counts as done with
@@ -268,7 +269,8 @@ class Queue(Generic[T]):
         # Others may have been put since all were done.
         if left and not outcome.done():
             raise NotDone(
-                f"of queue {self.name!r} {plural(left, 'item was', 'items were')} not done within {timeout:g} s"
+                f"of queue {self.name!r} {plural(left, 'item was', 'items were')} not done within "
+                f"{seconds_of(timeout):g} s"
             )
         if lost := unfinished.lost():
             raise ConnectionLost(
@@ -378,7 +380,7 @@ def _taker() -> object:
     return task or threading.current_thread()
 
 
-def _until(timeout: float | None) -> float:
+def _until(timeout: Seconds | None) -> float:
     """Return when a timeout is over, on the monotonic clock.
 
     Raises:
@@ -386,12 +388,18 @@ def _until(timeout: float | None) -> float:
     """
     if timeout is None:
         return NEVER
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+    seconds = seconds_of(timeout)
+    if seconds is None or not seconds >= 0:
         raise ValueError(f"'timeout' must be a non-negative number, not {timeout!r}")
-    return time.monotonic() + min(timeout, LONGEST)
+    return time.monotonic() + min(seconds, LONGEST)
 
 
-def _check(name: str, maxsize: int, queue_type: str, prefetch: int) -> None:
+def _waits(timeout: Seconds | None) -> bool:
+    """Return whether a timeout is not 0, which asks once."""
+    return timeout is None or bool(timeout)
+
+
+def _check(name: str, maxsize: int, queue_type: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a queue has a name, not {name!r}")
     try:
@@ -402,10 +410,9 @@ def _check(name: str, maxsize: int, queue_type: str, prefetch: int) -> None:
         raise ConfigurationError(
             f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes, with '.dead' behind"
         )
-    if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+    if whole(maxsize) is None:
         raise ConfigurationError(f"maxsize is a whole number, not {maxsize!r}")
     if maxsize > _LARGEST:
         raise ConfigurationError(f"maxsize in AMQP is at most {_LARGEST}, not {maxsize}; 0 is no bound")
     if queue_type not in ("quorum", "classic"):
         raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')
-    count("prefetch", prefetch, most=MOST_PREFETCH)

@@ -30,7 +30,7 @@ from amqp_rpc.message.settings import (
     result_seconds,
     results_url,
 )
-from amqp_rpc.message.timing import Deadline
+from amqp_rpc.message.timing import Deadline, Seconds, seconds_of, timeout_of
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.results.recorder import Recorder
@@ -58,7 +58,8 @@ class Server:
     Args:
         services: One or more; several may share a queue if their functions' names differ.
         url: The broker's, ``amqp://user:password@host:port/vhost``; those of the nodes of a cluster as a list or with
-            commas between them: it connects to any one of them. None reads ``AMQP_URL``, else takes the local default.
+            commas between them: it connects to any one of them. None reads ``AMQP_RPC_URL``, then ``AMQP_URL``, else
+            takes the local default.
         threads: How many ordinary handlers run at the same time (8).
         prefetch: Unacked deliveries of each queue at most, and how many ``async def`` handlers of it run at the same
             time. None takes as many as there are threads: a call waits at the broker, where another server can take it,
@@ -89,28 +90,25 @@ class Server:
         url: str | Sequence[str] | None = None,
         threads: int = DEFAULT_THREADS,
         prefetch: int | None = None,
-        heartbeat: float = DEFAULT_HEARTBEAT,
+        heartbeat: Seconds = DEFAULT_HEARTBEAT,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         tracebacks: bool = True,
-        clock_skew: float = DEFAULT_CLOCK_SKEW,
+        clock_skew: Seconds = DEFAULT_CLOCK_SKEW,
         results: str | None = None,
-        result_expires: float | None = None,
+        result_expires: Seconds | None = None,
         queues: str | Iterable[str] | None = None,
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
-        count("threads", threads, most=10_000)
-        count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
-        positive("heartbeat", heartbeat, most=60_000)
-        count("max_message_size", max_message_size)
-        if clock_skew != 0:
-            positive("clock_skew", clock_skew)
+        self.threads = threads = count("threads", threads, most=10_000)
+        self.prefetch = count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
+        heartbeat = positive("heartbeat", heartbeat, most=60_000)
+        max_message_size = count("max_message_size", max_message_size)
+        clock_skew = positive("clock_skew", clock_skew) if clock_skew else 0.0
         self.addresses = addresses = broker_addresses(url)
         #: The store of results; None without one.
         self.results = open_store(results_url(results))
         self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
-        self.threads = threads
-        self.prefetch = prefetch or threads
         catalog = Catalog(services, queues)
         #: The functions that it runs for calls, tasks and events, each by queue and name.
         self.functions, self.tasks, self.events = catalog.functions, catalog.tasks, catalog.events
@@ -198,7 +196,7 @@ class Server:
         self._closed = False
         self._finished = True
 
-    def start(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def start(self, *, timeout: Seconds = DEFAULT_TIMEOUT) -> None:
         """Connect and start to serve; return once every queue is consumed.
 
         Args:
@@ -221,20 +219,22 @@ class Server:
             self._scheduling.start()
         self._pool.start(self._connection.loop)
         if not self._state.started.wait(deadline.remaining()):
-            self._state.failure = NotConnected(f"the broker at {self.addresses} did not answer within {timeout:g} s")
+            self._state.failure = NotConnected(
+                f"the broker at {self.addresses} did not answer within {timeout_of(timeout):g} s"
+            )
         if self._state.failure is not None:
             self._close()
             raise self._state.failure
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait until `stop` is called; return whether it was.
 
         Args:
             timeout: Seconds to wait; None waits for ever.
         """
-        return self._stopping.wait(timeout)
+        return self._stopping.wait(None if timeout is None else seconds_of(timeout))
 
-    def stop(self, *, drain_timeout: float = DEFAULT_DRAIN_TIMEOUT) -> bool:
+    def stop(self, *, drain_timeout: Seconds = DEFAULT_DRAIN_TIMEOUT) -> bool:
         """Accept no more calls, finish those that were delivered, ack them and close. Heartbeats go on meanwhile.
 
         A second time this does nothing.
@@ -246,12 +246,15 @@ class Server:
         Returns:
             True if everything that was delivered was finished.
         """
+        seconds = seconds_of(drain_timeout)
+        if seconds is None:
+            raise ConfigurationError(f"drain_timeout is a number of seconds, not {drain_timeout!r}")
         if not self._stopping.is_set():
             self._stopping.set()
             self._connection.post(self._drain)
-        self._finished = self._state.drained.wait(drain_timeout) if self._connection.alive else self._finished
+        self._finished = self._state.drained.wait(seconds) if self._connection.alive else self._finished
         if not self._finished:
-            self._worker.give_up(drain_timeout)
+            self._worker.give_up(seconds)
         self._close()
         return self._finished
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, get_args
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.settings import count, positive
-from amqp_rpc.message.timing import backoff
+from amqp_rpc.message.timing import Seconds, backoff, seconds_of, whole
 from amqp_rpc.message.topology import LONGEST_DELAY, LONGEST_DELAYED_NAME
 
 #: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
@@ -30,9 +30,9 @@ class SubscriptionOptions(TypedDict, total=False):
     queue_type: QueueType
     declare: Declare
     retries: int
-    backoff: tuple[float, float]
+    backoff: tuple[Seconds, Seconds]
     retry_for: tuple[type[BaseException], ...]
-    time_limit: float | None
+    time_limit: Seconds | None
     max_length: int | None
 
 
@@ -120,16 +120,10 @@ class Policy:
                 "max_length= and max_priority= are for a queue that the server declares; with declare='passive' "
                 "another program declares it"
             )
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+        retries = whole(self.retries)
+        if retries is None or retries < 0:
             raise ConfigurationError(f"retries is a whole number from 0, not {self.retries!r}")
-        match self.backoff:
-            case (first, most):
-                positive("the first delay of backoff", first, most=LONGEST_DELAY)
-                positive("the longest delay of backoff", most, most=LONGEST_DELAY)
-                if first > most:
-                    raise ConfigurationError(f"backoff is (first, longest) in seconds, and {first!r} is longer")
-            case _:
-                raise ConfigurationError(f"backoff is (first, longest) in seconds, not {self.backoff!r}")
+        self._set(retries=retries, backoff=_delays(self.backoff))
         if not isinstance(self.retry_for, tuple):
             raise ConfigurationError(f"retry_for is a tuple of exceptions' classes, (OSError,), not {self.retry_for!r}")
         for kind in self.retry_for:
@@ -139,17 +133,22 @@ class Policy:
 
     def _check_limits(self) -> None:
         if self.time_limit is not None:
-            positive("time_limit", self.time_limit)
-        check_priority(self.priority)
+            self._set(time_limit=positive("time_limit", self.time_limit))
+        self._set(priority=priority_of(self.priority))
         if self.max_length is not None:
-            count("max_length", self.max_length)
+            self._set(max_length=count("max_length", self.max_length))
         if self.max_priority is not None:
-            count("max_priority", self.max_priority, most=HIGHEST_PRIORITY)
+            self._set(max_priority=count("max_priority", self.max_priority, most=HIGHEST_PRIORITY))
             if self.queue_type != "classic":
                 raise ConfigurationError(
                     "max_priority is for classic queues; a quorum queue tells two apart by itself, 0 to 4 and 5 to 9 "
                     "(RabbitMQ 4.0 and newer)"
                 )
+
+    def _set(self, **values: object) -> None:
+        """Keep values as the plain numbers that they stand for: a `timedelta` as its seconds, say."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def delay(self, attempt: int) -> float:
         """Return the seconds until the next attempt, after that many have failed."""
@@ -157,12 +156,29 @@ class Policy:
         return backoff(attempt, first=first, most=most)
 
 
-def check_priority(priority: int | None) -> None:
-    """Raise `ConfigurationError` unless a priority is a whole number from 0 to 9, or None."""
-    if priority is not None and (
-        isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY
-    ):
+def _delays(backoff: object) -> tuple[float, float]:
+    """Return the first and the longest delay of a back-off, in seconds."""
+    match backoff:
+        case (first, most):
+            shortest, longest = seconds_of(first), seconds_of(most)
+            if shortest is None or longest is None or not 0 <= shortest <= LONGEST_DELAY >= longest >= 0:
+                raise ConfigurationError(
+                    f"the delays of backoff are numbers of seconds from 0 to {LONGEST_DELAY:g}, not {backoff!r}"
+                )
+            if shortest == 0 < longest:
+                raise ConfigurationError(f"a first delay of 0 is never longer, and {most!r} says nothing: (0, 0)")
+            if shortest > longest:
+                raise ConfigurationError(f"backoff is (first, longest) in seconds, and {first!r} is longer")
+            return shortest, longest
+    raise ConfigurationError(f"backoff is (first, longest) in seconds, not {backoff!r}")
+
+
+def priority_of(priority: int | None) -> int | None:
+    """Return a priority; raise `ConfigurationError` unless it is a whole number from 0 to 9, or None."""
+    number = whole(priority)
+    if priority is not None and (number is None or not 0 <= number <= HIGHEST_PRIORITY):
         raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
+    return number
 
 
 def check_task_queue(queue: str) -> None:

@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.envelope import Message, Properties, task_properties
 from amqp_rpc.message.headers import SCHEDULE, TICK
+from amqp_rpc.message.timing import Seconds, seconds_of
 
 #: Seconds between two ticks, at least and at most.
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 366 * 86_400.0
@@ -31,6 +32,16 @@ MOST_COUNTED = 1000
 _UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _NUMBER = r"\d+(?:\.\d+)?"
 _INTERVAL = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in _UNITS))
+#: Names for expressions: https://manpages.debian.org/bookworm/cron/crontab.5.en.html
+_NAMED = {
+    "@HOURLY": "0 * * * *",
+    "@DAILY": "0 0 * * *",
+    "@MIDNIGHT": "0 0 * * *",
+    "@WEEKLY": "0 0 * * 0",
+    "@MONTHLY": "0 0 1 * *",
+    "@YEARLY": "0 0 1 1 *",
+    "@ANNUALLY": "0 0 1 1 *",
+}
 _FIELDS = "minute hour day-of-month month day-of-week"
 _RIGHT = '"*/5 * * * *" is every five minutes, "30 2 * * MON-FRI" 02:30 on working days'
 #: The namespace of the ids of ticks: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-5
@@ -58,8 +69,8 @@ class Every:
     interval: int
 
     @classmethod
-    def parse(cls, interval: str | float) -> Every:
-        """Read an interval: seconds, or text such as ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``.
+    def parse(cls, interval: str | Seconds) -> Every:
+        """Read an interval: seconds, a `timedelta`, or text such as ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``.
 
         Raises:
             ConfigurationError: It is no interval, or it is out of range.
@@ -126,12 +137,15 @@ class Cron:
             ) from error
         if not isinstance(expression, str):
             raise ConfigurationError(f"{expression!r} is no cron expression, which is text: {_RIGHT}")
-        made = cls(" ".join(expression.upper().split()), zone)
+        fields = " ".join(expression.upper().split())
+        made = cls(_NAMED.get(fields, fields), zone)
         try:
             made.after(0)
         except CronSimError as error:
             said = str(error).lower()
-            if "fields" in said:
+            if fields.startswith("@"):
+                said = f"the names are {', '.join(_NAMED).lower()}"
+            elif "fields" in said:
                 said = f"it has {len(expression.split())} fields, and not the five {_FIELDS} (or six, seconds first)"
             raise ConfigurationError(f"{expression!r} is no cron expression: {said}. {_RIGHT}") from error
         except StopIteration as error:
@@ -238,6 +252,4 @@ def _seconds(interval: object) -> float | None:
         if found is None or not any(found.groups()):
             return None
         return sum(float(number or 0) * each for number, each in zip(found.groups(), _UNITS.values(), strict=True))
-    if isinstance(interval, bool) or not isinstance(interval, int | float):
-        return None
-    return float(interval)
+    return seconds_of(interval)

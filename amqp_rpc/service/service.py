@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack, get_args, overload
+from typing import Any, TypeVar, Unpack, cast, get_args, overload
 
 from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
 from amqp_rpc.message import codec
 from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
+from amqp_rpc.message.timing import Seconds
 from amqp_rpc.message.topology import (
     CALL_QUEUE,
     LONGEST_NAME,
@@ -197,7 +198,8 @@ class Service:
                 - ``declare``: ``"passive"``: another program declares the queue, and it is used as it is;
                   ``queue_type`` is that of its dead letters then (``"active"``).
                 - ``retries``: How often a task that raises is tried again (5); then it is a dead letter.
-                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
+                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0);
+                  (0, 0) retries at once.
                 - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
                 - ``time_limit``: Seconds that one attempt may take (None: no limit); then it has failed, and is tried
                   again.
@@ -224,7 +226,7 @@ class Service:
 
         def register(function: F) -> F:
             queues = _several(queue) if queue is not None else (task_queue(self.name),)
-            policies = [Policy(each, **options, queues=queues) for each in queues]
+            policies = [Policy(each, queues=queues, **cast(dict[str, Any], options)) for each in queues]
             signature = signed(function, name, "@service.task", TASK_OPTIONS)
             made = {
                 (policy.queue, signature.name): Function(
@@ -244,7 +246,7 @@ class Service:
         return register if function is None else register(function)
 
     def every(
-        self, interval: str | float, /, *, name: str | None = None, args: Sequence[Any] = (),
+        self, interval: str | Seconds, /, *, name: str | None = None, args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Callable[[F], F]:  # fmt: skip
         """Have a task enqueued again and again, once for each tick, however many servers run.
@@ -253,7 +255,7 @@ class Service:
         ``"1h"`` is at every full hour in UTC. After an outage only the latest missed tick is enqueued.
 
         Args:
-            interval: ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``, or seconds; at least 0.1 s.
+            interval: ``"30s"``, ``"5m"``, ``"1h30m"``, ``"1d"``, seconds, or a `timedelta`; at least 0.1 s.
             name: Of the schedule; the task's own name unless given. Two schedules of one task need two names.
             args: Positional arguments of each of its tasks.
             kwargs: Named arguments of each of its tasks.
@@ -286,7 +288,8 @@ class Service:
 
         Args:
             expression: ``"*/5 * * * *"``: minute, hour, day of the month, month, day of the week; with six fields,
-                seconds come first. https://manpages.debian.org/bookworm/cron/crontab.5.en.html
+                seconds come first. Or ``"@hourly"``, ``"@daily"``, ``"@weekly"``, ``"@monthly"``, ``"@yearly"``.
+                https://manpages.debian.org/bookworm/cron/crontab.5.en.html
             timezone: The time zone of the expression, such as ``"Europe/Berlin"`` (``"UTC"``).
             name: As for `every`.
             args: As for `every`.
@@ -347,7 +350,8 @@ class Service:
                 - ``declare``: ``"passive"``: another program declares the queue, and it is used as it is, and bound
                   for the topics; ``queue_type`` is that of its dead letters then (``"active"``). Shared ones only.
                 - ``retries``: How often an event whose handler raises is tried again (5); then it is a dead letter.
-                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0).
+                - ``backoff``: Seconds before the first retry, doubled each time, and their upper bound (1.0, 600.0);
+                  (0, 0) retries at once.
                 - ``retry_for``: The exceptions that are worth another attempt (``Exception``).
                 - ``time_limit``: Seconds that one attempt may take (None: no limit); then it has failed, and is tried
                   again.
@@ -382,7 +386,11 @@ class Service:
                     )
                 source = as_exchange(exchange)
                 subscription = Subscription(source, bindings(source, topics, headers), mode)
-                policy = Policy(queue if queue is not None else event_queue(self.name, known), result=False, **options)
+                policy = Policy(
+                    queue if queue is not None else event_queue(self.name, known),
+                    result=False,
+                    **cast(dict[str, Any], options),
+                )
                 if mode == "broadcast":
                     if policy.declare == "passive":
                         raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import decimal
 import enum
@@ -10,7 +11,7 @@ import gc
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -247,6 +248,42 @@ def test_map_raises_where_the_failing_items_result_would_have_come(
     results = client.map(odd, [1, 3, 5, 6, 7], chunksize=chunksize)
     assert [next(results) for _ in range(3)] == [1, 3, 5]
     with pytest.raises(ValueError, match="6"):
+        next(results)
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+@pytest.mark.parametrize("in_flight", [2, 100])
+def test_map_yields_what_came_before_its_source_raised(
+    client: Client, url: str, serve: Serve, chunksize: int, in_flight: int
+) -> None:
+    serve(fib.service)
+
+    def numbers() -> Iterator[int]:
+        yield from (1, 2, 3, 4)
+        raise OSError("the source broke")
+
+    got: list[int] = []
+    with pytest.raises(OSError, match="the source broke"):
+        got.extend(client.map(fib.fib, numbers(), chunksize=chunksize, in_flight=in_flight))
+    assert got == [1, 1, 2, 3]
+
+    async def awaited() -> list[int]:
+        some: list[int] = []
+        async with AsyncClient(url) as asynchronous:
+            results = asynchronous.map(fib.fib, numbers(), chunksize=chunksize, in_flight=in_flight)
+            with contextlib.suppress(OSError):
+                async for each in results:
+                    some.append(each)  # noqa: PERF401 - those before the error count
+        return some
+
+    assert asyncio.run(awaited()) == got
+
+
+def test_map_yields_what_came_before_an_item_that_does_not_fit(client: Client, serve: Serve) -> None:
+    serve(fib.service)
+    results = client.map(fib.fib, [1, 2, "three", 4], chunksize=4)
+    assert [next(results), next(results)] == [1, 1]
+    with pytest.raises(InvalidArguments, match="parameter 'n': expected int, got str"):
         next(results)
 
 

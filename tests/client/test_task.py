@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -301,6 +301,46 @@ def test_a_task_that_would_expire_before_a_worker_may_take_it_is_refused(client:
         client.enqueue("work", **{"expires": 3600.0, **times})
     with pytest.raises(ConfigurationError, match="it would never run, only become a dead letter"):
         client.enqueue_many("work", [()], **{"expires": 3600.0, **times})
+
+
+def test_times_are_timedeltas_and_moments_too(client: Client, serve: Serve, service: Service, queue: str) -> None:
+    double = doubling(service, queue, backoff=(timedelta(0), timedelta(0)), time_limit=timedelta(minutes=1))
+    serve(service)
+    soon = client.with_options(
+        delay=timedelta(milliseconds=100), timeout=timedelta(seconds=20), unique_for=timedelta(1)
+    )
+    assert soon.enqueue(double, 1).result(timeout=timedelta(seconds=20)) == 2
+    with pytest.raises(AlreadyQueued, match="less than 86400 s ago"):
+        soon.enqueue(double, 1)
+    until_tomorrow = client.with_options(expires=datetime.now(UTC) + timedelta(days=1))
+    assert until_tomorrow.enqueue(double, 2).result() == 4
+    handles = client.enqueue_many(double, [(3,)], expires=timedelta(hours=1), timeout=timedelta(seconds=20))
+    assert [handle.result() for handle in handles] == [6]
+
+
+@pytest.mark.parametrize("eta", [date(2030, 1, 1), "2030-01-01", 1893456000.0, timedelta(hours=1), 5])
+def test_an_eta_of_another_type_is_refused_in_one_line(client: Client, eta: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"eta is a datetime with a time zone, .*, not "):
+        client.enqueue("work", eta=eta)
+
+
+def test_an_eta_too_far_ahead_is_refused_as_one(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match=r"^eta=datetime.* is more than 310 days ahead$"):
+        client.enqueue("work", eta=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+def test_an_expiry_that_is_over_is_refused(client: Client) -> None:
+    with pytest.raises(ConfigurationError, match="is over already"):
+        client.enqueue("work", expires=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(ConfigurationError, match="is over already"):
+        client.publish("a", expires=datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def test_the_ids_of_tasks_have_nothing_in_common(client: Client, queue: str) -> None:
+    ids = [handle.id for handle in client.enqueue_many("double", [(n,) for n in range(50)], queue=queue)]
+    ids.append(client.enqueue("double", 1, queue=queue).id)
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    assert len({each[:12] for each in ids}) == len({each[-12:] for each in ids}) == 51
 
 
 @pytest.mark.parametrize("expires", [0, -1, "5", True, float("nan"), float("inf")])

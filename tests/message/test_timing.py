@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
+from fractions import Fraction
+from numbers import Integral
 
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.timing import FIRST_LINE, LONGEST, LONGEST_LINE, Deadline, Repeats, backoff
+from amqp_rpc.message.settings import count, positive
+from amqp_rpc.message.timing import (
+    FIRST_LINE,
+    LONGEST,
+    LONGEST_LINE,
+    Deadline,
+    Expiry,
+    Repeats,
+    backoff,
+    moment_of,
+    seconds_of,
+)
+from amqp_rpc.message.topology import units
 
 
 @pytest.fixture
@@ -45,6 +60,95 @@ def test_none_would_wait_for_ever():
 def test_what_is_no_number_of_seconds_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="a timeout is a number of seconds, not "):
         Deadline.after(wrong)
+
+
+class Whole:
+    """An integer as numpy has them: registered as `numbers.Integral`, and no int."""
+
+    def __int__(self):
+        return 5
+
+    __index__ = __int__
+
+    def __float__(self):
+        return 5.0
+
+    def __lt__(self, other):
+        return other > 5
+
+    def __le__(self, other):
+        return other >= 5
+
+
+Integral.register(Whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(timedelta(minutes=5), 300.0), (timedelta(milliseconds=1500), 1.5), (Fraction(1, 2), 0.5), (Whole(), 5.0), (2, 2)],
+)
+def test_seconds_are_numbers_of_any_kind_and_timedeltas(clock, given, seconds):
+    assert seconds_of(given) == seconds
+    assert Deadline.after(given).remaining() == seconds
+    assert positive("heartbeat", given) == seconds
+    assert units(given) == 10 * seconds
+
+
+def test_whole_numbers_may_be_of_any_kind():
+    found = count("threads", Whole())
+    assert (type(found), found) == (int, 5)
+
+
+@pytest.mark.parametrize("wrong", [timedelta(0), timedelta(seconds=-1), timedelta.max])
+def test_a_timedelta_out_of_range_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match="more than 0 and at most 2000000 seconds, not datetime"):
+        Deadline.after(wrong)
+
+
+class Nowhere(tzinfo):
+    """A zone that does not know its offset."""
+
+    def utcoffset(self, _moment):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (date(2030, 1, 1), "eta is a datetime with a time zone"),
+        ("2030-01-01", "eta is a datetime with a time zone"),
+        (1893456000.0, "eta is a datetime with a time zone"),
+        (timedelta(hours=1), "eta is a datetime with a time zone"),
+        (datetime.fromisoformat("2030-01-01"), "eta has no time zone"),
+        (datetime(2030, 1, 1, tzinfo=Nowhere()), "eta has no time zone"),
+    ],
+)
+def test_what_is_no_moment_is_refused_in_one_line(wrong, why):
+    with pytest.raises(ConfigurationError, match=why) as raised:
+        moment_of("eta", wrong)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_expiry_is_seconds_from_each_message_or_one_moment_for_all():
+    assert Expiry.of(timedelta(minutes=1), now=100.0, most=1e9).at(200.0) == 260.0
+    assert Expiry.of(60, now=100.0, most=1e9).at(200.0) == 260.0
+    one = Expiry.of(datetime.fromtimestamp(150, UTC), now=100.0, most=1e9)
+    assert (one.at(200.0), one.seconds) == (150.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (datetime.fromtimestamp(99, UTC), "is over already"),
+        (datetime.fromisoformat("2030-01-01"), "expires has no time zone"),
+        (date(2030, 1, 1), "expires must be a number above 0"),
+        ("5", "expires must be a number above 0"),
+        (timedelta(0), "expires must be a number above 0"),
+    ],
+)
+def test_an_expiry_that_makes_no_sense_is_refused(wrong, why):
+    with pytest.raises(ConfigurationError, match=why):
+        Expiry.of(wrong, now=100.0, most=1e9)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), LONGEST + 1, 10**400])

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -340,6 +340,21 @@ def test_join_waits_until_all_that_this_object_put_is_done_wherever_it_was_taken
         taking.task_done()
     assert joined.wait(20)
     waiting.join(20)
+
+
+def test_a_timeout_may_be_a_timedelta(client: Client, name: str) -> None:
+    numbers = client.queue(name)
+    numbers.put(1, timeout=timedelta(seconds=20))
+    numbers.put_many([2], timeout=timedelta(seconds=20))
+    assert numbers.get(timeout=timedelta(seconds=20)) == 1
+    with numbers.get_many(1, timeout=timedelta(seconds=20)) as some:
+        assert some == [2]
+    with pytest.raises(queue.Empty):
+        numbers.get(timeout=timedelta(0))
+    with pytest.raises(NotDone, match=r"1 item was not done within 0\.05 s"):
+        numbers.join(timeout=timedelta(milliseconds=50))
+    numbers.task_done()
+    numbers.join(timeout=timedelta(seconds=20))
 
 
 def test_a_timeout_is_a_number_from_zero(client: Client, name: str) -> None:

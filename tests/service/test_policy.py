@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_delays_are_not_the_same_for_what_failed_together():
 def test_a_policy_that_can_t_be_is_refused(options):
     with pytest.raises(ConfigurationError):
         Policy("q", **options)
+
+
+def test_numbers_may_be_timedeltas_and_are_kept_as_seconds():
+    policy = Policy("q", backoff=(timedelta(seconds=2), timedelta(minutes=1)), time_limit=timedelta(hours=1))
+    assert (policy.backoff, policy.time_limit) == ((2.0, 60.0), 3600.0)
+
+
+def test_no_delay_at_all_retries_at_once():
+    assert Policy("q", backoff=(0, 0)).delay(3) == 0.0
 
 
 def test_one_number_is_the_first_delay():

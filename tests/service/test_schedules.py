@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,6 +57,14 @@ def test_an_interval_is_read(interval: str | float, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("interval", "milliseconds"),
+    [(timedelta(minutes=5), 300_000), (timedelta(milliseconds=100), 100), (Fraction(1, 2), 500)],
+)
+def test_an_interval_is_a_timedelta_or_a_number_of_any_kind_too(interval: Any, milliseconds: int) -> None:
+    assert Every.parse(interval) == Every(milliseconds)
+
+
+@pytest.mark.parametrize(
     "interval", ["", "5", "m", "5x", "5 minutes", "30m1h", "5m5m", "-5m", "1e3s", True, None, [5], b"5m", "٥m x"]
 )
 def test_what_is_no_interval_is_refused_with_what_would_be_right(interval: object) -> None:
@@ -97,6 +107,17 @@ def test_of_an_interval_s_missed_ticks_the_latest_is_told_and_all_are_counted(
 
 
 @pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        ("@hourly", "0 * * * *"), ("@daily", "0 0 * * *"), ("@midnight", "0 0 * * *"), (" @Weekly ", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"), ("@yearly", "0 0 1 1 *"), ("@annually", "0 0 1 1 *"),
+    ],
+)  # fmt: skip
+def test_the_names_of_crontab_stand_for_their_expressions(name: str, expression: str) -> None:
+    assert Cron.parse(name) == Cron.parse(expression)
+
+
+@pytest.mark.parametrize(
     ("expression", "said"),
     [
         ("* * * *", "it has 4 fields, and not the five minute hour day-of-month month day-of-week"),
@@ -105,7 +126,8 @@ def test_of_an_interval_s_missed_ticks_the_latest_is_told_and_all_are_counted(
         ("* 24 * * *", "bad hour"),
         ("* * * * FOO", "bad day-of-week"),
         ("0 0 30 2 *", "bad day-of-month"),
-        ("@daily", "it has 1 fields"),
+        ("@fortnightly", "the names are @hourly, @daily,"),
+        ("@reboot", "the names are"),
     ],
 )
 def test_what_is_no_cron_expression_is_refused_with_what_would_be_right(expression: str, said: str) -> None:
