@@ -24,8 +24,8 @@ from amqp_rpc.client.bridge import (
     fronted,
 )
 from amqp_rpc.client.bulk import End
-from amqp_rpc.client.client import Client, WithOptions
-from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, typed, typed_as
+from amqp_rpc.client.client import Client
+from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, WithOptions, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
 
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Work, blocking, script_of
 from amqp_rpc.client.bulk import DEFAULT_IN_FLIGHT, checked, chunks, outcomes
-from amqp_rpc.client.call import CALL_OPTIONS, CallOptions, Capacity, Default, target
+from amqp_rpc.client.call import CallOptions, Capacity, Default, target
 from amqp_rpc.client.event import EventBatch, EventOptions, EventPlan
 from amqp_rpc.client.future import BlockingCall, PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import EnqueueManyOptions, Plan, TaskBatch, TaskHandle, task_by_id
-from amqp_rpc.client.typing import Calls, MapOptions, Options, typed
+from amqp_rpc.client.typing import Calls, MapOptions, Options, WithOptions, typed
 from amqp_rpc.errors import ConfigurationError, NotSent
 from amqp_rpc.message import codec
 from amqp_rpc.message.settings import (
@@ -43,7 +43,6 @@ from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
 from amqp_rpc.queues.queue import PREFETCH, Queue
 from amqp_rpc.results import open_store
-from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.context import time_left
 from amqp_rpc.service.policy import QueueType
 
@@ -239,7 +238,7 @@ class Client:
         """
         unique_for, unique_key = kwargs.pop("unique_for", None), kwargs.pop("unique_key", None)
         seconds = self._seconds(kwargs.pop("timeout", Default.TIMEOUT))
-        options = {name: kwargs.pop(name) for name in _ENQUEUE_MANY_OPTIONS & kwargs.keys()}
+        options = {name: kwargs.pop(name) for name in EnqueueManyOptions.__optional_keys__ & kwargs.keys()}
         plan = Plan(self._session, self._store, self._limit, seconds, function, **options)
         return await plan.enqueue(args, kwargs, unique_for=unique_for, unique_key=unique_key)
 
@@ -575,52 +574,3 @@ class Client:
         )
         call.submit(self._session, awaited=awaited)
         return call
-
-
-class WithOptions:
-    """`call`, `submit`, `map` and `enqueue` of a client, or of one for asyncio, with options; see `Calls`.
-
-    Args:
-        client: The client.
-        options: Its options, by name.
-    """
-
-    def __init__(self, client: Any, options: dict[str, Any]) -> None:
-        unknown = options.keys() - CALL_OPTIONS - _ENQUEUE_OPTIONS
-        if unknown:
-            raise ConfigurationError(
-                f"with_options has no option {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(sorted(CALL_OPTIONS | _ENQUEUE_OPTIONS))}{hint(unknown, (), task=True)}"
-            )
-        self._client = client
-        self._options = options
-
-    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function: `Client.call`."""
-        return self._client.call(function, *args, **self._with("call", CALL_OPTIONS, kwargs))
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Send a call: `Client.submit`."""
-        return self._client.submit(function, *args, **self._with("submit", CALL_OPTIONS, kwargs))
-
-    def map(self, function: Any, /, *iterables: Iterable[Any], **kwargs: Any) -> Any:
-        """Call a function for every item: `Client.map`."""
-        return self._client.map(function, *iterables, **self._with("map", CALL_OPTIONS, kwargs))
-
-    def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Enqueue a task: `Client.enqueue`."""
-        return self._client.enqueue(function, *args, **self._with("enqueue", _ENQUEUE_OPTIONS, kwargs))
-
-    def _with(self, method: str, accepted: frozenset[str], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the keywords of a method: those given to it count before the options."""
-        if not self._options.keys() <= accepted:
-            others = ", ".join(sorted(self._options.keys() - accepted))
-            raise ConfigurationError(f"{method} has no option {others}; give with_options only those of {method}")
-        return self._options | kwargs
-
-    def __repr__(self) -> str:
-        return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
-
-
-_ENQUEUE_MANY_OPTIONS = EnqueueManyOptions.__optional_keys__
-_ENQUEUE_OPTIONS = _ENQUEUE_MANY_OPTIONS | {"timeout", "unique_for", "unique_key"}

@@ -138,7 +138,9 @@ class Plan:
                 self._priority = known.task.priority
         else:
             raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
-        _check_names(self.queue, self.function)
+        # Here: a name that AMQP can't carry would end the connection, each time that it is written.
+        check_task_queue(self.queue)
+        topology.check_name(self.function)
 
     async def enqueue(
         self, args: Any, kwargs: dict[str, Any], *, unique_for: Seconds | None, unique_key: str | None
@@ -338,17 +340,6 @@ class KeyPublication(TaskPublication):
         return ConnectionLost(
             f"{self.what}{self.within}: the broker did not confirm its key, which may be taken in vain now"
         )
-
-
-def _check_names(queue: str, function: str) -> None:
-    """Check them here: one that AMQP can't carry would end the connection, each time that it is written."""
-    check_task_queue(queue)
-    try:
-        size = len(function.encode())
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{function!r} is no text that AMQP can carry: {error}") from error
-    if size > topology.LONGEST_NAME:
-        raise ConfigurationError(f"{function[:40]!r}…: a name in AMQP has at most {topology.LONGEST_NAME} bytes")
 
 
 class TaskBatch(Batch["TaskHandle[Any]"]):

@@ -1,4 +1,4 @@
-"""The signatures of `call`, `submit`, `map` and `enqueue` for type checkers, each written once.
+"""The signatures of `call`, `submit`, `map` and `enqueue` for type checkers, each written once, and `with_options`.
 
 A function's name takes any arguments, and the options as keywords. A registered function takes its own arguments and
 gives what it returns, with ``async def`` seen through. A type checker can't check these arguments beside options
@@ -13,10 +13,12 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
-from amqp_rpc.client.call import Default
+from amqp_rpc.client.call import CALL_OPTIONS, Default
 from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.timing import Seconds
+from amqp_rpc.service.borrowed import hint
 
 if TYPE_CHECKING:
     import asyncio
@@ -167,3 +169,51 @@ class AsyncCalls(Protocol):
     ) -> AsyncTaskHandle[R]: ...
     @overload
     async def enqueue(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> AsyncTaskHandle[R]: ...
+
+
+class WithOptions:
+    """`call`, `submit`, `map` and `enqueue` of a client, or of one for asyncio, with options; see `Calls`.
+
+    Args:
+        client: The client.
+        options: Its options, by name.
+    """
+
+    def __init__(self, client: Any, options: dict[str, Any]) -> None:
+        unknown = options.keys() - CALL_OPTIONS - _ENQUEUE_OPTIONS
+        if unknown:
+            raise ConfigurationError(
+                f"with_options has no option {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(sorted(CALL_OPTIONS | _ENQUEUE_OPTIONS))}{hint(unknown, (), task=True)}"
+            )
+        self._client = client
+        self._options = options
+
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function: `Client.call`."""
+        return self._client.call(function, *args, **self._with("call", CALL_OPTIONS, kwargs))
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Send a call: `Client.submit`."""
+        return self._client.submit(function, *args, **self._with("submit", CALL_OPTIONS, kwargs))
+
+    def map(self, function: Any, /, *iterables: Iterable[Any], **kwargs: Any) -> Any:
+        """Call a function for every item: `Client.map`."""
+        return self._client.map(function, *iterables, **self._with("map", CALL_OPTIONS, kwargs))
+
+    def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Enqueue a task: `Client.enqueue`."""
+        return self._client.enqueue(function, *args, **self._with("enqueue", _ENQUEUE_OPTIONS, kwargs))
+
+    def _with(self, method: str, accepted: frozenset[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the keywords of a method: those given to it count before the options."""
+        if not self._options.keys() <= accepted:
+            others = ", ".join(sorted(self._options.keys() - accepted))
+            raise ConfigurationError(f"{method} has no option {others}; give with_options only those of {method}")
+        return self._options | kwargs
+
+    def __repr__(self) -> str:
+        return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
+
+
+_ENQUEUE_OPTIONS = EnqueueManyOptions.__optional_keys__ | {"timeout", "unique_for", "unique_key"}

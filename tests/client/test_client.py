@@ -31,7 +31,7 @@ from amqp_rpc import (
     Unencodable,
     register_error,
 )
-from amqp_rpc.client.client import WithOptions
+from amqp_rpc.client.typing import WithOptions
 from services import fib
 from tests.waiting import until
 
