@@ -465,11 +465,16 @@ class Publisher(Keeper):
         if publication is not None:
             publication.returned = True
             return
-        # Its id is another program's, or none, so it can't be told from others: all with this routing key are marked.
-        for _, publication in self._pending:
-            message = publication.message
-            if publication.written and publication.identity != message.properties.message_id:
-                publication.returned |= address(message)[1] == key
+        # Copies of deliveries have the ids of other programs, or none. Several with one id can't be told apart: all are
+        # marked, and are published again. One too many is a duplicate, and one too few is lost.
+        alike = [
+            each
+            for _, each in self._pending
+            if each.written and each.identity != each.message.properties.message_id and address(each.message)[1] == key
+        ]
+        same = [each for each in alike if each.message.properties.message_id == properties.message_id]
+        for publication in same or alike:
+            publication.returned = True
 
     def _set_timer(self, due: float) -> None:
         self._timer_due = due

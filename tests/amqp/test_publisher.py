@@ -269,6 +269,29 @@ def test_a_return_without_a_known_id_means_all_messages_with_that_key_and_foreig
     assert (own.returned, foreign.returned, other.returned) == (False, True, False)
 
 
+def copy_of(place: Place, identity: str | None) -> Publication:
+    """A publication of another program's message, as a server's copies are: its id in the table is our own."""
+    publication = place.send("q")
+    place.publisher.drop(publication)
+    publication.identity = f"delivery {id(publication)}"
+    publication.message.properties.message_id = identity
+    place.publisher.add(publication)
+    return publication
+
+
+def test_a_return_means_the_copies_with_its_id_and_not_the_others_of_its_queue(place):
+    first, second, nameless = copy_of(place, "1"), copy_of(place, "2"), copy_of(place, None)
+    place.channel.give_back(second.message)
+    assert (first.returned, second.returned, nameless.returned) == (False, True, False)
+    place.channel.confirm()
+    assert (first.done(), second.done()) == (True, False)
+    place.channel.confirm()
+    place.channel.confirm()
+    assert place.channel.published[3:] == [second.message]
+    place.channel.confirm()
+    assert [each.value for each in (first, second, nameless)] == [None] * 3
+
+
 def test_after_a_lost_connection_unconfirmed_messages_are_published_again_in_their_order(place):
     publications = [place.send() for _ in range(3)]
     place.channel.confirm()
