@@ -117,7 +117,7 @@ def arguments_of(
 
     The names of options of a call, or task, can't be arguments of the function. As text, the words are one argument.
     """
-    if content_type == codec.TEXT:
+    if content_type is not None and not codec.packed(content_type):
         return [" ".join(words)], {}
     positional: list[Any] = []
     named: dict[str, Any] = {}

@@ -181,9 +181,9 @@ class CallOptions(NamedTuple):
         self, function: str, known: Function | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int
     ) -> bytes:
         """Return the body of a call, whose arguments are checked where its function is known."""
-        if self.content_type == codec.TEXT:
+        if not codec.packed(self.content_type):
             # The server converts the text.
-            return codec.encode_text_call(function, args, kwargs, limit=limit)
+            return codec.encode_argument(function, args, kwargs, self.content_type, limit=limit)
         if known is not None:
             known.check(args, kwargs)
         return codec.encode([args, kwargs], self.content_type, limit=limit)

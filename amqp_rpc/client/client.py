@@ -126,8 +126,9 @@ class Client:
                 The function's own unless given. ``wait_for_server``: wait for a server, within the timeout, instead of
                 raising `NoServer` or `Unroutable` (False). ``queue``: the queue that holds the call; unless given that
                 of the function's service. ``content_type``: how the arguments travel: ``"application/msgpack"``,
-                ``"application/json"``, or ``"text/plain"``, as RabbitMQ's tutorials write them: one argument, a text or
-                a number, is the whole body (``"application/msgpack"``). ``headers``: what its server sees beside it, in
+                ``"application/json"``, or ``"text/plain"``, as RabbitMQ's tutorials write them: one argument, a text,
+                bytes or a number, is the whole body, as with ``"application/octet-stream"``
+                (``"application/msgpack"``). ``headers``: what its server sees beside it, in
                 ``context().headers``: text, whole numbers, booleans.
 
         Raises:
@@ -318,10 +319,10 @@ class Client:
             options: ``exchange``: the exchange; a name is that of a topic exchange. The default one unless given. It is
                 declared, durable. ``headers``: what subscribers see beside it, and headers exchanges look at: text,
                 whole numbers, booleans. ``content_type``: of the body, ``"application/msgpack"``,
-                ``"application/json"`` or ``"text/plain"``. Text goes as text and everything else as msgpack, unless
-                given. ``expires``: seconds after which no subscriber starts with it any more, or that time as a
-                `datetime`; it is a dead letter there then. ``mandatory``: whether to raise `Unroutable` where no queue
-                is bound for it.
+                ``"application/json"``, ``"text/plain"`` or ``"application/octet-stream"``; the last two send bytes as
+                they are. Text goes as text and everything else as msgpack, unless given. ``expires``: seconds after
+                which no subscriber starts with it any more, or that time as a `datetime`; it is a dead letter there
+                then. ``mandatory``: whether to raise `Unroutable` where no queue is bound for it.
 
         Returns:
             Its id: `Event.id`, the same for every subscriber.
@@ -530,8 +531,10 @@ class Client:
         (queue, name), known = target(function, how.queue)
         if options:
             raise TypeError(f"map() got an unexpected keyword argument {min(options)!r}")
-        if size > 1 and how.content_type == codec.TEXT:
-            raise ConfigurationError(f"chunksize= is for calls that travel together, and {codec.TEXT!r} has one alone")
+        if size > 1 and not codec.packed(how.content_type):
+            raise ConfigurationError(
+                f"chunksize= is for calls that travel together, and {how.content_type!r} has one alone"
+            )
         decoder = Decoder(known, self._limit, many=True)
         arguments: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         if known is not None and size > 1:

@@ -15,7 +15,7 @@ import msgspec
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, MessageTooLarge, Undecodable
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import ERROR, RESULT, RESULTS, Properties
+from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, RESULTS, Properties
 from amqp_rpc.message.failures import abridged, rebuild
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.service.function import Function
@@ -111,14 +111,21 @@ class Decoder:
             self._fail(function, MessageTooLarge, self._over(body))
         try:
             content_type = codec.base_type(reply.properties.content_type)
-            value = codec.decode(body, content_type, limit=len(body))
+            raw = kind != ERROR and not codec.packed(content_type) and self._are_bytes(content_type, reply)
+            value = codec.decode(body, content_type, limit=len(body), raw=raw)
             error = rebuild(abridged(value, self._over(body)) if large else value) if kind == ERROR else None
         # The reply may be any program's: its content type may even be no text.
         except Exception as unread:
             self._fail(function, Undecodable, f"{unread}", unread)
         if error is not None:
             raise error
-        return kind, value, content_type == codec.TEXT
+        return kind, value, not codec.packed(content_type)
+
+    def _are_bytes(self, content_type: str, reply: Reply) -> bool:
+        """Return whether a reply is bytes as they are: a server of ours says octets of bytes alone, others of text."""
+        if content_type == codec.OCTETS and reply.properties.app_id == APPLICATION:
+            return True
+        return self.known is not None and self.known.signature.compile().returns_bytes
 
     def _over(self, body: bytes) -> str:
         return f"it has {len(body)} bytes, and this client's limit is {self.limit}: Client(max_message_size=)"

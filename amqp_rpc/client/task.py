@@ -28,8 +28,8 @@ from amqp_rpc.errors import (
     StoreUnavailable,
 )
 from amqp_rpc.message import codec, topology
-from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
-from amqp_rpc.message.envelope import ERROR, Message, Properties, task_properties
+from amqp_rpc.message.codec import MSGPACK, ContentType
+from amqp_rpc.message.envelope import APPLICATION, ERROR, Message, Properties, task_properties
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
 from amqp_rpc.message.text import plural
@@ -178,9 +178,9 @@ class Plan:
 
     def body(self, args: Any, kwargs: Any) -> bytes:
         """Return the body of a task, whose arguments are checked where its function is known."""
-        if self._content_type == TEXT:
+        if not codec.packed(self._content_type):
             # The worker converts the text.
-            return codec.encode_text_call(self.function, args, kwargs, limit=self._limit)
+            return codec.encode_argument(self.function, args, kwargs, self._content_type, limit=self._limit)
         if self._known is not None:
             self._known.check(args, kwargs)
         return codec.encode([args, kwargs], self._content_type, limit=self._limit)
@@ -548,7 +548,11 @@ class TaskHandle(Generic[R]):
         if record is not None:
             self.queue, self.function = record.queue, record.function
             if record.ended and record.kind is not None and record.body is not None:
-                self.answered(Reply(Properties(content_type=record.content_type, type=record.kind), record.body))
+                self.answered(
+                    Reply(
+                        Properties(content_type=record.content_type, type=record.kind, app_id=APPLICATION), record.body
+                    )
+                )
         return record
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:

@@ -1,4 +1,6 @@
-"""Values to bytes and back, in msgpack, JSON or text; the only importer of msgpack. Decoding never runs code.
+"""Values to bytes and back, in msgpack, JSON, text or raw bytes; the only importer of msgpack.
+
+Decoding never runs code.
 
 msgpack bodies carry types that JSON has not as extensions (the number of each is part of the wire format):
 
@@ -13,10 +15,15 @@ number  Python                        payload
 5       ``UUID``                      16 bytes
 6       ``set``                       its elements as a msgpack array
 7       ``frozenset``                 its elements as a msgpack array
+8       ``time``                      ``09:30:00`` in ASCII
 ======  ============================  =========================================
 
-In JSON the same values have the form that people write by hand: ISO 8601 text, the number's text, a list. Dataclasses,
-enums and named tuples travel as maps, values and lists in both, and are rebuilt from the receiver's type hints.
+In JSON the same values have the form that people write by hand: ISO 8601 text, the number's text, a list. The types of
+`FORMS` travel as maps, lists, numbers and text in both, and are rebuilt from the receiver's type hints.
+
+All that is encoded can be decoded. An array that is a key of a map, or an element of a set, arrives as a tuple, since
+it can only have been a tuple. A map can't be a key: it is refused where it is sent. msgpack's own types need no check.
+A value that might be such a key, such as a frozen dataclass, is decoded once before it is sent.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
@@ -25,11 +32,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
-from typing import Any, Final, Literal, get_args
+from functools import lru_cache, partial
+from typing import Any, Final, Literal, TypeVar, get_args
 from uuid import UUID
 
 import msgpack
@@ -38,29 +45,63 @@ import msgspec
 from amqp_rpc.errors import ConfigurationError, MessageTooLarge, Undecodable, Unencodable
 from amqp_rpc.message.text import brief, text_of
 
+V = TypeVar("V")
+
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
+#: Bytes as they are. It is the default of some clients, and then says as little as no content type: the bytes may be
+#: text.
+OCTETS: Final = "application/octet-stream"
 
 #: The types of a body that a client can be told to send.
-ContentType = Literal["application/msgpack", "application/json", "text/plain"]
+ContentType = Literal["application/msgpack", "application/json", "text/plain", "application/octet-stream"]
 
-#: Content encodings that change no byte.
-PLAIN: Final = frozenset({None, "", "utf-8", "UTF-8", "binary", "identity"})
+#: The usual spellings of each content type, in small letters; ``application/…+json`` and ``text/…`` beside them.
+_TYPES: Final[dict[str | None, str]] = {
+    **dict.fromkeys((MSGPACK, "application/x-msgpack", "application/vnd.msgpack"), MSGPACK),
+    **dict.fromkeys((JSON, "application/x-json", "text/json", "text/x-json"), JSON),
+    **dict.fromkeys((TEXT, "plain/text", "text"), TEXT),
+    # kombu sends bytes as application/data.
+    **dict.fromkeys((None, "", OCTETS, "binary/octet-stream", "application/x-binary", "application/data"), OCTETS),
+}
 
-_BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET = range(1, 8)
+#: Content encodings that change no byte, in small letters.
+_PLAIN: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "7bit", "8bit", "binary", "identity", "none"})
+
+_BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET, _TIME = range(1, 9)
 
 #: Sets inside of sets that a body may have.
 _DEEPEST_SETS = 8
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: The seconds from then to the first and the last datetime that UTC has.
+_FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_LAST = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+
 #: Reads a whole body in C and builds nothing: an array that declares a billion elements, or is nested 100 000 deep,
-#: fails here, before msgpack reserves memory for it.
+#: fails here, before any memory is reserved for it.
 _well_formed = msgspec.msgpack.Decoder(msgspec.Raw).decode
 
 
 def base_type(content_type: str | None) -> str:
-    """Return a content type without its parameters; none means text, as in every RabbitMQ tutorial."""
-    return content_type.partition(";")[0].strip().lower() if content_type else TEXT
+    """Return a content type without its parameters, in its usual spelling; none means that it was not said."""
+    return _TYPES.get(content_type) or _other_type(content_type or "")
+
+
+def _other_type(content_type: str) -> str:
+    name = content_type.partition(";")[0].strip().lower()
+    known = _TYPES.get(name)
+    if known is not None:
+        return known
+    if name.startswith("text/"):
+        return TEXT
+    return JSON if name.endswith("+json") else MSGPACK if name.endswith("+msgpack") else name
+
+
+def packed(content_type: str) -> bool:
+    """Return whether bodies of a content type are values; the bodies of all others are text or bytes."""
+    return content_type in (MSGPACK, JSON)
 
 
 def check_content_type(content_type: str | None) -> None:
@@ -69,35 +110,55 @@ def check_content_type(content_type: str | None) -> None:
         raise ConfigurationError(f"content_type is one of {', '.join(get_args(ContentType))}, not {content_type!r}")
 
 
-def encode_text_call(function: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, limit: int) -> bytes:
-    """Return the body of a call, or a task, that goes as text: its one argument, a text or a number.
+def check_encoding(encoding: object) -> None:
+    """Check that a content encoding changes no byte.
+
+    Raises:
+        Undecodable: It does, or is not known.
+    """
+    if encoding is not None and (not isinstance(encoding, str) or encoding.strip().lower() not in _PLAIN):
+        raise Undecodable(f"content encoding {encoding!r} is not known here; send none")
+
+
+def encode_argument(
+    function: str, args: Sequence[Any], kwargs: Mapping[str, Any], content_type: str, *, limit: int
+) -> bytes:
+    """Return the body of a call, or a task, that goes as text or bytes: its one argument.
 
     Raises:
         Unencodable: There are no arguments, or several, or the one is of another type.
         MessageTooLarge: As `encode`.
     """
     match args:
-        case [str() | int() | float() | Decimal() as value] if not kwargs and not isinstance(value, bool):
-            return encode(value, TEXT, limit=limit)
+        case [bytes() | bytearray() | memoryview() | str() as value] if not kwargs:
+            return encode(value, content_type, limit=limit)
+        case [int() | float() | Decimal() as value] if not kwargs and not isinstance(value, bool):
+            return encode(str(value), content_type, limit=limit)
     given = ", ".join([*(brief(each) for each in args), *(f"{name}={brief(each)}" for name, each in kwargs.items())])
     raise Unencodable(
-        f"cannot send {function}({given}) as {TEXT}: that takes one positional argument, which is text or a number; "
-        f"give content_type={JSON!r} for others, where the receiver reads it"
+        f"cannot send {function}({given}) as {content_type}: that takes one positional argument, which is text, bytes "
+        f"or a number; give content_type={JSON!r} for others, where the receiver reads it"
     )
 
 
 def encode(value: object, content_type: str, *, limit: int) -> bytes:
     """Return the bytes of a value: None, numbers, text, bytes, lists, maps, and the types in this module's table.
 
+    As text, bytes are sent as they are, and other values as ``str(value)``.
+
     Raises:
-        Unencodable: A part of the value has no form on the wire.
+        Unencodable: A part of the value has no form on the wire, or could not be read.
         MessageTooLarge: The body has more bytes than ``limit``.
     """
     try:
         if content_type == MSGPACK:
-            body: bytes = msgpack.packb(value, default=_pack_other, datetime=True)
+            body = _pack(value)
         elif content_type == JSON:
             body = _to_json(value).encode()
+        elif isinstance(value, bytes | bytearray | memoryview):
+            body = bytes(value)
+        elif content_type == OCTETS and not isinstance(value, str):
+            raise TypeError(f"{OCTETS} is bytes or text")  # noqa: TRY301 - one place names the value
         else:
             body = str(value).encode()
     # The value is a user's, and its code may raise anything.
@@ -108,8 +169,10 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
     return body
 
 
-def decode(body: bytes, content_type: str, *, limit: int) -> Any:
+def decode(body: bytes, content_type: str, *, limit: int, raw: bool = False) -> Any:
     """Return the value of a body; the content type is one that `base_type` returns.
+
+    Octets are text if they are UTF-8. With ``raw``, all bodies but values are bytes, whatever their type says.
 
     Raises:
         Undecodable: The bytes don't have the content type, or it is an unknown one.
@@ -119,24 +182,91 @@ def decode(body: bytes, content_type: str, *, limit: int) -> Any:
         raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
     try:
         if content_type == MSGPACK:
-            _well_formed(body)
-            return msgpack.unpackb(body, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False)
+            return _unpack(body)
         if content_type == JSON:
             return json.loads(body)
+        if raw:
+            return body
         if content_type == TEXT:
             return body.decode()
+        if content_type == OCTETS:
+            return _text_or_bytes(body)
     # The body is another program's: an exception of a decoder must not reach the server's loop.
     except Exception as error:
         raise Undecodable(f"the body ({len(body)} bytes) is not {content_type}: {_reason(error)}") from error
     raise Undecodable(f"content type {content_type!r} is not known here; send {MSGPACK}, {JSON} or {TEXT}")
 
 
-def _pack_other(value: Any) -> Any:  # noqa: PLR0911 - one type a line
-    """Return the extension or the plain value for a type that msgpack does not know."""
+def _text_or_bytes(body: bytes) -> str | bytes:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+_NAIVE: Final = "a datetime without a time zone is ambiguous: {!r}; give it tzinfo"
+
+
+class _Doubtful(Exception):
+    """The value may have a part that can't be read."""
+
+
+def _pack(value: object) -> bytes:
+    try:
+        body: bytes = msgpack.packb(value, default=_pack_other)
+    except _Doubtful:
+        body = msgpack.packb(value, default=_pack_doubtful)
+    else:
+        return body
+    try:
+        _unpack(body)
+    except Exception as error:
+        raise TypeError(_unreadable(_reason(error))) from error
+    return body
+
+
+def _unreadable(reason: str) -> str:
+    if "hashable" in reason:
+        return "a key of a map and an element of a set can be no map, and so no dataclass; send its fields as a tuple"
+    return f"it could not be read: {reason}"
+
+
+def _extension(value: Any, *, verified: bool = False, in_set: bool = False) -> Any:
+    """Return the extension or the plain value for a type that msgpack does not know.
+
+    Args:
+        value: It.
+        verified: The body is decoded before it is sent.
+        in_set: It is an element of a set.
+
+    Raises:
+        _Doubtful: It may be unreadable where it stands, and is not ``verified``.
+    """
+    if isinstance(value, datetime):
+        return _timestamp(value)
+    if isinstance(value, set | frozenset):
+        if in_set and not verified:
+            raise _Doubtful
+        elements = msgpack.packb(list(value), default=_pack_doubtful if verified else _pack_element)
+        return msgpack.ExtType(_SET if isinstance(value, set) else _FROZENSET, elements)
+    scalar = _scalar(value)
+    if scalar is not None:
+        return scalar
+    plain = _plain_form(value)
+    if isinstance(plain, dict | list | tuple):
+        # Only what has a hash can be a key or an element.
+        if not verified and type(value).__hash__ is not None:
+            raise _Doubtful
+        return plain
+    # msgpack asks for the plain value once, so it has to know the type of this one.
+    known = plain is None or isinstance(plain, str | bytes | float)
+    known = known or (isinstance(plain, int) and -(2**63) <= plain < 2**64)
+    return plain if known else _extension(plain, verified=verified, in_set=in_set)
+
+
+def _scalar(value: Any) -> msgpack.ExtType | None:  # noqa: PLR0911 - one type a line
     if isinstance(value, int):
         return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
-    if isinstance(value, datetime):
-        raise TypeError(f"a datetime without a time zone is ambiguous: {value!r}; give it tzinfo")
     if isinstance(value, date):
         return msgpack.ExtType(_DATE, value.isoformat().encode())
     if isinstance(value, timedelta):
@@ -145,55 +275,80 @@ def _pack_other(value: Any) -> Any:  # noqa: PLR0911 - one type a line
         return msgpack.ExtType(_DECIMAL, str(value).encode())
     if isinstance(value, UUID):
         return msgpack.ExtType(_UUID, value.bytes)
-    if isinstance(value, set | frozenset):
-        code = _SET if isinstance(value, set) else _FROZENSET
-        return msgpack.ExtType(code, msgpack.packb(list(value), default=_pack_other, datetime=True))
-    return _structure(value)
+    if isinstance(value, time):
+        return msgpack.ExtType(_TIME, _time_text(value).encode())
+    return None
 
 
-def _unpack_extension(code: int, data: bytes, sets_around: int = 0) -> Any:
+_pack_other = _extension
+_pack_doubtful = partial(_extension, verified=True)
+_pack_element = partial(_extension, in_set=True)
+
+
+def _timestamp(value: datetime) -> msgpack.Timestamp:
+    if value.tzinfo is None:
+        raise TypeError(_NAIVE.format(value))
+    since = value - _EPOCH
+    seconds = since.days * 86400 + since.seconds
+    if not _FIRST <= seconds <= _LAST:
+        raise TypeError(f"{value!r} is out of the years 1 to 9999 in UTC, which has no such datetime")
+    return msgpack.Timestamp(seconds, since.microseconds * 1000)
+
+
+def _time_text(value: time) -> str:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise TypeError(f"the offset of {value!r} depends on the date; send a datetime, or the zone's name beside it")
+    return value.isoformat()
+
+
+def _unpack_extension(code: int, data: memoryview, sets_around: int = 0) -> Any:  # noqa: PLR0911 - one type a line
     if code == _BIG_INT:
         return int.from_bytes(data, "big", signed=True)
     if code == _DATE:
-        return date.fromisoformat(data.decode())
+        return date.fromisoformat(str(data, "ascii"))
     if code == _TIMEDELTA:
-        return timedelta(*msgpack.unpackb(data))
+        return timedelta(*_three_integers(data))
     if code == _DECIMAL:
-        return Decimal(data.decode())
+        return Decimal(str(data, "ascii"))
     if code == _UUID:
-        return UUID(bytes=data)
+        return UUID(bytes=bytes(data))
     if code in (_SET, _FROZENSET):
         # Each set inside a set is one more recursion in C, and one more copy of its elements.
         if sets_around >= _DEEPEST_SETS:
             raise ValueError(f"sets are nested more than {_DEEPEST_SETS} deep")
         _well_formed(data)
-        hook = partial(_unpack_extension, sets_around=sets_around + 1)
-        # Elements must be hashable, and a list inside a set can only have been a tuple.
-        items = msgpack.unpackb(data, ext_hook=hook, timestamp=3, strict_map_key=False, use_list=False)
-        return set(items) if code == _SET else frozenset(items)
+        elements = _elements[sets_around](data)
+        return elements if code == _SET else frozenset(elements)
+    if code == _TIME:
+        return time.fromisoformat(str(data, "ascii"))
     raise ValueError(f"extension type {code} is not known here")
+
+
+_three_integers = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_read = msgspec.msgpack.Decoder(ext_hook=_unpack_extension).decode
+#: By the number of sets around: a set's elements are read with one more.
+_elements = [
+    msgspec.msgpack.Decoder(set, ext_hook=partial(_unpack_extension, sets_around=depth + 1)).decode
+    for depth in range(_DEEPEST_SETS)
+]
+
+
+def _unpack(body: bytes) -> Any:
+    _well_formed(body)
+    return _read(body)
 
 
 def _plain(value: Any) -> Any:
     """Return the plain value for a type that JSON does not know."""
     if isinstance(value, datetime) and value.tzinfo is None:
-        raise TypeError(f"a datetime without a time zone is ambiguous: {value!r}; give it tzinfo")
-    if isinstance(value, date | timedelta | Decimal | UUID | bytes):
+        raise TypeError(_NAIVE.format(value))
+    if isinstance(value, time):
+        return _time_text(value)
+    if isinstance(value, date | timedelta | Decimal | UUID | bytes | bytearray | memoryview):
         return msgspec.to_builtins(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    return _structure(value)
-
-
-def _structure(value: Any) -> Any:
-    """Return the map or value of a dataclass, an enum's member or a msgspec Struct."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)
-    raise TypeError(f"{type(value).__qualname__} has no form on the wire")
+    return _plain_form(value, in_json=True)
 
 
 #: NaN and infinity are no JSON: readers in other languages would fail.
@@ -202,3 +357,122 @@ _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False,
 
 def _reason(error: Exception) -> str:
     return text_of(error) or type(error).__name__
+
+
+#: All that can be sent, for errors.
+SENDABLE: Final = (
+    "None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, memoryview, list, tuple, dict, set, "
+    "frozenset, deque, OrderedDict, Counter, datetime, date, time, timedelta, UUID, Path, the addresses of ipaddress, "
+    "enums, dataclasses, named tuples, TypedDict, msgspec.Struct, attrs classes, pydantic models, or numpy's numbers"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """How a type is written, and read where a type hint names it.
+
+    Args:
+        plain: Returns what is sent for a value.
+        kinds: The types of what is sent: the class rebuilds a value from one of these.
+    """
+
+    plain: Callable[[Any], Any]
+    kinds: tuple[type, ...]
+
+
+_TEXT = Form(str, (str,))
+
+#: The types that travel as other types: one table for values and for type hints. A form holds for subclasses too. A
+#: class is found by its module and name, so that no library is imported for a type that the program does not use.
+FORMS: Final[dict[str, Form]] = {
+    "pathlib.PurePath": _TEXT,
+    # The same class in Python 3.13.
+    "pathlib._local.PurePath": _TEXT,
+    "ipaddress.IPv4Address": _TEXT,
+    "ipaddress.IPv6Address": _TEXT,
+    "ipaddress.IPv4Network": _TEXT,
+    "ipaddress.IPv6Network": _TEXT,
+    "fractions.Fraction": Form(str, (str, int)),
+    "builtins.complex": Form(str, (str, int, float)),
+    "collections.deque": Form(list, (list,)),
+    "collections.OrderedDict": Form(dict, (dict,)),
+    "collections.Counter": Form(dict, (dict,)),
+    "numpy.generic": Form(lambda number: number.item(), (bool, int, float, str, bytes, complex)),
+    "pydantic.networks._BaseUrl": _TEXT,
+    "pydantic.networks._BaseMultiHostUrl": _TEXT,
+}
+
+#: What to do instead, for types that are often tried; all others get `SENDABLE`.
+_ADVICE: Final = {
+    "numpy.ndarray": "send array.tolist()",
+    "numpy.longdouble": "send float(number)",
+    "numpy.clongdouble": "send complex(number)",
+    "pydantic.types._SecretBase": "send secret.get_secret_value()",
+    "builtins.range": "send list(numbers)",
+    "builtins.generator": "send list(generator)",
+    "builtins.dict_keys": "send list(keys)",
+    "builtins.dict_values": "send list(values)",
+    "builtins.dict_items": "send dict(items)",
+    "builtins.mappingproxy": "send dict(mapping)",
+}
+
+
+def form_of(kind: type) -> Form | None:
+    """Return the form of a class, or of the nearest class that it inherits from."""
+    found = _by_name(kind, FORMS)
+    return None if found is None or _by_name(kind, _ADVICE) is not None else found
+
+
+def no_form(kind: type) -> str:
+    """Return the error for a type that can't be sent, and what to do instead."""
+    advice = _by_name(kind, _ADVICE)
+    return f"{kind.__qualname__} has no form on the wire; {advice or f'send {SENDABLE}'}"
+
+
+def _plain_form(value: Any, *, in_json: bool = False) -> Any:
+    """Return what is sent for a value: a map of a dataclass's fields, an enum's value, a path's text.
+
+    Raises:
+        TypeError: It has no form.
+    """
+    return _writer(type(value), in_json)(value)  # type: ignore[arg-type] # mypy takes no class for hashable
+
+
+@lru_cache(maxsize=1024)
+def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
+    if issubclass(kind, enum.Enum):
+        return lambda member: member.value
+    if issubclass(kind, msgspec.Struct):
+        return _struct_writer(kind)
+    serializer = getattr(kind, "__pydantic_serializer__", None)
+    if serializer is not None:
+        mode = "json" if in_json else "python"
+        # What the model's own validation reads: fields by their aliases, and no computed ones.
+        return lambda model: serializer.to_python(model, mode=mode, by_alias=True, round_trip=True)
+    if dataclasses.is_dataclass(kind):
+        return _fields_writer([field.name for field in dataclasses.fields(kind)])
+    if hasattr(kind, "__attrs_attrs__"):
+        return _fields_writer([attribute.name for attribute in kind.__attrs_attrs__])
+    form = form_of(kind)
+    if form is None:
+        raise TypeError(no_form(kind))
+    return form.plain
+
+
+def _fields_writer(names: list[str]) -> Callable[[Any], Any]:
+    return lambda value: {name: getattr(value, name) for name in names}
+
+
+def _struct_writer(kind: type[msgspec.Struct]) -> Callable[[Any], Any]:
+    """Return the writer of a Struct: with the names, the tag and the shape that its class asks for."""
+    config = kind.__struct_config__
+    if config.array_like:
+        tag = [] if config.tag is None else [config.tag]
+        return lambda value: [*tag, *(getattr(value, name) for name in kind.__struct_fields__)]
+    names = list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    tagged = {} if config.tag_field is None else {config.tag_field: config.tag}
+    return lambda value: tagged | {encoded: getattr(value, name) for encoded, name in names}
+
+
+def _by_name(kind: type, table: Mapping[str, V]) -> V | None:
+    return next((table[name] for c in kind.__mro__ if (name := f"{c.__module__}.{c.__qualname__}") in table), None)

@@ -109,6 +109,8 @@ class Request:
     #: All of its headers.
     headers: Mapping[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
+    #: The content type as its sender wrote it.
+    said: str | None = None
     #: When a scheduled task was due, Unix milliseconds.
     tick: int | None = None
 
@@ -119,10 +121,11 @@ class Request:
         deadline, attempt, crashes, tick = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK))
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
+        said = kind if type(kind) is str else read_text(kind)
         numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
         return cls(
             function=(function if type(function) is str else read_text(function)) or None,
-            content_type=base_type(kind if type(kind) is str else read_text(kind)),
+            content_type=base_type(said),
             content_encoding=None if encoding is None else read_text(encoding),
             # pika gives bytes for text that is not UTF-8: no reply can go there.
             reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
@@ -139,6 +142,7 @@ class Request:
             redelivered=redelivered,
             headers=headers,
             body=body,
+            said=said,
             tick=None if tick is None else read_count(tick, 0) or None,
         )
 

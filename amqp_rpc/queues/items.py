@@ -16,7 +16,7 @@ from amqp_rpc.amqp import declare
 from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.errors import CodecError, ConfigurationError, Undecodable
 from amqp_rpc.message import codec, topology
-from amqp_rpc.message.codec import MSGPACK, PLAIN, base_type
+from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.headers import ITEM_ID
@@ -46,9 +46,7 @@ def value(properties: Properties, body: bytes, *, limit: int) -> Any:
         Undecodable, MessageTooLarge: It can't be read.
     """
     try:
-        if properties.content_encoding not in PLAIN:
-            encoding = repr(properties.content_encoding)
-            raise Undecodable(f"content encoding {encoding} is not known here; send none")  # noqa: TRY301 - one place
+        codec.check_encoding(properties.content_encoding)
         return codec.decode(body, base_type(properties.content_type), limit=limit)
     except CodecError:
         raise

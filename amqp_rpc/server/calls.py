@@ -13,7 +13,6 @@ from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, InvalidArguments, MaybeExecuted, Undecodable
 from amqp_rpc.message import codec
-from amqp_rpc.message.codec import PLAIN
 from amqp_rpc.message.envelope import PROBE, RESULTS, Message, Properties, Request, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
@@ -101,8 +100,7 @@ class CallDispatcher(Dispatcher):
                 )
             if self._expired(request):
                 raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
-            if request.content_encoding not in PLAIN:
-                raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
+            codec.check_encoding(request.content_encoding)
             if request.chunked:
                 return Chunk(request, function, self._calls(request, function))
             args, kwargs = self._arguments(request, function)

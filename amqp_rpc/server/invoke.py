@@ -34,7 +34,7 @@ from amqp_rpc.errors import (
     TimeLimitExceeded,
 )
 from amqp_rpc.message import codec
-from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
+from amqp_rpc.message.codec import MSGPACK, OCTETS, TEXT, base_type, packed
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied
 from amqp_rpc.message.failures import brief_error, describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE
@@ -235,10 +235,15 @@ class Dispatcher:
         return function
 
     def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
-        value = codec.decode(request.body, request.content_type, limit=self._max_size)
-        if request.content_type == TEXT:
-            return function.signature.compile().bind_text(value)
-        return self._bound(request, function, value)
+        compiled = function.signature.compile()
+        if packed(request.content_type):
+            if not request.body and not function.signature.required:
+                return compiled.bind([], {})
+            value = codec.decode(request.body, request.content_type, limit=self._max_size)
+            return self._bound(request, function, value)
+        return compiled.bind_body(
+            codec.decode(request.body, request.content_type, limit=self._max_size, raw=compiled.takes_bytes)
+        )
 
     @staticmethod
     def _bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -250,8 +255,8 @@ class Dispatcher:
 
     @staticmethod
     def _reply_type(request: Request) -> str:
-        """Return the content type of the request, which the reply has too; text for one that is not known here."""
-        return request.content_type if request.content_type in (MSGPACK, JSON) else TEXT
+        """Return the content type of the request, which the reply has too; text for one that has no values."""
+        return request.content_type if packed(request.content_type) else TEXT
 
     def _result(self, request: Request, function: Function, result: Any) -> Message:
         """Return the reply with a result.
@@ -263,7 +268,7 @@ class Dispatcher:
             body = codec.encode(result, self._reply_type(request), limit=self._max_size)
         except CodecError as error:
             raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
-        return self._reply(request, RESULT, body)
+        return self._reply(request, RESULT, body, raw=isinstance(result, bytes | bytearray | memoryview))
 
     def _error(self, request: Request, described: dict[str, Any]) -> Message:
         content_type = self._reply_type(request)
@@ -278,9 +283,11 @@ class Dispatcher:
             body = codec.encode(short, content_type, limit=max(self._max_size, 1024))
         return self._reply(request, ERROR, body)
 
-    def _reply(self, request: Request, kind: str, body: bytes) -> Message:
+    @staticmethod
+    def _reply(request: Request, kind: str, body: bytes, *, raw: bool = False) -> Message:
+        """Return a reply, with the content type as the caller wrote it; ``raw``: it is bytes, if it is not packed."""
         properties = Properties(
-            content_type=self._reply_type(request),
+            content_type=request.said if packed(request.content_type) else OCTETS if raw else TEXT,
             correlation_id=request.correlation_id,
             type=kind,
             delivery_mode=1,
@@ -298,9 +305,9 @@ def ran(error: AmqpRpcError) -> dict[str, Any]:
 def too_large(reply: Message, error: MessageTooLarge) -> Message:
     """Return the reply that says that another one, of a function that ran, is larger than the broker takes."""
     described = ran(MessageTooLarge(f"it ran, and its result was not sent: {error}"))
-    content_type = reply.properties.content_type
-    if content_type in (MSGPACK, JSON):
-        body = codec.encode(described, content_type, limit=DEFAULT_MAX_MESSAGE_SIZE)
+    content_type, kind = reply.properties.content_type, base_type(reply.properties.content_type)
+    if packed(kind):
+        body = codec.encode(described, kind, limit=DEFAULT_MAX_MESSAGE_SIZE)
     else:
         content_type, body = TEXT, f"{described['type']}: {described['message']}".encode()
     return Message(reply.routing_key, copied(reply.properties, type=ERROR, content_type=content_type), body)

@@ -13,7 +13,7 @@ from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
 from amqp_rpc.message import codec, events
-from amqp_rpc.message.codec import MSGPACK, PLAIN, TEXT
+from amqp_rpc.message.codec import MSGPACK, packed
 from amqp_rpc.message.envelope import RESULT, Message, Properties, Request, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
@@ -114,8 +114,7 @@ class TaskDispatcher(Dispatcher):
             function = self._find(request)
             if self._expired(request):
                 raise Expired(f"its time was over before a worker received it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
-            if request.content_encoding not in PLAIN:
-                raise Undecodable(f"content encoding {request.content_encoding!r} is not known here; send none")  # noqa: TRY301 - as above
+            codec.check_encoding(request.content_encoding)
             args, kwargs = self._task_arguments(request, function, properties)
         except AmqpRpcError as error:
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
@@ -354,11 +353,15 @@ class EventDispatcher(TaskDispatcher):
     ) -> tuple[list[Any], dict[str, Any]]:
         arguments: dict[str, Any] = {}
         if self._payload is not None:
-            value = codec.decode(request.body, request.content_type, limit=self._max_size)
+            raw = self._signature.takes_bytes(self._payload)
+            value = codec.decode(request.body, request.content_type, limit=self._max_size, raw=raw)
             # An event without a payload has None there.
             if value is not None or not self._signature.has_default(self._payload):
                 arguments[self._payload] = self._signature.payload(
-                    self._payload, value, binary=request.content_type == MSGPACK, text=request.content_type == TEXT
+                    self._payload,
+                    value,
+                    binary=request.content_type == MSGPACK,
+                    text=not packed(request.content_type),
                 )
         if self._event is not None:
             arguments[self._event] = events.read(request, properties)

@@ -219,6 +219,10 @@ class EventSignature(Signature):
         """Return whether a parameter has a default."""
         return name not in self.required
 
+    def takes_bytes(self, name: str) -> bool:
+        """Return whether a parameter takes bytes and nothing else: then a body of text or bytes stays as it is."""
+        return self.compile().field(name).raw
+
     def payload(self, name: str, value: Any, *, binary: bool, text: bool) -> Any:
         """Return a payload converted to its parameter's type.
 
@@ -226,20 +230,18 @@ class EventSignature(Signature):
             name: The parameter's.
             value: The decoded body.
             binary: Whether its content type has bytes.
-            text: Whether it is plain text: if the parameter's type is not text, it is converted leniently.
+            text: Whether it is plain text, or bytes: what does not fit as it is, is converted leniently.
 
         Raises:
             InvalidArguments: It does not fit.
         """
-        compiled = self.compile()
+        field = self.compile().field(name)
         if not text:
-            return compiled.convert(name, value, binary=binary)
-        if compiled.hints[name] is bytes:
-            return value.encode()
+            return self.compile().convert(field, value, binary=binary)
         try:
-            return compiled.convert(name, value, binary=False)
+            return self.compile().convert(field, value, binary=isinstance(value, bytes))
         except InvalidArguments:
-            return compiled.convert(name, value, binary=False, strict=False)
+            return self.compile().convert(field, value, binary=False, strict=False)
 
 
 class _Compiled:
@@ -257,10 +259,13 @@ class _Compiled:
         }
         self._required = [fields[p.name] for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         self._rest = next((fields[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        self._first = self._positional[0] if self._positional else self._rest
         self._other = next((fields[p.name] for p in parameters if p.kind is p.VAR_KEYWORD), None)
         #: True for positional parameters without defaults alone: the common case, and the quick one.
         self._simple = self._required == self._positional
         self._result = _convertible(hints.get("return", Any))
+        #: Whether its result is bytes: a reply of text or bytes stays as it is then.
+        self.returns_bytes = _only_bytes(self._result)
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any], *, binary: bool = False
@@ -281,41 +286,53 @@ class _Compiled:
                 f"{self._name}() takes {_count(len(positional))}{self._listed()}, and {len(args)} came by position"
             )
         if self._simple and len(args) == len(positional) and not kwargs:
-            return [self._convert(field, value, binary) for field, value in zip(positional, args, strict=True)], kwargs
+            return [
+                self.convert(field, value, binary=binary) for field, value in zip(positional, args, strict=True)
+            ], kwargs
         bound = [
-            self._convert(positional[i] if i < len(positional) else self._rest, value, binary)  # type: ignore[arg-type]
+            self.convert(positional[i] if i < len(positional) else self._rest, value, binary=binary)  # type: ignore[arg-type]
             for i, value in enumerate(args)
         ]
         given = {field.name for field in positional[: len(args)]}
-        named = {name: self._convert(self._field(name, given), value, binary) for name, value in kwargs.items()}
+        named = {name: self.convert(self._given(name, given), value, binary=binary) for name, value in kwargs.items()}
         missing = [field.name for field in self._required if field.name not in given and field.name not in named]
         if missing:
             raise InvalidArguments(f"{self._name}() got no {_quoted(missing)}{self._listed()}")
         return bound, named
 
-    def bind_text(self, text: str) -> tuple[list[Any], dict[str, Any]]:
-        """Return a text body as the only argument, converted leniently.
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether its only argument takes bytes and nothing else: then a body of text or bytes stays as it is."""
+        field = self._first
+        return field is not None and field.raw
+
+    def bind_body(self, body: str | bytes) -> tuple[list[Any], dict[str, Any]]:
+        """Return a body of text or bytes as the only argument, converted leniently; an empty one may be none.
 
         Raises:
-            InvalidArguments: The function does not take exactly one argument, or the text does not fit it.
+            InvalidArguments: The function does not take exactly one argument, or the body does not fit it.
         """
-        field = self._positional[0] if self._positional else self._rest
+        field = self._first
+        if not body and not self._required and field is None:
+            return [], {}
         if field is None or any(required is not field for required in self._required):
             raise InvalidArguments(f"{self._name}() can't be called with one text{self._listed()}")
-        return [self._convert(field, text, binary=False, strict=False)], {}
+        try:
+            return [self.convert(field, body, binary=isinstance(body, bytes), strict=False)], {}
+        except InvalidArguments:
+            # An empty text is an argument only where it fits.
+            if body or self._required:
+                raise
+            return [], {}
+
+    def field(self, name: str) -> _Field:
+        """Return a parameter that can be given by name."""
+        return self._named[name]
 
     @property
     def hints(self) -> dict[str, Any]:
         """The types of the parameters that can be given by name."""
         return {name: field.hint for name, field in self._named.items()}
-
-    def convert(self, name: str, value: Any, *, binary: bool, strict: bool = True) -> Any:
-        """Return a value converted to a parameter's type.
-
-        Raises:
-            InvalidArguments: It is of another type.
-        """
-        return self._convert(self._named[name], value, binary, strict=strict)
 
     @property
     def result(self) -> Any:
@@ -336,7 +353,7 @@ class _Compiled:
             value = None
         return msgspec.convert(value, hint, strict=strict)
 
-    def _field(self, name: str, given: set[str]) -> _Field:
+    def _given(self, name: str, given: set[str]) -> _Field:
         field = self._named.get(name, self._other)
         if field is None:
             raise InvalidArguments(f"{self._name}() has no parameter {name!r}{self._listed()}")
@@ -344,7 +361,12 @@ class _Compiled:
             raise InvalidArguments(f"{self._name}() got parameter {name!r} twice: by position and by name")
         return field
 
-    def _convert(self, field: _Field, value: Any, binary: bool, *, strict: bool = True) -> Any:
+    def convert(self, field: _Field, value: Any, *, binary: bool, strict: bool = True) -> Any:
+        """Return a value converted to a parameter's type.
+
+        Raises:
+            InvalidArguments: It is of another type.
+        """
         if type(value) is field.exact or field.hint is Any:
             return value
         try:
@@ -369,15 +391,16 @@ class _Compiled:
 
 
 class _Field:
-    """One parameter: its name, its type hint, and the type that needs no conversion."""
+    """One parameter: its name, its type hint, the type that needs no conversion, and whether it takes bytes alone."""
 
-    __slots__ = ("exact", "hint", "name")
+    __slots__ = ("exact", "hint", "name", "raw")
 
     def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
         self.name = parameter.name
         # A default of None makes the parameter optional.
         self.hint = Optional[hint] if parameter.default is None else hint  # noqa: UP045 - any hint, not only classes
         self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
+        self.raw = _only_bytes(self.hint)
 
 
 class _Verbatim(str):
@@ -400,6 +423,16 @@ def _kinds(info: Any) -> Iterator[Any]:
         for name in getattr(kind, "__struct_fields__", ()):
             value = getattr(kind, name)
             waiting.extend(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, _DESCRIBED))
+
+
+def _only_bytes(hint: Any) -> bool:
+    bytes_, none = (
+        msgspec.inspect.BytesType | msgspec.inspect.ByteArrayType | msgspec.inspect.MemoryViewType,
+        msgspec.inspect.NoneType,
+    )
+    info = msgspec.inspect.type_info(hint)
+    parts = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return any(isinstance(part, bytes_) for part in parts) and all(isinstance(part, bytes_ | none) for part in parts)
 
 
 _DESCRIBED = (msgspec.inspect.Type, msgspec.inspect.Field)

@@ -135,7 +135,7 @@ def test_a_task_in_text_is_the_bare_text_for_workers_in_other_languages(client: 
 @pytest.mark.parametrize("method", ["call", "submit", "enqueue"])
 @pytest.mark.parametrize(
     ("args", "kwargs"),
-    [((), {}), (("a", "b"), {}), ((), {"n": "30"}), (("30",), {"base": 1}), ((None,), {}), ((b"30",), {}),
+    [((), {}), (("a", "b"), {}), ((), {"n": "30"}), (("30",), {"base": 1}), ((None,), {}), (({30},), {}),
      (([30],), {}), (({"n": 30},), {}), ((True,), {})],
 )  # fmt: skip
 def test_what_is_not_one_text_or_number_is_refused_in_one_line(method: str, args: Any, kwargs: Any) -> None:

@@ -73,7 +73,7 @@ class TestReading:
         assert request.chunked
         assert request.redelivered
 
-    def test_one_without_any_property_is_text_for_the_default_function(self):
+    def test_one_without_any_property_may_be_text_for_the_default_function(self):
         request = read()
         assert (
             request.function,
@@ -81,7 +81,7 @@ class TestReading:
             request.reply_to,
             request.correlation_id,
             request.deadline,
-        ) == (None, "text/plain", None, None, None)
+        ) == (None, "application/octet-stream", None, None, None)
         assert not request.idempotent
         assert not request.chunked
 

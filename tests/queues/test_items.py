@@ -16,8 +16,8 @@ LIMIT = 1000
 ADDRESS = "amq.gen-abc"
 
 
-def made(value: object = 1, number: int = 7) -> items.Message:
-    body = codec.encode(value, MSGPACK, limit=LIMIT)
+def made(value: object = 1, number: int = 7, *, limit: int = LIMIT) -> items.Message:
+    body = codec.encode(value, MSGPACK, limit=limit)
     message = items.item("q", body, token="me-1", number=number)
     message.properties.reply_to = ADDRESS
     return message
@@ -33,7 +33,7 @@ def test_an_item_is_persistent_and_says_who_put_it_and_where_its_receipt_goes() 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), st.lists))
 def test_a_value_is_what_it_was(value: object) -> None:
-    message = made(value)
+    message = made(value, limit=10**9)
     assert items.value(message.properties, message.body, limit=10**9) == value
 
 
@@ -44,6 +44,11 @@ def test_a_value_is_what_it_was(value: object) -> None:
         (Properties(content_type="text/plain; charset=utf-8"), "ä".encode(), "ä"),
         (Properties(content_type=JSON), b"[1]", [1]),
         (Properties(content_type=MSGPACK, content_encoding="utf-8"), b"\x01", 1),
+        (Properties(content_type="application/octet-stream"), b"text", "text"),
+        (Properties(content_type="application/octet-stream"), b"\x89PNG\xff", b"\x89PNG\xff"),
+        (Properties(), b"\x89PNG\xff", b"\x89PNG\xff"),
+        (Properties(content_type="application/x-msgpack", content_encoding="binary"), b"\x91\x01", [1]),
+        (Properties(content_type="application/vnd.api+json", content_encoding="US-ASCII"), b"[1]", [1]),
     ],
 )
 def test_another_program_s_item_is_read_by_its_content_type(properties: Properties, body: bytes, value: object) -> None:
@@ -55,7 +60,7 @@ def test_another_program_s_item_is_read_by_its_content_type(properties: Properti
     [
         (Properties(content_type="image/png"), b""),
         (Properties(content_type=JSON), b"{"),
-        (Properties(), b"\xff"),
+        (Properties(content_type="text/plain"), b"\xff"),
         (Properties(content_encoding="gzip"), b"1"),
         (Properties(content_type=5), b"1"),  # type: ignore[arg-type] # pika reads anything
         (Properties(content_encoding=[]), b"1"),  # type: ignore[arg-type] # the same

@@ -241,7 +241,7 @@ class TestText:
         ],
     )
     def test_one_text_is_the_first_argument_of_the_functions_type(self, function, text, argument):
-        assert Signature(function, "f").compile().bind_text(text) == ([argument], {})
+        assert Signature(function, "f").compile().bind_body(text) == ([argument], {})
 
     @pytest.mark.parametrize(
         ("function", "text", "message"),
@@ -256,13 +256,13 @@ class TestText:
     )
     def test_one_that_does_not_fit_is_refused_in_these_words(self, function, text, message):
         with pytest.raises(InvalidArguments) as caught:
-            Signature(function, function.__name__).compile().bind_text(text)
+            Signature(function, function.__name__).compile().bind_body(text)
         assert message == str(caught.value)
 
     @pytest.mark.parametrize("text", ["9" * 5000, "9" * 1_000_000, "1e999999999"], ids=["long", "huge", "power"])
     def test_a_text_that_is_no_sane_number_is_refused(self, text):
         with pytest.raises(InvalidArguments):
-            Signature(fib, "fib").compile().bind_text(text)
+            Signature(fib, "fib").compile().bind_body(text)
 
 
 class TestRegistration:
