@@ -160,7 +160,9 @@ class RemoteError(CallError):
     """The function ran, and raised an exception.
 
     An exception of a builtin type, or of a class given to `register_error`, is also an instance of that class: ``except
-    ValueError`` and ``except RemoteError`` both catch a handler's ``ValueError``.
+    ValueError`` and ``except RemoteError`` both catch a handler's ``ValueError``. One of any other class is an instance
+    of its nearest base class among these: a ``JSONDecodeError`` is a ``ValueError``. An ``ExceptionGroup`` has its
+    exceptions, and every exception its notes and its ``__cause__``.
     """
 
     may_have_run = True

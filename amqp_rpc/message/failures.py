@@ -2,12 +2,14 @@
 
 On the wire an error is a map: ``type``, ``message``, ``data`` and, if the server allows it, ``traceback``. It is never
 pickled. The client rebuilds exceptions only of classes that it knows: builtins, errors of this library, and classes
-that were given to `register_error`. All others become a plain `RemoteError`.
+that were given to `register_error`. Any other becomes the nearest of its base classes that is known here, or a plain
+`RemoteError`. An exception group has its exceptions, and an exception its notes and its cause.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
@@ -39,6 +41,17 @@ _ABRIDGED = 200
 _BRIEF = frozenset({"ran", "earlier", "bases"})
 #: Characters of a custom exception's attributes, as text; larger ones don't travel, so that the error itself does.
 _LARGEST_ATTRIBUTES = 10_000
+
+#: The attributes of builtins that are not in their ``vars()``, by class.
+_FIELDS: dict[type[BaseException], tuple[str, ...]] = {
+    OSError: ("filename", "filename2"),
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+    SyntaxError: ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset"),
+}
+#: Exceptions of a group, notes of an exception, and exceptions inside of each other, at most; characters of a note.
+_MOST_IN_GROUP, _MOST_NOTES, _DEEPEST, _LONGEST_NOTE = 50, 20, 5, 2000
 
 _SCALARS = (bool, int, float, bytes, type(None))
 
@@ -113,14 +126,31 @@ def describe_verdict(error: AmqpRpcError, *, ran: bool = False, earlier: bool = 
     return {"type": type(error).__name__, "message": str(error), "data": data}
 
 
-def describe_raised(error: BaseException, *, traceback: str | None) -> dict[str, Any]:
-    """Return the map of a handler's exception, with its traceback as text, if there is one."""
+def describe_raised(error: BaseException, *, traceback: str | None, depth: int = 0) -> dict[str, Any]:
+    """Return the map of a handler's exception, with its traceback as text, if there is one.
+
+    ``depth`` counts the exceptions around it: a group's, or those that it is the cause of.
+    """
     data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
     attributes = {key: _plain(value) for key, value in vars(error).items() if _may_travel(key)}
     if attributes and len(text_of(attributes)) <= _LARGEST_ATTRIBUTES:
         data["attributes"] = attributes
     # An error of another server keeps its name.
     name = error.type if isinstance(error, RemoteError) else _wire_name(type(error))
+    bases = [_wire_name(base) for base in type(error).__mro__[1:] if _is_told(base)]
+    if bases and name not in vars(builtins):
+        data["bases"] = bases
+    names = (name for base, names in _FIELDS.items() if isinstance(error, base) for name in names)
+    if fields := {name: _plain(value) for name in names if (value := getattr(error, name, None)) is not None}:
+        data["fields"] = fields
+    if notes := _notes(error):
+        data["notes"] = notes
+    if depth < _DEEPEST:
+        if isinstance(error, BaseExceptionGroup):
+            inner = error.exceptions[:_MOST_IN_GROUP]
+            data["exceptions"] = [describe_raised(each, traceback=None, depth=depth + 1) for each in inner]
+        if error.__cause__ is not None:
+            data["cause"] = describe_raised(error.__cause__, traceback=None, depth=depth + 1)
     described = {"type": name, "message": text_of(error), "data": data}
     if traceback is not None:
         described["traceback"] = traceback
@@ -140,8 +170,11 @@ def brief_error(described: dict[str, Any], message: str) -> dict[str, Any]:
     return {"type": described.get("type", "RemoteError"), "message": message, "data": data}
 
 
-def rebuild(described: Any) -> AmqpRpcError:
-    """Return the exception that a client raises for the decoded body of an error reply, of any shape."""
+def rebuild(described: Any, *, depth: int = 0) -> AmqpRpcError:
+    """Return the exception that a client raises for the decoded body of an error reply, of any shape.
+
+    ``depth`` counts the exceptions around it, as in `describe_raised`.
+    """
     if isinstance(described, str):
         described = _described(described)
     if not isinstance(described, dict):
@@ -158,11 +191,60 @@ def rebuild(described: Any) -> AmqpRpcError:
         return verdict
     arguments = data.get("args")
     args = tuple(arguments) if isinstance(arguments, list | tuple) else (message,)
-    rebuilt = _instance(_registry.get(name, RemoteError), args)
+    names = [name, *_listed(data.get("bases"))]
+    inner = [each for each in _listed(data.get("exceptions")) if isinstance(each, dict)]
+    if inner and depth < _DEEPEST:
+        text = args[0] if args and isinstance(args[0], str) else ""
+        group = (text, [rebuild(each, depth=depth + 1) for each in inner])
+        rebuilt = _nearest([*names, "ExceptionGroup"], group)
+        rebuilt.args = args
+    else:
+        rebuilt = _nearest(names, args)
+    _fill(rebuilt, data)
+    if depth < _DEEPEST and isinstance(data.get("cause"), dict):
+        rebuilt.__cause__ = rebuild(data["cause"], depth=depth + 1)
+    return _complete(rebuilt, name, message, described.get("traceback"))
+
+
+def _nearest(names: list[Any], args: tuple[Any, ...]) -> RemoteError:
+    """Return an instance of the first of these classes that is known here, or of one of its bases."""
+    for name in names:
+        known = _registry.get(name) if isinstance(name, str) else None
+        for base in known.__mro__ if known is not None else ():
+            if _is_told(base) and (made := _instance(base, args)) is not None:
+                return made
+    return RemoteError(*args)
+
+
+def _fill(rebuilt: RemoteError, data: dict[str, Any]) -> None:
+    """Set the attributes of an exception, and its notes."""
     for key, value in _mapping(data.get("attributes")).items():
         if _may_travel(key):
             vars(rebuilt)[key] = value
-    return _complete(rebuilt, name, message, described.get("traceback"))
+    fields = _mapping(data.get("fields"))
+    for base, names in _FIELDS.items():
+        if isinstance(rebuilt, base):
+            for key in names & fields.keys():
+                # One of another type than the builtin allows stays unset.
+                with contextlib.suppress(Exception):
+                    setattr(rebuilt, key, fields[key])
+    for note in _listed(data.get("notes")):
+        rebuilt.add_note(text_of(note))
+
+
+def _notes(error: BaseException) -> list[str]:
+    # Any code may set them to anything.
+    notes = getattr(error, "__notes__", None)
+    return [text_of(note)[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]] if isinstance(notes, list | tuple) else []
+
+
+def _is_told(base: type) -> bool:
+    """Return whether it helps a client to know that an exception has this base class."""
+    return issubclass(base, Exception) and base is not Exception and base is not RemoteError
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _described(text: str) -> dict[str, Any]:
@@ -183,8 +265,8 @@ def _may_travel(key: Any) -> bool:
     return isinstance(key, str) and key.isidentifier() and not key.startswith("_") and not hasattr(RemoteError, key)
 
 
-def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError:
-    """Return an instance of the class without running its ``__init__``; if that fails, a plain `RemoteError`."""
+def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError | None:
+    """Return an instance of the class without running its ``__init__``; None if that fails."""
     raised = _raised_class(known)
     for make in (raised.__new__, BaseException.__new__):
         try:
@@ -194,11 +276,11 @@ def _instance(known: type[Exception], args: tuple[Any, ...]) -> RemoteError:
                 OSError.__init__(rebuilt, *args)
             rebuilt.args = args
         # A class's own __new__ may raise anything, and some builtins refuse one of the two calls.
-        except Exception:  # noqa: S112 - the next one is tried, and the last is plain
+        except Exception:  # noqa: S112 - the next one is tried
             continue
         else:
             return rebuilt
-    return RemoteError(*args)
+    return None
 
 
 def _complete(error: RemoteError, name: str, message: str, traceback: Any) -> RemoteError:
@@ -213,6 +295,8 @@ def _raised_class(known: type[Exception]) -> type[RemoteError]:
     """Return a class that is both `RemoteError` and the class of the handler's exception."""
     if issubclass(known, RemoteError):
         return known
+    if issubclass(RemoteError, known):
+        return RemoteError
     with _lock:
         if known not in _raised_classes:
             # RemoteError comes first: its text and its may_have_run win.

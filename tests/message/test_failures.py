@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import ipaddress
+import json
 import pickle
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -345,3 +348,120 @@ class TestHostileMaps:
     )
     def test_arbitrary_maps_become_errors(self, described):
         assert isinstance(rebuild(described), AmqpRpcError)
+
+
+class Declined(KeyError):
+    """A class that only the server knows."""
+
+
+class Missing(FileNotFoundError):
+    pass
+
+
+class Several(ExceptionGroup):
+    pass
+
+
+def caused() -> BaseException:
+    """An exception with a cause, which has one too."""
+    error = ValueError("bad order")
+    error.__cause__ = KeyError("price")
+    error.__cause__.__cause__ = OSError(5, "disk")
+    return error
+
+
+class TestWhatElseAnExceptionHas:
+    def test_a_group_has_its_exceptions(self):
+        rebuilt = over(ExceptionGroup("many", [ValueError("a", 1), ExceptionGroup("inner", [KeyError("k")])]))
+        assert isinstance(rebuilt, ExceptionGroup)
+        assert isinstance(rebuilt, RemoteError)
+        assert rebuilt.args[0] == "many"
+        first, second = rebuilt.exceptions
+        assert isinstance(first, ValueError)
+        assert first.args == ("a", 1)
+        assert isinstance(second.exceptions[0], KeyError)
+
+    def test_except_star_takes_a_group_apart(self):
+        caught = []
+        try:
+            raise over(ExceptionGroup("many", [ValueError("a"), TypeError("t"), ValueError("b")]))
+        except* ValueError as group:
+            caught += [str(each) for each in group.exceptions]
+        except* TypeError as group:
+            caught += [str(each) for each in group.exceptions]
+        assert caught == ["a", "b", "t"]
+
+    @pytest.mark.parametrize("group", [Several("s", [ValueError(1)]), BaseExceptionGroup("s", [KeyboardInterrupt()])])
+    def test_a_group_of_another_class_is_a_group(self, group):
+        rebuilt = over(group)
+        assert isinstance(rebuilt, ExceptionGroup)
+        assert rebuilt.type.endswith(type(group).__name__)
+        assert isinstance(rebuilt.exceptions[0], RemoteError)
+
+    @pytest.mark.parametrize(
+        ("error", "nearest"),
+        [
+            (json.JSONDecodeError("bad", "{", 1), ValueError),
+            (Declined("k"), KeyError),
+            (Missing(2, "no", "a.txt"), FileNotFoundError),
+            (ipaddress.AddressValueError("x"), ValueError),
+            (subprocess.TimeoutExpired("ls", 3), RemoteError),
+            (UnicodeError("u"), UnicodeError),
+        ],
+        ids=lambda value: getattr(type(value), "__name__", ""),
+    )
+    def test_a_class_that_is_not_known_here_is_its_nearest_builtin(self, error, nearest):
+        rebuilt = over(error)
+        assert isinstance(rebuilt, nearest)
+        assert rebuilt.type.endswith(type(error).__name__)
+        assert (str(rebuilt), rebuilt.args) == (str(error), error.args if nearest is not RemoteError else rebuilt.args)
+
+    def test_its_attributes_come_along(self):
+        assert over(json.JSONDecodeError("bad", "{", 1)).pos == 1
+
+    def test_an_operating_system_error_has_its_files(self):
+        rebuilt = over(OSError(18, "cross-device link", "a.txt", None, "b.txt"))
+        assert (rebuilt.errno, rebuilt.filename, rebuilt.filename2) == (18, "a.txt", "b.txt")
+
+    @pytest.mark.parametrize(
+        ("error", "name", "value"),
+        [
+            (ModuleNotFoundError("no", name="numpy"), "name", "numpy"),
+            (AttributeError("no", name="size"), "name", "size"),
+            (SyntaxError("bad", ("f.py", 3, 2, "x =", 3, 3)), "lineno", 3),
+        ],
+    )
+    def test_other_builtins_have_their_own(self, error, name, value):
+        assert getattr(over(error), name) == value
+
+    def test_notes_arrive_before_the_server_s_traceback(self):
+        error = ValueError("bad")
+        error.add_note("order 7")
+        rebuilt = over(error, traceback="Traceback ...")
+        assert rebuilt.__notes__ == ["order 7", "\nOn the server:\nTraceback ..."]
+
+    def test_a_cause_arrives_with_its_own(self):
+        rebuilt = over(caused())
+        assert isinstance(rebuilt.__cause__, KeyError)
+        assert isinstance(rebuilt.__cause__.__cause__, OSError)
+        assert rebuilt.__cause__.__cause__.errno == 5
+
+    def test_a_circle_of_causes_ends(self):
+        error = ValueError("a")
+        error.__cause__ = KeyError("b")
+        error.__cause__.__cause__ = error
+        assert isinstance(over(error), ValueError)
+
+    @pytest.mark.parametrize("error", [ExceptionGroup("g", [ValueError(1)]), caused(), Missing(2, "no", "a")])
+    def test_a_reader_that_knows_nothing_of_it_has_the_type_and_the_text(self, error):
+        described = describe_raised(error, traceback=None)
+        old = {key: described["data"][key] for key in ("args", "attributes") if key in described["data"]}
+        rebuilt = rebuild({**described, "data": old})
+        assert (rebuilt.type.endswith(type(error).__name__), str(rebuilt)) == (True, str(error))
+
+    @pytest.mark.parametrize("name", ["bases", "fields", "notes", "exceptions", "cause"])
+    @pytest.mark.parametrize("value", [None, 1, "x", [1], [[]], {"a": 1}, [{"type": 1}], {"cause": {"cause": {}}}])
+    def test_whatever_it_has_there_is_no_trap(self, name, value):
+        rebuilt = rebuild({"type": "OSError", "message": "m", "data": {"args": [2, "no"], name: value}})
+        assert isinstance(rebuilt, RemoteError)
+        assert str(rebuilt) == "m"
