@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
+from pathlib import Path
 
 from amqp_rpc import Service
 
@@ -41,6 +45,56 @@ def die() -> None:
 @service.rpc(idempotent=True)
 def die_idempotent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@service.rpc
+def interrupt() -> None:
+    _thread.interrupt_main()
+
+
+@service.rpc
+def squares() -> int:
+    """Use a pool whose processes are forks, as it is the default of Linux up to Python 3.13."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return sum(pool.map(abs, range(100)))
+
+
+@service.rpc
+def seen_in_a_fork() -> tuple[list[bool], list[str]]:
+    """Return what a fork has: whether each of our signals is the default one, and the peers of its connections."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(_inherited)
+
+
+def _inherited() -> tuple[list[bool], list[str]]:
+    default = [
+        signal.getsignal(n) in (signal.SIG_DFL, signal.default_int_handler) for n in (signal.SIGTERM, signal.SIGINT)
+    ]
+    peers = []
+    for file in Path("/proc/self/fd").iterdir():
+        if file.is_symlink() and str(file.readlink()).startswith("socket:"):
+            with socket.socket(fileno=os.dup(int(file.name))) as sock:
+                if sock.family in (socket.AF_INET, socket.AF_INET6):
+                    peers.append(str(sock.getpeername()))
+    return default, peers
+
+
+@service.rpc
+def leave_a_fork() -> int:
+    """Fork a process that outlives this one, and return its id."""
+    if child := os.fork():
+        return child
+    threading.Event().wait(60)
+    os._exit(0)
+
+
+@service.rpc
+def leave_a_process(seconds: float) -> int:
+    """Start a process for which Python waits before it exits."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(seconds,))
+    process.start()
+    assert process.pid is not None
+    return process.pid
 
 
 @service.task(queue="tserved_tasks", retries=3, backoff=(0.1, 0.1))

@@ -12,9 +12,11 @@ leader and followers: Schmidt and others, "Leader/Followers", Pattern Languages 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
+import os
 import selectors
 import socket
 import threading
@@ -54,6 +56,16 @@ _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 def any_works_here() -> bool:
     """Return whether this very thread is at work in one of the loops of this process."""
     return any(loop.works_here() for loop in list(_loops))
+
+
+def _forked() -> None:
+    for loop in list(_loops):
+        loop.disown()
+
+
+# Windows has no forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Awaited(Protocol):
@@ -248,6 +260,20 @@ class Loop:
             self._selector.close()
             self._wake_reader.close()
             self._wake_writer.close()
+
+    def disown(self) -> None:
+        """Close the sockets in the child of a fork, where no thread of the loop is: they are the parent's.
+
+        As long as any process holds them, the broker does not notice the parent's end.
+        """
+        self._stopped = self._closed = True
+        # Nothing is unregistered: the parent's epoll would forget its sockets.
+        for key in list((self._selector.get_map() or {}).values()):
+            key.fileobj.close()  # type: ignore[union-attr] # all are sockets
+        self._wake_writer.close()
+        # A kqueue is not inherited.
+        with contextlib.suppress(OSError):
+            self._selector.close()
 
     # For `Leadership`.
 
@@ -515,8 +541,15 @@ class IOThread:
             self._owned += 1
             if self._thread is None:
                 self._loop = Loop()
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # The process may have no more threads, or the interpreter shuts down.
+                    self._owned -= 1
+                    self._loop.close()
+                    raise OSError(str(error)) from error
+                self._thread = thread
                 self.alive = True
             return self.loop
 

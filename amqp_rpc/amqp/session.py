@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Coroutine, Generator
@@ -187,7 +188,7 @@ class ScriptRun(Outcome[BaseException | None], Generic[T]):
 class Session:
     """Opens a connection at the first use, and shares it; every public method is thread-safe.
 
-    `ConfigurationError` is raised if the client is closed, or belongs to the process that this one was forked from.
+    `ConfigurationError` is raised if the client is closed, or was used in the process that this one was forked from.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Session:
         self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat
-        self._prefix = os.urandom(16).hex()
+        self._prefix = ""
         self._numbers = itertools.count(1)
         #: Guards opening and closing.
         self._lock = threading.RLock()
@@ -208,13 +209,16 @@ class Session:
         #: True while the connection is open.
         self._opened = False
         self._closed = False
-        self._process = os.getpid()
+        #: The process that uses it; None before its first use: a client that has none yet may be one of a child.
+        self._process: int | None = None
         #: The threads that wait for something; and calls, and waiters of `watch`, that no thread waits for.
         self.waiting: set[int] = set()
         self.unawaited: set[object] = set()
 
     def identity(self) -> str:
         """Return a new id, for one message and all its retries."""
+        # Before all else that is done for a message: while the interpreter ends, even an import fails.
+        self.check_process()
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
@@ -314,6 +318,8 @@ class Session:
         if connection is None or self._closed or self._process != os.getpid():
             awaited.wait(until)
             return
+        if sys.is_finalizing():
+            return  # the I/O thread runs no more: nothing will end it
         loop, me = connection.loop, get_ident()
         self.waiting.add(me)
         try:
@@ -357,8 +363,9 @@ class Session:
             if not connection.loop.works_here():
                 return connection
             raise ConfigurationError(
-                "this call was made in the middle of the client's own work, by a signal handler or a logging handler "
-                "that interrupted it; have another thread make the call. It did not run"
+                "this call was made in the middle of the client's own work, which it has interrupted on this thread: "
+                "a `__del__`, a logging handler or a signal handler may do that. Have another thread make the call. "
+                "It did not run"
             )
         try:
             return self._open()
@@ -368,12 +375,24 @@ class Session:
     @property
     def elsewhere(self) -> bool:
         """True in a process that was forked from that of the client: the connection is the parent's."""
-        return self._process != os.getpid()
+        return self._process not in (None, os.getpid())
 
     def check_process(self) -> None:
-        """Raise `ConfigurationError` in a process that was forked from that of the client."""
-        if self._process != os.getpid():
-            raise ConfigurationError("this client was made before fork(), in the parent process; make a new one here")
+        """Raise `ConfigurationError` in a process that was forked from the one that has used the client.
+
+        `NotConnected` is raised while the interpreter shuts down.
+        """
+        process = os.getpid()
+        if self._process != process:
+            if self._process is not None:
+                raise ConfigurationError(
+                    "this client was made before fork(), in the parent process; make a new one here"
+                )
+            # In this order: another thread makes no id before the prefix is this process's own.
+            self._prefix = os.urandom(16).hex()
+            self._process = process
+        if sys.is_finalizing():
+            raise NotConnected("the interpreter is shutting down, and sends nothing any more. It did not run")
 
     def abandon(self) -> None:
         """Close without waiting: the client was collected."""
@@ -383,7 +402,7 @@ class Session:
 
     async def close(self, timeout: float) -> None:
         """Close the connection, and end all that waits; for users' scripts."""
-        if self._process != os.getpid():
+        if self.elsewhere:
             return  # the connection is the parent's, and so is its end
         with self._lock:
             self._closed = True
@@ -441,7 +460,8 @@ class Session:
             if self._closed:
                 raise ConfigurationError("this client is closed; make a new one")
             if self.connection is None or not self.connection.alive:
-                connection = Connection(self._addresses, [self], name=self._name, heartbeat=self._heartbeat)
+                name = f"{self._name}:{os.getpid()}"
+                connection = Connection(self._addresses, [self], name=name, heartbeat=self._heartbeat)
                 try:
                     for follower in list(self._followers):
                         follower.begin(connection)

@@ -8,7 +8,9 @@ import queue
 import signal
 import sys
 import threading
-from typing import Any
+import time
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -44,6 +46,13 @@ time limits and can't be ended otherwise, {Exit.NO_BROKER:d} no broker, {Exit.AC
 {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service, \
 {Exit.CONFIGURATION:d} wrong settings.
 """
+#: Seconds in which a second signal is the same request as the first.
+_ONE_REQUEST = 1.0
+#: Seconds between two looks for a signal, where none ends a wait; None where one does.
+_LOOK = 0.2 if os.name == "nt" else None
+#: Seconds beyond the drain timeout for processes to close their connections; the supervisor kills them then.
+_CLOSING = 10.0
+T = TypeVar("T")
 _LEVELS = ["debug", "info", "warning", "error"]
 
 
@@ -82,6 +91,7 @@ def serve(
 ) -> None:
     """Run the functions of services until Ctrl-C."""
     with one_line_errors():
+        signals = _Signals()
         services = [service for target in targets for service in load(target)]
         # In this order: the modules may set up a log of their own.
         set_up_log(log_level and log_level.upper(), log_config)
@@ -92,7 +102,7 @@ def serve(
             running = _supervisor(server, targets, processes, settings)
         else:
             running = _Process(server, drain_timeout)
-        _on_signals(running)
+        signals.lead_to(running)
         sys.exit(running.run())
 
 
@@ -103,27 +113,32 @@ class _Process:
         self._server = server
         self._drain_timeout = drain_timeout
         self._supervisor = Parent.find()
-        # A queue, not an Event: a signal handler may put to it while it interrupts the thread that waits here.
+        # Queues, not Events: a signal handler may put to one while it interrupts the thread that waits there.
         self._ends: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
+        self._over: queue.SimpleQueue[Exit | BaseException] = queue.SimpleQueue()
+        #: True once it ends: an error of its start is of no interest then.
+        self._ending = False
         server.on_stuck, server.ends_when_stuck = self._on_stuck, self._ends_when_stuck
 
     def run(self) -> int:
-        """Serve until the end; return the exit code."""
+        """Serve until the end; return the exit code.
+
+        The main thread does nothing but wait, so it handles a signal at once, whatever the server does. A handler's
+        `interrupt_main` does not wake it, and so does not count as a signal.
+        """
+        work = [self._start, self._end]
         if self._supervisor is not None:
-            threading.Thread(target=self._follow, args=(self._supervisor,), name="amqp_rpc parent", daemon=True).start()
-        self._server.start()
-        if self._supervisor is not None:
-            self._supervisor.report_ready()
-        self._say(banner(self._server, processes=1))
-        why = self._ends.get()
-        self._say(f"Stopping: running handlers have {self._drain_timeout:g} s to finish; Ctrl-C again ends at once.")
-        drained = self._server.stop(drain_timeout=self._drain_timeout)
-        self._say(_counts(self._server))
-        if why is not None:
-            # Some handlers can't be ended, and threads that they have started might keep Python from exiting.
+            work.append(partial(self._follow, self._supervisor))
+        for each in work:
+            threading.Thread(target=each, name="amqp_rpc serve", daemon=True).start()
+        outcome = _wait(self._over)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if outcome is not Exit.OK:
+            # Some handlers can't be ended, and threads and processes that they have started might keep Python here.
             logging.shutdown()
-            os._exit(why)
-        return Exit.OK if drained else Exit.DRAIN_TIMEOUT
+            _leave(outcome)
+        return outcome
 
     def stop(self) -> None:
         """Drain and end; safe in a signal handler."""
@@ -131,7 +146,30 @@ class _Process:
 
     def kill(self) -> None:
         """End at once."""
-        os._exit(Exit.INTERRUPTED)
+        _leave(Exit.INTERRUPTED)
+
+    def _start(self) -> None:
+        try:
+            self._server.start()
+        except BaseException as error:
+            if not self._ending:
+                self._over.put(error)
+            return
+        if self._supervisor is not None:
+            self._supervisor.report_ready()
+        self._say(banner(self._server, processes=1))
+
+    def _end(self) -> None:
+        why = self._ends.get()
+        self._ending = True
+        self._say(f"Stopping: running handlers have {self._drain_timeout:g} s to finish; Ctrl-C again ends at once.")
+        try:
+            drained = self._server.stop(drain_timeout=self._drain_timeout)
+        except BaseException as error:
+            self._over.put(error)
+            return
+        self._say(_counts(self._server))
+        self._over.put(why or (Exit.OK if drained else Exit.DRAIN_TIMEOUT))
 
     def _follow(self, supervisor: Parent) -> None:
         supervisor.wait()
@@ -151,6 +189,23 @@ class _Process:
             click.echo(text, err=True)
 
 
+def _wait(events: queue.SimpleQueue[T]) -> T:
+    """Return the next item of a queue, on the main thread; signal handlers run meanwhile."""
+    while True:
+        try:
+            return events.get(timeout=_LOOK)
+        except queue.Empty:
+            continue
+
+
+def _leave(code: Exit) -> NoReturn:
+    """End this process at once, with the processes that `multiprocessing` has started for its handlers."""
+    if (multiprocessing := sys.modules.get("multiprocessing")) is not None:
+        for child in multiprocessing.active_children():
+            child.kill()
+    os._exit(code)
+
+
 def _supervisor(server: Server, targets: tuple[str, ...], processes: int, settings: dict[str, Any]) -> Supervisor:
     tracebacks = "--tracebacks" if settings.pop("tracebacks") else "--no-tracebacks"
     # In the environment, because every list of processes shows command lines, and these URLs hold passwords.
@@ -162,20 +217,45 @@ def _supervisor(server: Server, targets: tuple[str, ...], processes: int, settin
         environment={name: value for name, value in secret.items() if value},
         banner=banner(server, processes=processes),
         renewed={Exit.TIME_LIMIT: "ended because a task exceeded its time limit"},
+        patience=settings["drain_timeout"] + _CLOSING,
+        overdue=Exit.DRAIN_TIMEOUT,
     )
 
 
-def _on_signals(running: _Process | Supervisor) -> None:
-    """Stop at the first Ctrl-C or SIGTERM, and kill at the second."""
-    seen = 0
+class _Signals:
+    """Ctrl-C and SIGTERM: the first one stops, and a later one kills. Before there is anything to stop, they end.
 
-    def handle(_number: int, _frame: object) -> None:
-        nonlocal seen
-        seen += 1
-        (running.stop if seen == 1 else running.kill)()
+    Two within a second are one request: `timeout`, for example, signals its child and then its process group.
+    """
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+    def __init__(self) -> None:
+        self._running: _Process | Supervisor | None = None
+        self._first = 0.0
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def lead_to(self, running: _Process | Supervisor) -> None:
+        """Stop and kill this from now on, whatever the modules that were imported have set."""
+        self._running = running
+        for number in self._before:
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        now = time.monotonic()
+        if self._running is None:
+            os._exit(Exit.OK)
+        elif not self._first:
+            self._first = now
+            self._running.stop()
+        elif now - self._first > _ONE_REQUEST:
+            self._running.kill()
+
+    def _forget(self) -> None:
+        """Give a forked child the signals that it would have without us: nothing here could end it."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, before)
 
 
 def banner(server: Server, *, processes: int) -> str:

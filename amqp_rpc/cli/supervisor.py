@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _PIPES = "AMQP_RPC_SUPERVISOR_PIPES"
 #: Seconds before the first restart of a process that died, and the longest wait between two restarts.
 FIRST_RESTART, LONGEST_RESTART = 0.2, 30.0
+#: Seconds for what a process said to be heard after its end.
+_LAST_WORDS = 1.0
 #: A process that lived this many seconds was healthy: its next death counts as the first.
 _HEALTHY_AFTER = 10.0
 
@@ -54,15 +56,18 @@ class Supervisor:
         environment: Additional variables for the processes: values that a list of processes must not show.
         banner: The text to print when all processes are ready.
         renewed: Exit codes of processes that must be replaced at once, each with the reason that is logged.
+        patience: Seconds from `stop` until processes that still run are killed.
+        overdue: The exit code where one had to be killed for that.
     """
 
     def __init__(
         self, command: Sequence[str], count: int, *, environment: Mapping[str, str], banner: str,
-        renewed: Mapping[int, str],
+        renewed: Mapping[int, str], patience: float, overdue: int,
     ) -> None:  # fmt: skip
         self._command, self._count, self._environment = command, count, environment
         self._banner = banner
         self._renewed = renewed
+        self._patience, self._overdue = patience, overdue
         #: Work for the thread of `run`; other threads and signal handlers add to it.
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._children: dict[int, _Child] = {}
@@ -79,8 +84,8 @@ class Supervisor:
             while self._children or not self._stopping:
                 self._events.get()()
         finally:
+            self._kill()
             for child in self._children.values():
-                child.process.kill()
                 child.process.wait()
             os.close(self._life_writer)
             os.close(self._life_reader)
@@ -88,11 +93,11 @@ class Supervisor:
 
     def stop(self) -> None:
         """Make every process drain and end; safe in a signal handler."""
-        self._events.put(partial(self._end, signal.SIGTERM))
+        self._events.put(self._end)
 
     def kill(self) -> None:
         """End every process at once; safe in a signal handler."""
-        self._events.put(partial(self._end, signal.SIGKILL))
+        self._events.put(self._kill)
 
     def _start(self, number: int, *, failures: int) -> None:
         if self._stopping:
@@ -112,11 +117,17 @@ class Supervisor:
         threading.Thread(target=self._follow, args=(child, ready_reader), daemon=True).start()
 
     def _follow(self, child: _Child, ready_reader: int) -> None:
+        hearing = threading.Thread(target=self._hear, args=(child, ready_reader), daemon=True)
+        hearing.start()
+        child.process.wait()
+        # Its report comes first. But a fork of it may hold the pipe open for as long as it runs.
+        hearing.join(_LAST_WORDS)
+        self._events.put(partial(self._ended, child))
+
+    def _hear(self, child: _Child, ready_reader: int) -> None:
         if os.read(ready_reader, 1):
             self._events.put(partial(self._is_ready, child))
         os.close(ready_reader)
-        child.process.wait()
-        self._events.put(partial(self._ended, child))
 
     def _is_ready(self, child: _Child) -> None:
         if not self._ready:
@@ -130,6 +141,9 @@ class Supervisor:
     def _ended(self, child: _Child) -> None:
         code = child.process.returncode
         del self._children[child.number]
+        if code < 0:
+            # It could not end what it has forked: the processes of a pool would wait for work for ever.
+            _kill_group(child)
         if self._stopping:
             # Our SIGTERM may have reached it before it could handle signals.
             self._code = self._code or (0 if code == -signal.SIGTERM or code in self._renewed else _exit_code(code))
@@ -153,11 +167,28 @@ class Supervisor:
         timer.daemon = True
         timer.start()
 
-    def _end(self, number: int) -> None:
+    def _end(self) -> None:
         self._stopping = True
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(number)
+                child.process.terminate()
+        timer = threading.Timer(self._patience, self._events.put, [self._end_overdue])
+        timer.daemon = True
+        timer.start()
+
+    def _end_overdue(self) -> None:
+        for child in self._children.values():
+            logger.warning(
+                "Server process %d (pid %d) still runs %.3g s after SIGTERM; killed",
+                child.number, child.process.pid, self._patience,
+            )  # fmt: skip
+            self._code = self._overdue
+        self._kill()
+
+    def _kill(self) -> None:
+        self._stopping = True
+        for child in self._children.values():
+            _kill_group(child)
 
 
 class Parent:
@@ -169,8 +200,11 @@ class Parent:
     @classmethod
     def find(cls) -> Self | None:
         """Return the supervisor of this process; None if it has none."""
-        pipes = os.environ.pop(_PIPES, "")
-        return cls(*(int(number) for number in pipes.split(","))) if pipes else None
+        pipes = [int(number) for number in os.environ.pop(_PIPES, "").split(",") if number]
+        for pipe in pipes:
+            # The programs that handlers start would keep them open.
+            os.set_inheritable(pipe, False)
+        return cls(*pipes) if pipes else None
 
     def wait(self) -> None:
         """Wait until the supervisor has died."""
@@ -180,6 +214,12 @@ class Parent:
         """Report that this process is ready."""
         os.write(self._ready, b"r")
         os.close(self._ready)
+
+
+def _kill_group(child: _Child) -> None:
+    """Kill a process, and all that it has forked: they are the session that was begun for it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def _exit_code(code: int) -> int:

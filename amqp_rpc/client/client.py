@@ -5,7 +5,6 @@ It is longer than other modules: about half of it is the reference of the method
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import weakref
@@ -102,7 +101,7 @@ class Client:
         max_pending_bytes = count("max_pending_bytes", max_pending_bytes)
         self._addresses = broker_addresses(url)
         self._store = open_store(results_url(results))
-        name = f"amqp-rpc client {socket.gethostname()}:{os.getpid()}"
+        name = f"amqp-rpc client {socket.gethostname()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._session = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
         #: Held while a queue is made, and while they are listed: a weak set can't be read while it grows. A signal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -177,7 +178,8 @@ class ItemProducer:
         self._limit = limit
         # No more unconfirmed items than the queue may hold: refused ones are sent again.
         self._most = min(_UNCONFIRMED, arguments.get("x-max-length", _UNCONFIRMED))
-        self._token = session.identity()
+        # None of the session's ids: a client whose queues are made before a fork may be used after it.
+        self._token = os.urandom(16).hex()
         #: The items of this object that are not done.
         self.unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(self._token)
         #: True once no more items may be put.

@@ -84,6 +84,9 @@ class Server:
         ...     server.wait()
     """
 
+    #: The process that has started it: a fork of that has none of its threads.
+    _process: int | None = None
+
     def __init__(
         self,
         *services: Service,
@@ -203,10 +206,13 @@ class Server:
             timeout: Seconds to wait for that (30.0).
 
         Raises:
-            BrokerError: No connection: wrong host, port, password or virtual host.
-            ConfigurationError: A queue exists with other arguments.
+            BrokerError: No connection: wrong host, port, password or virtual host; or `stop` was called meanwhile.
+            ConfigurationError: A queue exists with other arguments, or the server was stopped before.
         """
         deadline = Deadline.after(timeout)
+        if self._stopping.is_set():
+            raise ConfigurationError("this server was stopped; make a new one")
+        self._process = os.getpid()
         served = (*self.functions.values(), *self.tasks.values(), *self.events.values())
         if any(function.asynchronous for functions in served for function in functions.values()):
             self._pool.start_event_loop()
@@ -237,7 +243,8 @@ class Server:
     def stop(self, *, drain_timeout: Seconds = DEFAULT_DRAIN_TIMEOUT) -> bool:
         """Accept no more calls, finish those that were delivered, ack them and close. Heartbeats go on meanwhile.
 
-        A second time this does nothing.
+        A second time this does nothing, and nor does it in a child that was forked from the server's process. A `start`
+        that still waits ends with an error.
 
         Args:
             drain_timeout: Seconds to wait for running handlers (30.0). The broker requeues the deliveries that are not
@@ -249,8 +256,11 @@ class Server:
         seconds = seconds_of(drain_timeout)
         if seconds is None:
             raise ConfigurationError(f"drain_timeout is a number of seconds, not {drain_timeout!r}")
+        if self._process not in (None, os.getpid()):
+            return self._finished
         if not self._stopping.is_set():
             self._stopping.set()
+            self._state.failed(NotConnected("the server was stopped before it had started"))
             self._connection.post(self._drain)
         self._finished = self._state.drained.wait(seconds) if self._connection.alive else self._finished
         if not self._finished:

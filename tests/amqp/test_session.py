@@ -288,3 +288,18 @@ def test_a_channel_that_outlives_its_connection_fails_the_next_script(session):
 
     with pytest.raises(BrokerError, match=r"lost|closed"):
         run(session, late())
+
+
+def test_a_process_that_gets_no_thread_is_not_connected(nowhere, monkeypatch):
+    """Python 3.12 refuses one at exit, and the system may at any time."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(NotConnected, match="can't create new thread at interpreter shutdown") as caught:
+            run(nowhere, look(FakeConnection()))
+    assert not caught.value.may_have_run
+    with pytest.raises(NotConnected, match="connection refused"):
+        run(nowhere, look(FakeConnection()))

@@ -11,7 +11,7 @@ import pytest
 
 from amqp_rpc import Client
 from amqp_rpc.cli.exits import Exit
-from tests.programs import run, serving
+from tests.programs import Program, run, serving
 from tests.waiting import until
 
 ONE_SERVICE = (
@@ -95,13 +95,90 @@ def test_a_drain_that_takes_too_long_ends_with_its_own_code(url: str) -> None:
         assert server.end() == Exit.DRAIN_TIMEOUT
 
 
-def test_a_second_signal_ends_at_once(url: str) -> None:
+def test_a_later_signal_ends_at_once(url: str) -> None:
     with serving("tests.served", url=url) as server, Client(url) as client:
         client.submit("tserved.hold", 30)
         assert client.call("tserved.pid") == server.pid
-        server.send(signal.SIGINT)
+
+        def ended() -> bool:
+            server.send(signal.SIGINT)
+            return server.process.poll() is not None
+
+        until(ended, what="a second signal that is not the same request")
+        assert server.process.returncode == Exit.INTERRUPTED
+        assert "Stopping" in server.text()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_two_signals_together_are_one_request(url: str, processes: str) -> None:
+    """`timeout` signals its child and then its process group; systemd signals a supervisor and its processes."""
+    with serving("tests.served", "--processes", processes, url=url) as server, Client(url) as client:
+        future = client.submit("tserved.hold", 2)
+        assert client.call("tserved.pid")
+        for process in server.children():
+            os.kill(process, signal.SIGTERM)
+        server.send(signal.SIGTERM)
+        assert server.end(signal.SIGINT) == Exit.OK
+        assert future.result()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_at_the_start_ends_it_as_a_stop(processes: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nobody = f"amqp://127.0.0.1:{silent.getsockname()[1]}"
+        server = Program("serve", "services.fib", "--processes", processes, url=nobody)
+        with silent.accept()[0]:
+            server.send(signal.SIGTERM)
+            # An attempt to connect takes ten seconds there.
+            assert server.process.wait(6) == Exit.OK
+
+
+def test_a_signal_while_a_module_is_imported_ends_it_as_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
+    )
+    server = Program("serve", "slow", url="amqp://nowhere.invalid", cwd=tmp_path)
+    server.until_said("importing")
+    assert server.end() == Exit.OK
+
+
+def test_interrupt_main_in_a_handler_is_no_signal_of_the_operator(url: str) -> None:
+    with serving("tests.served", url=url) as server, Client(url) as client:
+        client.call("tserved.interrupt")
+        future = client.submit("tserved.hold", 2)
+        assert client.call("tserved.pid") == server.pid
+        server.send(signal.SIGTERM)
         server.until_said("Stopping")
-        assert server.end(signal.SIGINT) == Exit.INTERRUPTED
+        assert server.process.wait(30) == Exit.OK
+        assert future.result()[0] == server.pid
+
+
+def test_a_fork_in_a_handler_has_the_default_signals_and_none_of_our_connections(url: str) -> None:
+    with serving("tests.served", url=url) as server, Client(url) as client:
+        assert client.call("tserved.seen_in_a_fork") == [[True, True], []]
+        assert [client.call("tserved.squares") for _ in range(10)] == [4950] * 10
+        assert client.call("tserved.pid") == server.pid
+        assert server.end() == Exit.OK
+
+
+def test_the_broker_sees_a_killed_server_at_once_though_its_forks_live(url: str) -> None:
+    with serving("tests.served", "--heartbeat", "60", url=url) as server, Client(url) as client:
+        fork = client.call("tserved.leave_a_fork")
+        try:
+            server.send(signal.SIGKILL)
+            until(lambda: (s := client.queue_states(["rpc_queue.tserved"])["rpc_queue.tserved"]) and not s.consumers,
+                  what="its consumer to be gone, long before a heartbeat is missed")  # fmt: skip
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
+def test_a_drain_that_takes_too_long_leaves_no_processes_behind(url: str) -> None:
+    with serving("tests.served", "--drain-timeout", "0.1", url=url) as server, Client(url) as client:
+        left = client.call("tserved.leave_a_process", 60)
+        client.submit("tserved.hold", 30)
+        assert client.call("tserved.pid") == server.pid
+        assert server.end() == Exit.DRAIN_TIMEOUT
+        until(lambda: not _runs(left), what="the handler's process to end")
 
 
 MODULES = {

@@ -49,6 +49,100 @@ client.close()
     )
 
 
+def test_a_client_that_is_not_used_before_a_fork_works_in_each_child(url: str) -> None:
+    program = """
+import asyncio, os, warnings
+warnings.simplefilter("ignore")
+from amqp_rpc import AsyncClient, Client
+client, other = Client(), AsyncClient()
+items = client.queue("tfork.items", queue_type="classic")
+children = []
+for _ in range(2):
+    children.append(os.fork())
+    if not children[-1]:
+        ids = [client.publish("tfork.event", 1), asyncio.run(other.publish("tfork.event", 1))]
+        items.put(os.getpid())
+        os.write(1, (" ".join(ids) + " ").encode())
+        client.close()
+        os._exit(0)
+for child in children:
+    os.waitpid(child, 0)
+taken = [items.get(timeout=10) for _ in children]
+[items.task_done() for _ in children]
+print(sorted(taken) == sorted(children), end="")
+client.close()
+"""
+    *ids, worked = _run(program, url).split()
+    assert worked == "True"
+    assert len(set(ids)) == 4
+
+
+#: Each is made in `__del__`, when the interpreter is about to end, and says which error came.
+AT_THE_END = """
+import os
+from amqp_rpc import AmqpRpcError, Client
+client, fresh = Client(), Client()
+items = client.queue("tend.items", queue_type="classic")
+{before}
+class Last:
+    # As defaults: names of modules may be gone by then.
+    def __del__(self, write=os.write, Error=AmqpRpcError, client=client, fresh=fresh, items=items):
+        for attempt in (lambda: client.call("tend.nobody"), lambda: client.submit("tend.nobody").result(),
+                        lambda: client.enqueue("tend_nobody"), lambda: client.publish("tend.event", 1),
+                        lambda: items.put(1), lambda: fresh.call("tend.nobody"), lambda: fresh.publish("tend.event")):
+            try:
+                attempt()
+            except Error as error:
+                write(1, (type(error).__name__ + " " + str(error.may_have_run) + chr(10)).encode())
+        client.close()
+        fresh.close()
+last = Last()
+last.itself = last
+"""
+
+
+@pytest.mark.parametrize("before", ["", "client.publish('tend.event', 1); items.put(1)"])
+def test_what_is_sent_while_the_interpreter_ends_is_one_error_at_once(url: str, before: str) -> None:
+    """Each of these took its whole timeout, of half a minute."""
+    assert _run(AT_THE_END.format(before=before), url).splitlines() == ["NotConnected False"] * 7
+
+
+def test_a_first_use_at_exit_works_or_is_one_error(url: str) -> None:
+    """Python 3.12 starts no thread any more then; other versions do."""
+    program = """
+import atexit
+from amqp_rpc import Client, NotConnected
+client = Client()
+def last():
+    try:
+        client.publish("tend.event", 1)
+    except NotConnected as error:
+        print(error.may_have_run)
+    else:
+        print(False)
+atexit.register(last)
+"""
+    assert _run(program, url) == "False\n"
+
+
+def test_a_forked_child_does_not_stop_its_parents_server(url: str) -> None:
+    program = """
+import os, warnings
+warnings.simplefilter("ignore")
+from amqp_rpc import Client, Server, Service
+service = Service("tparent")
+@service.rpc
+def pid() -> int:
+    return os.getpid()
+with Server(service) as server, Client() as client:
+    if not os.fork():
+        server.stop()
+        os._exit(3)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), client.call("tparent.pid") == os.getpid())
+"""
+    assert _run(program, url) == "3 True\n"
+
+
 @pytest.mark.parametrize(
     "last", ["None", "client.submit('tserved.hold', 20)", "[client.submit('tserved.pid') for _ in range(99)]"]
 )
