@@ -92,7 +92,7 @@ class NotAllAccepted(PublishRefused):
 
     Args:
         message: The error's text.
-        handles: One for each task, in their order; None for a refused one. Empty for events and items.
+        handles: One for each task, or the id of each event, in their order; None for a refused one. Empty for items.
         errors: The reasons, by the number of the task, event or item, from 0.
     """
 

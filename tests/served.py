@@ -32,6 +32,11 @@ def hold(seconds: float) -> tuple[int, float, float]:
 
 
 @service.rpc
+def echo(text: str) -> str:
+    return text
+
+
+@service.rpc
 async def hold_async(seconds: float) -> int:
     await asyncio.sleep(seconds)
     return os.getpid()
@@ -166,6 +171,11 @@ def note_until(path: str, gone: str) -> int:
 @service.task(queue="tserved_sums")
 def total(*numbers: int) -> int:
     return sum(numbers)
+
+
+@service.task(queue="tserved_sums")
+def repeat(text: str) -> str:
+    return text
 
 
 @service.task(queue="tserved_sums", retries=1, backoff=(0.1, 0.1))

@@ -5,6 +5,8 @@ The only package that uses click. It may import every other package, and none im
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from amqp_rpc import __version__
@@ -12,6 +14,7 @@ from amqp_rpc.cli.broker import broker
 from amqp_rpc.cli.call import call
 from amqp_rpc.cli.dlq import dlq
 from amqp_rpc.cli.enqueue import enqueue
+from amqp_rpc.cli.exits import Exit, fail
 from amqp_rpc.cli.listen import listen
 from amqp_rpc.cli.publish import publish
 from amqp_rpc.cli.queues import queues
@@ -30,7 +33,18 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Return the words that are left; each is text, since nothing else can be sent."""
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                fail(f"the argument {os.fsencode(word)!r} is not text in UTF-8", Exit.USAGE)
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Main, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="amqp-rpc")
 def main() -> None:
     """Call Python functions in other processes through RabbitMQ as simply as local ones."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import click
 
 from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
 from amqp_rpc.cli.options import (
+    Arguments,
     WithNegativeNumbers,
+    arguments_in,
     arguments_of,
     content_type_option,
     header_option,
+    no_words_beside_stdin,
     option,
+    stdin_option,
     timeout_option,
     url_option,
+    work_on_lines,
 )
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
-from amqp_rpc.errors import RemoteError
+from amqp_rpc.errors import AmqpRpcError, CallError, CodecError, RemoteError
 
 _EPILOG = f"""\b
 An argument is JSON if it parses as JSON, otherwise text. name=value is a named argument.
@@ -26,6 +34,12 @@ An argument is JSON if it parses as JSON, otherwise text. name=value is a named 
   amqp-rpc call fib -- -1                      or just -1; after -- nothing is an option
   amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
   amqp-rpc call fib 30 --content-type text/plain      a server of the tutorials
+  amqp-rpc call fib --stdin < numbers.jsonl
+\b
+With --stdin, each line is JSON: a list of positional arguments, an object of
+named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
+on standard output, in order: {{"line": 1, "result": 832040}}, or
+{{"line": 2, "error": "…"}}.
 \b
 Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} no server, {Exit.TIMEOUT:d} timeout,
@@ -43,12 +57,34 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @content_type_option
 @header_option("A header of the call; may be given several times.")
 @option("wait-for-server", is_flag=True, help="If there is no server, wait for one, within the timeout.")
+@stdin_option("Make a call for each line of JSON on standard input, many at a time.")
 @click.option("--traceback", is_flag=True, help="If the function raises, show the server's traceback.")
-def call(function: str, arguments: tuple[str, ...], *, url: str | None, traceback: bool, **options: Any) -> None:
+def call(
+    function: str, arguments: tuple[str, ...], *, url: str | None, stdin: bool, traceback: bool, **options: Any
+) -> None:
     """Call FUNCTION on a server and print its result as JSON."""
+    no_words_beside_stdin(arguments, stdin=stdin)
     positional, named = arguments_of(arguments, content_type=options["content_type"])
     with one_line_errors(), Client(url) as client:
+        if stdin:
+            work_on_lines(arguments_in, partial(_calls, client, function, options))
+            return
         try:
             click.echo(decoded_as_json(client.submit(function, *positional, **options, **named).result()))
         except RemoteError as error:
             fail_with(error, traceback=traceback)
+
+
+def _calls(client: Client, function: str, options: dict[str, Any], calls: list[Arguments]) -> Iterator[Any]:
+    """Make calls at the same time; yield what becomes of each, in their order."""
+    begun: list[Future[Any] | AmqpRpcError] = []
+    for positional, named in calls:
+        try:
+            begun.append(client.submit(function, *positional, **options, **named))
+        except (CodecError, CallError) as error:
+            begun.append(error)
+    for each in begun:
+        try:
+            yield each if isinstance(each, AmqpRpcError) else {"result": each.result()}
+        except (CodecError, CallError) as error:
+            yield error

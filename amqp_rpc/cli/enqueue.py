@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
 
 from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
 from amqp_rpc.cli.options import (
+    Arguments,
     Time,
     WithNegativeNumbers,
+    arguments_in,
     arguments_of,
     content_type_option,
     header_option,
+    no_words_beside_stdin,
     option,
+    stdin_option,
     timeout_option,
     url_option,
+    work_on_lines,
 )
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
-from amqp_rpc.errors import BrokerError, RemoteError
+from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, NotAllAccepted, PublishRefused, RemoteError
 from amqp_rpc.message.timing import Deadline
 from amqp_rpc.service.signature import TASK_OPTIONS
 
@@ -30,6 +38,12 @@ parses as JSON, otherwise text. name=value is a named argument.
   amqp-rpc enqueue resize a.png --queue thumbnails --delay 10
   amqp-rpc enqueue images.resize a.png --wait --timeout 60
   amqp-rpc enqueue work Hello... --content-type text/plain
+  amqp-rpc enqueue resize --stdin < pictures.jsonl
+\b
+With --stdin, each line is JSON: a list of positional arguments, an object of
+named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
+on standard output, in order: {{"line": 1, "id": "9f3c…"}}, or
+{{"line": 2, "error": "…"}}.
 \b
 Exit codes: {Exit.OK:d} enqueued (with --wait: its result is printed), {Exit.NO_BROKER:d} no broker, \
 {Exit.ACCESS_REFUSED:d} access refused, {Exit.REFUSED:d} the broker
@@ -55,14 +69,20 @@ _STATE_TIMEOUT = 2.0
 @header_option("A header of the task; may be given several times.")
 @timeout_option("Seconds until the broker confirms the task; with --wait, until it has its result.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it as JSON after the id.")
+@stdin_option("Enqueue a task for each line of JSON on standard input.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
 def enqueue(
-    function: str, arguments: tuple[str, ...], *, url: str | None, timeout: float, wait: bool, traceback: bool,
-    **options: Any,
+    function: str, arguments: tuple[str, ...], *, url: str | None, timeout: float, wait: bool, stdin: bool,
+    traceback: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Enqueue a task for FUNCTION, and print its id when the broker has confirmed it."""
+    no_words_beside_stdin(arguments, stdin=stdin)
     positional, named = arguments_of(arguments, TASK_OPTIONS, content_type=options["content_type"])
     with one_line_errors(), Client(url) as client:
+        if stdin:
+            work = partial(_tasks, client, function, timeout, options, wait)
+            work_on_lines(partial(arguments_in, options=TASK_OPTIONS), work)
+            return
         deadline = Deadline.after(timeout)
         task = client.enqueue(function, *positional, timeout=timeout, **options, **named)
         click.echo(task.id)
@@ -80,6 +100,42 @@ def enqueue(
             why = f": {note}; it stays there" if note else "; it goes on"
             fail(f"task {task.id} has no result after {timeout:g} s{why}", Exit.TIMEOUT)
         click.echo(decoded_as_json(result))
+
+
+def _tasks(
+    client: Client, function: str, timeout: float, options: dict[str, Any], wait: bool, tasks: list[Arguments]
+) -> Iterator[Any]:
+    """Enqueue tasks; yield what becomes of each, in their order."""
+    for end in _enqueued(client, function, timeout, options, tasks):
+        if isinstance(end, AmqpRpcError):
+            yield end
+            continue
+        shown = {"id": end.id}
+        if wait:
+            try:
+                shown["result"] = end.result(timeout=timeout)
+            except AmqpRpcError as error:
+                yield error
+                continue
+        yield shown
+
+
+def _enqueued(
+    client: Client, function: str, timeout: float, options: dict[str, Any], tasks: list[Arguments]
+) -> Iterator[TaskHandle[Any] | AmqpRpcError]:
+    given = {name: value for name, value in options.items() if value is not None}
+    if "unique_for" not in given and not any(positional and named for positional, named in tasks):
+        many = [named or tuple(positional) for positional, named in tasks]
+        try:
+            yield from client.enqueue_many(function, many, timeout=timeout, **given)
+        except NotAllAccepted as error:
+            yield from (handle or error.errors[number] for number, handle in enumerate(error.handles))
+        return
+    for positional, named in tasks:
+        try:
+            yield client.enqueue(function, *positional, timeout=timeout, **options, **named)
+        except (PublishRefused, CodecError) as error:
+            yield error
 
 
 def _no_consumer(client: Client, queue: str) -> str:

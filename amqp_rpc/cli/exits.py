@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
@@ -78,16 +79,43 @@ def fail(message: str, code: Exit) -> NoReturn:
     sys.exit(code)
 
 
+def code_of(error: BaseException) -> Exit:
+    """Return the exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.ERROR)
+
+
+def spoken(error: BaseException) -> str:
+    """Return an error as text for a terminal, where the keywords of Python are flags."""
+    if isinstance(error, errors.RemoteError):
+        return f"{error.type}: {error.message}"
+    return in_flags(str(error))
+
+
+def in_flags(text: str) -> str:
+    """Return a text of the library with the flags of the running command in the place of the keywords of Python."""
+    context = click.get_current_context(silent=True)
+    options = [] if context is None else [each for each in context.command.params if isinstance(each, click.Option)]
+    flags = {each.name: each.opts[0] for each in options}
+
+    def flag(match: re.Match[str]) -> str:
+        name, equals, value = match.groups()
+        # Without "=", "queue" is a word, and "unique_for" is none.
+        if name not in flags or not (equals or "_" in name or text[match.end() :].startswith(" must be ")):
+            return match.group()
+        return flags[name] if not value or value == "True" else f"{flags[name]} {value}"
+
+    text = text.replace("exchange=Exchange(name, kind, durable=…)", "--exchange, --type and --transient")
+    text = re.sub(r"headers=\{[^}]*\}", "--header NAME=VALUE", text)
+    if "max_message_size" not in flags:
+        text = text.replace(" (max_message_size)", "")
+    return re.sub(r"(?<![\w.'\"-])([a-z_]+)(?:(=)(\w*)|(?=[ )]))", flag, text)
+
+
 def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
     """Print an error as one line and exit with its code; with ``traceback``, print the remote traceback before it."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), Exit.ERROR)
-    if isinstance(error, errors.RemoteError):
-        if traceback and error.traceback:
-            click.echo(error.traceback, err=True)
-        fail(f"{error.type}: {error.message}", code)
-    # The keyword of Python is an option here.
-    text = str(error).replace("wait_for_server=True", "--wait-for-server").replace("timeout=", "--timeout")
-    fail(text, code)
+    if traceback and isinstance(error, errors.RemoteError) and error.traceback:
+        click.echo(error.traceback, err=True)
+    fail(spoken(error), code_of(error))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The options that several commands share, and the values that the words of a command line stand for.
+"""The options that several commands share, and the values of the words of a command line, and of lines of JSON.
 
 An option has one name, as a flag, as a keyword and as an ``AMQP_RPC_*`` variable.
 """
@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import functools
 import json
+import queue
 import re
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, get_args
 
 import click
 
-from amqp_rpc.cli.exits import Exit, fail, one_line_errors
+from amqp_rpc.cli.exits import Exit, code_of, fail, one_line_errors, spoken
+from amqp_rpc.cli.output import decoded_as_json
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, InvalidArguments, NotConnected
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
 from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT
+from amqp_rpc.message.text import plural
 from amqp_rpc.service.signature import CALL_OPTIONS, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+#: Positional arguments, and named ones.
+Arguments = tuple[list[Any], dict[str, Any]]
+
+#: The most lines that are worked on together.
+_BATCH = 200
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -102,6 +114,117 @@ content_type_option = click.option(
 )
 
 
+def stdin_option(help_text: str) -> Callable[[F], F]:
+    """Return the decorator of ``--stdin``."""
+    return click.option("--stdin", is_flag=True, help=help_text)
+
+
+def work_on_lines(read: Callable[[Any], T], work: Callable[[list[T]], Iterable[dict[str, Any] | AmqpRpcError]]) -> None:
+    """Do the work of the lines of JSON on standard input, and print a line of JSON for each, in their order.
+
+    A line that fails is reported with its number, and the others go on. The first failure gives the exit code. The
+    lines that are there are one batch: nothing waits for a line that is not there yet.
+
+    Args:
+        read: Turns the value of a line into an item of work.
+        work: Does a batch of them; returns for each what is printed of it, or its error.
+    """
+    count, failures, first = 0, 0, (0, AmqpRpcError())
+    try:
+        for batch in _batches():
+            items = [(number, _item(read, line)) for number, line in batch]
+            try:
+                ends = iter(work([item for _, item in items if not isinstance(item, AmqpRpcError)]))
+                for number, item in items:
+                    end = item if isinstance(item, AmqpRpcError) else next(ends)
+                    if isinstance(end, ConfigurationError | NotConnected | AccessRefused):
+                        raise end
+                    count = number
+                    if isinstance(end, AmqpRpcError):
+                        first = first if failures else (number, end)
+                        failures += 1
+                        text = spoken(end)
+                        click.echo(f"amqp-rpc: line {number}: {text}", err=True)
+                        end = {"error": text}
+                    click.echo(decoded_as_json({"line": number, **end}))
+            # Settings are the same for all lines, and without a broker none is any better.
+            except (ConfigurationError, BrokerError) as error:
+                fail(f"line {count + 1}: {spoken(error)}; it and the lines after it were not done", code_of(error))
+    except KeyboardInterrupt:
+        fail(f"interrupted; the lines up to {count} were done", Exit.INTERRUPTED)
+    if failures:
+        fail(f"{plural(failures, 'line', 'lines')} of {count} failed; the first is line {first[0]}", code_of(first[1]))
+
+
+def _item(read: Callable[[Any], T], line: bytes) -> T | AmqpRpcError:
+    try:
+        return read(json.loads(line.decode()))
+    except UnicodeDecodeError as error:
+        return InvalidArguments(f"it is not text in UTF-8: {error.reason} at byte {error.start + 1}")
+    except (ValueError, RecursionError) as error:
+        return error if isinstance(error, AmqpRpcError) else InvalidArguments(f"it is not JSON: {error}")
+    except AmqpRpcError as error:
+        return error
+
+
+def _batches() -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the lines of standard input with their numbers, as many as are there; blank ones are left out."""
+    lines: queue.Queue[tuple[int, bytes] | None] = queue.Queue(_BATCH)
+
+    def read() -> None:
+        # A file of its own: at the end of this program nothing must wait for the lock of Python's.
+        with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    lines.put((number, line))
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    line = lines.get()
+    while line is not None:
+        batch: list[tuple[int, bytes]] = []
+        while line is not None and len(batch) < _BATCH:
+            batch.append(line)
+            try:
+                line = lines.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            yield batch
+            continue
+        yield batch
+        line = lines.get()
+
+
+def arguments_in(value: Any, options: Options = CALL_OPTIONS) -> Arguments:
+    """Return the positional and the named arguments in a line of JSON.
+
+    A list has positional arguments, and an object named ones; a list of a list and an object has both, as on the wire.
+    Any other value is one argument.
+
+    Raises:
+        InvalidArguments: A name is that of an option of the call, or task.
+    """
+    positional: list[Any] = [value]
+    named: dict[str, Any] = {}
+    match value:
+        case [list() as args, dict() as kwargs]:
+            positional, named = args, kwargs
+        case list():
+            positional = value
+        case dict():
+            positional, named = [], value
+    for name in named:
+        _check_name(name, options)
+    return positional, named
+
+
+def no_words_beside_stdin(words: tuple[str, ...], *, stdin: bool) -> None:
+    """End the program if arguments are given twice."""
+    if stdin and words:
+        fail(f"--stdin reads the arguments from standard input: leave out {words[0]!r}", Exit.USAGE)
+
+
 def value_of(word: str) -> Any:
     """Return the value of a word: JSON if it parses as JSON, otherwise text."""
     try:
@@ -123,9 +246,11 @@ def arguments_of(
     named: dict[str, Any] = {}
     for word in words:
         name, equals, rest = word.partition("=")
-        if equals and name in options.names:
-            kind = "call" if options is CALL_OPTIONS else "task"
-            fail(f"{name} is an option of the {kind}, not an argument: --{name.replace('_', '-')}", Exit.USAGE)
+        if equals:
+            try:
+                _check_name(name, options)
+            except InvalidArguments as error:
+                fail(str(error), Exit.USAGE)
         if equals and name in named:
             fail(f"{name} is given twice", Exit.USAGE)
         if equals and name.isidentifier():
@@ -137,18 +262,29 @@ def arguments_of(
     return positional, named
 
 
+def _check_name(name: str, options: Options) -> None:
+    if name in options.names:
+        kind = "call" if options is CALL_OPTIONS else "task"
+        raise InvalidArguments(f"{name} is an option of the {kind}, not an argument: --{name.replace('_', '-')}")
+
+
 class WithNegativeNumbers(click.Command):
     """A command that accepts negative numbers as arguments: ``amqp-rpc call fib -1``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return the words that are left after the options."""
+        # Before click takes the words apart.
+        protected = len(args) - args.index("--") - 1 if "--" in args else 0
         # click leaves unknown options among the arguments; one that is not a number was meant as an option.
         ctx.ignore_unknown_options = True
         rest = super().parse_args(ctx, args)
-        if "--" not in args:
-            for word in ctx.params["arguments"]:
-                if word.startswith("-") and not isinstance(value_of(word), int | float):
-                    raise click.NoSuchOption(word, ctx=ctx)
+        # The last of them are those behind "--".
+        named = [ctx.params[each.name] for each in self.params if isinstance(each, click.Argument) and each.name]
+        words = [word for value in named for word in (value if isinstance(value, tuple) else [value]) if word]
+        for word in words[: max(0, len(words) - protected)]:
+            if word.startswith("-") and not isinstance(value_of(word), int | float):
+                message = f"No such option {word!r}; an argument that begins with - goes behind --"
+                raise click.NoSuchOption(word, message, ctx=ctx)
         return rest
 
 

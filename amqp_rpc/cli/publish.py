@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -11,11 +13,15 @@ from amqp_rpc.cli.options import (
     WithNegativeNumbers,
     exchange_options,
     header_option,
+    no_words_beside_stdin,
+    stdin_option,
     timeout_option,
     url_option,
     value_of,
+    work_on_lines,
 )
 from amqp_rpc.client.client import Client
+from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
 
 _EPILOG = f"""\b
 PAYLOAD is JSON if it parses as JSON, otherwise text; several words are one text. JSON is sent as application/json,
@@ -24,6 +30,10 @@ text as text/plain, which every program can read. 42 is a number, and '"42"' is 
   amqp-rpc publish kern.critical A critical kernel error --exchange topic_logs --transient
   amqp-rpc publish "" Hello --exchange logs --type fanout --transient
   amqp-rpc publish hello Hello World! --exchange ""         (straight to queue hello)
+  amqp-rpc publish orders.eu.paid --stdin < orders.jsonl
+\b
+With --stdin, each line is a payload of JSON, and has a line of JSON on standard
+output, in order: {{"line": 1, "id": "9f3c…"}}, or {{"line": 2, "error": "…"}}.
 \b
 --transient is for exchanges that are not durable, such as those of RabbitMQ's tutorials.
 \b
@@ -43,14 +53,32 @@ a topic that is too long, an exchange of another type.
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds after which no subscriber starts the event.")
 @click.option("--mandatory", is_flag=True, help="Fail if no queue is bound for the event.")
 @timeout_option("Seconds until the broker confirms the event.")
-def publish(topic: str, arguments: tuple[str, ...], *, url: str | None, **options: Any) -> None:
+@stdin_option("Publish an event for each line of JSON on standard input, the payload.")
+def publish(topic: str, arguments: tuple[str, ...], *, url: str | None, stdin: bool, **options: Any) -> None:
     """Publish an event under TOPIC, and print its id when the broker has confirmed it."""
+    no_words_beside_stdin(arguments, stdin=stdin)
+    if stdin:
+        with Client(url) as client:
+            work_on_lines(lambda payload: payload, partial(_events, client, topic, options))
+        return
     payload = _payload(arguments)
     if not isinstance(payload, str):
         # Subscribers in any language can read JSON.
         options["content_type"] = "application/json"
     with Client(url) as client:
         click.echo(client.publish(topic, payload, **options))
+
+
+def _events(client: Client, topic: str, options: dict[str, Any], payloads: list[Any]) -> Iterator[Any]:
+    """Publish events; yield what becomes of each, in their order."""
+    try:
+        ids: list[Any] = client.publish_many(
+            ((topic, payload) for payload in payloads), content_type="application/json", **options
+        )
+    except NotAllAccepted as error:
+        ids = [identity or error.errors[number] for number, identity in enumerate(error.handles)]
+    for each in ids:
+        yield each if isinstance(each, AmqpRpcError) else {"id": each}
 
 
 def _payload(words: tuple[str, ...]) -> Any:

@@ -17,7 +17,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
 from amqp_rpc.message.envelope import Message
 from amqp_rpc.message.events import event_properties
-from amqp_rpc.message.exchanges import Exchange, as_exchange, check_topic, other_exchange
+from amqp_rpc.message.exchanges import Exchange, as_exchange, check_published, other_exchange
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES
 from amqp_rpc.message.timing import Expiry, Seconds
@@ -65,7 +65,7 @@ class EventPlan:
             ConfigurationError: The topic can't be one.
             Unencodable, MessageTooLarge: The payload can't be sent.
         """
-        check_topic(topic)
+        check_published(topic, self.exchange)
         now = time.time()
         content_type = self._content_type or (TEXT if type(payload) is str else MSGPACK)
         properties = event_properties(
@@ -85,7 +85,7 @@ class EventPlan:
 class EventBatch(Batch[str]):
     """The events of one `Client.publish_many`, whose results are their ids."""
 
-    one = "event"
+    one, handled = "event", True
 
     def __init__(self, session: Caller, plan: EventPlan) -> None:
         super().__init__(session)

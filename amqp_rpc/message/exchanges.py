@@ -140,6 +140,25 @@ def check_topic(topic: str, what: str = "a topic") -> None:
     _check_size(topic, what)
 
 
+def check_published(topic: str, exchange: Exchange) -> None:
+    """Raise `ConfigurationError` unless an event can have a topic: words and no pattern, for a topic exchange."""
+    check_topic(topic)
+    if exchange.kind != "topic":
+        return
+    words = topic.split(".")
+    if "" in words:
+        where = "has an empty word" if topic else "is empty"
+        raise ConfigurationError(
+            f"the topic {topic!r} {where}: it is words with dots between them, as 'orders.eu.paid'. '*' in a "
+            "subscription stands for one word"
+        )
+    if wildcards := set(words) & set(_WILDCARDS):
+        raise ConfigurationError(
+            f"the topic {topic!r} has the wildcard {min(wildcards)!r}: a subscription has a pattern, and an event has "
+            "one topic"
+        )
+
+
 def other_exchange(exchange: str, error: object) -> str:
     """Return the error text for an exchange that exists with another kind; ``exchange`` is its text, as here."""
     return (
