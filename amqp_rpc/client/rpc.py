@@ -430,7 +430,8 @@ class Requests(ReplyQueue):
     def _end_calls(self, error: BrokerError) -> None:
         self._unsent.clear()
         for _, call in self._pending:
-            self.end(call, fresh(error))
+            refused = isinstance(error, AccessRefused) and self.connection.was_open
+            self.end(call, AccessRefused(f"{call.function}() was not sent: {error}") if refused else fresh(error))
 
     # Deadlines and liveness.
 

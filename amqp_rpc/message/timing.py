@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
 FIRST_LINE, LONGEST_LINE = 30.0, 3600.0
 #: The different lines that `Repeats` tells apart; all others count as one.
 _MOST_LINES = 20
+#: What differs in lines that are equal otherwise: a queue's name that the broker has made, and a process of Erlang.
+_NUMBERED = re.compile(r"amq\.gen-[\w-]+|<[\d.]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ class Repeats:
     def again(self, text: str) -> str | None:
         """Count a line; return the words for its end, empty for the first one, or None if it is not to be written."""
         now = time.monotonic()
+        text = _NUMBERED.sub("…", text)
         if text not in self._lines and len(self._lines) >= _MOST_LINES:
             text = ""
         line = self._lines.setdefault(text, _Line(since=now, due=now))

@@ -212,6 +212,13 @@ def test_different_lines_are_counted_apart_and_very_many_as_one(clock):
     assert sum(repeats.again(f"pid {number}") is not None for number in range(1000)) < 30
 
 
+def test_lines_that_differ_only_in_a_name_that_the_broker_made_are_equal(clock):
+    clock(1000.0)
+    repeats, line = Repeats(), "access to queue 'amq.gen-{}' in vhost '/' refused; <0.{}.0> is down"
+    written = [repeats.again(line.format(*each)) for each in (("vNIAKm3-_s", 12), ("yC5DIUf", 13), ("-dod_0", 14))]
+    assert written == ["", None, None]
+
+
 def test_the_end_says_how_often_a_line_that_was_kept_back_came_and_what_comes_then_is_new(clock):
     clock(1000.0)
     repeats = Repeats()
