@@ -11,7 +11,7 @@
     │  ├─ PublishRefused                  the broker refused a message
     │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
     │  │  └─ NotAllAccepted               some of many messages were refused
-    │  └─ AccessRefused                   wrong password, virtual host or permission
+    │  └─ AccessRefused                   wrong password, virtual host or permission; a limit of the broker
     ├─ CallError                          a call has no result: see may_have_run
     │  ├─ did not run
     │  │  ├─ Unroutable                   there is no such queue
@@ -106,7 +106,10 @@ class NotAllAccepted(PublishRefused):
 
 
 class AccessRefused(BrokerError):
-    """The broker refused the user name, the password, the virtual host or the operation."""
+    """The broker refused the user name, the password, the virtual host or the operation, or a limit of it is reached.
+
+    Limits are those on connections, channels, queues and exchanges. Nothing was done.
+    """
 
 
 class CallError(AmqpRpcError):
@@ -195,7 +198,7 @@ class Unencodable(CodecError):
 
 
 class MessageTooLarge(CodecError):
-    """The body has more bytes than the limit of the side that reads it, or that was about to send it."""
+    """The body has more bytes than the limit of the side that reads it, or was about to send it, or of the broker."""
 
 
 class TimeLimitExceeded(AmqpRpcError, TimeoutError):

@@ -555,7 +555,7 @@ def _refused(code: int, text: str, address: Address) -> BrokerError:
 
 
 def _advice(cause: BaseException, address: Address) -> str:
-    """Return what to do about an address at which no connection could be opened."""
+    """Return the advice for an address at which no connection could be opened."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         if "mismatch" in str(cause).lower():
             return "Name the host as its certificate does"

@@ -134,7 +134,7 @@ class Address:
 
 
 def _scheme_advice(url: str, scheme: str) -> str:
-    """Return what to write instead of a scheme that is not AMQP's."""
+    """Return the advice for a scheme that is not AMQP's."""
     starts = f"it starts with amqp:// or amqps://, as {DEFAULT_URL} does"
     for right, others in _OTHER_SCHEMES.items():
         if scheme in others:
@@ -147,7 +147,7 @@ def _scheme_advice(url: str, scheme: str) -> str:
 
 
 def _option_advice(options: str) -> str:
-    """Return what to do with the options of a URL; their values may be secrets."""
+    """Return the advice for the options of a URL, without their values, which may be secrets."""
     names = [name for each in options.split("&") if (name := each.partition("=")[0]).isidentifier()]
     if not names:
         return f"what stands behind '?' or '#' is not read. {_ESCAPE}"

@@ -29,7 +29,7 @@ FIRST_RETRY, LONGEST_RETRY = 0.1, 2.0
 FIRST_LINE, LONGEST_LINE = 30.0, 3600.0
 #: The different lines that `Repeats` tells apart; all others count as one.
 _MOST_LINES = 20
-#: What differs in lines that are equal otherwise: a queue's name that the broker has made, and a process of Erlang.
+#: The parts that differ in lines which are equal otherwise: a queue named by the broker, and a process of Erlang.
 _NUMBERED = re.compile(r"amq\.gen-[\w-]+|<[\d.]+>")
 
 

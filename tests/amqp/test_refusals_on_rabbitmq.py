@@ -217,6 +217,18 @@ class TestRights:
             refused(lambda: client.enqueue("work", queue=f"{name}.new"), "403 ACCESS_REFUSED")
             client.enqueue("work", queue=name)
 
+    def test_without_the_right_to_read_a_client_says_so_in_a_line_or_two(
+        self, small: Node, url: str, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with Client(url, timeout=60) as client:
+            client.enqueue("work", queue=name)
+            self.allow(small, url, read="^$")
+            small.ctl("close_all_connections", "test")
+            for _ in range(4):
+                with pytest.raises(AccessRefused, match=r"echo\(\) was not sent: .*403 ACCESS_REFUSED"):
+                    client.call("echo", b"x", queue=name)
+        assert sum("amq.gen" in record.message for record in caplog.records if record.levelno > logging.INFO) <= 2
+
     def test_without_the_right_to_write_nothing_ran(self, small: Node, url: str, name: str) -> None:
         service, ran = counted(name)
         with Server(service, url=small.url), Client(url, timeout=60) as client:
