@@ -41,8 +41,9 @@ logger = logging.getLogger(__name__)
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 #: How often an empty record is read again, since another server may be changing it, and the seconds between.
 _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
-#: The checks of a queue before it is consumed unchecked, and the seconds between two checks, from and to.
-_MOST_CHECKS, _CHECK_AGAIN = 10, (0.01, 0.05)
+#: The looks at a queue until it is consumed unchecked, and the seconds until the next one, from and to; they grow with
+#: each look, to about two seconds in all.
+_MOST_LOOKS, _LOOK_AT_CALLS_AGAIN, _LONGEST_LOOK = 10, (0.01, 0.05), 16
 
 Bindings = frozenset[Binding]
 
@@ -177,17 +178,24 @@ class CallConsumer(Consumer):
             # A queue of another program is not deleted, and a quorum queue counts how often it returned a message.
             await self.declared(channel)
             return
-        for checks in range(_MOST_CHECKS + 1):
+        for look in range(_MOST_LOOKS):
             found = await self.declared(channel)
-            if found.consumers or self._ending or checks == _MOST_CHECKS:
+            if found.consumers or self._ending:
                 return
             # With messages in it the queue can't be checked. Another server's probe is gone in a moment.
             if not found.messages and await redelivered_check.flags_redelivered(
                 self.connection, self._dispatcher, self._worker
             ):
                 return
-            # At random, so that servers that start together don't disturb each other's checks for ever.
-            await self.connection.pause(random.uniform(*_CHECK_AGAIN))  # noqa: S311 - no secret
+            # At random, and for longer each time: servers that start together disturb each other's checks. On a busy
+            # machine a check takes longer than the first pauses.
+            pause = random.uniform(*_LOOK_AT_CALLS_AGAIN) * min(2 ** (look // 2), _LONGEST_LOOK)  # noqa: S311 - no secret
+            await self.connection.pause(pause)
+        if not (await self.declared(channel)).consumers:
+            logger.warning(
+                "queue %s: not checked for its `redelivered` flag, since it had messages in %d looks; consumed "
+                "unchecked", self.queue, _MOST_LOOKS,
+            )  # fmt: skip
 
 
 class TaskConsumer(Consumer):

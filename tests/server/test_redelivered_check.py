@@ -12,6 +12,7 @@ import pytest
 
 from amqp_rpc import Client, Server, Service
 from amqp_rpc.amqp.channel import BrokerAnswer
+from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.message.envelope import PROBE
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.server import redelivered_check
@@ -125,6 +126,51 @@ def test_a_server_that_is_stopped_during_the_check_consumes_nothing(
         assert held.exception() is None
         assert server.counters["consumed"] == 1
     assert raw.channel.queue_declare(service.queue, passive=True).method.consumer_count == 0
+
+
+def test_a_queue_that_is_busy_for_a_second_is_checked_all_the_same(
+    raw: Raw, serve: Serve, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    waited, checked = [0.0], []
+    real, pause = redelivered_check.flags_redelivered, Connection.pause
+
+    async def check(*given: Any) -> bool:
+        checked.append(await real(*given))
+        return checked[-1]
+
+    def busy(connection: Connection, seconds: float) -> BrokerAnswer[None]:
+        waited[0] += seconds
+        if waited[0] > 0.5 and raw.count(service.queue):
+            raw.channel.basic_get(service.queue, auto_ack=True)
+        return pause(connection, 0.0)
+
+    raw.channel.queue_declare(service.queue, durable=True, arguments={"x-queue-type": "classic"})
+    raw.send(service.queue, b"", type=PROBE)
+    until(lambda: raw.count(service.queue) == 1, what="the message in the queue")
+    monkeypatch.setattr(redelivered_check, "flags_redelivered", check)
+    monkeypatch.setattr(Connection, "pause", busy)
+    serve(service)
+    assert checked == [True]
+
+
+def test_a_queue_that_stays_busy_is_consumed_unchecked_and_the_log_says_so(
+    raw: Raw, serve: Serve, service: Service, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.rpc(default=True)
+    def double(n: int) -> int:
+        return 2 * n
+
+    raw.channel.queue_declare(service.queue, durable=True, arguments={"x-queue-type": "classic"})
+    raw.send(service.queue, b"21", reply_to=raw.reply_queue, correlation_id="1")
+    until(lambda: raw.count(service.queue) == 1, what="the call in the queue")
+    serve(service)
+    until(lambda: _polled(raw), what="the answer")
+    assert [body for _, body in raw.replies] == [b"42"]
+    assert f"queue {service.queue}: not checked for its `redelivered` flag" in caplog.text
 
 
 def _polled(raw: Raw) -> int:
