@@ -363,7 +363,7 @@ def _reason(error: Exception) -> str:
 SENDABLE: Final = (
     "None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, memoryview, list, tuple, dict, set, "
     "frozenset, deque, OrderedDict, Counter, datetime, date, time, timedelta, UUID, Path, the addresses of ipaddress, "
-    "enums, dataclasses, named tuples, TypedDict, msgspec.Struct, attrs classes, pydantic models, or numpy's numbers"
+    "enums, dataclasses, named tuples, TypedDict, msgspec.Struct, attrs classes, pydantic models and numpy's numbers"
 )
 
 
@@ -373,11 +373,16 @@ class Form:
 
     Args:
         plain: Returns what is sent for a value.
-        kinds: The types of what is sent: the class rebuilds a value from one of these.
+        kinds: The types of what is sent: the class rebuilds a value from one of these. Without any, a type hint can't
+            name it.
     """
 
     plain: Callable[[Any], Any]
     kinds: tuple[type, ...]
+
+
+def _item(scalar: Any) -> Any:
+    return scalar.item()
 
 
 _TEXT = Form(str, (str,))
@@ -397,7 +402,14 @@ FORMS: Final[dict[str, Form]] = {
     "collections.deque": Form(list, (list,)),
     "collections.OrderedDict": Form(dict, (dict,)),
     "collections.Counter": Form(dict, (dict,)),
-    "numpy.generic": Form(lambda number: number.item(), (bool, int, float, str, bytes, complex)),
+    "numpy.bool": Form(_item, (bool,)),
+    "numpy.bool_": Form(_item, (bool,)),
+    "numpy.integer": Form(_item, (int,)),
+    "numpy.floating": Form(_item, (int, float)),
+    "numpy.str_": Form(_item, (str,)),
+    "numpy.bytes_": Form(_item, (bytes,)),
+    # Its other scalars, such as datetime64, arrive as Python's.
+    "numpy.generic": Form(_item, ()),
     "pydantic.networks._BaseUrl": _TEXT,
     "pydantic.networks._BaseMultiHostUrl": _TEXT,
 }
@@ -420,13 +432,17 @@ _ADVICE: Final = {
 def form_of(kind: type) -> Form | None:
     """Return the form of a class, or of the nearest class that it inherits from."""
     found = _by_name(kind, FORMS)
-    return None if found is None or _by_name(kind, _ADVICE) is not None else found
+    return None if found is None or advice(kind) is not None else found
+
+
+def advice(kind: type) -> str | None:
+    """Return what to send instead of a type that is often tried."""
+    return _by_name(kind, _ADVICE)
 
 
 def no_form(kind: type) -> str:
     """Return the error for a type that can't be sent, and what to do instead."""
-    advice = _by_name(kind, _ADVICE)
-    return f"{kind.__qualname__} has no form on the wire; {advice or f'send {SENDABLE}'}"
+    return f"{kind.__qualname__} has no form on the wire; {advice(kind) or f'send one of: {SENDABLE}'}"
 
 
 def _plain_form(value: Any, *, in_json: bool = False) -> Any:

@@ -107,9 +107,15 @@ class Function:
 
 
 def signed(
-    function: Any, name: str | None, decorator: str, reserved: Options, kind: type[Signature] = Signature
+    function: Any,
+    name: str | None,
+    decorator: str,
+    reserved: Options,
+    kind: type[Signature] = Signature,
+    *,
+    returns: bool = True,
 ) -> Signature:
-    """Return the signature of a function for its name, or for the one that it is given.
+    """Return the signature of a function for its name, or for the one that it is given; ``returns``: it sends a result.
 
     Raises:
         ConfigurationError: It is no function, or has no name that can be sent, or a parameter has a reserved name.
@@ -122,7 +128,7 @@ def signed(
             f"{where(function)}: {name}() is a generator function (it has a yield), and streams are not supported yet: "
             "return a list, or leave the yield out"
         )
-    signature = kind(function, name, reserved)
+    signature = kind(function, name, reserved, returns=returns)
     if not name or "." in name or too_long(name):
         raise ConfigurationError(
             f"{signature.where}: {name!r} can't name a function: it has no dot, is not empty and has at most "

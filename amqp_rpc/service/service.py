@@ -227,7 +227,9 @@ class Service:
         def register(function: F) -> F:
             queues = _several(queue) if queue is not None else (task_queue(self.name),)
             policies = [Policy(each, queues=queues, **cast(dict[str, Any], options)) for each in queues]
-            signature = signed(function, name, "@service.task", TASK_OPTIONS)
+            signature = signed(
+                function, name, "@service.task", TASK_OPTIONS, returns=options.get("result") is not False
+            )
             made = {
                 (policy.queue, signature.name): Function(
                     signature.name, self.name, function, signature, default=default, task=policy
@@ -376,7 +378,7 @@ class Service:
             )
 
         def register(function: F) -> F:
-            signature = signed(function, name, "@service.subscribe", EVENT_OPTIONS, EventSignature)
+            signature = signed(function, name, "@service.subscribe", EVENT_OPTIONS, EventSignature, returns=False)
             known = signature.name
             with _place(f"{signature.where}: {known}()"):
                 if mode not in get_args(Mode):

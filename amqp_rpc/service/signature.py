@@ -1,7 +1,7 @@
 """Signatures: arguments are checked and converted by a function's type hints before it is called.
 
-msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.html. Text bodies are converted leniently
-(``"30"`` becomes 30 for an ``int``); msgpack and JSON values must already be of the right kind.
+Text bodies are converted leniently (``"30"`` becomes 30 for an ``int``); msgpack and JSON values must already be of the
+right kind. See `hints`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -19,6 +19,7 @@ from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
 from amqp_rpc.message import codec
 from amqp_rpc.message.events import Event
 from amqp_rpc.message.text import brief
+from amqp_rpc.service.hints import Hint, name_of, problem, problem_of_result, result_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,8 @@ TASK_OPTIONS = Options(
     ),
 )
 
-_BYTES = (bytes,)
 #: No limit, for bytes that are not sent.
 _ANY = 2**62
-_EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
 _VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _PATH = re.compile(r"`\$([^`]*)`")
 
@@ -68,10 +67,14 @@ class Signature:
         function: An ordinary or an ``async def`` function.
         name: Its name in messages.
         options: Names that its parameters can't have.
+        returns: Whether its result is sent.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, options: Options = CALL_OPTIONS) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, options: Options = CALL_OPTIONS, *, returns: bool = True
+    ) -> None:
         self.name = name
+        self._returns = returns
         self._options = options
         self.where = where(function)
         self._function = function
@@ -103,8 +106,7 @@ class Signature:
             except Exception as error:
                 raise ConfigurationError(f"{self.where}: {self.name}() has a type hint that fails: {error}") from error
             hints = {name: Any if hint is object else hint for name, hint in hints.items()}
-            for parameter in self._parameters:
-                self._check_travels(parameter.name, hints.get(parameter.name, Any))
+            self._check_hints(hints)
             self._compiled = _Compiled(self.name, self._parameters, hints)
         return self._compiled
 
@@ -175,19 +177,14 @@ class Signature:
             if not isinstance(error.__cause__, NameError):
                 raise
 
-    def _check_travels(self, name: str, hint: Any) -> None:
-        try:
-            kinds = list(_kinds(msgspec.inspect.type_info(hint)))
-            # Only to make msgspec raise for unions whose members it can't tell apart.
-            msgspec.msgpack.Decoder(hint)
-        except TypeError as error:
-            raise ConfigurationError(f"{self.where}: {self.name}({name}: {_type_name(hint)}): {error}") from error
-        for kind in kinds:
-            if isinstance(kind, msgspec.inspect.CustomType):
-                raise ConfigurationError(
-                    f"{self.where}: {self.name}({name}: {_type_name(hint)}): {_type_name(kind.cls)} can't be sent; "
-                    "take a number, text, bytes, list, map, date, Decimal, UUID, enum, dataclass or TypedDict"
-                )
+    def _check_hints(self, hints: dict[str, Any]) -> None:
+        for parameter in self._parameters:
+            hint = hints.get(parameter.name, Any)
+            if (why := problem(hint)) is not None:
+                raise ConfigurationError(f"{self.where}: {self.name}({parameter.name}: {name_of(hint)}): {why}")
+        hint = hints.get("return", Any)
+        if self._returns and (why := problem_of_result(hint)) is not None:
+            raise ConfigurationError(f"{self.where}: {self.name}() -> {name_of(hint)}: {why}")
 
 
 class EventSignature(Signature):
@@ -221,7 +218,7 @@ class EventSignature(Signature):
 
     def takes_bytes(self, name: str) -> bool:
         """Return whether a parameter takes bytes and nothing else: then a body of text or bytes stays as it is."""
-        return self.compile().field(name).raw
+        return self.compile().field(name).hint.raw
 
     def payload(self, name: str, value: Any, *, binary: bool, text: bool) -> Any:
         """Return a payload converted to its parameter's type.
@@ -263,9 +260,9 @@ class _Compiled:
         self._other = next((fields[p.name] for p in parameters if p.kind is p.VAR_KEYWORD), None)
         #: True for positional parameters without defaults alone: the common case, and the quick one.
         self._simple = self._required == self._positional
-        self._result = _convertible(hints.get("return", Any))
+        self._result = result_hint(hints.get("return", Any))
         #: Whether its result is bytes: a reply of text or bytes stays as it is then.
-        self.returns_bytes = _only_bytes(self._result)
+        self.returns_bytes = self._result.raw
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any], *, binary: bool = False
@@ -304,7 +301,7 @@ class _Compiled:
     def takes_bytes(self) -> bool:
         """Whether its only argument takes bytes and nothing else: then a body of text or bytes stays as it is."""
         field = self._first
-        return field is not None and field.raw
+        return field is not None and field.hint.raw
 
     def bind_body(self, body: str | bytes) -> tuple[list[Any], dict[str, Any]]:
         """Return a body of text or bytes as the only argument, converted leniently; an empty one may be none.
@@ -332,12 +329,12 @@ class _Compiled:
     @property
     def hints(self) -> dict[str, Any]:
         """The types of the parameters that can be given by name."""
-        return {name: field.hint for name, field in self._named.items()}
+        return {name: field.hint.hint for name, field in self._named.items()}
 
     @property
     def result(self) -> Any:
         """The type of results; Any for one that results are not converted to."""
-        return self._result
+        return self._result.hint
 
     def convert_result(self, value: Any, *, strict: bool = True) -> Any:
         """Return a result converted to the function's return type; leniently where it came as text.
@@ -345,13 +342,10 @@ class _Compiled:
         Raises:
             msgspec.ValidationError: It is of another type.
         """
-        hint = self._result
-        if hint is Any or type(value) is hint:
-            return value
-        if not strict and value in ("None", "") and hint is not str:
+        if not strict and value in ("None", "") and self._result.hint is not str:
             # The text of None; JSON's null is what msgspec takes for it.
             value = None
-        return msgspec.convert(value, hint, strict=strict)
+        return self._result.convert(value, binary=strict, strict=strict)
 
     def _given(self, name: str, given: set[str]) -> _Field:
         field = self._named.get(name, self._other)
@@ -367,22 +361,22 @@ class _Compiled:
         Raises:
             InvalidArguments: It is of another type.
         """
-        if type(value) is field.exact or field.hint is Any:
+        if type(value) is field.exact:
             return value
         try:
-            return msgspec.convert(value, field.hint, strict=strict, builtin_types=_BYTES if binary else None)
+            return field.hint.convert(value, binary=binary, strict=strict)
         except msgspec.ValidationError as error:
             raise InvalidArguments(self._mismatch(field, value, str(error))) from None
         # A value can make msgspec raise anything: half of a surrogate pair, for example.
         except Exception:
-            said = f"expected {_type_name(field.hint)}, got {type(value).__name__}"
+            said = f"expected {name_of(field.hint.hint)}, got {type(value).__name__}"
             raise InvalidArguments(self._mismatch(field, value, said)) from None
 
     def _mismatch(self, field: _Field, value: Any, said: str) -> str:
         """Return msgspec's error with the parameter's name in the place of ``$``, and the value."""
         said = _PATH.sub(lambda match: f"{field.name}{match.group(1)}", said).replace("`", "")
         if " got " not in said:
-            said = f"{said} ({field.name} is {_type_name(field.hint)})"
+            said = f"{said} ({field.name} is {name_of(field.hint.hint)})"
         return f"{self._name}(): parameter {field.name!r}: {said[:1].lower()}{said[1:]}; it was {brief(value)}"
 
     def _listed(self) -> str:
@@ -391,16 +385,15 @@ class _Compiled:
 
 
 class _Field:
-    """One parameter: its name, its type hint, the type that needs no conversion, and whether it takes bytes alone."""
+    """One parameter: its name, its type hint, and the type that needs no conversion."""
 
-    __slots__ = ("exact", "hint", "name", "raw")
+    __slots__ = ("exact", "hint", "name")
 
     def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
         self.name = parameter.name
         # A default of None makes the parameter optional.
-        self.hint = Optional[hint] if parameter.default is None else hint  # noqa: UP045 - any hint, not only classes
-        self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
-        self.raw = _only_bytes(self.hint)
+        self.hint = Hint(Optional[hint] if parameter.default is None else hint)  # noqa: UP045 - any hint, not only classes
+        self.exact = self.hint.exact
 
 
 class _Verbatim(str):
@@ -408,34 +401,6 @@ class _Verbatim(str):
 
     __slots__ = ()
     __repr__ = str.__str__
-
-
-def _kinds(info: Any) -> Iterator[Any]:
-    """Yield a type's description and those of its parts."""
-    seen: list[Any] = []
-    waiting = [info]
-    while waiting:
-        kind = waiting.pop()
-        if any(kind is known for known in seen):
-            continue
-        seen.append(kind)
-        yield kind
-        for name in getattr(kind, "__struct_fields__", ()):
-            value = getattr(kind, name)
-            waiting.extend(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, _DESCRIBED))
-
-
-def _only_bytes(hint: Any) -> bool:
-    bytes_, none = (
-        msgspec.inspect.BytesType | msgspec.inspect.ByteArrayType | msgspec.inspect.MemoryViewType,
-        msgspec.inspect.NoneType,
-    )
-    info = msgspec.inspect.type_info(hint)
-    parts = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return any(isinstance(part, bytes_) for part in parts) and all(isinstance(part, bytes_ | none) for part in parts)
-
-
-_DESCRIBED = (msgspec.inspect.Type, msgspec.inspect.Field)
 
 
 def where(function: Any) -> str:
@@ -446,19 +411,6 @@ def where(function: Any) -> str:
 
 def _verbatim(annotation: Any) -> Any:
     return _Verbatim(annotation) if isinstance(annotation, str) else annotation
-
-
-def _type_name(hint: Any) -> str:
-    return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-
-
-def _convertible(hint: Any) -> Any:
-    """Return the hint, or Any if msgspec can't convert to it: the result then stays as it is."""
-    try:
-        msgspec.msgpack.Decoder(hint)
-    except TypeError:
-        return Any
-    return hint
 
 
 def _count(number: int) -> str:
