@@ -460,6 +460,11 @@ def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
         return lambda member: member.value
     if issubclass(kind, msgspec.Struct):
         return _struct_writer(kind)
+    form = form_of(kind)
+    if form is not None:
+        return form.plain
+    if advice(kind) is not None:
+        raise TypeError(no_form(kind))
     serializer = getattr(kind, "__pydantic_serializer__", None)
     if serializer is not None:
         mode = "json" if in_json else "python"
@@ -469,10 +474,7 @@ def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
         return _fields_writer([field.name for field in dataclasses.fields(kind)])
     if hasattr(kind, "__attrs_attrs__"):
         return _fields_writer([attribute.name for attribute in kind.__attrs_attrs__])
-    form = form_of(kind)
-    if form is None:
-        raise TypeError(no_form(kind))
-    return form.plain
+    raise TypeError(no_form(kind))
 
 
 def _fields_writer(names: list[str]) -> Callable[[Any], Any]:

@@ -103,11 +103,14 @@ class Signature:
         if self._compiled is None:
             try:
                 hints = typing.get_type_hints(self._function, include_extras=True)
+                hints = {name: Any if hint is object else hint for name, hint in hints.items()}
+                self._check_hints(hints)
+                self._compiled = _Compiled(self.name, self._parameters, hints)
+            except ConfigurationError:
+                raise
+            # A hint is a user's code, and so are the hints of the fields of a dataclass.
             except Exception as error:
                 raise ConfigurationError(f"{self.where}: {self.name}() has a type hint that fails: {error}") from error
-            hints = {name: Any if hint is object else hint for name, hint in hints.items()}
-            self._check_hints(hints)
-            self._compiled = _Compiled(self.name, self._parameters, hints)
         return self._compiled
 
     def verify(self) -> None:

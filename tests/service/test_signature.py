@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -305,6 +306,20 @@ class TestRegistration:
     def test_a_hint_that_fails_is_refused(self):
         with pytest.raises(ConfigurationError, match=r"f\(\) has a type hint that fails: division by zero"):
             Signature(taking("1/0"), "f")
+
+    def test_a_dataclass_whose_fields_name_a_later_class_is_resolved_when_it_is_needed(self):
+        module = types.ModuleType("module")
+        vars(module).update(dataclasses=dataclasses)
+        sys.modules["module"] = module
+        try:
+            exec("@dataclasses.dataclass\nclass Line:\n    end: 'Point'\ndef f(line: Line) -> None: ...", vars(module))
+            signature = Signature(module.f, "f")
+            with pytest.raises(ConfigurationError, match="has a type hint that fails: name 'Point' is not defined"):
+                signature.compile()
+            module.Point = Point
+            assert signature.compile().bind([{"end": {"x": 1}}], {}) == ([module.Line(Point(1))], {})
+        finally:
+            del sys.modules["module"]
 
     def test_a_hint_that_names_a_later_class_is_resolved_when_it_is_needed(self):
         module = types.ModuleType("module")
