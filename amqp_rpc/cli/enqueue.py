@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
+from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors, spoken
 from amqp_rpc.cli.options import (
     Arguments,
     Time,
@@ -24,11 +24,18 @@ from amqp_rpc.cli.options import (
     url_option,
     work_on_lines,
 )
-from amqp_rpc.cli.output import decoded_as_json
+from amqp_rpc.cli.output import decoded_as_json, show_warnings
 from amqp_rpc.client.client import Client
 from amqp_rpc.client.task import TaskHandle
-from amqp_rpc.errors import AmqpRpcError, BrokerError, CodecError, NotAllAccepted, PublishRefused, RemoteError
-from amqp_rpc.message.timing import Deadline
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    BrokerError,
+    CallTimeout,
+    CodecError,
+    NotAllAccepted,
+    PublishRefused,
+    RemoteError,
+)
 from amqp_rpc.service.signature import TASK_OPTIONS
 
 _EPILOG = f"""\b
@@ -67,7 +74,7 @@ _STATE_TIMEOUT = 2.0
 @click.option("--unique-for", type=float, metavar="SECONDS", help="Do not enqueue an equal task again in this time.")
 @content_type_option
 @header_option("A header of the task; may be given several times.")
-@timeout_option("Seconds until the broker confirms the task; with --wait, until it has its result.")
+@timeout_option("Seconds until the broker confirms the task; with --wait, as many again until it has its result.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it as JSON after the id.")
 @stdin_option("Enqueue a task for each line of JSON on standard input.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
@@ -80,10 +87,12 @@ def enqueue(
     positional, named = arguments_of(arguments, TASK_OPTIONS, content_type=options["content_type"])
     with one_line_errors(), Client(url) as client:
         if stdin:
+            show_warnings()
             work = partial(_tasks, client, function, timeout, options, wait)
             work_on_lines(partial(arguments_in, options=TASK_OPTIONS), work)
             return
-        deadline = Deadline.after(timeout)
+        if not wait:
+            show_warnings()
         task = client.enqueue(function, *positional, timeout=timeout, **options, **named)
         click.echo(task.id)
         if not wait:
@@ -91,14 +100,13 @@ def enqueue(
         if note := _no_consumer(client, task.queue):
             click.echo(f"amqp-rpc: {note}; waiting for one", err=True)
         try:
-            result = task.result(timeout=max(0.001, deadline.remaining()))
-        # In this order: the error that a task raised may be a TimeoutError too.
+            result = task.result(timeout=timeout)
         except RemoteError as error:
             fail_with(error, traceback=traceback)
-        except TimeoutError:
-            note = _no_consumer(client, task.queue)
-            why = f": {note}; it stays there" if note else "; it goes on"
-            fail(f"task {task.id} has no result after {timeout:g} s{why}", Exit.TIMEOUT)
+        except CallTimeout as error:
+            # The store and the broker say what is known of it, but not that it was to wait.
+            waits = options["delay"] is not None or options["eta"] is not None
+            fail(f"{spoken(error)}{'; no worker starts it before its delay is over' if waits else ''}", Exit.TIMEOUT)
         click.echo(decoded_as_json(result))
 
 

@@ -95,7 +95,8 @@ def in_flags(text: str) -> str:
     """Return a text of the library with the flags of the running command in the place of the keywords of Python."""
     context = click.get_current_context(silent=True)
     options = [] if context is None else [each for each in context.command.params if isinstance(each, click.Option)]
-    flags = {each.name: each.opts[0] for each in options}
+    # The URL of the store of results is a variable for every command.
+    flags = {"results": "AMQP_RPC_RESULTS"} | {each.name: each.opts[0] for each in options if each.name}
 
     def flag(match: re.Match[str]) -> str:
         name, equals, value = match.groups()

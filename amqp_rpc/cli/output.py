@@ -141,6 +141,14 @@ class Reports:
             self._failure, self.stopped = error, True
 
 
+def show_warnings() -> None:
+    """Print the library's warnings on standard error: of a queue that nobody has ever served, for example."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("amqp-rpc: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("amqp_rpc").addHandler(handler)
+
+
 def set_up_log(level: str | None, config: str | None) -> None:
     """Set up the log as far as the program has not: call it after the program's modules were imported.
 
