@@ -15,13 +15,14 @@ from reprlib import Repr
 from types import MappingProxyType
 from typing import Any
 
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, PublishRefused
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Message, Properties, Request, republished
 from amqp_rpc.message.headers import (
     ATTEMPT,
     DEADLINE,
     DIED,
+    HEADERS_DROPPED,
     HISTORY,
     OF_DEATH,
     QUEUE,
@@ -208,8 +209,17 @@ def dead_letter(
 
 
 def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> Message:
-    """Return a dead letter as it is published to its queue again: at its first attempt, with its history."""
+    """Return a dead letter as it is published to its queue again: at its first attempt, with its history.
+
+    Raises:
+        PublishRefused: It is not the message that was published: it has lost its publisher's headers.
+    """
     headers = properties.headers or {}
+    if headers.get(HEADERS_DROPPED):
+        raise PublishRefused(
+            f"dead letter [{properties.message_id}] has lost the headers of its publisher, which left no room for ours "
+            "in a frame; it is not replayed without them. Publish the message again, or drop the letter"
+        )
     added = {ATTEMPT: 1, HISTORY: _remembered(Request.read(properties, body, redelivered=False), headers)}
     # A person wants it to run, though its time is over.
     deadline = headers.get(DEADLINE)

@@ -19,12 +19,15 @@ from amqp_rpc.message.headers import (
     CRASHES,
     DEADLINE,
     DECISIVE,
-    FOR_PEOPLE,
+    HEADERS_DROPPED,
     IDEMPOTENT,
+    SHORTENED,
     TICK,
     WANTS_ALIVE,
+    others,
     read_count,
     read_text,
+    shortened,
     without_broker_headers,
 )
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
@@ -44,7 +47,9 @@ PROBE: Final = "amqp_rpc.probe"
 #: The type of the scheduler's token.
 CLOCK: Final = "amqp_rpc.clock"
 
-#: The most characters of a header in the lightest copy of a message: see `lighter`.
+#: The most characters of our headers that only people read, in each copy of `lighter`.
+_LENGTHS = (16_000, 8_000, 4_000, 2_000, 1_000, 500, 250, 125, 60, 0)
+#: The most characters of a header in `bare`.
 _LONGEST_TEXT = 300
 
 
@@ -249,14 +254,27 @@ def task_properties(
 
 
 def lighter(message: Message) -> Iterator[Message]:
-    """Yield two copies with fewer headers of a message whose headers AMQP can't carry, such as too large ones.
+    """Yield copies, each with shorter headers than the one before, of a message whose headers AMQP can't carry.
 
-    The first lacks the headers that only people read. The second has only our headers that decide something, shortened.
+    Ours that only people read become shorter, and are left out in the end; of the reason a few words stay. The
+    publisher's headers are in all copies.
+    """
+    headers = before = message.properties.headers or {}
+    for most in _LENGTHS:
+        cut = {name: shortened(name, value, most) for name, value in headers.items() if name in SHORTENED}
+        kept = {name: cut.get(name, value) for name, value in headers.items() if cut.get(name, value) is not None}
+        if kept != before:
+            yield replace(message, properties=copied(message.properties, headers=kept))
+        before = kept
+
+
+def bare(message: Message) -> Message:
+    """Return a copy with those of our headers that decide something, shortened; one says that others are missing.
+
+    It is for a message that must not be lost, whose publisher's headers leave no room for ours.
     """
     headers = message.properties.headers or {}
     needed = {name: headers[name] for name in DECISIVE if isinstance(headers.get(name), str | int | float)}
-    for kept in (
-        {name: value for name, value in headers.items() if name not in FOR_PEOPLE},
-        {name: text_of(value)[:_LONGEST_TEXT] if isinstance(value, str) else value for name, value in needed.items()},
-    ):
-        yield replace(message, properties=copied(message.properties, headers=kept))
+    kept = {name: text_of(each)[:_LONGEST_TEXT] if isinstance(each, str) else each for name, each in needed.items()}
+    dropped = {HEADERS_DROPPED: True} if others(headers) else {}
+    return replace(message, properties=copied(message.properties, headers=kept | dropped))

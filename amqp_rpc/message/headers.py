@@ -5,12 +5,13 @@ Any program may publish to a queue: no value is trusted to have the right type.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.text import brief
+from amqp_rpc.message.text import brief, text_of
 
 #: The attempt of a call or a task, from 1.
 ATTEMPT: Final = "attempt"
@@ -37,6 +38,8 @@ QUEUE: Final = "queue"
 DIED: Final = "died"
 TRACEBACK: Final = "traceback"
 HISTORY: Final = "history"
+#: True: the publisher's headers are not in this copy of its message, since they left no room for ours.
+HEADERS_DROPPED: Final = "headers_dropped"
 #: Of an item's dead letter: the id that the item had.
 ITEM_ID: Final = "id"
 
@@ -45,16 +48,21 @@ ITEM_ID: Final = "id"
 RESERVED: Final = frozenset(
     {
         ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
-        REASON, QUEUE, DIED, TRACEBACK, HISTORY,
+        REASON, QUEUE, DIED, TRACEBACK, HISTORY, HEADERS_DROPPED,
     }
 )  # fmt: skip
 #: Those that amqp_rpc adds to an event on its way; a handler sees all others.
 ADDED_TO_EVENTS: Final = frozenset({TOPIC, ATTEMPT, CRASHES, DEADLINE, LAST_ERROR, HISTORY})
 #: Those about a death; a replayed dead letter has none of them.
 OF_DEATH: Final = frozenset({REASON, DIED, TRACEBACK, CRASHES, LAST_ERROR, QUEUE, HISTORY})
-#: Those that only people read, and those that decide something: see `envelope.lighter`.
+#: Those that only people read, those that are shortened where a message's headers are too large, and those that decide
+#: something: see `envelope.lighter`.
 FOR_PEOPLE: Final = frozenset({TRACEBACK, LAST_ERROR, HISTORY})
+SHORTENED: Final = FOR_PEOPLE | {REASON}
 DECISIVE: Final = RESERVED - FOR_PEOPLE - {WANTS_ALIVE}
+
+#: The characters of a reason that stay in any case.
+_SHORTEST_REASON = 30
 
 #: The prefix of RabbitMQ's own headers.
 BROKER_PREFIX: Final = "x-"
@@ -96,6 +104,29 @@ def check_headers(headers: Mapping[str, Any] | None, of: str) -> dict[str, Any]:
                 f"{', '.join(sorted(RESERVED))} are amqp_rpc's"
             )
     return dict(headers)
+
+
+def shortened(name: str, value: object, most: int) -> str | None:
+    """Return a header of ours with at most so many characters, or None to leave it out.
+
+    Of a traceback the end stays, where its cause is; of a history the last deaths; of other text the beginning.
+    """
+    if name == REASON:
+        return text_of(value)[: max(most, _SHORTEST_REASON)]
+    if not most:
+        return None
+    text = read_text(value) or ""
+    if name != HISTORY or len(text) <= most:
+        return text[-most:] if name == TRACEBACK else text[:most]
+    try:
+        deaths = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    while isinstance(deaths, list) and deaths:
+        deaths = deaths[1:]
+        if len(text := json.dumps(deaths, ensure_ascii=False)) <= most:
+            return text if deaths else None
+    return None
 
 
 def delivery_count(headers: Mapping[str, Any] | None) -> int | None:

@@ -10,6 +10,7 @@ It is a seam: it knows messages, and not whether they are dead letters.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
@@ -18,7 +19,7 @@ from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import PublishRefused
 from amqp_rpc.message.dead_letter import renewed
-from amqp_rpc.message.envelope import Message
+from amqp_rpc.message.envelope import Message, lighter
 from amqp_rpc.message.headers import delivery_count
 from amqp_rpc.message.refusals import ReplyCode
 
@@ -35,17 +36,29 @@ _BATCH, _BATCH_BYTES = 100, 8 * 1024 * 1024
 class Move(Publication):
     """The copy of a message that replaces it, in its queue or in another one; it is published once, or refused."""
 
-    __slots__ = ("delivery",)
+    __slots__ = ("_lighter", "delivery")
     once = True
 
     def __init__(self, message: Message, delivery: Delivery) -> None:
         super().__init__(message, None)
         #: The message that it replaces.
         self.delivery = delivery
+        self._lighter: Iterator[Message] | None = None
+
+    def unwritable(self, publisher: Publisher, error: Exception) -> None:
+        """Publish it with shorter headers of ours if AMQP can't carry them; refuse it where that is not enough."""
+        self._lighter = self._lighter or lighter(self.message)
+        if (message := next(self._lighter, None)) is None:
+            super().unwritable(publisher, error)
+            return
+        self.message, self.written = message, False
+        publisher.send(self)
 
     def confirmed(self, publisher: Publisher) -> None:
         """End it: the broker has it, in its queue if that exists."""
-        missing = PublishRefused(f"there is no queue {self.message.routing_key!r}")
+        missing = PublishRefused(
+            f"there is no queue {self.message.routing_key!r}; workers declare it when they are started"
+        )
         publisher.end(self, missing if self.returned else None)
 
     def nacked(self, publisher: Publisher) -> None:

@@ -203,6 +203,7 @@ class DeadLetters:
         return found
 
     async def _removing(self, choice: Choice, way: _Way) -> None:
+        incomplete: list[PublishRefused] = []
         async with Cursor(self._session, self.dead_letter_queue) as cursor:
             way.done = cursor.done
             while way.goes_on(cursor) and (delivery := await cursor.next()) is not None:
@@ -210,16 +211,22 @@ class DeadLetters:
                 if not choice.takes(delivery.properties):
                     await cursor.keep(delivery)
                 elif way.verb == "replayed":
-                    message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
-                    await cursor.move(delivery, message)
+                    try:
+                        message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
+                    except PublishRefused as refusal:
+                        incomplete.append(refusal)
+                        await cursor.keep(delivery)
+                    else:
+                        await cursor.move(delivery, message)
                 else:
                     cursor.drop(delivery)
-        refused = [move for move in cursor.refused if move.message.routing_key != self.dead_letter_queue]
+        moved = [move.value for move in cursor.refused if move.message.routing_key != self.dead_letter_queue]
+        refused = [*moved, *incomplete]
         way.finish(cursor, choice.count(cursor.expected))
         if refused:
             raise PublishRefused(
-                f"{len(way.done)} of {len(way.done) + len(refused)} dead letters were replayed; the broker did not "
-                f"take the others, which stay: {refused[0].value}. Workers declare the queue when they are started"
+                f"{len(way.done)} of {len(way.done) + len(refused)} dead letters were replayed; the others stay: "
+                f"{refused[0]}"
             )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from amqp_rpc.amqp.channel import Channel, Delivery
@@ -19,7 +20,8 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
-from amqp_rpc.message.envelope import Message, Properties, lighter
+from amqp_rpc.message.envelope import Message, Properties, bare, lighter
+from amqp_rpc.message.headers import HEADERS_DROPPED
 from amqp_rpc.message.refusals import is_limit
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
@@ -320,12 +322,18 @@ class Copy(Publication):
             self._count(publisher, str(error))
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
-        """Publish it with fewer headers if AMQP can't carry them: better than not at all."""
-        self._lighter = self._lighter or lighter(self.message)
+        """Publish it with shorter headers if AMQP can't carry them, and at last without its publisher's.
+
+        That is better than not at all: a dead letter without them is not replayed (`dead_letter.replayed`).
+        """
+        key, first = self.message.routing_key, self._lighter is None
+        self._lighter = self._lighter or chain(lighter(self.message), [bare(self.message)])
         self.written = False
-        key = self.message.routing_key
         if (message := next(self._lighter, None)) is not None:
-            logger.warning("queue %s: message published without some of its headers: %s", key, error)
+            if HEADERS_DROPPED in (message.properties.headers or {}):
+                logger.warning("queue %s: message published without its publisher's headers: %s", key, error)
+            elif first:
+                logger.warning("queue %s: message published with shorter headers of ours: %s", key, error)
             self.message = message
             publisher.send(self)
         elif self._accepted:

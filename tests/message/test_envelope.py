@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc.message.envelope import Message, Properties, Request, lighter, republished, request_properties
+from amqp_rpc.message.envelope import Message, Properties, Request, bare, lighter, republished, request_properties
+from amqp_rpc.message.headers import RESERVED
+from tests.message.test_headers import ANYTHING
 
 
 def read(**properties) -> Request:
@@ -121,20 +124,42 @@ class TestReading:
         assert isinstance(request.expired(0.0), bool)
 
 
-def test_a_message_becomes_lighter_by_what_only_tells_more_and_then_by_all_that_is_not_ours():
+def test_a_message_becomes_lighter_by_texts_that_people_read_and_keeps_its_publishers_headers():
+    deaths = [{"died": n, "reason": "x" * 300, "attempt": 6} for n in range(10)]
     headers = {
-        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "traceback": "…", "error": "…", "history": "[]",
-        "theirs": "kept at first", "tick": None,
+        "attempt": 2, "deadline": 1.5, "reason": "r" * 1000, "traceback": "t" * 20_000 + "the cause",
+        "error": "e" * 1000, "history": json.dumps(deaths), "theirs": "y" * 5000, "tick": None,
     }  # fmt: skip
     message = Message("q", Properties(headers=headers, message_id="1"), b"body", delay=3)
-    first, second = lighter(message)
-    assert first.properties.headers == {
-        "attempt": 2, "deadline": 1.5, "reason": "x" * 1000, "theirs": "kept at first", "tick": None,
-    }  # fmt: skip
-    assert second.properties.headers == {"attempt": 2, "deadline": 1.5, "reason": "x" * 300}
-    for each in (first, second):
-        assert (each.routing_key, each.body, each.delay, each.properties.message_id) == ("q", b"body", 3, "1")
+    copies = [each.properties.headers for each in lighter(message)]
+    sizes = [len(json.dumps(each)) for each in copies]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    for each in copies:
+        assert (each["theirs"], each["attempt"], each["deadline"]) == ("y" * 5000, 2, 1.5)
+        assert each.get("traceback", "the cause").endswith("the cause")
+        assert json.loads(each.get("history", "[]")) == deaths[10 - len(json.loads(each.get("history", "[]"))) :]
+    assert (len(copies[0]["traceback"]), len(copies[0]["error"])) == (16_000, 1000)
+    assert [len(json.loads(each.get("history", "[]"))) for each in copies] == [10, 10, 10, 5, 2, 1, 0, 0, 0, 0]
+    assert copies[-1] == {"attempt": 2, "deadline": 1.5, "reason": "r" * 30, "theirs": "y" * 5000}
+    for copy in (*lighter(message), bare(message)):
+        assert (copy.routing_key, copy.body, copy.delay, copy.properties.message_id) == ("q", b"body", 3, "1")
     assert message.properties.headers == headers
+
+
+def test_a_bare_message_has_what_decides_something_and_says_that_the_rest_is_missing():
+    headers = {"attempt": 2, "reason": "x" * 1000, "traceback": "…", "theirs": "y", "queue": "q", "tick": None}
+    assert bare(Message("q", Properties(headers=headers), b"")).properties.headers == {
+        "attempt": 2, "reason": "x" * 300, "queue": "q", "headers_dropped": True,
+    }  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(sorted(RESERVED)), ANYTHING))
+@settings(max_examples=200, deadline=None)
+def test_headers_of_any_program_become_lighter_without_an_error(headers):
+    message = Message("q", Properties(headers={**headers, "theirs": 1}), b"")
+    assert all((each.properties.headers or {})["theirs"] == 1 for each in lighter(message))
+    bare(message)
 
 
 def test_a_republished_message_keeps_its_own_and_neither_the_brokers_headers_nor_a_time_to_live():

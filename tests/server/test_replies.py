@@ -100,7 +100,7 @@ def test_a_task_that_the_broker_refuses_stays_and_a_call_is_dropped_in_the_end(
     assert len(caplog.records) == 1
 
 
-def test_a_copy_that_amqp_can_t_carry_goes_with_fewer_headers(
+def test_a_copy_that_amqp_can_t_carry_goes_with_fewer_headers_and_says_so(
     copies: CopyPublisher, connection: FakeConnection, acks: Acks
 ) -> None:
     sent(copies, connection, copy(acks, attempt=2))
@@ -120,7 +120,7 @@ def test_a_copy_that_amqp_can_t_carry_goes_with_fewer_headers(
 
     channel.publish = publish  # type: ignore[method-assign]
     copies.send(made)
-    assert channel.published[-1].properties.headers == {"attempt": 2}
+    assert channel.published[-1].properties.headers == {"attempt": 2, "headers_dropped": True}
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["a task", "a call"])
