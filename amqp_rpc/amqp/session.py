@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Generator
+from copy import copy
 from threading import get_ident
 from types import coroutine as awaitable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -240,7 +241,8 @@ class Session:
             if not await Wait(publication, time.monotonic() + _VERDICT):
                 publication.tell(self.publisher.too_late(publication))
         if publication.value is not None:
-            raise publication.value
+            # A copy: else the publication, its error, and the traceback with the publication keep each other alive.
+            raise copy(publication.value)
 
     def finish(self, script: Coroutine[Any, None, T]) -> T:
         """Run a user's script (`blocking`) on this thread, which blocks where the script waits."""

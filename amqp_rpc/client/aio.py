@@ -82,7 +82,11 @@ class AsyncClient(Front[Client]):
                     return
                 for outcome in await waiting.popleft():
                     if isinstance(outcome, AmqpRpcError):
-                        raise outcome
+                        try:
+                            raise outcome
+                        finally:
+                            # Else its traceback and this frame keep each other alive.
+                            del outcome
                     yield outcome
         finally:
             for future in waiting:

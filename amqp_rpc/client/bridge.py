@@ -188,7 +188,8 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         try:
             result = self.read(self._outcome)
         except Exception as error:
-            self.set_exception(error)
+            # Without this frame: else the traceback and this call keep each other alive.
+            self.set_exception(error.with_traceback(None))
         else:
             self.set_result(result)
 

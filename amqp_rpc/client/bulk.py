@@ -51,7 +51,11 @@ def outcomes(messages: Iterator[BlockingCall], most: int) -> Iterator[Any]:
                 return
             for outcome in waiting.popleft().result():
                 if isinstance(outcome, AmqpRpcError):
-                    raise outcome
+                    try:
+                        raise outcome
+                    finally:
+                        # Else its traceback and this frame keep each other alive.
+                        del outcome
                 yield outcome
     finally:
         for call in waiting:

@@ -165,7 +165,8 @@ class PendingCall(Call, Future[Any]):
             result = self.read(reply)
         # A user's type may raise anything.
         except BaseException as error:
-            self.set_exception(error)
+            # Without this frame: else the traceback and this call keep each other alive.
+            self.set_exception(error.with_traceback(None))
         else:
             self.set_result(result)
 

@@ -118,7 +118,11 @@ class Decoder:
         except Exception as unread:
             self._fail(function, Undecodable, f"{unread}", unread)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # Else its traceback and this frame keep each other alive, and the arguments of all frames above.
+                del error
         return kind, value, not codec.packed(content_type)
 
     def _are_bytes(self, content_type: str, reply: Reply) -> bool:
