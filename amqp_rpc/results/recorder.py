@@ -1,7 +1,7 @@
 """Writes a worker's records to the store of results; a store that is away never stops a task, nor delays the others.
 
-While the store is away the threads that run tasks write nothing: the ends of tasks are remembered here, without their
-results, and one thread polls the store and writes them once it is back.
+While the store is away the threads that run tasks write nothing: the ends of tasks are kept here, with as many of their
+results as there is room for, and one thread polls the store and writes them once it is back.
 
 A brief task costs one write: its start is written a moment later, and not at all if it has ended by then.
 """
@@ -12,7 +12,6 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from amqp_rpc.errors import StoreUnavailable
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record
@@ -21,8 +20,10 @@ logger = bounded_logger(__name__)
 
 #: Seconds between two polls of a store that is away.
 LOOK_AGAIN: Final = 2.0
-#: Outcomes of tasks that are remembered while the store is away; each uses some hundred bytes.
+#: Outcomes of tasks that are remembered while the store is away; each uses some hundred bytes beside its result.
 MOST_REMEMBERED: Final = 10_000
+#: Bytes of the results that are remembered with them.
+MOST_BYTES: Final = 64 * 1024 * 1024
 #: Seconds after which the start of a task is written, and at most twice as many.
 PATIENCE: Final = 0.05
 
@@ -49,6 +50,9 @@ class Recorder:
         self._away = False
         #: The last outcome of each task that ended while the store was away, by id.
         self._remembered: OrderedDict[str, Record] = OrderedDict()
+        #: The bytes of their results.
+        self._size = 0
+        #: The results that there was no room for.
         self._lost = 0
         self._closing = threading.Event()
 
@@ -56,6 +60,18 @@ class Recorder:
         """Start the thread that writes the starts of tasks."""
         if self._store is not None:
             threading.Thread(target=self._write_begun, name="amqp_rpc tasks begun", daemon=True).start()
+
+    def look(self) -> None:
+        """Look whether the store is there, on a thread of its own: one that is not is logged when the server starts."""
+        if self._store is not None:
+            threading.Thread(target=self._look, args=(self._store,), name="amqp_rpc results", daemon=True).start()
+
+    def _look(self, store: Store) -> None:
+        try:
+            store.check()
+        # As in `_write`.
+        except Exception as error:
+            self._has_gone(error)
 
     @property
     def records(self) -> bool:
@@ -71,7 +87,8 @@ class Recorder:
         if not away:
             try:
                 record = self._store.get(identity)
-            except StoreUnavailable as error:
+            # The store may have raised anything: the task must run.
+            except Exception as error:
                 self._has_gone(error)
                 return None
         return record if record is not None and record.state == "SUCCESS" else None
@@ -127,7 +144,8 @@ class Recorder:
         if not self._away:
             try:
                 self._store.put(record, expires=self._expires)
-            except StoreUnavailable as error:
+            # The store may have raised anything: the task has run.
+            except Exception as error:
                 self._has_gone(error)
             else:
                 return
@@ -136,18 +154,30 @@ class Recorder:
 
     def _remember(self, record: Record) -> None:
         with self._lock:
-            self._lost += 1
-            self._remembered[record.id] = record.bare()
-            self._remembered.move_to_end(record.id)
+            self._forget(record.id)
+            if self._size + _size(record) > MOST_BYTES:
+                record = record.bare()
+                self._lost += 1
+            self._remembered[record.id] = record
+            self._size += _size(record)
             if len(self._remembered) > MOST_REMEMBERED:
-                self._remembered.popitem(last=False)
+                self._lost += self._forget(next(iter(self._remembered)))
             # The store may be back since it failed here.
             self._poll()
 
-    def _has_gone(self, error: StoreUnavailable) -> None:
+    def _forget(self, identity: str) -> bool:
+        """Forget an outcome; return whether it was there with its result. The lock is held."""
+        record = self._remembered.pop(identity, None)
+        self._size -= 0 if record is None else _size(record)
+        return record is not None and record.body is not None
+
+    def _has_gone(self, error: Exception) -> None:
         with self._lock:
             if not self._away:
-                logger.error("%s. Tasks run on; their results are lost until it is back", error)
+                logger.error(
+                    "%s. Tasks run on; their results are kept here until it is back, up to %d MiB of them",
+                    error, MOST_BYTES // 2**20,
+                )  # fmt: skip
             self._poll()
 
     def _poll(self) -> None:
@@ -182,6 +212,11 @@ class Recorder:
                     self._store.put(record, expires=self._expires)
                 with self._lock:
                     if self._remembered.get(record.id) is record:
-                        del self._remembered[record.id]
-        except StoreUnavailable:
+                        self._forget(record.id)
+        # As in `_write`.
+        except Exception:
             return False
+
+
+def _size(record: Record) -> int:
+    return len(record.body or b"")

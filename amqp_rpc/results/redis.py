@@ -6,10 +6,12 @@ Each record is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expi
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+import contextlib
+from typing import Final, cast
 
-from amqp_rpc.errors import ConfigurationError, StoreUnavailable, Undecodable
+from amqp_rpc.errors import ConfigurationError, StoreUnavailable
 from amqp_rpc.message.settings import hide_password
+from amqp_rpc.results import unavailable
 from amqp_rpc.results.record import Record
 
 #: Seconds to connect, and to wait for one answer: workers must not wait longer for a Redis that is gone.
@@ -25,7 +27,7 @@ class RedisStore:
         url: ``redis://user:password@host:port/database``, or ``rediss://…`` for TLS.
 
     Raises:
-        ConfigurationError: It is not such a URL, or redis-py is not installed.
+        ConfigurationError: It is not such a URL, has an option that does not exist, or redis-py is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,7 +41,7 @@ class RedisStore:
                 f"the store of results {self._url!r} needs a package that is not installed: "
                 "pip install 'amqp-rpc[redis]'"
             ) from error
-        self._errors = (redis.RedisError, OSError)
+        self._read_only = redis.ReadOnlyError
         try:
             self._redis = redis.Redis.from_url(
                 url,
@@ -54,12 +56,20 @@ class RedisStore:
                 f"{self._url!r} is not a Redis URL, such as redis://user:password@host:6379/0; write special "
                 "characters of a password as %XX"
             ) from (None if "@" in url else error)
+        self._check_options()
 
     def put(self, record: Record, *, expires: float) -> None:
         """Keep a record: `Store.put`."""
         try:
-            self._redis.set(_PREFIX + record.id, record.encode(), px=max(1, int(expires * 1000)))
-        except self._errors as error:
+            key, value, milliseconds = _PREFIX + record.id, record.encode(), max(1, int(expires * 1000))
+            try:
+                self._redis.set(key, value, px=milliseconds)
+            except self._read_only:
+                # It was the master, and is a replica now: the address leads to another one for new connections.
+                self._drop_idle()
+                self._redis.set(key, value, px=milliseconds)
+        # redis-py may raise anything, and a task that has run must not fail by it.
+        except Exception as error:
             raise self._unavailable(error) from error
 
     def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
@@ -67,8 +77,13 @@ class RedisStore:
         try:
             data = cast(bytes | None, self._redis.get(_PREFIX + id))
             return None if data is None else Record.decode(data)
-        except (*self._errors, Undecodable) as error:
+        # As in `put`; and other bytes may be there.
+        except Exception as error:
             raise self._unavailable(error) from error
+
+    def check(self) -> None:
+        """Look whether it answers: `Store.check`."""
+        self.get("")
 
     def close(self) -> None:
         """Close the connections: `Store.close`."""
@@ -77,5 +92,25 @@ class RedisStore:
     def __str__(self) -> str:
         return self._url
 
-    def _unavailable(self, error: Any) -> StoreUnavailable:
-        return StoreUnavailable(f"the store of results {self._url!r} can't be used: {error}")
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        # A connection that answers is not yet a good one: the next use opens another.
+        self._drop_idle()
+        return unavailable(self, error)
+
+    def _drop_idle(self) -> None:
+        # Those that other threads use now fail by themselves, if they have to.
+        with contextlib.suppress(Exception):
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    def _check_options(self) -> None:
+        """Make a connection that is never opened: redis-py looks at the options behind ``?`` no earlier."""
+        pool = self._redis.connection_pool
+        try:
+            pool.connection_class(**pool.connection_kwargs)
+        except Exception as error:
+            reason = str(error).rpartition("__init__() ")[2]
+            raise ConfigurationError(f"{self._url!r} has an option that redis-py does not take: {reason}") from error
+        if pool.connection_kwargs.get("decode_responses"):
+            raise ConfigurationError(
+                f"{self._url!r}: decode_responses is not for results, which are no text; leave it out"
+            )

@@ -8,16 +8,20 @@ It is a seam, as `redis` is: a store is chosen by its URL.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
 import tenacity
 
-from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.text import text_of
+from amqp_rpc.results import unavailable
 from amqp_rpc.results.record import Record
 
 #: Seconds to wait for another process to write; a write takes microseconds, unless some program holds the file.
@@ -96,27 +100,23 @@ class SqliteStore:
             r.id, r.state, r.function, r.queue, r.attempt, r.updated, r.started, r.next_try, r.error, r.kind,
             r.content_type, r.body, now + expires,
         )  # fmt: skip
-        opened = self._mine()
-        with opened.lock:
-            try:
-                connection = self._connected(opened)
-                connection.execute(_PUT, row)
-                if now >= opened.swept + _SWEEP_INTERVAL or now < opened.swept:
-                    removed = connection.execute(_SWEEP, (now, _SWEPT)).rowcount
-                    # When there may be more, the next record's turn deletes them.
-                    opened.swept = now if removed < _SWEPT else 0.0
-            except sqlite3.Error as error:
-                raise self._unavailable(opened, error) from error
+        with self._using() as (opened, connection):
+            connection.execute(_PUT, row)
+            if now >= opened.swept + _SWEEP_INTERVAL or now < opened.swept:
+                removed = connection.execute(_SWEEP, (now, _SWEPT)).rowcount
+                # When there may be more, the next record's turn deletes them.
+                opened.swept = now if removed < _SWEPT else 0.0
 
     def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
         """Return the record of a task: `Store.get`."""
-        opened = self._mine()
-        with opened.lock:
-            try:
-                row = self._connected(opened).execute(_GET, (id, time.time())).fetchone()
-            except sqlite3.Error as error:
-                raise self._unavailable(opened, error) from error
-        return None if row is None else Record(*row)
+        with self._using() as (_, connection):
+            row = connection.execute(_GET, (id, time.time())).fetchone()
+            return None if row is None else Record(*row)
+
+    def check(self) -> None:
+        """Open the file: `Store.check`."""
+        with self._using():
+            pass
 
     def close(self) -> None:
         """Close the file: `Store.close`."""
@@ -126,6 +126,22 @@ class SqliteStore:
 
     def __str__(self) -> str:
         return f"sqlite:///{self.path}"
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[tuple[_Opened, sqlite3.Connection]]:
+        """Take the file for a moment; whatever fails with it is `StoreUnavailable`."""
+        opened, began = self._mine(), time.monotonic()
+        with opened.lock:
+            if opened.failed > began:
+                # Another thread has waited for the file meanwhile, and in vain: not one after another.
+                raise unavailable(self, opened.reason)
+            try:
+                yield opened, self._connected(opened)
+            except Exception as error:
+                # The next use opens the file again: someone may replace it, or mount the disk again.
+                opened.close()
+                opened.failed, opened.reason = time.monotonic(), text_of(error)
+                raise unavailable(self, error) from error
 
     def _mine(self) -> _Opened:
         # setdefault is atomic: two threads that come first get the same one.
@@ -145,11 +161,6 @@ class SqliteStore:
             opened.connection = connection
         return opened.connection
 
-    def _unavailable(self, opened: _Opened, error: sqlite3.Error) -> StoreUnavailable:
-        # The next use opens the file again: someone may replace it, or mount the disk again.
-        opened.close()
-        return StoreUnavailable(f"the store of results {str(self)!r} can't be used: {error}")
-
 
 class _Opened:
     """The connection of one process; its threads take turns."""
@@ -159,6 +170,8 @@ class _Opened:
         self.connection: sqlite3.Connection | None = None
         #: When expired records were removed, in Unix seconds.
         self.swept = time.time()
+        #: When the file last failed, on the monotonic clock, and why.
+        self.failed, self.reason = float("-inf"), ""
 
     def close(self) -> None:
         connection, self.connection = self.connection, None

@@ -217,6 +217,7 @@ class Server:
         if any(function.asynchronous for functions in served for function in functions.values()):
             self._pool.start_event_loop()
         self._recorder.start()
+        self._recorder.look()
         self._connection.start()
         # No handler runs in the main thread.
         self._connection.loop.share(True)

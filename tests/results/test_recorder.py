@@ -40,6 +40,9 @@ class MemoryStore:
             raise StoreUnavailable("the store of results 'x' can't be used: it is away")
         return self.kept.get(identity)
 
+    def check(self) -> None:
+        self.get("")
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -115,24 +118,61 @@ def test_while_the_store_is_away_it_is_asked_by_one_thread_alone(store, monkeypa
     assert len(store.kept) == 1000
 
 
-def test_one_result_that_is_lost_is_said_to_be_one(store, keeps, caplog):
+def test_one_result_that_is_lost_is_said_to_be_one(store, keeps, caplog, monkeypatch):
+    monkeypatch.setattr(recorder, "MOST_BYTES", 0)
     store.away = True
     keeps.end(a_record("1"))
     store.away = False
     until(lambda: "is back; 1 result was lost" in caplog.text)
 
 
-def test_what_is_remembered_is_written_without_the_results_when_the_store_is_back(store, keeps, caplog):
+def test_what_is_remembered_is_written_with_the_results_when_the_store_is_back(store, keeps, caplog):
     store.away = True
     keeps.end(a_record("1"))
     keeps.end(a_record("2", "RETRY"))
     keeps.end(a_record("3", "FAILURE"))
     store.away = False
     until(lambda: len(store.kept) == 2)
-    assert [(r.id, r.state, r.body) for r in store.written] == [("1", "SUCCESS", None), ("3", "FAILURE", None)]
-    until(lambda: "is back; 2 results were lost" in caplog.text)
+    assert [(r.id, r.state, r.body) for r in store.written] == [("1", "SUCCESS", b"\xc0"), ("3", "FAILURE", b"\xc0")]
+    until(lambda: "is back; 0 results were lost" in caplog.text)
     keeps.end(a_record("4"))
     assert store.kept["4"].body == b"\xc0"
+
+
+def test_no_more_bytes_are_remembered_than_it_says_and_the_states_are(store, monkeypatch):
+    monkeypatch.setattr(recorder, "LOOK_AGAIN", 600.0)
+    monkeypatch.setattr(recorder, "MOST_BYTES", 2)
+    keeps, store.away = Recorder(store, expires=60.0), True
+    # The second end of one task takes the place of the first.
+    for identity in ("1", "1", "2", "3", "4"):
+        keeps.end(a_record(identity))
+    store.away = False
+    keeps.close()
+    assert {identity: record.body for identity, record in store.kept.items()} == {
+        "1": b"\xc0", "2": b"\xc0", "3": None, "4": None
+    }  # fmt: skip
+    assert {record.state for record in store.kept.values()} == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("error", [TypeError("no such option"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")])
+def test_whatever_a_store_raises_no_task_fails_by_it(store, keeps, monkeypatch, caplog, error):
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "put", fail)
+    monkeypatch.setattr(store, "get", fail)
+    keeps.end(a_record("1"))
+    # From memory, while the store is away.
+    assert keeps.succeeded("1") == a_record("1")
+    assert keeps.succeeded("2") is None
+    assert "Tasks run on" in caplog.text
+
+
+def test_a_store_that_is_not_there_is_reported_when_the_server_starts(store, keeps, caplog):
+    store.away = True
+    keeps.look()
+    until(lambda: "can't be used: it is away. Tasks run on" in caplog.text)
+    assert store.written == []
 
 
 def test_what_another_worker_wrote_since_is_left(store, keeps):

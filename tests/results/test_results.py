@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -411,16 +412,38 @@ def test_tasks_run_while_the_store_is_away_and_their_states_are_written_when_it_
             asked[0].result(timeout=0.1)
         redis_server.start()
         until(lambda: [task.state for task in asked] == ["SUCCESS", "FAILURE"] * 3)
-        with pytest.raises(ResultLost, match=r"half\(\) .* ended \(SUCCESS\); its result is lost"):
-            asked[0].result(timeout=5)
-        with pytest.raises(ResultLost, match=r"ended \(FAILURE\): ValueError: 5 is odd"):
+        # Nothing is lost: the worker has kept it.
+        assert [task.result(timeout=5) for task in asked[::2]] == [0, 1, 2]
+        with pytest.raises(ValueError, match="5 is odd"):
             asked[5].result(timeout=5)
         # From then on all is kept.
         assert client.task(client.enqueue(half, 8).id).result(timeout=20) == 4
     said = [record.message for record in caplog.records if "store of results" in record.message]
     assert len(said) == 2
-    assert "Tasks run on; their results are lost" in said[0]
-    assert said[1] == "The store of results is back; 6 results were lost"
+    assert "Tasks run on; their results are kept here until it is back, up to 64 MiB of them" in said[0]
+    assert said[1] == "The store of results is back; 0 results were lost"
+
+
+def test_a_result_that_there_was_no_room_for_is_lost_and_its_end_is_known(
+    url: str, serve: Serve, service: Service, queue: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqp_rpc.results.recorder.MOST_BYTES", 10)
+
+    @service.task(queue=queue)
+    def large(n: int) -> str:
+        return "x" * n
+
+    with Client(url, results=redis_server.url) as client:
+        serve(service, results=redis_server.url)
+        assert client.enqueue(large, 2).result(timeout=20) == "xx"
+        redis_server.kill()
+        small, lost = (client.enqueue(large, n) for n in (2, 20))
+        assert [small.result(timeout=20), lost.result(timeout=20)] == ["xx", "x" * 20]
+        redis_server.start()
+        until(lambda: client.task(lost.id).state == "SUCCESS")
+        assert client.task(small.id).result(timeout=20) == "xx"
+        with pytest.raises(ResultLost, match=r"large\(\) .* ended \(SUCCESS\); its result is lost"):
+            client.task(lost.id).result(timeout=5)
 
 
 def test_tasks_run_when_the_file_can_t_be_written(
@@ -441,6 +464,71 @@ def test_tasks_run_when_the_file_can_t_be_written(
         until(lambda: raw.count(queue) == 0)
     assert caplog.text.count("Tasks run on") == 1
     assert "5 tasks' states are lost" in caplog.text
+
+
+def test_a_store_that_raises_anything_makes_no_dead_letter_and_costs_no_result(
+    client: Client,
+    serve: Serve,
+    service: Service,
+    queue: str,
+    raw: Raw,
+    sqlite_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise TypeError("what nobody has thought of")
+
+    server = serve(service, results=sqlite_url)
+    assert server.results is not None
+    monkeypatch.setattr(type(server.results), "put", broken)
+    handles = [client.enqueue(double, n) for n in range(5)]
+    assert [handle.result(timeout=20) for handle in handles] == [0, 2, 4, 6, 8]
+    until(lambda: raw.count(queue) == 0)
+    assert raw.count(f"{queue}.dead") == 0
+    assert (server.counters["result"], server.counters["dead_letters"]) == (5, 0)
+    assert caplog.text.count("Tasks run on") == 1
+
+
+def test_a_file_that_is_locked_for_longer_than_a_write_waits_loses_nothing(
+    url: str, serve: Serve, service: Service, queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqp_rpc.results.sqlite._BUSY_TIMEOUT", 0.2)
+    monkeypatch.setattr("amqp_rpc.results.recorder.LOOK_AGAIN", 0.1)
+    results = f"sqlite:///{tmp_path}/results.db"
+
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    with Client(url, results=results) as client:
+        server = serve(service, results=results)
+        assert client.enqueue(double, 1).result(timeout=20) == 2
+        other = sqlite3.connect(tmp_path / "results.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        handles = [client.enqueue(double, n) for n in range(200)]
+        # All have run while it was locked.
+        until(lambda: server.counters["result"] == 201)
+        other.execute("ROLLBACK")
+        other.close()
+        asked = [client.task(handle.id) for handle in handles]
+        until(lambda: asked[-1].state == "SUCCESS")
+        assert [task.result(timeout=20) for task in asked] == [2 * n for n in range(200)]
+
+
+def test_a_store_that_is_not_there_is_reported_at_the_start(
+    serve: Serve, service: Service, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.task(queue=queue)
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service, results="redis://127.0.0.1:1/0")
+    until(lambda: "the store of results 'redis://127.0.0.1:1/0' can't be used" in caplog.text)
 
 
 def test_a_worker_that_ends_writes_what_it_remembers(

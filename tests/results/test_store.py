@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import secrets
+import socket
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
 from amqp_rpc.message.settings import result_seconds, results_url
@@ -328,3 +332,147 @@ def test_a_record_that_is_none_is_undecodable_and_a_time_is_kept_exactly():
     assert Record.decode(record.encode()) == record
     with pytest.raises(ValueError, match="no record of a task"):
         Record.decode(b"\x91\x01")
+
+
+class Switch:
+    """An address that leads new connections to one of two servers, as a proxy does; open ones stay where they are."""
+
+    def __init__(self, port: int) -> None:
+        self.leads_to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._copies: list[threading.Thread] = []
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
+
+    def close(self) -> None:
+        # Closing alone would not wake the thread that accepts.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(20)
+        for copy in self._copies:
+            copy.join(20)
+        for each in (self._listener, *self._open):
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.leads_to))
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    self._copies.append(threading.Thread(target=self._copy, args=pair, daemon=True))
+                    self._copies[-1].start()
+
+    @staticmethod
+    def _copy(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for each in (one, other):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_node_that_is_no_master_any_more_is_left_and_nothing_is_lost(redis_server: RedisServer) -> None:
+    """As managed Redis fails over: the address leads to the new master, and the old one's connections stay open."""
+    with RedisServer() as master:
+        switch = Switch(redis_server.port)
+        store = open_store(switch.url)
+        assert store is not None
+        try:
+            store.put(a_record(), expires=60)
+            redis.Redis(port=redis_server.port).replicaof("127.0.0.1", str(master.port))
+            switch.leads_to = master.port
+            record = a_record()
+            store.put(record, expires=60)
+            assert store.get(record.id) == record
+        finally:
+            store.close()
+            switch.close()
+
+
+def test_a_replica_is_unavailable_and_its_connections_are_dropped(redis_server: RedisServer) -> None:
+    redis.Redis(port=redis_server.port).replicaof("127.0.0.1", "1")
+    store = open_store(redis_server.url)
+    assert store is not None
+    with pytest.raises(StoreUnavailable, match=r"read only replica$"):
+        store.put(a_record(), expires=60)
+    redis.Redis(port=redis_server.port).replicaof("NO", "ONE")
+    store.put(a_record(), expires=60)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("?health_check=30", "health_check"),
+        ("?decode_responses=True", "decode_responses"),
+        ("?socket_timeout=soon", "URL"),
+    ],
+)
+def test_a_wrong_option_of_redis_is_refused_at_once(options: str, said: str) -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        open_store(f"redis://me:secret@localhost/0{options}")
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_right_option_of_redis_is_taken(redis_url: str) -> None:
+    store = open_store(f"{redis_url}?health_check_interval=30&client_name=me")
+    assert store is not None
+    store.put(record := a_record(), expires=60)
+    assert store.get(record.id) == record
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize(
+    "error", [TypeError("odd"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), OSError("gone")]
+)
+def test_whatever_its_package_raises_it_is_unavailable(
+    kind: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/results.db" if kind == "sqlite" else request.getfixturevalue("redis_url"))
+    assert store is not None
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise error
+
+    if kind == "sqlite":
+        monkeypatch.setattr(sqlite3, "connect", fail)
+    else:
+        monkeypatch.setattr(redis.Redis, "execute_command", fail)
+    for use in (lambda: store.put(a_record(), expires=60), lambda: store.get("1")):
+        with pytest.raises(StoreUnavailable, match="the store of results") as unavailable:
+            use()
+        assert unavailable.value.may_have_run
+
+
+def test_threads_that_wait_for_a_locked_file_do_so_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amqp_rpc.results.sqlite._BUSY_TIMEOUT", 0.5)
+    store = open_store(f"sqlite:///{tmp_path}/results.db")
+    assert store is not None
+    store.put(a_record(), expires=60)
+    other = sqlite3.connect(tmp_path / "results.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    store.close()
+    began = time.monotonic()
+
+    def put(_number: int) -> str:
+        with pytest.raises(StoreUnavailable) as locked:
+            store.put(a_record(), expires=60)
+        return str(locked.value)
+
+    with ThreadPoolExecutor(20) as pool:
+        said = set(pool.map(put, range(20)))
+    # One after another would take ten seconds.
+    assert time.monotonic() - began < 5
+    assert len(said) == 1
+    assert "locked" in said.pop()
+    other.execute("ROLLBACK")
+    store.put(a_record(), expires=60)
+    store.close()
+    other.close()
