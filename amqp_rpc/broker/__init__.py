@@ -105,6 +105,18 @@ def status() -> Record | None:
     return _running()
 
 
+def queues() -> list[str]:
+    """Return the names of all queues of the private node that `start` started; an empty list for any other broker.
+
+    Raises:
+        ControlFailed: ``rabbitmqctl`` failed, or did not end in time.
+    """
+    entry = _running()
+    if entry is None or entry.way != "private node":
+        return []
+    return _node(entry).ctl("list_queues", "name", "--no-table-headers").splitlines()
+
+
 def provide(*, say: Callable[[str], object] = say_to_stderr) -> None:
     """Make sure that `start` can work: install RabbitMQ if this machine has neither that nor a Docker engine.
 

@@ -17,7 +17,7 @@ from amqp_rpc.cli.enqueue import enqueue
 from amqp_rpc.cli.exits import Exit, fail
 from amqp_rpc.cli.listen import listen
 from amqp_rpc.cli.publish import publish
-from amqp_rpc.cli.queues import queues
+from amqp_rpc.cli.queues import queues, schedules
 from amqp_rpc.cli.serve import serve
 
 _EPILOG = """\b
@@ -29,6 +29,7 @@ Examples:
   amqp-rpc publish orders.eu.paid '{"order": 7}'    publish an event to all its subscribers
   amqp-rpc listen 'orders.#'         print events as they arrive
   amqp-rpc queues thumbnails         show the messages and consumers of a queue
+  amqp-rpc schedules services.reports    show when its tasks are enqueued
   amqp-rpc dlq list thumbnails       list the tasks that failed for good
 """
 
@@ -50,5 +51,5 @@ def main() -> None:
     """Call Python functions in other processes through RabbitMQ as simply as local ones."""
 
 
-for _command in (serve, call, enqueue, publish, listen, queues, dlq, broker):
+for _command in (serve, call, enqueue, publish, listen, queues, schedules, dlq, broker):
     main.add_command(_command)

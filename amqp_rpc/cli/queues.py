@@ -1,22 +1,28 @@
-"""``amqp-rpc queues``: the messages, consumers and dead letters of queues. One command, one module: a seam."""
+"""``amqp-rpc queues`` and ``amqp-rpc schedules``: what waits in queues, and when schedules tick. It is a seam."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
+from amqp_rpc import broker as throwaway
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.cli.exits import Exit, fail, one_line_errors
 from amqp_rpc.cli.options import timeout_option, url_option
-from amqp_rpc.cli.output import as_json, columns
+from amqp_rpc.cli.output import as_json, columns, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.message import topology
+from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.service.loading import NoSuchModule, load
+from amqp_rpc.service.schedules import moment
 
 _EPILOG = f"""\b
 Give queues by name, or modules with services: their call queues, task queues and shared subscriptions are shown.
-Without arguments: task_queue and rpc_queue.
+Without arguments: all queues of a private node of `amqp-rpc broker start`. AMQP
+itself can't list queues: of any other broker only task_queue and rpc_queue are
+shown, and `rabbitmqctl list_queues name` lists them all.
   amqp-rpc queues
   amqp-rpc queues thumbnails services.fib
   amqp-rpc queues thumbnails --json
@@ -33,6 +39,47 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFU
 """
 
 
+#: The queues that are looked at if nothing lists any.
+_USUAL = (topology.TASK_QUEUE, topology.CALL_QUEUE)
+
+_EPILOG_OF_SCHEDULES = f"""\b
+  amqp-rpc schedules services.reports
+\b
+NEXT is the next tick by this machine's clock. `amqp-rpc serve` enqueues the task
+then, and prints its schedules at its start.
+\b
+Exit codes: {Exit.OK:d} printed, {Exit.NO_MODULE:d} no such module,
+{Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service.
+"""
+
+
+@click.command(epilog=_EPILOG_OF_SCHEDULES)
+@click.argument("targets", nargs=-1, required=True, metavar="MODULE...")
+@click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
+def schedules(targets: tuple[str, ...], *, as_lines: bool) -> None:
+    """List the schedules of modules with services, and when each ticks next."""
+    with one_line_errors():
+        found = [each for target in targets for service in load(target) for each in service.schedules]
+        now = round(time.time() * 1000)
+        rows = [
+            {
+                "schedule": each.name,
+                "queue": each.queue,
+                "function": each.function,
+                "next": moment(each.times.after(now)),
+            }
+            for each in found
+        ]
+        if as_lines:
+            for row in rows:
+                click.echo(as_json(row))
+        elif rows:
+            cells = [[*list(row.values())[:-1], local(row["next"])] for row in rows]  # type: ignore[arg-type] # the last is a time
+            click.echo(columns([title.upper() for title in rows[0]], cells, width=terminal_width()))
+        else:
+            click.echo(f"no schedule in {', '.join(targets)}", err=True)
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[QUEUE|MODULE]...")
 @click.option("--json", "as_object", is_flag=True, help="Print a JSON object.")
@@ -41,7 +88,8 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFU
 def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout: float) -> None:
     """Show the messages, consumers and dead letters of queues."""
     with one_line_errors(), Client(url, timeout=timeout) as client:
-        found = _states(client, names)
+        listed = () if names else _listed(url)
+        found = _states(client, names) if names else _present(client, listed or _USUAL)
         dead = client.queue_states(topology.dead_letter_queue(queue) for queue in found)
         rows = [_row(queue, state, dead[topology.dead_letter_queue(queue)]) for queue, state in found.items()]
         delayed = _delayed(client)
@@ -54,16 +102,35 @@ def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout:
         click.echo(columns(titles, cells))
         click.echo(f"delayed, in all queues: {delayed}")
     else:
-        click.echo(f"neither {topology.TASK_QUEUE} nor {topology.CALL_QUEUE} exists; name a queue", err=True)
+        click.echo(f"none of these queues exists: {', '.join(listed or _USUAL)}", err=True)
+    if not (names or listed):
+        click.echo("AMQP can't list queues: give queues or modules (`amqp-rpc queues --help` says more)", err=True)
     if missing:
         fail(f"there is no queue {', '.join(map(repr, missing))}", Exit.NO_SERVER)
 
 
+def _listed(url: str | None) -> tuple[str, ...]:
+    """Return the queues of programs on the broker that `broker start` has started; none if it is another one."""
+    addresses = broker_addresses(url)
+    entry = throwaway.status()
+    here = "localhost", "127.0.0.1", "::1"
+    if entry is None or not any(
+        (each.port, each.vhost) == (entry.port, "/") and each.host in here for each in addresses
+    ):
+        return ()
+    names = sorted(throwaway.queues())
+    # Dead letters have a column, and the others belong to the library and to connections.
+    own = [name for name in names if not name.startswith(("amqp_rpc.", "amq."))]
+    return tuple(name for name in own if not topology.holds_dead_letters(name))
+
+
+def _present(client: Client, names: tuple[str, ...]) -> dict[str, QueueState | None]:
+    """Return the states of those queues that exist."""
+    return {queue: state for queue, state in client.queue_states(names).items() if state is not None}
+
+
 def _states(client: Client, names: tuple[str, ...]) -> dict[str, QueueState | None]:
     """Return the states of the queues by name; a module stands for the queues of its services."""
-    if not names:
-        usual = client.queue_states([topology.TASK_QUEUE, topology.CALL_QUEUE])
-        return {queue: state for queue, state in usual.items() if state is not None}
     found: dict[str, QueueState | None] = {}
     for name, state in client.queue_states(names).items():
         # A queue of that name comes before a module of that name.

@@ -261,7 +261,10 @@ class _Signals:
 def banner(server: Server, *, processes: int) -> str:
     """Return the text that a ready server prints: broker, queues and functions, handlers."""
     functions = [(name, str(f.signature)) for name, each in server.functions.items() for f in each.values()]
-    functions += [(name, f"task {f.signature}") for name, each in server.tasks.items() for f in each.values()]
+    scheduled = [schedule for each in server.schedules.values() for schedule in each]
+    for name, each in server.tasks.items():
+        functions += [(name, f"task {f.signature}") for f in each.values()]
+        functions += [(name, f"schedule {schedule.name}") for schedule in scheduled if schedule.queue == name]
     functions += [(name, _subscribed(f)) for name, each in server.events.items() for f in each.values()]
     width = max(len("handlers"), *(len(name) for name, _ in functions))
     seen: set[str] = set()

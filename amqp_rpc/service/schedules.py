@@ -239,10 +239,14 @@ def tick_id(schedule: str, tick: int) -> str:
     return uuid.uuid5(_TICKS, f"{schedule}@{tick}").hex
 
 
+def moment(tick: int) -> datetime:
+    """Return the time of a tick, in UTC."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=tick)
+
+
 def said(tick: int) -> str:
     """Return a tick as people read it: ``2026-01-31T12:00:00+00:00``."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=tick)
-    return moment.isoformat(timespec="milliseconds" if tick % 1000 else "seconds")
+    return moment(tick).isoformat(timespec="milliseconds" if tick % 1000 else "seconds")
 
 
 def _seconds(interval: object) -> float | None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from amqp_rpc import Client
+from amqp_rpc import broker as throwaway
+from amqp_rpc.broker import Node
+from amqp_rpc.broker.record import Record
 from amqp_rpc.cli.exits import Exit
+from amqp_rpc.cli.queues import queues
 from tests.programs import run, serving
 from tests.waiting import until
 
@@ -68,4 +74,42 @@ def test_without_names_the_usual_queues_are_shown(served: str) -> None:
     with serving("services.fib", url=served):
         done = run("queues", url=served)
     assert "rpc_queue " in done.stdout
-    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert done.returncode == Exit.OK
+    assert done.stderr.startswith("AMQP can't list queues: give queues or modules")
+
+
+def test_without_names_all_queues_of_the_broker_that_was_started_here_are_shown(
+    new_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = new_node()
+    entry = Record(way="private node", port=node.port, version=node.version, name=node.name, folder=str(node.folder))
+    monkeypatch.setattr(throwaway, "status", lambda: entry)
+    monkeypatch.setattr(throwaway, "queues", lambda: node.ctl("list_queues", "name", "--no-table-headers").splitlines())
+    with Client(node.url) as client:
+        client.enqueue("resize", queue="thumbs", delay=60)
+        client.enqueue("resize", queue="thumbs")
+        client.enqueue("resize", queue="others")
+    monkeypatch.setenv("AMQP_URL", node.url)
+    queues.main([], standalone_mode=False)
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()[1:-1]] == [["others", "1"], ["thumbs", "1"]]
+    assert said.err == ""
+
+
+def test_schedules_are_listed_with_their_next_tick() -> None:
+    lines = run("schedules", "tests.ticking", url="amqp://nowhere.invalid").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["SCHEDULE", "ticking.tick:"]
+    done = run("schedules", "tests.ticking", "--json", url="amqp://nowhere.invalid")
+    found = json.loads(done.stdout)
+    assert datetime.fromisoformat(found.pop("next")) > datetime.now(UTC) - timedelta(minutes=1)
+    assert found == {"schedule": "ticking.tick: every 0.2 s", "queue": "task_queue.ticking", "function": "tick"}
+    none = run("schedules", "services.fib", url="amqp://nowhere.invalid")
+    assert (none.returncode, none.stdout, none.stderr) == (Exit.OK, "", "no schedule in services.fib\n")
+
+
+def test_the_banner_has_the_schedules_of_each_queue(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKED", str(tmp_path / "ticked"))
+    monkeypatch.setenv("TICKING", f"t{secrets.token_hex(4)}")
+    with serving("tests.ticking", url=url) as server:
+        assert "  schedule t" in server.text()
+        assert ".tick: every 0.2 s\n" in server.text()
