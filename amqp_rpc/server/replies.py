@@ -32,6 +32,8 @@ from amqp_rpc.server.tasks import about_to_be_dropped
 
 logger = bounded_logger(__name__)
 
+#: Messages that may be lost, and that wait for a channel.
+_MOST_UNTOLD = 1000
 #: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
 
@@ -89,7 +91,8 @@ class Replies:
 
     def tell(self, message: Message) -> None:
         """Publish a message that may be lost."""
-        self._connection.post(self.channel.tell, message)
+        tell = self._tell_directly if message.routing_key.startswith(DIRECT_REPLY_TO) else self.channel.tell
+        self._connection.post(tell, message)
 
     def dead_letter(
         self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
@@ -114,10 +117,17 @@ class Replies:
         self._connection.post(self.copies.send, copy)
 
     def _reply_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+        self._start_direct()
+        self.direct.publish(message, delivery, mandatory)
+
+    def _tell_directly(self, message: Message) -> None:
+        self._start_direct()
+        self.direct.tell_later(message)
+
+    def _start_direct(self) -> None:
         if not self._direct_started:
             self._direct_started = True
             self.direct.connection.start()
-        self.direct.publish(message, delivery, mandatory)
 
 
 class ReplyChannel(Keeper):
@@ -132,6 +142,8 @@ class ReplyChannel(Keeper):
         self._sending: deque[list[tuple[Message, Delivery, bool]]] = deque()
         #: Replies whose size the broker may refuse, while one is tried.
         self._large: deque[tuple[Message, Delivery, bool]] = deque()
+        #: Messages of `tell_later` that wait for the channel.
+        self._untold: deque[Message] = deque(maxlen=_MOST_UNTOLD)
 
     #: As `connection`, without a look at whether there is one: for each reply.
     _replying: Connection
@@ -146,6 +158,8 @@ class ReplyChannel(Keeper):
         unsent, self._unsent = self._unsent, deque()
         for message, delivery, mandatory in unsent:
             self.publish(message, delivery, mandatory)
+        while self._untold:
+            self.tell(self._untold.popleft())
         self._state.ready(self.name)
 
     def lost(self, error: BrokerError) -> None:
@@ -204,6 +218,13 @@ class ReplyChannel(Keeper):
             # AMQP can't carry it.
             except Exception as error:
                 logger.error("queue %s: message could not be written: %r", message.routing_key, error)  # noqa: TRY400 - as above
+
+    def tell_later(self, message: Message) -> None:
+        """Publish a message that may be lost, once there is a channel."""
+        if self.channel is None:
+            self._untold.append(message)
+        else:
+            self.tell(message)
 
     def _watch(self) -> None:
         if self._leaving:

@@ -260,8 +260,7 @@ class Worker:
         self._state.counters[answer.outcome] += 1
         if answer.dead_letter is not None:
             self._state.counters["dead_letters"] += 1
-            # `tell` sends no direct reply: a malformed address would cost the connection that the dead letter needs.
-            if answer.reply is not None and not answer.reply.routing_key.startswith(DIRECT_REPLY_TO):
+            if answer.reply is not None:
                 self._replies.tell(answer.reply)
             self._replies.dead_letter(dispatcher.queue, delivery, answer.dead_letter, answer.details)
         elif answer.reply is not None:

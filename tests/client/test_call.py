@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from amqp_rpc import CallTimeout, Client, NoServer, NotSent, Overloaded, Server, Service
+from amqp_rpc import (
+    CallTimeout,
+    Client,
+    ConnectionLost,
+    MaybeExecuted,
+    NoServer,
+    NotSent,
+    Overloaded,
+    Server,
+    Service,
+)
+from amqp_rpc.amqp.pending import InFlight
+from amqp_rpc.amqp.publisher import Publisher
 from amqp_rpc.client.call import Capacity, no_consumers, no_queue
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
+from amqp_rpc.client.rpc import Requests, Servers
 from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.message.timing import Deadline
+from tests.amqp.fake import FakeChannel, FakeConnection
 from tests.waiting import until
+
+if TYPE_CHECKING:
+    from amqp_rpc.amqp.connection import Connection
 
 
 def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
@@ -243,3 +261,54 @@ def test_closing_ends_those_who_wait_for_room(url: str, serve: Serve, service: S
     client.close()
     until(lambda: len(ended) == 5)
     gate.set()
+
+
+def requests(counters: Counter[str], connection: FakeConnection | None = None) -> Requests:
+    addresses = broker_addresses("amqp://localhost")
+    made = Requests(InFlight(), counters, addresses, Publisher(addresses))
+    if connection is not None:
+        made.begin(cast("Connection", connection))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("late", "counted"),
+    [(call(written=True), 1), (call(attempt=2), 1), (call(), 0)],
+    ids=["sent", "lost, and not sent again yet", "never sent"],
+)
+def test_what_ends_with_a_timeout_counts_as_one(late: PendingCall, counted: int) -> None:
+    counters: Counter[str] = Counter()
+    assert isinstance(requests(counters).too_late(late), CallTimeout) is bool(counted)
+    assert counters["timeouts"] == counted
+
+
+def test_a_look_at_a_queue_that_fails_does_not_keep_others_from_being_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = FakeConnection()
+    servers = Servers(cast("Connection", connection), requests(Counter(), connection), broker_addresses("amqp://x"))
+    inspected: list[str] = []
+
+    def inspect(_channel: FakeChannel, name: str) -> Any:
+        inspected.append(name)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(FakeChannel, "inspect", inspect)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a defect"):
+            servers.inspect("one")
+    assert inspected == ["one", "one"]
+
+
+def test_a_call_that_was_never_written_did_not_run_when_its_connection_is_gone() -> None:
+    known = requests(Counter())
+    lost = ConnectionLost("the client was closed")
+    calls = [call(), call(written=True), call(attempt=2)]
+    errors: list[Any] = []
+    for each in calls:
+        known._pending.add(each.identity, each)
+        known.end_gone(each, lost)
+        errors.append(each.exception())
+    assert [(type(error), error.may_have_run) for error in errors] == [
+        (NotSent, False), (MaybeExecuted, True), (MaybeExecuted, True)
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -328,3 +329,38 @@ def test_a_dead_letter_whose_queue_was_deleted_is_put_into_a_new_one(
     client.enqueue_many(reject, [(n,) for n in range(2, 12)])
     until(lambda: letters() == 10, timeout=30)
     assert {letter.reason for letter in client.dead_letters(name).list()} == {f"rejected: no {n}" for n in range(2, 12)}
+
+
+@pytest.mark.parametrize("address", ["amq.rabbitmq.reply-to", "amq.rabbitmq.reply-to.forged"])
+def test_who_waits_for_a_task_by_direct_reply_to_hears_that_it_has_failed(
+    serve: Callable[..., Server], service: Service, raw: Raw, address: str
+) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, queue)
+
+    @service.task(queue=queue, retries=0)
+    def fail(n: int) -> None:
+        raise ValueError(f"not {n}")
+
+    serve(service)
+    replies: list[Any] = []
+    raw.channel.basic_consume(
+        "amq.rabbitmq.reply-to", lambda _channel, _method, properties, body: replies.append((properties, body)), True
+    )
+    for number in (1, 2):
+        raw.send(
+            queue, b"[[%d],{}]" % number, content_type="application/json", type="fail", reply_to=address,
+            correlation_id="1",
+        )  # fmt: skip
+        until(lambda: raw.channel.basic_get(f"{queue}.dead")[0])
+    if address.endswith("forged"):
+        # Its address costs a connection on which nothing else depends.
+        return
+
+    def heard() -> list[Any]:
+        raw.connection.process_data_events(0.05)
+        return replies[1:]
+
+    until(heard)
+    assert [properties.type for properties, _ in replies] == ["error", "error"]
+    assert [b"ValueError" in body for _, body in replies] == [True, True]
