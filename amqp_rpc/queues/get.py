@@ -20,6 +20,7 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
+from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.topology import dead_letter_arguments
 from amqp_rpc.queues import items
@@ -295,6 +296,8 @@ class ItemConsumer(Keeper):
         except ChannelClosed as refused:
             if refused.conflict:
                 self._fail(items.conflict(self._queue, refused.error))
+            elif refused.code == ReplyCode.PRECONDITION_FAILED:
+                self._fail(refused.error)
             raise
 
     def ready(self) -> None:

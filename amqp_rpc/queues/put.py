@@ -24,7 +24,6 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import plural
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.queues import items
@@ -32,7 +31,6 @@ from amqp_rpc.service.context import time_left
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Delivery
-    from amqp_rpc.amqp.declare import Refused
     from amqp_rpc.amqp.publisher import Publisher
     from amqp_rpc.amqp.session import Session
     from amqp_rpc.message.envelope import Message
@@ -137,13 +135,6 @@ class ItemPublication(Publication):
     def addressed(self, reply_queue: str | None) -> None:
         """Ask for a receipt: every connection has a reply queue of its own."""
         self.message.properties.reply_to = reply_queue
-
-    def undeclared(self, publisher: Publisher, refused: Refused) -> None:
-        """End it: its queue can't be declared."""
-        if refused.code == ReplyCode.RESOURCE_LOCKED:
-            publisher.end(self, self.conflict(refused.what, refused.error))
-        else:
-            super().undeclared(publisher, refused)
 
     def nacked(self, publisher: Publisher) -> None:
         """Publish it again while its queue is full and there is time."""

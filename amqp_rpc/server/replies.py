@@ -253,11 +253,12 @@ class CopyPublisher(Publisher):
         await super().set_up(channel)
         assert self.declarations is not None
         for refused in await self.declarations.prepare(self._prepared):
-            # A queue with other arguments: its consumer ends the start, and reports why.
-            if is_limit(str(refused.error)):
+            if is_limit(str(refused.error)) and not self._state.started.is_set():
                 self._state.failed(refused.error)
-            if not refused.conflict:
-                logger.error("%s: %s; it is declared again when it is needed", refused.what, refused.error)
+                return
+            # A queue with other arguments: its consumer ends the start, and reports why.
+            if not refused.conflict and (times := self._repeats.again(f"{refused.what}: {refused.error}")) is not None:
+                logger.error("%s: %s; it is declared again when it is needed%s", refused.what, refused.error, times)
 
     def closed(self, error: BrokerError, code: int) -> None:
         """End the start, if the broker allows no such channel."""

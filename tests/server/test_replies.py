@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 
 from amqp_rpc.amqp.channel import Channel, Delivery
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import ConfigurationError, ConnectionLost
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import JSON, MSGPACK
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.settings import broker_addresses
-from amqp_rpc.server.replies import Copy, CopyPublisher
+from amqp_rpc.server.replies import Copy, CopyPublisher, ReplyChannel
 from amqp_rpc.server.state import State
 from tests.amqp.fake import FakeChannel, FakeConnection
 
@@ -154,3 +156,48 @@ def test_after_a_lost_channel_there_is_no_copy_unless_the_broker_is_about_to_dro
     """RabbitMQ 4 drops what a quorum queue got back 20 times: its dead letter must not wait for a 21st."""
     headers = None if counted is None else {"x-delivery-count": counted}
     assert copy(acks, of=delivery(is_open=is_open, headers=headers)).is_obsolete() is expected
+
+
+class TestLargeReplies:
+    @pytest.fixture
+    def replies(self, connection: FakeConnection, acks: Acks) -> ReplyChannel:
+        connection.limit = 40_000
+        connection.loop.before_sleep = lambda callback: callback()  # type: ignore[attr-defined]
+        connection.when_sent = lambda callback: callback()  # type: ignore[attr-defined]
+        made = ReplyChannel("replies", cast(State, acks))
+        made.begin(cast(Any, connection))
+        made.on_open()
+        return made
+
+    @staticmethod
+    def reply(size: int, content_type: str = MSGPACK) -> Message:
+        return Message("amq.gen-1", Properties(content_type, correlation_id="7", type="result"), b"x" * size)
+
+    @pytest.mark.parametrize("content_type", [MSGPACK, JSON, "application/octet-stream"])
+    def test_one_that_the_broker_does_not_take_is_an_error_that_says_that_it_ran(
+        self, replies: ReplyChannel, connection: FakeConnection, acks: Acks, content_type: str
+    ) -> None:
+        replies.publish(self.reply(50_000, content_type), delivery(), mandatory=True)
+        replies.publish(self.reply(3), delivery(), mandatory=True)
+        connection.loop.pass_time()
+        small, error = connection.channels[0].published
+        assert len(small.body) == 3
+        assert (error.properties.type, error.properties.correlation_id) == ("error", "7")
+        assert b"50000 bytes, and the broker's limit is 40000" in error.body
+        assert len(acks.acked) == 2
+        if content_type != "application/octet-stream":
+            described = codec.decode(error.body, content_type, limit=1000)
+            assert (described["type"], described["data"]) == ("MessageTooLarge", {"ran": True})
+
+    def test_one_that_is_tried_while_the_connection_is_lost_goes_over_the_next(
+        self, replies: ReplyChannel, connection: FakeConnection, acks: Acks
+    ) -> None:
+        replies.publish(self.reply(30_000), delivery(), mandatory=True)
+        connection.lose()
+        replies.on_lost(ConnectionLost("gone"))
+        assert acks.acked == []
+        connection.reopen()
+        replies.on_open()
+        connection.loop.pass_time()
+        assert [len(message.body) for message in connection.channels[-1].published] == [30_000]
+        assert len(acks.acked) == 1
