@@ -11,6 +11,7 @@ docs/decisions/0009-new-queues.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from amqp_rpc.message.refusals import ReplyCode, is_conflict
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
-
+#: Seconds from the declaration of an arrivals queue until the next delayed message has it declared again.
+_DECLARED_AGAIN_AFTER = 5.0
 
 #: Seconds until RabbitMQ remembers a new queue even if it is killed: twice as long as was needed.
 LASTING_AFTER = 2.0
@@ -72,9 +74,10 @@ class Declarations:
         self._trusting = True
         self._queues: set[str] = set()
         self._exchanges: set[Exchange] = set()
-        #: True once the delay queues exist; and the queues at which delayed messages can arrive.
+        #: True once the delay queues exist.
         self._delays = False
-        self._delayed: set[str] = set()
+        #: The queues at which delayed messages can arrive, and when that was declared.
+        self._delayed: dict[str, float] = {}
         #: The queue whose declaration runs.
         self._what = ""
 
@@ -87,7 +90,11 @@ class Declarations:
             return not message.exchange.name or message.exchange in self._exchanges
         if message.routing_key not in self._queues:
             return False
-        return not message.delay or (self._delays and message.routing_key in self._delayed)
+        if not message.delay:
+            return True
+        # Nothing is returned where someone has deleted the arrivals queue: so it is declared again from time to time.
+        declared = self._delayed.get(message.routing_key)
+        return self._delays and declared is not None and time.monotonic() - declared < _DECLARED_AGAIN_AFTER
 
     def forget(self, message: Message) -> None:
         """Declare again what a message needs: it was returned, so a part of it is gone."""
@@ -169,13 +176,13 @@ class Declarations:
             if not (self._trusting and await self._exists(exchange=topology.lasting("delay"))):
                 await declare_delays(channel)
             self._delays = True
-        if delayed and queue not in self._delayed:
+        if delayed:
             if not topology.of_instance(queue):
-                # Always: a binding that was forgotten, or a queue that was deleted, exists again with the next server.
+                # Always: a binding that was forgotten, or a queue that was deleted, exists again.
                 self._what = topology.arrivals_queue(queue)
                 await declare_arrivals_at(channel, queue)
                 self._what = ""
-            self._delayed.add(queue)
+            self._delayed[queue] = time.monotonic()
         if not temporary:
             self._queues.add(queue)
 

@@ -39,6 +39,9 @@ EVENTS = "amqp_rpc.events"
 #: The prefix of the queues by which delayed messages arrive in another queue.
 _ARRIVALS_QUEUE = "amqp_rpc.arrivals."
 
+#: Milliseconds until RabbitMQ hands on by itself what no server has moved; and what was not routed.
+_ARRIVALS_WAIT, _UNROUTED_WAIT = 60_000, 5_000
+
 #: The prefix of the queues of single instances, and a queue that drops all it gets: retries for them go there as well.
 _INSTANCE = "amqp_rpc.instance"
 GONE = "amqp_rpc.gone"
@@ -308,17 +311,26 @@ def delay_arguments(level: int, *, unit: float) -> dict[str, object]:
 
 
 def arrivals_arguments(queue: str) -> dict[str, object]:
-    """Return the arguments of the arrivals queue of ``queue``: it hands messages on at once."""
-    return _handing_on(0, "") | {"x-dead-letter-routing-key": queue}
+    """Return the arguments of the arrivals queue of ``queue``.
+
+    A server moves what arrives into ``queue``, at once, and again each moment while it is full or its node is away.
+    Without a server, RabbitMQ does it after a minute; if that fails, it tries again after three.
+    """
+    return _handing_on(_ARRIVALS_WAIT, "") | {
+        "x-dead-letter-routing-key": queue,
+        # A server that stops requeues what it has not moved.
+        "x-delivery-limit": MOST_DELIVERIES,
+    }
 
 
 def unrouted_arguments() -> dict[str, object]:
-    """Return the arguments of the queue of unrouted messages: it publishes them again after a second.
+    """Return the arguments of the queue of unrouted messages: it publishes them again after some seconds.
 
-    RabbitMQ notices that: a message that would come a second time goes in a circle, so RabbitMQ holds it and retries by
-    itself until a queue is bound (seen with RabbitMQ 3.10, 4.0 and 4.3; every three minutes by default).
+    By then a running server has declared again what someone has deleted. RabbitMQ notices that: a message that would
+    come a second time goes in a circle, so RabbitMQ holds it and retries by itself until a queue is bound (seen with
+    RabbitMQ 3.10, 4.0 and 4.3; every three minutes by default).
     """
-    return _handing_on(1000, ARRIVALS)
+    return _handing_on(_UNROUTED_WAIT, ARRIVALS)
 
 
 def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:

@@ -25,12 +25,13 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
-from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Binding, other_exchange
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
+from amqp_rpc.server.replies import Arrival, Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher
 from amqp_rpc.server.worker import Worker
@@ -44,6 +45,8 @@ _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
 #: The looks at a queue until it is consumed unchecked, and the seconds until the next one, from and to; they grow with
 #: each look, to about two seconds in all.
 _MOST_LOOKS, _LOOK_AT_CALLS_AGAIN, _LONGEST_LOOK = 10, (0.01, 0.05), 16
+#: Unacked arrivals at most; and the seconds between two looks whether the last confirms have come.
+_MOST_ARRIVING, _LAST_CONFIRM = 100, 0.01
 
 Bindings = frozenset[Binding]
 
@@ -51,10 +54,10 @@ Bindings = frozenset[Binding]
 class Consumer(Keeper):
     """Declares a queue and consumes it, on a channel of its own: an error of one queue leaves the others."""
 
-    #: True where deliveries come with their exchange and routing key.
-    addressed = False
-    #: What its queue is declared by, and the options: for advice.
-    declared_by: ClassVar[tuple[str, str]]
+    #: True where deliveries come with their exchange and routing key; and where they are run here.
+    addressed, runs = False, True
+    #: What its queue is declared by, and the options: for advice. None where users declare no such queue.
+    declared_by: ClassVar[tuple[str, str] | None] = None
 
     def __init__(
         self, state: State, worker: Worker, dispatcher: CallDispatcher | TaskDispatcher, *, prefetch: int
@@ -67,7 +70,7 @@ class Consumer(Keeper):
         self._worker = worker
         self._dispatcher = dispatcher
         #: Called with each delivery.
-        self._deliver: Callable[[Delivery], object] = partial(worker.deliver, dispatcher)
+        self.deliver: Callable[[Delivery], object] = partial(worker.deliver, dispatcher)
         self._prefetch = prefetch
         self._tag = ""
         #: The last reply code of the broker that refuses the queue, and how often in a row; None while it is consumed.
@@ -108,14 +111,14 @@ class Consumer(Keeper):
         await self.declare(channel)
         if not self._ending:
             self._tag = await channel.consume(
-                self.consumed, self._deliver, acknowledge=True, on_cancelled=self.cancelled, addressed=self.addressed
+                self.consumed, self.deliver, acknowledge=True, on_cancelled=self.cancelled, addressed=self.addressed
             )
 
     def ready(self) -> None:
         """Report that the queue is consumed; or close the channel, if the server stops meanwhile."""
         self._refused_with = None
         if not self._ending:
-            self._state.counters["consumed"] += 1
+            self._state.counters["consumed"] += self.runs
             self._state.ready(self.queue)
         elif self._tag and self.channel is not None:
             self.connection.run(self._cancel(self.channel))
@@ -209,6 +212,81 @@ class TaskConsumer(Consumer):
         await self.declared(channel)
 
 
+class ArrivalsConsumer(Consumer):
+    """Moves the delayed tasks and retries whose time has come into their queue: it consumes the arrivals queue.
+
+    RabbitMQ would do it, too. But what it can't hand on at that moment, it offers again after three minutes:
+    docs/decisions/0007-tasks.md.
+    """
+
+    runs = False
+
+    def __init__(
+        self, state: State, worker: Worker, dispatcher: TaskDispatcher, replies: Replies, *, before: Consumer
+    ) -> None:
+        super().__init__(state, worker, dispatcher, prefetch=_MOST_ARRIVING)
+        self.home = dispatcher.queue
+        self.queue = self.consumed = topology.arrivals_queue(self.home)
+        self.name = f"queue {self.queue}"
+        self.deliver = self._move
+        self._replies = replies
+        #: The arrivals whose acks have not left, by their ids, and the deliveries from the queue that wait for each.
+        self._moving: dict[str, tuple[Arrival, list[Delivery]]] = {}
+        #: Runs what comes from the queue.
+        self._run = before.deliver
+        before.deliver = self._run_acked
+
+    async def declare(self, channel: Channel) -> None:
+        """Declare the queue, and the exchange from which it gets its messages."""
+        await declare.declare_arrivals(channel)
+        await declare.declare_arrivals_at(channel, self.home)
+
+    def lost(self, error: BrokerError) -> None:
+        """Forget what was under way: the broker requeues it."""
+        self._moving.clear()
+        super().lost(error)
+
+    def _run_acked(self, delivery: Delivery) -> None:
+        """Run a task of the queue; wait for the ack of its arrival: if it kills this server, both would be there."""
+        moving = self._moving.get(str(delivery.properties.message_id)) if self._moving else None
+        if moving is None:
+            self._run(delivery)
+        else:
+            moving[1].append(delivery)
+
+    def _move(self, delivery: Delivery) -> None:
+        message = Message(self.home, republished(delivery.properties), delivery.body)
+        identity = str(delivery.properties.message_id)
+        arrival = self._replies.move(message, delivery)
+        _, waiting = self._moving.get(identity, (None, []))
+        self._moving[identity] = arrival, waiting
+        arrival.on_done(partial(self.connection.post, partial(self._moved, identity, arrival)))
+
+    def _moved(self, identity: str, arrival: Arrival) -> None:
+        """Wait until the ack, which is written, has left."""
+        acked = partial(self._acked, identity, arrival)
+        if self.connection.is_open:
+            self.connection.when_sent(acked)
+        else:
+            acked()
+
+    def _acked(self, identity: str, arrival: Arrival) -> None:
+        last, waiting = self._moving.get(identity, (None, []))
+        # Another one with the same id may be under way.
+        if last is arrival:
+            del self._moving[identity]
+            for delivery in waiting:
+                self._run(delivery)
+
+    async def _cancel(self, channel: Channel) -> None:
+        await channel.cancel(self._tag)
+        # Those that were published are acked first: the broker has them twice. Other servers get the others.
+        while any(arrival.written and not arrival.done() for arrival, _ in self._moving.values()):
+            await self.connection.pause(_LAST_CONFIRM)
+        self.close()
+        self._over()
+
+
 class EventConsumer(Consumer):
     """Declares the exchange, the queue and the bindings of a subscription, and consumes the queue."""
 
@@ -223,7 +301,7 @@ class EventConsumer(Consumer):
         assert function.task is not None
         self._subscription = function.subscription
         self._policy = function.task
-        self._deliver = partial(worker.deliver_event, dispatcher)
+        self.deliver = partial(worker.deliver_event, dispatcher)
         #: True once the bindings were compared with the code.
         self._compared = False
         self._rename()

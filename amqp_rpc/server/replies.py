@@ -36,6 +36,8 @@ logger = bounded_logger(__name__)
 _MOST_UNTOLD = 1000
 #: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
+#: Seconds until a task queue that was full or away is offered an arrival again.
+_OFFERED_AGAIN = 0.5
 
 
 class Replies:
@@ -115,6 +117,13 @@ class Replies:
         copy = Copy(message, delivery, self._state, arguments, accepted=accepted)
         self.copies.add(copy)
         self._connection.post(self.copies.send, copy)
+
+    def move(self, message: Message, delivery: Delivery) -> Arrival:
+        """Publish what has arrived for a task queue, as often as it takes, and ack the delivery after the confirm."""
+        arrival = Arrival(message, delivery, self._state, self._arguments[message.routing_key], accepted=True)
+        self.copies.add(arrival)
+        self._connection.post(self.copies.send, arrival)
+        return arrival
 
     def _reply_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         self._start_direct()
@@ -388,3 +397,16 @@ class Copy(Publication):
             publisher.end(self, None)
         elif self._refusals == _MOST_REFUSALS:
             logger.error("queue %s: a task stays unacked, since the broker refuses its copy: %s", key, reason)
+
+
+class Arrival(Copy):
+    """A delayed task, or a retry, on its way from the arrivals queue into its queue, which may be full or away."""
+
+    __slots__ = ()
+
+    def _refused(self, publisher: Publisher, reason: str) -> None:  # noqa: ARG002 - no reason is the last one
+        self.written = False
+        publisher.connection.loop.call_later(_OFFERED_AGAIN, lambda: publisher.send(self))
+
+    def _count(self, publisher: Publisher, reason: str) -> None:
+        """Count nothing: it may wait for room as long as a bound is reached."""

@@ -31,11 +31,11 @@ from amqp_rpc.message.settings import (
     results_url,
 )
 from amqp_rpc.message.timing import Deadline, Seconds, seconds_of, timeout_of
-from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.message.topology import arrivals_queue, dead_letter_queue
 from amqp_rpc.results import open_store
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
-from amqp_rpc.server.consumers import CallConsumer, Consumer, EventConsumer, TaskConsumer
+from amqp_rpc.server.consumers import ArrivalsConsumer, CallConsumer, Consumer, EventConsumer, TaskConsumer
 from amqp_rpc.server.invoke import Settings
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
@@ -138,8 +138,11 @@ class Server:
         #: Returns whether `on_stuck` ends the process with so many of them: the log says so.
         self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         self._pool = Pool(threads)
-        parts = ["replies", *(["retries"] if arguments else []), *self.schedules]
-        self._state = State(self._pool, dispatchers, parts)
+        self._state = State(
+            self._pool,
+            [*dispatchers, *map(arrivals_queue, durable)],
+            ["replies", *(["retries"] if arguments else []), *self.schedules],
+        )
         self._state.on_stuck = lambda handlers: self.on_stuck(handlers)  # noqa: PLW0108 - a user sets it later
         self._state.ends_when_stuck = lambda handlers: self.ends_when_stuck(handlers)  # noqa: PLW0108 - as above
         #: ``result``, ``raised``, ``refused``, ``expired``: outcomes of calls and tasks; ``again``: idempotent
@@ -167,6 +170,11 @@ class Server:
             *(CallConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in calls.values()),
             *(TaskConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in tasks.values()),
             *(EventConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in events.values()),
+        ]
+        self._consumers += [
+            ArrivalsConsumer(self._state, self._worker, durable[each.queue], self._replies, before=each)
+            for each in self._consumers
+            if each.queue in durable
         ]
         name = f"amqp-rpc server {socket.gethostname()}:{os.getpid()}"
         # One thread owns all connections: from a reply to its ack there is no switch of threads.

@@ -124,5 +124,5 @@ def _refusal(queue: str, error: AmqpRpcError, declared_by: tuple[str, str] | Non
     """Return the error of a queue that the broker did not let this server consume."""
     if not isinstance(error, BrokerError) or not is_conflict(str(error)):
         return error
-    remedy = "Delete it, or give the service another name" if declared_by is None else advice(error, *declared_by)
+    remedy = "Delete it: a server declares it again" if declared_by is None else advice(error, *declared_by)
     return other_arguments(queue, error, than="this server's", remedy=remedy)

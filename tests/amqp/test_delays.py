@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable
 
 import pika
 import pytest
 
-from amqp_rpc import Client, Server, Service
+from amqp_rpc import Client, Server, Service, context
+from amqp_rpc.amqp import declare
 from amqp_rpc.broker.node import Node
+from amqp_rpc.message.topology import arrivals_queue
 from tests.served_by import Raw
 from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
@@ -45,8 +48,7 @@ def test_delayed_tasks_for_a_queue_that_is_full_hold_up_no_other_queue(
 
     serve(other)
     client.enqueue_many(stay, [()] * MANY, delay=DELAY)
-    until(lambda: raw.count(full), what="the first ones to arrive")
-    until(lambda: not raw.count("amqp_rpc.delay.02"), what="the others to have gone on")
+    until(lambda: raw.count(arrivals_queue(full)) == MANY, what="all of them to arrive")
     # Else after three minutes.
     assert client.enqueue(work, delay=DELAY).result(timeout=60) == "done"
 
@@ -85,18 +87,72 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
     assert len(ran) == MANY
 
 
-def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(node: Node, queue_name: str) -> None:
-    # Three minutes, unless it is set.
-    node.ctl("eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000).")
-    service = Service()
+def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(
+    client: Client, serve: Serve, service: Service, queue_name: str, raw: Raw
+) -> None:
     ran: set[int] = set()
+    room = threading.Event()
 
     @service.task(queue=queue_name, max_length=1)
     def come(n: int) -> None:
+        room.wait(60)
         ran.add(n)
 
-    with Client(node.url, timeout=60) as client:
-        client.enqueue_many(come, [(n,) for n in range(50)], delay=DELAY)
-        until(lambda: (state := client.queue_states([queue_name])[queue_name]) is not None and state.messages)
-        with Server(service, url=node.url):
-            until(lambda: len(ran) == 50, timeout=60, what="all delayed tasks")
+    serve(service, threads=1)
+    client.enqueue_many(come, [(n,) for n in range(50)], delay=DELAY)
+    until(lambda: raw.count(queue_name), what="a full queue")
+    room.set()
+    until(lambda: len(ran) == 50, timeout=60, what="all delayed tasks")
+
+
+def test_a_server_declares_the_arrivals_queue_again_at_once(
+    client: Client, serve: Serve, service: Service, queue_name: str, raw: Raw
+) -> None:
+    @service.task(queue=queue_name, retries=1, backoff=(0.5, 0.5))
+    def come() -> int:
+        if context().attempt == 1:
+            raise OSError("not yet")
+        return context().attempt
+
+    serve(service)
+    before = client.enqueue(come, delay=1.0)
+    raw.channel.queue_delete(arrivals_queue(queue_name))
+    assert [handle.result(timeout=30) for handle in (before, client.enqueue(come, delay=0.1))] == [2, 2]
+
+
+def test_a_client_declares_the_arrivals_queue_again_after_some_seconds(
+    client: Client, queue_name: str, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declare, "_DECLARED_AGAIN_AFTER", 0.1)
+    client.enqueue("come", queue=queue_name, delay=60)
+    raw.channel.queue_delete(arrivals_queue(queue_name))
+
+    def declared() -> bool:
+        client.enqueue("come", queue=queue_name, delay=60)
+        return bool(client.queue_states([arrivals_queue(queue_name)])[arrivals_queue(queue_name)])
+
+    until(declared, what="the queue of arrivals")
+
+
+def test_a_server_that_stops_leaves_arrivals_for_a_full_queue_to_others(
+    client: Client, serve: Serve, service: Service, queue_name: str, raw: Raw
+) -> None:
+    ran: list[int] = []
+    room = threading.Event()
+
+    @service.task(queue=queue_name, queue_type="classic", max_length=1)
+    def come(n: int) -> None:
+        room.wait(60)
+        ran.append(n)
+
+    stopped = serve(service, threads=1)
+    client.enqueue_many(come, [(n,) for n in range(20)], delay=DELAY)
+    until(lambda: raw.count(queue_name), what="a full queue")
+    stopping = threading.Thread(target=stopped.stop)
+    stopping.start()
+    room.set()
+    stopping.join(20)
+    assert not stopping.is_alive(), "it waits for room"
+    serve(service)
+    until(lambda: len(set(ran)) == 20, timeout=60, what="all delayed tasks")
+    assert sorted(ran) == list(range(20))
