@@ -7,13 +7,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.message.exchanges import Binding, Exchange
 from amqp_rpc.message.topology import LONGEST_NAME
 from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.policy import CallQueue, Policy
-from amqp_rpc.service.signature import Options, Signature, where
+from amqp_rpc.service.signature import Options, Signature, annotated, where
 
 #: Each event goes to one of a service's replicas, or to all.
 Mode = Literal["shared", "broadcast"]
@@ -36,7 +37,7 @@ class Subscription:
         return ", ".join(binding.key or _compared(binding) or "everything" for binding in self.bindings)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Function:
     """A function as it was registered: to be called, as a task, or for events."""
 
@@ -99,11 +100,22 @@ class Function:
         The first registration names the object; with a later one it is called by its name as text.
         """
         mark = _MARK if self.task is None else _TASK_MARK
+        # A class gives the function in a staticmethod to whoever asks it for the method.
+        marked = self.call.__func__ if isinstance(self.call, staticmethod) else self.call
         # A wrapper has the mark of the function that it wraps (functools.wraps), and is another function.
-        if getattr(getattr(self.call, mark, None), "call", None) is not self.call:
-            # A bound method can't be marked.
-            with contextlib.suppress(AttributeError, TypeError):
-                setattr(self.call, mark, self)
+        if getattr(getattr(marked, mark, None), "call", None) is self.call:
+            return
+        try:
+            setattr(marked, mark, self)
+        # A bound method can't be marked. Each access makes a new one, and all are equal.
+        except (AttributeError, TypeError):
+            # Of two that are equal the first is known; one without a hash is called by its name.
+            with contextlib.suppress(TypeError):
+                _UNMARKED.setdefault((mark, marked), self)
+
+
+#: The registrations of what can't be marked, such as bound methods: by the mark and the callable.
+_UNMARKED: WeakValueDictionary[tuple[str, Any], Function] = WeakValueDictionary()
 
 
 def signed(
@@ -120,9 +132,26 @@ def signed(
     Raises:
         ConfigurationError: It is no function, or has no name that can be sent, or a parameter has a reserved name.
     """
+    if isinstance(function, classmethod):
+        raise ConfigurationError(
+            f"{where(function.__func__)}: {decorator} can't take a classmethod in the class's body, which is no class "
+            f"yet; register it below the class: {_below(decorator, function.__func__)}"
+        )
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{decorator} takes a function, not {function!r}")
-    name = name if name is not None else getattr(function, "__name__", "")
+    source = annotated(function)
+    if name is None:
+        name = getattr(function if hasattr(function, "__name__") else source, "__name__", "")
+        if name == "__call__":
+            raise ConfigurationError(
+                f"{where(function)}: {decorator} needs a name for an object of class {type(function).__qualname__}: "
+                "name='…'"
+            )
+    if _needs_object(function):
+        raise ConfigurationError(
+            f"{where(function)}: {name}() is a method in a class's body, and no caller can send its first argument; "
+            f"register the method of an object, or of the class, below it: {_below(decorator, function)}"
+        )
     if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
         raise ConfigurationError(
             f"{where(function)}: {name}() is a generator function (it has a yield), and streams are not supported yet: "
@@ -135,6 +164,20 @@ def signed(
             f"{LONGEST_NAME} bytes"
         )
     return signature
+
+
+def _needs_object(function: Any) -> bool:
+    """Return whether it is a method that its class's body has registered: it takes ``self``, or ``cls``."""
+    around = function.__qualname__.rpartition(".")[0] if inspect.isfunction(function) else ""
+    if not around or around.endswith("<locals>"):
+        return False
+    first = function.__code__.co_varnames[: min(1, function.__code__.co_argcount)]
+    return first in (("self",), ("cls",))
+
+
+def _below(decorator: str, method: Any) -> str:
+    """Return how a method is registered below its class."""
+    return f"{decorator.removeprefix('@')}(….{method.__name__})"
 
 
 def _is(kind: Callable[[Any], bool], function: Any) -> bool:
@@ -182,8 +225,14 @@ def registered_task(function: object) -> Function:
 
 
 def _marked(function: object, mark: str) -> Function | None:
-    found = getattr(function, mark, None)
-    return found if isinstance(found, Function) else None
+    # The attributes of a bound method are those of its function.
+    found = None if inspect.ismethod(function) else getattr(function, mark, None)
+    if isinstance(found, Function):
+        return found
+    try:
+        return _UNMARKED.get((mark, function))
+    except TypeError:
+        return None
 
 
 def _shown(function: object) -> str:

@@ -6,8 +6,10 @@ right kind. See `hints`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.events import Event
 from amqp_rpc.message.text import brief
 from amqp_rpc.service.hints import Hint, name_of, problem, problem_of_result, result_hint
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Signature:
         self.where = where(function)
         self._function = function
         try:
-            self._parameters = list(inspect.signature(function).parameters.values())
+            self._parameters = list(_signature(function).parameters.values())
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.where}: {name}() can't be registered: {error}") from error
         self._compiled: _Compiled | None = None
@@ -89,8 +94,8 @@ class Signature:
 
     def __str__(self) -> str:
         """Return it as a person writes it: ``fib(n: int) -> int``."""
-        signature = inspect.signature(self._function)
-        parameters = [p.replace(annotation=_verbatim(p.annotation)) for p in self._parameters]
+        signature = _signature(self._function, written=True)
+        parameters = [p.replace(annotation=_verbatim(p.annotation)) for p in signature.parameters.values()]
         result = _verbatim(signature.return_annotation)
         return f"{self.name}{signature.replace(parameters=parameters, return_annotation=result)}"
 
@@ -102,7 +107,7 @@ class Signature:
         """
         if self._compiled is None:
             try:
-                hints = typing.get_type_hints(self._function, include_extras=True)
+                hints = typing.get_type_hints(annotated(self._function), include_extras=True)
                 hints = {name: Any if hint is object else hint for name, hint in hints.items()}
                 self._check_hints(hints)
                 self._compiled = _Compiled(self.name, self._parameters, hints)
@@ -406,9 +411,30 @@ class _Verbatim(str):
     __repr__ = str.__str__
 
 
+def annotated(function: Any) -> Any:
+    """Return the function that has the type hints of a callable: of a `functools.partial`, or an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, staticmethod):
+        return function.__func__
+    # Of a wrapper (functools.wraps), which may be an object too, inspect and typing know the function.
+    if inspect.isroutine(function) or isinstance(function, type) or hasattr(function, "__wrapped__"):
+        return function
+    return getattr(function, "__call__", function)  # noqa: B004 - it is not asked whether there is one
+
+
+def _signature(function: Callable[..., Any], *, written: bool = False) -> inspect.Signature:
+    """Return a signature whose annotations may name what is not defined yet; ``written``: as they stand in the code."""
+    if sys.version_info >= (3, 14):
+        # Python 3.14 evaluates them only here: https://docs.python.org/3.14/library/annotationlib.html
+        form = annotationlib.Format.STRING if written else annotationlib.Format.FORWARDREF
+        return inspect.signature(function, annotation_format=form)
+    return inspect.signature(function)
+
+
 def where(function: Any) -> str:
     """Return the file and the line of a function, for errors that name it."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    code = getattr(inspect.unwrap(annotated(function)), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 

@@ -25,6 +25,7 @@ class Hostile:
 
 def test_a_value_without_text_has_its_types_name():
     assert brief(Hostile()).startswith("<Hostile")
-    assert brief(10**5000) == "<int>"
+    # Python 3.14 adds how many digits it has.
+    assert brief(10**5000).startswith("<int")
     assert text_of(Hostile()) == "(Hostile, whose text raises RuntimeError)"
     assert text_of("half a pair: \ud800") == "half a pair: \\ud800"
