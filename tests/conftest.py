@@ -11,6 +11,7 @@ import pytest
 
 from amqp_rpc.broker.node import Node
 from tests import nodes
+from tests.ids import ADDRESS
 from tests.stores import RedisServer, require_redis
 
 pytest_plugins = ["tests.served_by"]
@@ -34,6 +35,8 @@ FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if unstable := [item.nodeid for item in items if ADDRESS.search(item.nodeid)]:
+        raise pytest.UsageError(f"the name of a test has an address, which differs between processes: {unstable[0]}")
     for item in items:
         for fixture in SERVER_MARKERS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(SERVER_MARKERS[fixture])

@@ -35,6 +35,7 @@ from amqp_rpc.message.codec import (
     encode,
     encode_argument,
 )
+from tests.ids import shown
 
 LIMIT = 16 * 1024 * 1024
 
@@ -254,7 +255,7 @@ class TestRoundTrips:
             frozenset({"a"}),
             b"\x00\xff",
         ],
-        ids=repr,
+        ids=shown,
     )
     def test_each_extension_type_keeps_its_value_and_type(self, value):
         assert (value, type(value)) == (over(value), type(over(value)))
@@ -292,7 +293,7 @@ class TestRoundTrips:
             (Counter("aab"), {"a": 2, "b": 1}),
             ({"a": [Color.RED]}, {"a": ["red"]}),
         ],
-        ids=repr,
+        ids=shown,
     )
     def test_structures_travel_as_plain_values(self, value, arrives, content_type):
         assert arrives == over(value, content_type)
@@ -315,7 +316,7 @@ class TestRoundTrips:
             (memoryview(b"hi"), "aGk="),
             (time(9, 30), "09:30:00"),
         ],
-        ids=repr,
+        ids=shown,
     )
     def test_in_json_they_are_what_people_write_by_hand(self, value, arrives):
         assert arrives == over(value, JSON)
@@ -372,7 +373,7 @@ class TestRefusals:
             (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "out of the years 1 to 9999 in UTC"),
             (time(9, tzinfo=ZoneInfo("Europe/Berlin")), "depends on the date"),
         ],
-        ids=repr,
+        ids=shown,
     )
     def test_a_refusal_says_what_to_send(self, value, advice):
         with pytest.raises(Unencodable, match=advice):

@@ -23,6 +23,7 @@ import pytest
 from amqp_rpc.errors import ConfigurationError, InvalidArguments, Unencodable
 from amqp_rpc.message.codec import JSON, MSGPACK, decode, encode
 from amqp_rpc.service.signature import Signature
+from tests.ids import shown
 
 LIMIT = 2**20
 T = TypeVar("T")
@@ -205,7 +206,7 @@ def test_in_json_a_number_as_a_key_is_one_again() -> None:
     assert arrived(dict[int, str], {1: "a"}, JSON) == {1: "a"}
 
 
-@pytest.mark.parametrize(("hint", "value"), UNSENDABLE, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("hint", "value"), UNSENDABLE, ids=lambda value: shown(value)[:40])
 def test_a_hint_is_refused_at_import_where_its_values_are_refused_by_the_sender(hint: Any, value: Any) -> None:
     with pytest.raises(Unencodable):
         encode(value, MSGPACK, limit=LIMIT)
