@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,23 @@ def run(*words: str | Path, url: str, folder: Path = ROOT, ends_with: int = 0, *
                 os.killpg(process.pid, signal.SIGKILL)  # with what it started itself
     assert process.returncode == ends_with, printed
     return printed
+
+
+def amqplib(folder: Path) -> Path:
+    """Install Node.js's client in a folder, and return it; skip the test where that can't be had, and fail it in CI."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(Path(__file__).with_name(name), folder)
+    try:
+        subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
+            cwd=folder, check=True, timeout=PATIENCE, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.SubprocessError as error:
+        reason = f"npm ci can't get amqplib: {error}\n{error.stderr}"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
 
 
 @contextmanager

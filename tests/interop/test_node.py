@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import PATIENCE, run
+from tests.interop.programs import amqplib, run
 
 HERE = Path(__file__).parent
 
@@ -19,19 +17,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client in a folder of its own, with what it imports beside it."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("no Node.js here: apt-get install nodejs npm")
-    folder = tmp_path_factory.mktemp("node")
-    for name in ("rpc_client.mjs", "package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    try:
-        subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
-            cwd=folder, check=True, timeout=PATIENCE, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except subprocess.SubprocessError as error:
-        reason = f"npm ci can't get amqplib: {error}\n{error.stderr}"
-        if os.environ.get("CI", "").lower() in {"1", "true"}:
-            pytest.fail(reason)
-        pytest.skip(reason)
+    folder = amqplib(tmp_path_factory.mktemp("node"))
+    shutil.copy(HERE / "rpc_client.mjs", folder)
     return folder / "rpc_client.mjs"
 
 
