@@ -56,6 +56,7 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @click.option("--queue", metavar="NAME", show_default="rpc_queue, or rpc_queue.SERVICE", help="The queue of the call.")
 @content_type_option
 @header_option("A header of the call; may be given several times.")
+@click.option("--idempotent", is_flag=True, default=None, help="It may run twice: send it again if it is lost.")
 @option("wait-for-server", is_flag=True, help="If there is no server, wait for one, within the timeout.")
 @stdin_option("Make a call for each line of JSON on standard input, many at a time.")
 @click.option("--traceback", is_flag=True, help="If the function raises, show the server's traceback.")
@@ -76,7 +77,7 @@ def call(
 
 
 def _calls(client: Client, function: str, options: dict[str, Any], calls: list[Arguments]) -> Iterator[Any]:
-    """Make calls at the same time; yield what becomes of each, in their order."""
+    """Make calls at the same time; yield the end of each, in their order."""
     begun: list[Future[Any] | AmqpRpcError] = []
     for positional, named in calls:
         try:

@@ -113,7 +113,7 @@ def enqueue(
 def _tasks(
     client: Client, function: str, timeout: float, options: dict[str, Any], wait: bool, tasks: list[Arguments]
 ) -> Iterator[Any]:
-    """Enqueue tasks; yield what becomes of each, in their order."""
+    """Enqueue tasks; yield the end of each, in their order."""
     for end in _enqueued(client, function, timeout, options, tasks):
         if isinstance(end, AmqpRpcError):
             yield end

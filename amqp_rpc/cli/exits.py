@@ -51,6 +51,8 @@ class Exit(IntEnum):
     INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C with nothing to drain
 
 
+#: The library's text about options in a URL of the broker, and its advice for Python.
+_OPTIONS_OF_URL = re.compile(r"its options \(([^)]*)\) are not read; .*")
 #: The first class that fits gives the code.
 _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
     (errors.RemoteError, Exit.REMOTE_ERROR),
@@ -100,16 +102,21 @@ def in_flags(text: str) -> str:
 
     def flag(match: re.Match[str]) -> str:
         name, equals, value = match.groups()
-        # Without "=", "queue" is a word, and "unique_for" is none.
+        # "queue" is an English word too: it needs its "=". "unique_for" does not.
         if name not in flags or not (equals or "_" in name or text[match.end() :].startswith(" must be ")):
             return match.group()
         return flags[name] if not value or value == "True" else f"{flags[name]} {value}"
 
     text = text.replace("exchange=Exchange(name, kind, durable=…)", "--exchange, --type and --transient")
     text = re.sub(r"headers=\{[^}]*\}", "--header NAME=VALUE", text)
+    if options_of_url := _OPTIONS_OF_URL.search(text):
+        names = options_of_url[1].replace("=", "")
+        heard = "; --heartbeat of serve and listen sets that" if "heartbeat" in names else ""
+        return _OPTIONS_OF_URL.sub(f"its options ({names}) are not read{heard}", text)
     if "max_message_size" not in flags:
         text = text.replace(" (max_message_size)", "")
-    return re.sub(r"(?<![\w.'\"-])([a-z_]+)(?:(=)(\w*)|(?=[ )]))", flag, text)
+    # A service declares, and no flag does.
+    return re.sub(r"(?<![\w.'\"-])(?<!declare it )([a-z_]+)(?:(=)(\w*)|(?=[ )]))", flag, text)
 
 
 def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:

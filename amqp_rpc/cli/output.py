@@ -142,7 +142,7 @@ class Reports:
 
 
 def show_warnings() -> None:
-    """Print the library's warnings on standard error: of a queue that nobody has ever served, for example."""
+    """Print the library's warnings on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("amqp-rpc: %(message)s"))
     handler.setLevel(logging.WARNING)

@@ -70,7 +70,7 @@ def publish(topic: str, arguments: tuple[str, ...], *, url: str | None, stdin: b
 
 
 def _events(client: Client, topic: str, options: dict[str, Any], payloads: list[Any]) -> Iterator[Any]:
-    """Publish events; yield what becomes of each, in their order."""
+    """Publish events; yield the end of each, in their order."""
     try:
         ids: list[Any] = client.publish_many(
             ((topic, payload) for payload in payloads), content_type="application/json", **options

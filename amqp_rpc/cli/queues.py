@@ -39,7 +39,7 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFU
 """
 
 
-#: The queues that are looked at if nothing lists any.
+#: The queues to show if nothing lists any.
 _USUAL = (topology.TASK_QUEUE, topology.CALL_QUEUE)
 
 _EPILOG_OF_SCHEDULES = f"""\b
