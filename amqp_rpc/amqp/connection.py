@@ -40,7 +40,9 @@ FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
 #: The least seconds until the next attempt after the broker refused access to a client that had it before; and the most
 #: between two attempts where it closes each connection soon after it was opened.
 RECONNECT_REFUSED = 15.0
-#: A connection that lives for so many seconds works: the next back-off starts from its first wait.
+#: A connection that lives so many times as long as the wait before it was worth it: the waits start anew.
+_WORTH = 10.0
+#: One that lives for so many seconds works: the outage is over.
 _WORKED = 5.0
 
 #: Bytes of a body that every broker takes; and up to which a larger one is tried with the next power of two.
@@ -118,6 +120,8 @@ class Connection:
         self._attempts = 0
         #: Attempts that failed, and connections that did not live for long, in a row.
         self._failures = 0
+        #: The last wait before an attempt, and when the connection was opened.
+        self._waited = self._opened_at = 0.0
         #: The log lines of its outage.
         self._repeats = Repeats()
         #: True once it was open; until then, a failure to connect is final.
@@ -341,6 +345,7 @@ class Connection:
             logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
         # Another node may have another limit.
         self.was_open, self.blocked, self.fits, self._limit = True, None, _SMALL, None
+        self._opened_at = time.monotonic()
         # Not yet: the broker may close each connection when it is asked for more than a limit allows.
         self.loop.call_later(_WORKED, lambda: self._has_worked(connection))
         connection.add_on_connection_blocked_callback(self._on_blocked)
@@ -359,6 +364,8 @@ class Connection:
         self._gone(_not_connected(connection.ended_with or reason, self.address))
 
     def _lost(self, _connection: Any, reason: BaseException) -> None:
+        if time.monotonic() - self._opened_at > _WORTH * self._waited:
+            self._failures = 0
         kind: type[BrokerError] = ConnectionLost
         if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
             kind = AccessRefused if is_access(reason.reply_code, reason.reply_text) else ConnectionLost
@@ -383,7 +390,7 @@ class Connection:
         if self._given_up:
             self._end()
             return
-        delay = self._pause(error)
+        delay = self._waited = self._pause(error)
         times = self._repeats.again(str(error))
         if times is None:
             level = logging.DEBUG
