@@ -232,8 +232,10 @@ class _Signals:
         self._running: _Process | Supervisor | None = None
         self._first = 0.0
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        #: The signals that a thread had blocked, while it forks.
+        self._blocked = threading.local()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+            os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._forget)
 
     def lead_to(self, running: _Process | Supervisor) -> None:
         """Stop and kill this from now on, whatever the modules that were imported have set."""
@@ -251,11 +253,20 @@ class _Signals:
         elif now - self._first > _ONE_REQUEST:
             self._running.kill()
 
+    def _block(self) -> None:
+        # A signal that comes to a child before it has forgotten ours would be lost: `Pool.terminate` sends one at once,
+        # and waits for ever then.
+        self._blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked.before)
+
     def _forget(self) -> None:
         """Give a forked child the signals that it would have without us: nothing here could end it."""
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, before)
+        self._unblock()
 
 
 def banner(server: Server, *, processes: int) -> str:
