@@ -120,6 +120,8 @@ class Loop:
     def __init__(self) -> None:
         _loops.add(self)
         self._selector = selectors.DefaultSelector()
+        #: True where a thread that waits does not notice what another one watches: select() and poll() copy it before.
+        self._copies = not hasattr(self._selector, "fileno")
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -219,11 +221,15 @@ class Loop:
             self._selector.modify(sock, events, callback)
         else:
             self._selector.register(sock, events, callback)
+        if self._copies:
+            self.nudge()
 
     def unwatch(self, sock: socket.socket) -> None:
         """Stop watching a socket; harmless when it is not watched."""
         if sock.fileno() >= 0 and sock in self._selector.get_map():
             self._selector.unregister(sock)
+            if self._copies:
+                self.nudge()
 
     def before_sleep(self, callback: Callable[[], object]) -> None:
         """Call back once, before the loop waits the next time; one such callback may ask for another."""
@@ -288,6 +294,11 @@ class Loop:
                 events = self._selector.select()
             else:
                 events = self._selector.select(max(0.0, self._sleeps_until - time.monotonic()))
+        except OSError:
+            if not self._copies or self._closed:
+                raise
+            # Another thread has closed a socket meanwhile: Windows refuses the whole copy then.
+            events = []
         finally:
             self._asleep = False
         with self._working:

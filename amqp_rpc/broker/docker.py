@@ -135,6 +135,9 @@ def _run(
 
 def _end(started: subprocess.Popen[str]) -> None:
     """End a command with its children: the compose plugin is one, and would go on."""
+    if not hasattr(os, "killpg"):  # Windows
+        started.kill()
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(started.pid, number)

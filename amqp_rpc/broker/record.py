@@ -6,7 +6,6 @@ It is a seam: all that outlives the process of `start`. It starts and stops noth
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from amqp_rpc.broker.ports import AMQP_PORT
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment] # nothing keeps two starts apart there
 
 Way = Literal["docker", "private node"]
 
@@ -77,7 +81,8 @@ def locked() -> Iterator[None]:
     """Let one start or stop of this user run at a time."""
     state_folder().mkdir(parents=True, exist_ok=True)
     with (state_folder() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

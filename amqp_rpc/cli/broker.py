@@ -74,7 +74,8 @@ def _interruptible() -> Iterator[None]:
             caught = True
             raise _Interrupted
 
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    # Windows has no SIGHUP.
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

@@ -19,6 +19,7 @@ from amqp_rpc.cli.exits import Exit, one_line_errors
 from amqp_rpc.cli.options import heartbeat_option, option, seconds_option, url_option
 from amqp_rpc.cli.output import set_up_log
 from amqp_rpc.cli.supervisor import Parent, Supervisor
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.exchanges import DEFAULT
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -98,6 +99,11 @@ def serve(
         server = Server(*services, **settings)
         running: _Process | Supervisor
         if processes > 1:
+            if not hasattr(os, "killpg"):
+                raise ConfigurationError(
+                    "--processes needs pipes and process groups of Unix, which this system has not; "
+                    "start `amqp-rpc serve` once for each process"
+                )
             settings |= {"drain_timeout": drain_timeout, "log_level": log_level, "log_config": log_config}
             running = _supervisor(server, targets, processes, settings)
         else:

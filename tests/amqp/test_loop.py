@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from amqp_rpc.amqp.loop import READ, WRITE, Loop
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -208,3 +210,25 @@ def test_posting_to_a_loop_that_is_closed_is_harmless():
     loop._asleep = True
     loop.close()
     loop.post(print)
+
+
+def test_a_thread_that_waits_in_select_notices_what_another_one_watches(monkeypatch):
+    """`select` and `poll` copy what they wait for; Windows has nothing else."""
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    loop = Loop()
+    loop.share(True)
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    ours, peers = socket.socketpair()
+    heard = threading.Event()
+    try:
+        until(lambda: loop._asleep, what="the thread to wait")
+        loop.do(loop.watch, ours, READ, lambda _events: heard.set())
+        peers.send(b"x")
+        assert heard.wait(20)
+    finally:
+        loop.stop()
+        thread.join(20)
+        ours.close()
+        peers.close()
+        loop.close()
