@@ -36,6 +36,8 @@ logger = bounded_logger(__name__)
 _MOST_UNTOLD = 1000
 #: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
+#: A message that the broker drops: it asks whether this user may write. And an exchange that every broker has.
+_TO_NOBODY, _ALWAYS_THERE = Message("amqp_rpc.nobody", Properties(), b""), "amq.direct"
 #: Seconds until a task queue that was full or away is offered an arrival again.
 _OFFERED_AGAIN = 0.5
 
@@ -158,9 +160,13 @@ class ReplyChannel(Keeper):
     _replying: Connection
 
     async def set_up(self, channel: Channel) -> None:
-        """Count the replies whose caller is gone."""
+        """Count the replies whose caller is gone; check that this user may publish replies at all."""
         self._replying = self.connection
         channel.on_returned(self._returned)
+        # Without the right to write, the broker closes the channel now, and not with the first reply. Until it may, the
+        # server is not ready, and what it has run stays unacked.
+        channel.publish(_TO_NOBODY)
+        await channel.inspect_exchange(_ALWAYS_THERE)
 
     def ready(self) -> None:
         """Publish the replies that waited."""
@@ -182,8 +188,10 @@ class ReplyChannel(Keeper):
             self._state.failed(error)
 
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it
-        """Learn the broker's limit on a message's size, if that is the reason."""
+        """Learn the broker's limit on a message's size; end a start without the right to publish replies."""
         self.connection.learn_limit(str(error))
+        if isinstance(error, AccessRefused):
+            self._state.failed(error)
 
     def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         """Publish a reply, and ack its delivery once it has left."""

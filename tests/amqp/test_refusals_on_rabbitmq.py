@@ -268,3 +268,31 @@ def refused(act: Callable[[], object], words: str) -> int:
     assert words in str(error)
     assert not error.may_have_run
     return done
+
+
+class TestServerWithoutTheRightToWrite:
+    def test_it_does_not_start(self, node: Node, name: str) -> None:
+        url = user(node, name)
+        node.ctl("set_permissions", name, ".*", "^amq.gen-.*$", ".*")
+        service, _ = counted(name)
+        with pytest.raises(AccessRefused, match=r"access to exchange 'amq\.default'"):
+            Server(service, url=url).start(timeout=30)
+
+    def test_one_that_loses_it_runs_no_more_than_it_can_answer_later(
+        self, node: Node, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        url = user(node, name)
+        service, ran = counted(name)
+        with Server(service, url=url, threads=2), Client(node.url, timeout=60) as client:
+            call = f"{name}.echo"
+            assert client.call(call, b"x") == b"x"
+            node.ctl("set_permissions", name, ".*", "^$", ".*")
+            # The first reply is lost with the right: the broker says so only then.
+            client.submit(call, b"xx")
+            until(lambda: "replies: " in caplog.text, what="a word of it")
+            waiting = [client.submit(call, b"xxx") for _ in range(10)]
+            until(lambda: ran[3] >= 2, what="those that it has taken")
+            node.ctl("set_permissions", name, ".*", ".*", ".*")
+            assert [each.result(timeout=30) for each in waiting] == [b"xxx"] * 10
+        assert "replies: works again" in caplog.text
+        assert ran[3] == 10
