@@ -100,9 +100,9 @@ class NotAllAccepted(PublishRefused):
         self, message: str, handles: list[Any] | None = None, errors: dict[int, AmqpRpcError] | None = None
     ) -> None:
         super().__init__(message)
-        self.handles = handles or []
-        self.errors = errors or {}
-        self.may_have_run = any(error.may_have_run for error in self.errors.values())
+        self.handles: list[Any] = handles or []
+        self.errors: dict[int, AmqpRpcError] = errors or {}
+        self.may_have_run: bool = any(error.may_have_run for error in self.errors.values())
 
 
 class AccessRefused(BrokerError):

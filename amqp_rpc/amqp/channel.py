@@ -31,7 +31,7 @@ from amqp_rpc.message.refusals import is_access, is_conflict
 if TYPE_CHECKING:
     from amqp_rpc.amqp.stream import Stream
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class Consumer(BrokerAnswer[str]):
         self._channel = channel
         self._on_delivery = on_delivery
         #: Empty where the channel was closed already.
-        self.tag = ""
+        self.tag: str = ""
 
     def read(self, frame: Any) -> None:  # noqa: ARG002 - the tag is pika's
         """Set the value to the tag."""
@@ -308,7 +308,7 @@ class Channel:
         self._deliveries = stream.deliveries
         self._writer = frames.MessageWriter(self._number, frame_max)
         #: True while it can be used.
-        self.is_open = True
+        self.is_open: bool = True
         #: Requests without an answer; and the error of later ones, once the channel is closed.
         self._asked: dict[BrokerAnswer[Any], None] = {}
         self._error: ChannelClosed | None = None

@@ -33,7 +33,7 @@ from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Deadline, Repeats, backoff
 from amqp_rpc.message.topology import NOWHERE
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds before the first attempt to reconnect, and the most between two attempts.
 FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
@@ -92,7 +92,7 @@ class Connection:
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
         #: The current address, or the one that is tried.
-        self.address = self._addresses[0]
+        self.address: Address = self._addresses[0]
         self._thread = thread or IOThread(f"amqp_rpc {name}")
         #: Its loop, once it is started.
         self._loop: Loop | None = None
@@ -101,7 +101,7 @@ class Connection:
         #: Why the broker takes no messages now (a memory or disk alarm); None while it does.
         self.blocked: str | None = None
         #: Bytes of the largest body that the broker is known to take; and its limit, once that is known.
-        self.fits = _SMALL
+        self.fits: int = _SMALL
         self._limit: int | None = None
         self._listeners = listeners
         self._name = name
@@ -125,7 +125,7 @@ class Connection:
         #: The log lines of its outage.
         self._repeats = Repeats()
         #: True once it was open; until then, a failure to connect is final.
-        self.was_open = persistent
+        self.was_open: bool = persistent
         self._closing = False
         self._given_up = False
         self._ended = Outcome[None]()
@@ -267,7 +267,8 @@ class Connection:
         if self._closing:
             self._end()
             return
-        self.address = address = self._addresses[self._attempts % len(self._addresses)]
+        address = self._addresses[self._attempts % len(self._addresses)]
+        self.address = address
         self._attempts += 1
         context = ssl.create_default_context() if address.tls else None
         self._opens_until = self.loop.call_later(CONNECT_TIMEOUT, self._too_late)
@@ -344,7 +345,8 @@ class Connection:
             level = logging.DEBUG if times is None else logging.WARNING
             logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
         # Another node may have another limit.
-        self.was_open, self.blocked, self.fits, self._limit = True, None, _SMALL, None
+        self.was_open = True
+        self.blocked, self.fits, self._limit = None, _SMALL, None
         self._opened_at = time.monotonic()
         # Not yet: the broker may close each connection when it is asked for more than a limit allows.
         self.loop.call_later(_WORKED, lambda: self._has_worked(connection))

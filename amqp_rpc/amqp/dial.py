@@ -151,7 +151,7 @@ class _Attempt:
         family, kind, protocol, _, self._address = address
         self._context = context
         self._host = host
-        self.sock = socket.socket(family, kind, protocol)
+        self.sock: socket.socket = socket.socket(family, kind, protocol)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 from amqp_rpc.message.text import bounded_logger
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: A channel that stays open for so many seconds has worked: the next back-off starts from its first wait.
 _WORKED = 5.0
@@ -46,14 +46,14 @@ class Keeper:
         self._newest: Channel | None = None
         self._opening = False
         #: How often the broker has closed it in a row.
-        self.closings = 0
+        self.closings: int = 0
         self._ready_since = 0.0
         #: The log lines of its outage.
         self._repeats = Repeats()
         #: True if the last channel was closed before it was set up.
         self._refused = False
         #: True once it is closed for good.
-        self.ended = False
+        self.ended: bool = False
 
     @property
     def connection(self) -> Connection:

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from amqp_rpc.amqp.pending import Outcome
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 NEVER = float("inf")
@@ -144,7 +144,7 @@ class Loop:
         self._before_sleep: deque[Callable[[], object]] = deque()
         self._aborts: dict[object, Callable[[BaseException], object]] = {}
         #: True if other threads than the I/O thread may work here now: see `share`.
-        self.shared = False
+        self.shared: bool = False
         self._on_relieved: Callable[[], object] = int
         self._stopped = False
         self._closed = False
@@ -407,20 +407,20 @@ class Leadership:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         #: Held by the thread at the sockets.
-        self.place = threading.Lock()
+        self.place: threading.Lock = threading.Lock()
         #: That thread, unless it is the I/O thread.
         self._holder = 0
         #: The last one that held it and has said that it returns.
-        self.returning = 0
+        self.returning: int = 0
         #: The I/O thread's, while it stands by: the thread that takes the bell out of here rings it.
         self.bells: list[threading.Lock] = []
         #: True while the I/O thread stands by until it is rung: another thread waits at the sockets for long.
-        self.dozing = False
+        self.dozing: bool = False
         #: True while a thread waits for the I/O thread to leave; and when a thread asked for the place the last time.
         self._wanted = False
         self._asked = 0.0
         #: Counts the work of other threads: from look to look it tells whether they are still active.
-        self.signs = 0
+        self.signs: int = 0
         self._ended = False
 
     def lead(self, awaited: Awaited, until: float, *, returns: bool) -> bool:
@@ -535,9 +535,9 @@ class IOThread:
         self._loop: Loop | None = None
         self._thread: threading.Thread | None = None
         #: True while posted work will be done.
-        self.alive = False
+        self.alive: bool = False
         #: Set in the last moment of the thread.
-        self.ended = Outcome[None]()
+        self.ended: Outcome[None] = Outcome[None]()
         self._owned = 0
 
     @property

@@ -39,7 +39,7 @@ class Outcome(Generic[T]):
         if self._known:
             return
         #: It exists once `done` is true.
-        self.value = value
+        self.value: T = value
         # In this order: a thread that began to wait before this sees it, or is in the list and is woken below.
         self._known = True
         while self._waiters:
@@ -82,8 +82,8 @@ class Wait:
     __slots__ = ("outcome", "until")
 
     def __init__(self, outcome: Outcome[Any], until: float) -> None:
-        self.outcome = outcome
-        self.until = until
+        self.outcome: Outcome[Any] = outcome
+        self.until: float = until
 
     def __await__(self) -> Generator[Wait, None, bool]:
         """Return whether the outcome is there."""
@@ -101,7 +101,7 @@ class Work:
     __slots__ = ("_result", "function")
 
     def __init__(self, function: Callable[[], object]) -> None:
-        self.function = function
+        self.function: Callable[[], object] = function
         self._result: Any = None
 
     def run(self) -> None:

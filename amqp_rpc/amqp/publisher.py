@@ -68,7 +68,8 @@ class Publication(Outcome[AmqpRpcError | None]):
     #: True if it asks for a reply: it is written once there is a reply queue, with its address (`addressed`).
     replied = False
     #: In errors: the consequence if the broker never had it, and the advice if the broker may have it.
-    never, again = "It was not published", "Publish it again only if it may be there twice"
+    never: str = "It was not published"
+    again: str = "Publish it again only if it may be there twice"
 
     def __init__(
         self,
@@ -79,20 +80,20 @@ class Publication(Outcome[AmqpRpcError | None]):
         identity: str | None = None,
     ) -> None:
         super().__init__()
-        self.message = message
-        self.identity = str(message.properties.message_id) if identity is None else identity
-        self.arguments = arguments
-        self.timeout = timeout
+        self.message: Message = message
+        self.identity: str = str(message.properties.message_id) if identity is None else identity
+        self.arguments: dict[str, Any] | None = arguments
+        self.timeout: float | None = timeout
         #: Its deadline, on the monotonic clock.
-        self.expires_at = float("inf") if timeout is None else time.monotonic() + timeout
+        self.expires_at: float = float("inf") if timeout is None else time.monotonic() + timeout
         #: True once it is given to a connection: from then on the broker may have it.
-        self.written = False
+        self.written: bool = False
         #: True if the broker nacked it.
-        self.refused = False
+        self.refused: bool = False
         #: True if the broker returned it: no queue accepted it.
-        self.returned = False
+        self.returned: bool = False
         #: True if the broker may have it from an earlier attempt, whose confirm did not arrive.
-        self.doubtful = False
+        self.doubtful: bool = False
         #: Why what it needs could not be declared the last time.
         self.trouble: BrokerError | None = None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel, Delivery
     from amqp_rpc.amqp.publisher import Publisher
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound="Receiver")
 

@@ -52,7 +52,7 @@ class Stream:
         #: Called with the number of bytes of each read; most of them don't pass through the protocol.
         self.on_bytes: Callable[[int], object] = lambda _count: None
         #: Handles deliveries on a shorter way than through the protocol.
-        self.deliveries = Deliveries(self._feed)
+        self.deliveries: Deliveries = Deliveries(self._feed)
         self._out: deque[bytes | memoryview] = deque()
         #: Bytes written so far, and bytes that the kernel has accepted; both together show when a message has left.
         self._written = 0

@@ -78,15 +78,15 @@ class Node:
         settings: Sequence[str] = (),
         parameters: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self.port = port or free_port()
-        self.folder = folder or new_folder(shared=bool(command))
-        self.name = f"{name or 'amqp-rpc-' + secrets.token_hex(4)}@localhost"
-        self.version = ""
-        self.command = tuple(command)
-        self.port_mapper = port_mapper or free_port()
-        self.cookie = cookie or secrets.token_hex(16)
-        self.settings = tuple(settings)
-        self.parameters = parameters or {}
+        self.port: int = port or free_port()
+        self.folder: Path = folder or new_folder(shared=bool(command))
+        self.name: str = f"{name or 'amqp-rpc-' + secrets.token_hex(4)}@localhost"
+        self.version: str = ""
+        self.command: tuple[str, ...] = tuple(command)
+        self.port_mapper: int = port_mapper or free_port()
+        self.cookie: str = cookie or secrets.token_hex(16)
+        self.settings: tuple[str, ...] = tuple(settings)
+        self.parameters: Mapping[str, Mapping[str, str]] | dict[str, Mapping[str, str]] = parameters or {}
         self._distribution_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
 

@@ -49,7 +49,7 @@ def option(
     )
 
 
-url_option = option(
+url_option: Callable[[F], F] = option(
     "url",
     also=("AMQP_URL",),
     metavar="URL",
@@ -68,7 +68,7 @@ def timeout_option(help_text: str) -> Callable[[F], F]:
     return seconds_option("timeout", DEFAULT_TIMEOUT, help_text)
 
 
-heartbeat_option = seconds_option("heartbeat", DEFAULT_HEARTBEAT, "Seconds between heartbeats.")
+heartbeat_option: Callable[[F], F] = seconds_option("heartbeat", DEFAULT_HEARTBEAT, "Seconds between heartbeats.")
 
 
 def exchange_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -106,7 +106,7 @@ def _headers_of(_context: click.Context, _option: click.Parameter, words: tuple[
     return headers
 
 
-content_type_option = click.option(
+content_type_option: Callable[[F], F] = click.option(
     "--content-type",
     type=click.Choice(get_args(ContentType)),
     show_default=codec.MSGPACK,

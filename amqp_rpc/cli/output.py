@@ -88,8 +88,9 @@ class Reports:
     def __init__(self, verb: str, *, ids: bool = False) -> None:
         self._verb, self._ids = verb, ids
         #: The number of done letters, and of all letters. `stopped` ends the work after what is in flight.
-        self.done = self.total = 0
-        self.stopped = False
+        self.done: int = 0
+        self.total: int = 0
+        self.stopped: bool = False
         self._failure: OSError | None = None
         self._news: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self._printer = threading.Thread(target=self._print, daemon=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from amqp_rpc.client.bridge import (
     AsyncDeadLetters,
@@ -27,6 +27,8 @@ from amqp_rpc.client.bulk import End
 from amqp_rpc.client.client import Client
 from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, WithOptions, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
+
+R = TypeVar("R")
 
 
 class AsyncClient(Front[Client]):
@@ -110,9 +112,18 @@ class AsyncClient(Front[Client]):
 
     publish = awaited(Client.publish)
     queue_states = awaited(Client.queue_states)
-    task = fronted(Client.task, AsyncTaskHandle[Any])
     queue = fronted(Client.queue, AsyncQueue[Any])
     dead_letters = fronted(Client.dead_letters, AsyncDeadLetters)
+
+    @overload
+    def task(self, id: str, function: None = None) -> AsyncTaskHandle[Any]: ...
+    @overload
+    def task(self, id: str, function: Callable[..., Coroutine[Any, Any, R]]) -> AsyncTaskHandle[R]: ...
+    @overload
+    def task(self, id: str, function: Callable[..., R]) -> AsyncTaskHandle[R]: ...
+    def task(self, id: str, function: Callable[..., Any] | None = None) -> AsyncTaskHandle[Any]:  # noqa: A002 - as users write it
+        """Return the handle of a task by its id: `Client.task`."""
+        return AsyncTaskHandle(self._blocking.task(id, function), self._runner)
 
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.

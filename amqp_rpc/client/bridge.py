@@ -21,12 +21,14 @@ from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
 from amqp_rpc.client.reply import Reply
 from amqp_rpc.client.rpc import Caller
-from amqp_rpc.client.task import TaskHandle
+from amqp_rpc.client.task import DEFAULT_RESULT_TIMEOUT, TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
+from amqp_rpc.message.timing import Seconds
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue
+from amqp_rpc.results.record import Record, State
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -321,9 +323,28 @@ class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
         """Its function's name."""
         return self._blocking.function
 
-    state = awaited(TaskHandle.find_state)
-    ready = awaited(TaskHandle.ready)
-    result = awaited(TaskHandle[R].result)
+    @property
+    def state(self) -> Coroutine[Any, Any, State]:
+        """Its state, to await: ``await handle.state``; see `TaskHandle.state`."""
+        return self._run(TaskHandle.find_state)
+
+    async def ready(self) -> bool:
+        """Return whether it has ended: `TaskHandle.ready`, awaited."""
+        return bool(await self._run(TaskHandle.ready))
+
+    async def record(self) -> Record | None:
+        """Return the store's record of it: `TaskHandle.record`, awaited."""
+        found: Record | None = await self._run(TaskHandle.record)
+        return found
+
+    async def result(self, *, timeout: Seconds = DEFAULT_RESULT_TIMEOUT) -> R:
+        """Return the function's result, or raise its error: `TaskHandle.result`, awaited."""
+        found: R = await self._run(TaskHandle.result, timeout=timeout)
+        return found
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Call back on its end: `TaskHandle.add_done_callback`, which says on which thread."""
+        self._blocking.add_done_callback(callback)
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"

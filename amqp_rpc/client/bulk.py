@@ -115,7 +115,10 @@ class Batch(ABC, Generic[T]):
     """Messages that are published ahead of the broker's confirms; not thread-safe."""
 
     #: The words of its errors: one of them, all of them, those before an error, and the others beside one.
-    one, of, before, others = "message", "", "published before", "were published"
+    one: str = "message"
+    of: str = ""
+    before: str = "published before"
+    others: str = "were published"
     #: True if `NotAllAccepted` has the results of the others.
     handled = False
 

@@ -61,7 +61,7 @@ class Call(ABC):
         self.function = function
         self.body = body
         self.timeout = timeout
-        self.expires_at = time.monotonic() + timeout
+        self.expires_at: float = time.monotonic() + timeout
         self.idempotent = idempotent
         self.wait_for_server = wait_for_server
         self.chunk = chunk
@@ -213,7 +213,7 @@ class Room(Outcome[bool]):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = size
+        self.size: int = size
 
 
 class Capacity:

@@ -9,10 +9,10 @@ import socket
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast, overload
 
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import Work, blocking, script_of
@@ -48,6 +48,7 @@ from amqp_rpc.service.policy import QueueType
 if TYPE_CHECKING:
     from amqp_rpc.client.bridge import AwaitedCall
 
+R = TypeVar("R")
 C = TypeVar("C", BlockingCall, PendingCall, "AwaitedCall")
 
 #: Seconds for the broker to answer to the end of the connection.
@@ -279,6 +280,12 @@ class Client:
         plan = Plan(self._session, self._store, self._limit, self._seconds(timeout), function, **options)
         return await TaskBatch(self._session, plan).publish(arguments)
 
+    @overload
+    def task(self, id: str, function: None = None) -> TaskHandle[Any]: ...
+    @overload
+    def task(self, id: str, function: Callable[..., Coroutine[Any, Any, R]]) -> TaskHandle[R]: ...
+    @overload
+    def task(self, id: str, function: Callable[..., R]) -> TaskHandle[R]: ...
     def task(self, id: str, function: Callable[..., Any] | None = None) -> TaskHandle[Any]:  # noqa: A002 - as users write it
         """Return the handle of a task by its id, in any process; the store is not asked before the handle is.
 

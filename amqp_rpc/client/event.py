@@ -6,6 +6,7 @@ It is a seam: `task` does the same for tasks, and neither knows the other.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -44,11 +45,11 @@ class EventPlan:
     """
 
     def __init__(self, session: Caller, limit: int, timeout: float, **options: Unpack[EventOptions]) -> None:
-        self.counters = session.counters
+        self.counters: Counter[str] = session.counters
         self._session = session
         self._timeout = timeout
-        self.exchange = as_exchange(options.pop("exchange", None))
-        self.mandatory = options.pop("mandatory", False)
+        self.exchange: Exchange = as_exchange(options.pop("exchange", None))
+        self.mandatory: bool = options.pop("mandatory", False)
         self._limit = limit
         self._headers = check_headers(options.pop("headers", None), "an event")
         self._content_type = options.pop("content_type", None)
@@ -85,7 +86,8 @@ class EventPlan:
 class EventBatch(Batch[str]):
     """The events of one `Client.publish_many`, whose results are their ids."""
 
-    one, handled = "event", True
+    one: str = "event"
+    handled: bool = True
 
     def __init__(self, session: Caller, plan: EventPlan) -> None:
         super().__init__(session)
@@ -107,7 +109,8 @@ class EventPublication(Publication):
 
     __slots__ = ("_plan",)
 
-    never, again = "No subscriber gets it", "Publish it again only if they may get it twice"
+    never: str = "No subscriber gets it"
+    again: str = "Publish it again only if they may get it twice"
 
     def __init__(self, message: Message, plan: EventPlan, *, timeout: float) -> None:
         super().__init__(message, {}, timeout=timeout)

@@ -6,6 +6,7 @@ It is a seam: threads wait for these, event loops for those of `bridge`, and `ca
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -24,7 +25,7 @@ from amqp_rpc.message.timing import Deadline
 if TYPE_CHECKING:
     from amqp_rpc.client.rpc import Caller
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds for the thread that has taken a call out of the table to end it; it takes microseconds.
 _VERDICT = 10.0

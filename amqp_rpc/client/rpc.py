@@ -45,7 +45,7 @@ from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, R
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: With at most this many calls in flight each request is sent at once; with more, requests are sent in batches.
 _FEW = 8

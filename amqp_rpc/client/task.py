@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import QueueState
     from amqp_rpc.client.rpc import Caller
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -118,6 +118,8 @@ class Plan:
             raise ConfigurationError(f"eta={eta!r} is more than {topology.LONGEST_DELAY // 86_400:.0f} days ahead")
         codec.check_content_type(content_type)
         self._content_type = content_type or MSGPACK
+        self.function: str
+        self.queue: str
         #: The function's registration; None where only its name is known. And whether workers reply with the result.
         self._known: Function | None = None
         self._result = True
@@ -264,14 +266,15 @@ class TaskPublication(Publication):
 
     __slots__ = ("guessed", "replied")
 
-    never, again = "It will not run", "Enqueue it again only if it may run twice"
+    never: str = "It will not run"
+    again: str = "Enqueue it again only if it may run twice"
 
     def __init__(
         self, message: Message, arguments: dict[str, Any] | None, *, guessed: bool, replied: bool, timeout: float
     ) -> None:
         super().__init__(message, arguments, timeout=timeout)
-        self.guessed = guessed
-        self.replied = replied
+        self.guessed: bool = guessed
+        self.replied: bool = replied
 
     @property
     def subject(self) -> str:
@@ -345,13 +348,15 @@ class KeyPublication(TaskPublication):
 class TaskBatch(Batch["TaskHandle[Any]"]):
     """The tasks of one `Client.enqueue_many`, whose results are their handles."""
 
-    one, others, handled = "task", "will run", True
+    one: str = "task"
+    others: str = "will run"
+    handled: bool = True
 
     def __init__(self, session: Caller, plan: Plan) -> None:
         super().__init__(session)
         self._plan = plan
-        self.of = f" of {plan.function}()"
-        self.before = f"enqueued before, for {plan.function}(), and will run"
+        self.of: str = f" of {plan.function}()"
+        self.before: str = f"enqueued before, for {plan.function}(), and will run"
 
     def start(self, item: Any) -> tuple[Publication, TaskHandle[Any]]:
         """Enqueue one."""
@@ -393,9 +398,9 @@ class TaskHandle(Generic[R]):
         store: Store | None,
         replied: bool,
     ) -> None:
-        self.id = id
-        self.queue = queue
-        self.function = function
+        self.id: str = id
+        self.queue: str = queue
+        self.function: str = function
         self._session = session
         self._decoder = decoder
         self._store = store
@@ -589,14 +594,7 @@ class TaskHandle(Generic[R]):
         return f"<TaskHandle {self.function}() [{self.id}] in {self.queue}>"
 
 
-def task_by_id(
-    id: str,  # noqa: A002 - as users write it
-    function: Any,
-    session: Caller,
-    store: Store | None,
-    *,
-    limit: int,
-) -> TaskHandle[Any]:
+def task_by_id(id: str, function: Any, session: Caller, store: Store | None, *, limit: int) -> TaskHandle[Any]:  # noqa: A002
     """Return the handle of a task that any client has enqueued: see `Client.task`."""
     if store is None:
         raise ConfigurationError(
@@ -607,15 +605,9 @@ def task_by_id(
         raise ConfigurationError(f"a task's id is the text of TaskHandle.id, not {id!r}")
     known = None if function is None else registered_task(function)
     kept = known is None or known.task is None or known.task.result
-    return TaskHandle[Any](
-        id,
-        "" if known is None else known.queue,
-        "" if known is None else known.name,
-        session,
-        Decoder(known, limit) if kept else None,
-        store=store,
-        replied=False,
-    )
+    queue, name = ("", "") if known is None else (known.queue, known.name)
+    decoder = Decoder(known, limit) if kept else None
+    return TaskHandle[Any](id, queue, name, session, decoder, store=store, replied=False)
 
 
 def _lost(record: Record) -> str:

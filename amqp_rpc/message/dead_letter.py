@@ -159,7 +159,7 @@ class Choice:
         self._ids = None if ids is None else frozenset([ids] if isinstance(ids, str) else ids)
         self._function, self._before, self._after = function, before, after
         #: True for a filter without conditions.
-        self.everything = all(each is None for each in (ids, function, before, after))
+        self.everything: bool = all(each is None for each in (ids, function, before, after))
 
     def count(self, everything: int) -> int | None:
         """Return how many letters of so many meet the conditions at the most; None if that is not known."""

@@ -42,7 +42,7 @@ class Move(Publication):
     def __init__(self, message: Message, delivery: Delivery) -> None:
         super().__init__(message, None)
         #: The message that it replaces.
-        self.delivery = delivery
+        self.delivery: Delivery = delivery
         self._lighter: Iterator[Message] | None = None
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
@@ -78,7 +78,7 @@ class Cursor:
         self._session = session
         self._queue, self._window = queue, window
         #: The number of messages at the beginning; -1 until it is known.
-        self.expected = -1
+        self.expected: int = -1
         #: The ids of the messages that were moved to another queue, and whose copy was confirmed, or dropped.
         self.done: list[str] = []
         #: Deliveries that were not yielded yet, and the number of all deliveries.

@@ -71,7 +71,8 @@ class DeadLetters:
         if not isinstance(queue, str) or not queue:
             raise ConfigurationError(f"dead letters are of a queue, by its name, not of {queue!r}")
         #: The queue whose dead letters they are, and the one that holds them.
-        self.queue, self.dead_letter_queue = queue, dead_letter_queue(queue)
+        self.queue: str = queue
+        self.dead_letter_queue: str = dead_letter_queue(queue)
         self._session, self._timeout, self._whole = session, timeout, whole
 
     @blocking

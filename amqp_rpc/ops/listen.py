@@ -18,7 +18,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The limit of unacked events, so that a slow reader can't exhaust this process's memory.
 _PREFETCH = 1000

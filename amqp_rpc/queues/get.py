@@ -9,6 +9,7 @@ It is a seam: `put` is the other half; of that this half uses only the receipts.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
     from amqp_rpc.amqp.session import Session
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds that a caller waits at most before it checks its connection.
 _PATIENCE = 5.0
@@ -54,8 +55,8 @@ class Taken:
     __slots__ = ("delivery", "value")
 
     def __init__(self, delivery: Delivery, value: Any) -> None:
-        self.delivery = delivery
-        self.value = value
+        self.delivery: Delivery = delivery
+        self.value: Any = value
 
 
 class _Letter(Publication):
@@ -87,9 +88,9 @@ class ItemConsumer(Keeper):
         self._limit = limit
         self._following = False
         #: True once callers get no more items.
-        self.shut = False
+        self.shut: bool = False
         #: True once the broker has accepted a consumer: ready items arrive.
-        self.consuming = False
+        self.consuming: bool = False
         #: Prefetched items, oldest first; and callers that wait for one, or for an error.
         self._arrived: deque[Delivery] = deque()
         self._waiters: deque[Outcome[Exception | None]] = deque()

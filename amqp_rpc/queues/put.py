@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.session import Session
     from amqp_rpc.message.envelope import Message
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The end of a wait without a bound.
 NEVER = float("inf")
@@ -89,7 +89,8 @@ class ItemPublication(Publication):
     __slots__ = ("_answer", "_producer", "_refusals", "_until", "number")
 
     replied = True
-    never, again = "It is not there", "Put it again only if it may be there twice"
+    never: str = "It is not there"
+    again: str = "Put it again only if it may be there twice"
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class ItemPublication(Publication):
     ) -> None:
         super().__init__(message, arguments, timeout=timeout)
         self._producer = producer
-        self.number = number
+        self.number: int = number
         self._until = until
         self._answer = timeout
         self._refusals = 0
@@ -155,7 +156,7 @@ class ItemPublication(Publication):
         soon = time.monotonic() + _ANSWER
         self._until = soon if self._until is None else min(self._until, soon)
         if not isinstance(error, Exception):
-            self.expires_at = min(self.expires_at, soon)
+            self.expires_at: float = min(self.expires_at, soon)
 
 
 class ItemProducer:
@@ -172,7 +173,7 @@ class ItemProducer:
         # None of the session's ids: a client whose queues are made before a fork may be used after it.
         self._token = os.urandom(16).hex()
         #: The items of this object that are not done.
-        self.unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(self._token)
+        self.unfinished: items.Unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(self._token)
         #: True once no more items may be put.
         self.shut = False
 

@@ -81,14 +81,15 @@ class Queue(Generic[T]):
         _check(name, maxsize, queue_type)
         prefetch = count("prefetch", prefetch, most=MOST_PREFETCH)
         #: The queue's name, and the bound of waiting items; 0 for no bound.
-        self.name, self.maxsize = name, max(0, int(maxsize))
+        self.name: str = name
+        self.maxsize: int = max(0, int(maxsize))
         self._session = session
         self._timeout = timeout
         arguments = item_arguments(queue_type, maxsize=self.maxsize)
         self._producer = ItemProducer(session, name, arguments, timeout=timeout, limit=limit)
         self._consumer = ItemConsumer(session, name, arguments, prefetch=prefetch, timeout=timeout, limit=limit)
         #: True once it was closed.
-        self.closed = False
+        self.closed: bool = False
         #: The open items of `get`, by their thread or asyncio task, oldest first.
         self._taken: dict[object, OrderedDict[Taken, None]] = {}
         #: Guards a search in it. A user's ``==`` runs meanwhile, and may call again.

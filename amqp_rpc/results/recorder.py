@@ -8,6 +8,7 @@ A brief task costs one write: its start is written a moment later, and not at al
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from typing import Final
@@ -16,7 +17,7 @@ from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds between two polls of a store that is away.
 LOOK_AGAIN: Final = 2.0

@@ -68,7 +68,7 @@ class SqliteStore:
 
     def __init__(self, path: str) -> None:
         #: Absolute: the process may change its working directory.
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         if not self.path.parent.is_dir():
             raise ConfigurationError(
                 f"the store of results {str(self)!r} is in a folder that does not exist: {self.path.parent}. "

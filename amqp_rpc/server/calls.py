@@ -33,7 +33,7 @@ from amqp_rpc.server.invoke import (
 )
 from amqp_rpc.service.function import Function
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Servers that may die with one idempotent call.
 MOST_CRASHES = 3

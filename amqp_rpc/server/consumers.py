@@ -36,7 +36,7 @@ from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds until a queue is consumed again; and at most, if another program declared it with other arguments.
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -63,9 +63,9 @@ class Consumer(Keeper):
         self, state: State, worker: Worker, dispatcher: CallDispatcher | TaskDispatcher, *, prefetch: int
     ) -> None:
         super().__init__(f"queue {dispatcher.queue}")
-        self.queue = dispatcher.queue
+        self.queue: str = dispatcher.queue
         #: The consumed queue: a broadcast subscription has another one for each connection.
-        self.consumed = self.queue
+        self.consumed: str = self.queue
         self._state = state
         self._worker = worker
         self._dispatcher = dispatcher
@@ -171,7 +171,7 @@ class Consumer(Keeper):
 class CallConsumer(Consumer):
     """Consumes a queue of calls."""
 
-    declared_by = "Service", "queue_type="
+    declared_by: ClassVar[tuple[str, str]] = "Service", "queue_type="
     _dispatcher: CallDispatcher
 
     async def declare(self, channel: Channel) -> None:
@@ -204,7 +204,7 @@ class CallConsumer(Consumer):
 class TaskConsumer(Consumer):
     """Consumes a queue of tasks. It needs no check: a redelivered task runs again anyway."""
 
-    declared_by = "@service.task", "queue_type=, max_length= and max_priority="
+    declared_by: ClassVar[tuple[str, str]] = "@service.task", "queue_type=, max_length= and max_priority="
     _dispatcher: TaskDispatcher
 
     async def declare(self, channel: Channel) -> None:
@@ -291,7 +291,7 @@ class EventConsumer(Consumer):
     """Declares the exchange, the queue and the bindings of a subscription, and consumes the queue."""
 
     addressed = True
-    declared_by = "@service.subscribe", "queue_type= and max_length="
+    declared_by: ClassVar[tuple[str, str]] = "@service.subscribe", "queue_type= and max_length="
     _dispatcher: EventDispatcher
 
     def __init__(self, state: State, worker: Worker, dispatcher: EventDispatcher, *, prefetch: int) -> None:
@@ -327,7 +327,7 @@ class EventConsumer(Consumer):
     def _rename(self) -> None:
         if self._subscription.mode == "broadcast":
             # The old name won't do: the broker may hold the lost connection, and its queue, for a while.
-            self.consumed = topology.instance_queue(self.queue, secrets.token_hex(8))
+            self.consumed: str = topology.instance_queue(self.queue, secrets.token_hex(8))
             self._dispatcher.home = self.consumed
 
     async def _declare_shared(self, channel: Channel) -> None:

@@ -190,7 +190,7 @@ class Dispatcher:
     def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
         self.queue = queue
         #: The arguments of the queue, which all its functions share; None if another program declares it.
-        self.arguments = queue_arguments(functions)
+        self.arguments: dict[str, Any] | None = queue_arguments(functions)
         self._functions = functions
         self._default = default_function(functions)
         self._max_size = settings.max_message_size

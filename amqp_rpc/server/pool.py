@@ -7,6 +7,7 @@ are brief: then no thread has to be woken for the next call (docs/decisions/0006
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from typing import Any
 from amqp_rpc.amqp.loop import Loop
 from amqp_rpc.message.text import bounded_logger
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The seconds of a brief handler, at most.
 _SHORT = 0.0002
@@ -36,7 +37,7 @@ class Pool:
         #: The loop of the I/O thread, once it runs.
         self._io: Loop | None = None
         #: True while a thread of the pool waits at the sockets.
-        self.fetching = False
+        self.fetching: bool = False
         #: The last thread that did so, until it is clear that it does not return to them.
         self._fetcher: int | None = None
         #: The running average of handlers, in seconds; high at first, since they are not known to be brief.

@@ -20,7 +20,7 @@ from amqp_rpc.message.envelope import PROBE, Message, Properties
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.worker import Worker
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Milliseconds that a probe lives, should its sender die before it is consumed.
 _PROBE_LIVES = "2000"

@@ -7,6 +7,7 @@ the kernel, or after the copy that must not be lost was confirmed: a crash in be
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ from amqp_rpc.server.invoke import too_large
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import about_to_be_dropped
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Messages that may be lost, and that wait for a channel.
 _MOST_UNTOLD = 1000
@@ -61,11 +62,11 @@ class Replies:
     ) -> None:
         self._state = state
         self._arguments, self._calls = arguments, calls
-        self.channel = ReplyChannel("replies", state)
-        self.copies = CopyPublisher(addresses, state, prepared)
+        self.channel: ReplyChannel = ReplyChannel("replies", state)
+        self.copies: CopyPublisher = CopyPublisher(addresses, state, prepared)
         # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
         # send: such replies have their own connection, which is opened for the first of them.
-        self.direct = ReplyChannel("direct replies", state)
+        self.direct: ReplyChannel = ReplyChannel("direct replies", state)
         self._direct_started = False
 
     #: The one of replies and copies, after `begin`.
@@ -311,7 +312,7 @@ class Copy(Publication):
         self, message: Message, delivery: Delivery, state: State, arguments: dict[str, Any] | None, *, accepted: bool
     ) -> None:
         super().__init__(message, arguments, identity=str(id(delivery)))
-        self.delivery = delivery
+        self.delivery: Delivery = delivery
         self._state = state
         self._accepted = accepted
         self._refusals = 0

@@ -35,7 +35,7 @@ from amqp_rpc.message.topology import CLOCK_ARGUMENTS
 from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds from the first token until the leader relies on it: the last leader's token and empty ones of servers that
 #: start arrive together, and an empty one must not count alone.
@@ -188,7 +188,7 @@ class Scheduler(Keeper):
         #: The unacked tokens.
         self.tokens: list[Delivery] = []
         #: True while this server is the leader, and relies on its tokens.
-        self.leads = False
+        self.leads: bool = False
         self._timer: Timer | None = None
         self._renewed = -_RENEW
         self._renewing = False

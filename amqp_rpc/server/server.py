@@ -24,6 +24,7 @@ from amqp_rpc.message.settings import (
     DEFAULT_MAX_MESSAGE_SIZE,
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
+    Addresses,
     broker_addresses,
     count,
     positive,
@@ -32,7 +33,7 @@ from amqp_rpc.message.settings import (
 )
 from amqp_rpc.message.timing import Deadline, Seconds, seconds_of, timeout_of
 from amqp_rpc.message.topology import arrivals_queue, dead_letter_queue
-from amqp_rpc.results import open_store
+from amqp_rpc.results import Store, open_store
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.consumers import ArrivalsConsumer, CallConsumer, Consumer, EventConsumer, TaskConsumer
@@ -44,6 +45,8 @@ from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 from amqp_rpc.service.catalog import Catalog
+from amqp_rpc.service.function import Function
+from amqp_rpc.service.schedules import Schedule
 from amqp_rpc.service.service import Service
 
 #: AMQP counts unacked deliveries in 16 bits.
@@ -103,20 +106,23 @@ class Server:
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
-        self.threads = threads = count("threads", threads, most=10_000)
-        self.prefetch = count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
+        self.threads: int = count("threads", threads, most=10_000)
+        self.prefetch: int = count("prefetch", threads if prefetch is None else prefetch, most=_MOST_PREFETCH)
         heartbeat = positive("heartbeat", heartbeat, most=60_000)
         max_message_size = count("max_message_size", max_message_size)
         clock_skew = positive("clock_skew", clock_skew) if clock_skew else 0.0
-        self.addresses = addresses = broker_addresses(url)
+        addresses = broker_addresses(url)
+        self.addresses: Addresses = addresses
         #: The store of results; None without one.
-        self.results = open_store(results_url(results))
+        self.results: Store | None = open_store(results_url(results))
         self._recorder = Recorder(self.results, expires=result_seconds(result_expires))
         catalog = Catalog(services, queues)
         #: The functions that it runs for calls, tasks and events, each by queue and name.
-        self.functions, self.tasks, self.events = catalog.functions, catalog.tasks, catalog.events
+        self.functions: dict[str, dict[str, Function]] = catalog.functions
+        self.tasks: dict[str, dict[str, Function]] = catalog.tasks
+        self.events: dict[str, dict[str, Function]] = catalog.events
         #: Their schedules, by the queue of their scheduler.
-        self.schedules = catalog.schedules
+        self.schedules: dict[str, list[Schedule]] = catalog.schedules
         settings = Settings(
             max_message_size, tracebacks=tracebacks, records=self.results is not None, clock_skew=clock_skew
         )

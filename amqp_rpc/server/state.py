@@ -14,7 +14,7 @@ from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.refusals import ReplyCode, is_conflict
 from amqp_rpc.server.pool import Pool
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between two polls of the running handlers, while a server drains without a connection.
 _POLL = 0.1
@@ -32,16 +32,16 @@ class State:
     def __init__(self, pool: Pool, queues: Iterable[str], parts: Iterable[str]) -> None:
         self.counters: Counter[str] = Counter()
         #: Set once every part is ready, or one has failed.
-        self.started = threading.Event()
+        self.started: threading.Event = threading.Event()
         self.failure: AmqpRpcError | None = None
         #: Set once no more deliveries arrive and none is unacked.
-        self.drained = threading.Event()
+        self.drained: threading.Event = threading.Event()
         #: The deliveries that are not settled, by their identity. Any thread may copy it.
         self.unacked: dict[int, Delivery] = {}
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
         self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         #: The queues of which more deliveries may arrive.
-        self.delivering = set(queues)
+        self.delivering: set[str] = set(queues)
         self._pool = pool
         self._not_ready = {*self.delivering, *parts}
         self._polling = False

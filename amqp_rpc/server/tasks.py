@@ -39,7 +39,7 @@ from amqp_rpc.service.function import Function
 from amqp_rpc.service.policy import Policy
 from amqp_rpc.service.signature import EventSignature
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Workers that may die with one task before it is dead-lettered. A task that kills workers costs as many of them. One
 #: that only ran beside such tasks must be unlucky as often: five were too few for 100 000 tasks and a worker that dies
@@ -102,7 +102,7 @@ class TaskDispatcher(Dispatcher):
         #: The queue that retries come back to.
         self.home = queue
         #: The arguments of its dead-letter queue.
-        self.dead_letter_arguments = dead_letter_arguments(functions)
+        self.dead_letter_arguments: dict[str, Any] = dead_letter_arguments(functions)
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
         """Return the invocation for a delivery, or the end of a task that can't run."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -38,7 +39,7 @@ from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation, requeued
 
-logger = bounded_logger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The most deliveries that one log line names.
 _MOST_NAMED = 5

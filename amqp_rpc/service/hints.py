@@ -49,12 +49,12 @@ class Hint:
     __slots__ = ("_adapter", "exact", "hint", "raw")
 
     def __init__(self, hint: Any) -> None:
-        self.hint = hint
+        self.hint: Any = hint
         #: The type whose values need no conversion.
-        self.exact = hint if isinstance(hint, type) and hint in _EXACT else None
+        self.exact: type | None = hint if isinstance(hint, type) and hint in _EXACT else None
         self._adapter = _adapter(hint)
         #: Whether it takes bytes and nothing else: then a body of text or bytes stays as it is.
-        self.raw = self._adapter is None and _only_bytes(hint)
+        self.raw: bool = self._adapter is None and _only_bytes(hint)
 
     def convert(self, value: Any, *, binary: bool, strict: bool = True) -> Any:
         """Return a value as the hint's type.

@@ -81,7 +81,7 @@ class Signature:
         self.name = name
         self._returns = returns
         self._options = options
-        self.where = where(function)
+        self.where: str = where(function)
         self._function = function
         try:
             self._parameters = list(_signature(function).parameters.values())
@@ -270,7 +270,7 @@ class _Compiled:
         self._simple = self._required == self._positional
         self._result = result_hint(hints.get("return", Any))
         #: Whether its result is bytes: a reply of text or bytes stays as it is then.
-        self.returns_bytes = self._result.raw
+        self.returns_bytes: bool = self._result.raw
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any], *, binary: bool = False
@@ -398,10 +398,10 @@ class _Field:
     __slots__ = ("exact", "hint", "name")
 
     def __init__(self, parameter: inspect.Parameter, hint: Any) -> None:
-        self.name = parameter.name
+        self.name: str = parameter.name
         # A default of None makes the parameter optional.
-        self.hint = Hint(Optional[hint] if parameter.default is None else hint)  # noqa: UP045 - any hint, not only classes
-        self.exact = self.hint.exact
+        self.hint: Hint = Hint(Optional[hint] if parameter.default is None else hint)  # noqa: UP045 - any hint, not only classes
+        self.exact: type | None = self.hint.exact
 
 
 class _Verbatim(str):

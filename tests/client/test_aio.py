@@ -79,7 +79,7 @@ def test_nothing_takes_a_thread_of_asyncio(
             handle, *_ = await client.enqueue_many(work, [(n,) for n in range(5)])
             assert await handle.result() == 0
             assert await client.task(handle.id).result() == 0
-            assert await client.task(handle.id).state() == "SUCCESS"
+            assert await client.task(handle.id).state == "SUCCESS"
             assert await handle.ready()
             assert len(await client.publish_many([("tnobody", n) for n in range(5)])) == 5
             assert await client.queue_states([f"{queue_name}.items"]) == {f"{queue_name}.items": None}

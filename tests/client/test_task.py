@@ -405,7 +405,7 @@ def test_tasks_are_enqueued_and_awaited_in_asyncio(url: str, serve: Serve, servi
             results = [await handle.result(timeout=20) for handle in [one, *many]]
             with pytest.raises(RemoteError, match="no"):
                 await failed.result(timeout=20)
-            assert (await one.state(), await failed.state(), await one.ready()) == ("SUCCESS", "FAILURE", True)
+            assert (await one.state, await failed.state, await one.ready()) == ("SUCCESS", "FAILURE", True)
             waiting = await client.enqueue(double, 1, delay=60)
             with pytest.raises(TimeoutError):
                 await waiting.result(timeout=0.2)

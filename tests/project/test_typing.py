@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +44,15 @@ def test_what_is_wrong_is_refused_and_nothing_else(found):
         for code in match[1].split(", ")
     }
     assert marks == found["rejects.py"]
+
+
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed: pip install pyright")
+def test_type_checkers_know_nearly_all_types_without_inference(tmp_path: Path) -> None:
+    # Not from the top of the checkout, where it would read the configuration of its own.
+    ended = subprocess.run(
+        ["pyright", "--pythonpath", sys.executable, "--verifytypes", "amqp_rpc", "--outputjson"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    report = json.loads(ended.stdout[ended.stdout.index("{") :])["typeCompleteness"]
+    unknown = [each["name"] for each in report["symbols"] if each["isExported"] and not each["isTypeKnown"]]
+    assert report["completenessScore"] >= 0.98, unknown

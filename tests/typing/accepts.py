@@ -175,7 +175,9 @@ def tasks(client: Client) -> None:
     many = client.enqueue_many(resize, [("a.png",), {"path": "b.png", "size": 3}], priority=5)
     assert_type(many, list[TaskHandle[Any]])
     client.enqueue_many("resize", (("a.png", n) for n in range(3)), queue="thumbnails", delay=1.0)
-    assert_type(client.task(handle.id, resize), TaskHandle[Any])
+    assert_type(client.task(handle.id, resize), TaskHandle[bytes])
+    assert_type(client.task(handle.id, notify), TaskHandle[Receipt])
+    assert_type(client.task(handle.id), TaskHandle[Any])
 
 
 async def awaited_tasks(client: AsyncClient) -> None:
@@ -235,7 +237,10 @@ async def awaited_dead_letters(client: AsyncClient) -> None:
     assert_type(letters, AsyncDeadLetters)
     assert_type(await letters.get("id"), DeadLetter | None)
     assert_type(await letters.drop(all=True), list[str])
-    assert_type(client.task("id", resize), AsyncTaskHandle[Any])
+    assert_type(client.task("id", resize), AsyncTaskHandle[bytes])
+    assert_type(client.task("id", notify), AsyncTaskHandle[Receipt])
+    assert_type(client.task("id"), AsyncTaskHandle[Any])
+    assert_type(await client.task("id").state, Literal["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"])
 
 
 @service.subscribe("orders.*.paid", "orders.#", mode="broadcast", retries=3, backoff=(0.1, 60.0), max_length=10)

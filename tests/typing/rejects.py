@@ -91,7 +91,7 @@ def tasks(client: Client) -> None:
     client.enqueue_many(resize, [5])  # error: list-item
     client.enqueue_many(resize, "a.png")  # error: arg-type
     client.enqueue_many(resize, [("a.png",)], unique_for=5.0)  # error: call-arg
-    client.task(5)  # error: arg-type
+    client.task(5)  # error: call-overload
 
 
 def maps(client: Client) -> None:
