@@ -7,6 +7,7 @@ import secrets
 import signal
 from collections.abc import Callable, Generator, Iterator
 
+import hypothesis
 import pytest
 
 from amqp_rpc.broker.node import Node
@@ -20,6 +21,10 @@ pytest_plugins = ["tests.served_by"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# On a busy machine an example takes longer than the 200 ms that hypothesis allows by default.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 #: The fixtures that start a server or use one, and the marker that each of their tests gets, also where another fixture
 #: asks for them.

@@ -436,7 +436,7 @@ def form_of(kind: type) -> Form | None:
 
 
 def advice(kind: type) -> str | None:
-    """Return what to send instead of a type that is often tried."""
+    """Return the advice for a type that users often try to send; None for all others."""
     return _by_name(kind, _ADVICE)
 
 
@@ -446,7 +446,7 @@ def no_form(kind: type) -> str:
 
 
 def _plain_form(value: Any, *, in_json: bool = False) -> Any:
-    """Return what is sent for a value: a map of a dataclass's fields, an enum's value, a path's text.
+    """Return the plain form of a value: a map of a dataclass's fields, an enum's value, a path's text.
 
     Raises:
         TypeError: It has no form.
@@ -468,7 +468,7 @@ def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
     serializer = getattr(kind, "__pydantic_serializer__", None)
     if serializer is not None:
         mode = "json" if in_json else "python"
-        # What the model's own validation reads: fields by their aliases, and no computed ones.
+        # The model's own validation reads fields by their aliases, and no computed ones.
         return lambda model: serializer.to_python(model, mode=mode, by_alias=True, round_trip=True)
     if dataclasses.is_dataclass(kind):
         return _fields_writer([field.name for field in dataclasses.fields(kind)])

@@ -100,7 +100,7 @@ class Function:
         The first registration names the object; with a later one it is called by its name as text.
         """
         mark = _MARK if self.task is None else _TASK_MARK
-        # A class gives the function in a staticmethod to whoever asks it for the method.
+        # Access through the class returns the function in a staticmethod.
         marked = self.call.__func__ if isinstance(self.call, staticmethod) else self.call
         # A wrapper has the mark of the function that it wraps (functools.wraps), and is another function.
         if getattr(getattr(marked, mark, None), "call", None) is self.call:

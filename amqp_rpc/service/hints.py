@@ -24,7 +24,7 @@ from amqp_rpc.message import codec
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
 _BYTES = (bytes,)
 
-#: What a hint can be beside the types of values.
+#: More hints that are accepted, beside the types of values.
 _BESIDE = "Any, object, Literal, Annotated, NewType, generics and unions of these"
 
 #: The descriptions of types that have no hash once they have arrived.
