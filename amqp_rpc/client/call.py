@@ -170,7 +170,7 @@ class CallOptions(NamedTuple):
         Raises:
             ConfigurationError: The content type or a header makes no sense.
         """
-        given = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()}
+        given = {name: kwargs.pop(name) for name in CALL_OPTIONS & kwargs.keys()} if kwargs else None
         if not given:
             return _DEFAULT_OPTIONS
         content_type, headers = given.pop("content_type", None), given.pop("headers", None)

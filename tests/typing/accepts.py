@@ -121,6 +121,9 @@ def options(client: Client) -> None:
     assert_type(client.with_options(timeout=2.5).submit(fib, 30), Future[int])
     assert_type(client.with_options(wait_for_server=True).submit(wait, 1.5), Future[str])
     assert_type(client.with_options(timeout=2.5).call("fib", 30, timeout=5), Any)
+    assert_type(client.with_options(queue="sums", content_type="text/plain").call(fib, 30), int)
+    assert_type(client.with_options(headers={"tenant": "acme", "n": 7}).submit(fib, 30), Future[int])
+    assert_type(client.call("fib", 30, queue="sums", content_type="application/json", headers={"n": 7}), Any)
     assert_type(client.with_options(timeout=2.5).map(fib, range(10)), Iterator[int])
     assert_type(client.with_options(timeout=2.5).map(wait, [1.5], chunksize=10), Iterator[str])
 
@@ -162,6 +165,7 @@ def tasks(client: Client) -> None:
     assert_type(client.with_options(expires=60.0, priority=9).enqueue(notify, "ann", urgent=True), TaskHandle[Receipt])
     assert_type(client.with_options(unique_for=60.0, unique_key="ann").enqueue(notify, "ann"), TaskHandle[Receipt])
     assert_type(client.with_options(queue="others", timeout=5.0).enqueue(resize, "a.png"), TaskHandle[bytes])
+    assert_type(client.with_options(content_type="text/plain").enqueue(resize, "a.png"), TaskHandle[bytes])
     assert_type(client.enqueue("resize", "a.png", size=3, queue="thumbnails", delay=1), TaskHandle[Any])
 
     handle = client.enqueue(resize, "a.png")

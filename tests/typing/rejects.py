@@ -61,6 +61,8 @@ def options(client: Client) -> None:
     client.submit(wait, 1.5, wait_for_server=True)  # error: call-arg
     client.enqueue(resize, "a.png", delay=2.5)  # error: arg-type, call-arg
     client.with_options(timeout=2.5).call(fib, "30")  # error: call-overload
+    client.with_options(content_type="text")  # error: arg-type
+    Service(declare="pasive")  # error: arg-type
     client.with_options(timeout=2.5).call(fib, 30).upper()  # error: attr-defined
     client.with_options(timeout=2.5).call(wait, 1.5, note=5)  # error: arg-type
     client.with_options(timeout=2.5).submit(fib)  # error: call-overload
