@@ -6,6 +6,8 @@ The only package that uses click. It may import every other package, and none im
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any
 
 import click
 
@@ -35,6 +37,18 @@ Examples:
 
 
 class _Main(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; where its output can't be written, end quietly."""
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except OSError:
+            # A full disk. Python would try once more at its end, and print a traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(Exit.ERROR)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return the words that are left; each is text, since nothing else can be sent."""
         for word in args:

@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
+from traceback import print_exception
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -19,7 +21,7 @@ from amqp_rpc.cli.exits import Exit, one_line_errors
 from amqp_rpc.cli.options import heartbeat_option, option, seconds_option, url_option
 from amqp_rpc.cli.output import set_up_log
 from amqp_rpc.cli.supervisor import Parent, Supervisor
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import BrokerError, ConfigurationError
 from amqp_rpc.message.exchanges import DEFAULT
 from amqp_rpc.message.settings import (
     DEFAULT_CLOCK_SKEW,
@@ -51,6 +53,8 @@ time limits and can't be ended otherwise, {Exit.NO_BROKER:d} no broker, {Exit.AC
 _ONE_REQUEST = 1.0
 #: Seconds between two looks for a signal, where none ends a wait; None where one does.
 _LOOK = 0.2 if os.name == "nt" else None
+#: Seconds between two attempts to reach a broker that is not there yet.
+_NEXT_TRY = 0.5
 #: Seconds beyond the drain timeout for processes to close their connections; the supervisor kills them then.
 _CLOSING = 10.0
 T = TypeVar("T")
@@ -82,21 +86,31 @@ _LEVELS = ["debug", "info", "warning", "error"]
     show_default="the program's own, or lines on standard error",
     help="A configuration of the log for logging.config, as JSON (*.json) or INI.",
 )
+@seconds_option("wait-for-broker", 0.0, "Seconds to wait at the start for a broker that is not there yet.",
+                type=click.FloatRange(min=0))  # fmt: skip
+@click.option("--traceback", is_flag=True, help="Print the whole traceback if a module fails to import.")
 def serve(
     targets: tuple[str, ...],
     processes: int,
     drain_timeout: float,
     log_level: str | None,
     log_config: str | None,
+    wait_for_broker: float,
+    traceback: bool,
     **settings: Any,
 ) -> None:
     """Run the functions of services until Ctrl-C."""
     with one_line_errors():
         signals = _Signals()
-        services = [service for target in targets for service in load(target)]
+        try:
+            services = [service for target in targets for service in load(target)]
+        except ConfigurationError as error:
+            if traceback:
+                print_exception(error.__cause__ or error)
+            raise
         # In this order: the modules may set up a log of their own.
         set_up_log(log_level and log_level.upper(), log_config)
-        server = Server(*services, **settings)
+        make = partial(Server, *services, **settings)
         running: _Process | Supervisor
         if processes > 1:
             if not hasattr(os, "killpg"):
@@ -105,9 +119,10 @@ def serve(
                     "start `amqp-rpc serve` once for each process"
                 )
             settings |= {"drain_timeout": drain_timeout, "log_level": log_level, "log_config": log_config}
-            running = _supervisor(server, targets, processes, settings)
+            settings["wait_for_broker"] = wait_for_broker
+            running = _supervisor(make(), targets, processes, settings)
         else:
-            running = _Process(server, drain_timeout)
+            running = _Process(make, drain_timeout, wait_for_broker)
         signals.lead_to(running)
         sys.exit(running.run())
 
@@ -115,8 +130,10 @@ def serve(
 class _Process:
     """A server that runs in this process until a signal, the death of the supervisor or a time limit ends it."""
 
-    def __init__(self, server: Server, drain_timeout: float) -> None:
-        self._server = server
+    def __init__(self, make: Callable[[], Server], drain_timeout: float, wait_for_broker: float) -> None:
+        self._make = make
+        self._server = make()
+        self._wait_until = time.monotonic() + wait_for_broker
         self._drain_timeout = drain_timeout
         self._supervisor = Parent.find()
         # Queues, not Events: a signal handler may put to one while it interrupts the thread that waits there.
@@ -124,7 +141,6 @@ class _Process:
         self._over: queue.SimpleQueue[Exit | BaseException] = queue.SimpleQueue()
         #: True once it ends: an error of its start is of no interest then.
         self._ending = False
-        server.on_stuck, server.ends_when_stuck = self._on_stuck, self._ends_when_stuck
 
     def run(self) -> int:
         """Serve until the end; return the exit code.
@@ -156,7 +172,7 @@ class _Process:
 
     def _start(self) -> None:
         try:
-            self._server.start()
+            self._start_server()
         except BaseException as error:
             if not self._ending:
                 self._over.put(error)
@@ -164,6 +180,24 @@ class _Process:
         if self._supervisor is not None:
             self._supervisor.report_ready()
         self._say(banner(self._server, processes=1))
+
+    def _start_server(self) -> None:
+        waiting = False
+        while not self._ending:
+            self._server.on_stuck, self._server.ends_when_stuck = self._on_stuck, self._ends_when_stuck
+            try:
+                self._server.start()
+            except BrokerError as error:
+                # A broker that is just starting refuses users and virtual hosts as well.
+                if time.monotonic() >= self._wait_until:
+                    raise
+                if not waiting:
+                    waiting = True
+                    click.echo(f"Waiting for the broker: {error}", err=True)
+            else:
+                return
+            time.sleep(_NEXT_TRY)
+            self._server = self._make()
 
     def _end(self) -> None:
         why = self._ends.get()

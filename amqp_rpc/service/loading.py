@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.service.service import Service
+
+#: The folders of the standard library and of installed packages.
+_LIBRARIES = tuple({sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class NoSuchModule(ConfigurationError):
@@ -71,8 +75,11 @@ def _failure(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
     else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
+        frames = traceback.extract_tb(error.__traceback__)
+        # The user's own line, rather than one of the libraries that it calls.
+        ours = [f for f in frames if not f.filename.startswith(("<", *_LIBRARIES))]
+        files = ours or [f for f in frames if not f.filename.startswith("<") and "importlib" not in f.filename]
+        where = f"{files[-1].filename}:{files[-1].lineno}" if files else "unknown place"
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"module {name!r} fails to import: {type(error).__name__}: {reason} ({where})"
 

@@ -291,3 +291,8 @@ def test_compose_yaml_publishes_on_loopback_only():
     assert len(published) == 2
     assert all('- "127.0.0.1:$' in line for line in published)
     assert docker.IMAGE in text
+
+
+def test_the_data_of_the_development_broker_is_found_again_by_a_new_container():
+    """RabbitMQ's data has the host's name in its path, which is a container's id unless it is given."""
+    assert "\n    hostname: rabbitmq\n" in (Path(__file__).parents[2] / "compose.yaml").read_text()

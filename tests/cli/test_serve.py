@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -272,3 +277,75 @@ def test_processes_consume_the_chosen_queues_alone(url: str) -> None:
     with serving("tests.served", "--processes", "2", "--queues", "tserved_tasks", url=url), Client(url) as client:
         consumers = client.queue_states(["tserved_tasks", "rpc_queue.tserved"])
         assert [state.consumers if state else 0 for state in consumers.values()] == [2, 0]
+
+
+def test_a_server_may_wait_for_a_broker_that_is_just_starting(url: str) -> None:
+    port = int(url.rpartition(":")[2].strip("/"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        later = free.getsockname()
+    server = Program("serve", "tests.served", "--wait-for-broker", "60", url=f"amqp://127.0.0.1:{later[1]}")
+    server.until_said("Waiting for the broker: no connection to a broker at")
+    with forwarding(later, ("127.0.0.1", port)):
+        server.until_said("Ready.")
+        assert server.end() == Exit.OK
+
+
+@contextmanager
+def forwarding(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
+    """Forward the connections to one address to another one."""
+    open_now: list[socket.socket] = []
+
+    def pump(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(there)
+                open_now.extend([near, far])
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(here) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+    for each in open_now:
+        each.close()
+
+
+def test_waiting_for_a_broker_ends_at_a_signal_and_at_its_time() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"amqp://127.0.0.1:{free.getsockname()[1]}"
+        server = Program("serve", "services.fib", "--wait-for-broker", "60", url=nobody)
+        server.until_said("Waiting for the broker")
+        assert server.end() == Exit.OK
+        done = run("serve", "services.fib", "--wait-for-broker", "0.1", url=nobody)
+        assert done.returncode == Exit.NO_BROKER
+        assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["Waiting for the broker", "amqp-rpc"]
+
+
+def test_the_line_of_a_module_that_fails_to_import_is_the_user_s_and_traceback_shows_all(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text("import os\n\nkey = os.environ['MISSING_KEY']\n")
+    done = run("serve", "settings", url="amqp://nowhere.invalid", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (Exit.IMPORT_FAILED, 1)
+    assert f"KeyError: 'MISSING_KEY' ({tmp_path / 'settings.py'}:3)" in done.stderr
+    done = run("serve", "settings", "--traceback", url="amqp://nowhere.invalid", cwd=tmp_path)
+    assert done.returncode == Exit.IMPORT_FAILED
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "<frozen os>" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["--version"]])
+def test_an_output_that_can_t_be_written_is_quiet_and_not_0(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "amqp_rpc", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (Exit.ERROR, "")
