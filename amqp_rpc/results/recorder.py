@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from amqp_rpc.message.text import bounded_logger, plural
@@ -27,6 +28,8 @@ MOST_REMEMBERED: Final = 10_000
 MOST_BYTES: Final = 64 * 1024 * 1024
 #: Seconds after which the start of a task is written, and at most twice as many.
 PATIENCE: Final = 0.05
+#: Seconds for a thread to end its last write, when the recorder is closed.
+_TO_END: Final = 2.0
 
 
 class Recorder:
@@ -56,20 +59,23 @@ class Recorder:
         #: The results that there was no room for.
         self._lost = 0
         self._closing = threading.Event()
+        #: Those that may be in the middle of a write.
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the thread that writes the starts of tasks."""
         if self._store is not None:
-            threading.Thread(target=self._write_begun, name="amqp_rpc tasks begun", daemon=True).start()
+            self._run(self._write_begun, "amqp_rpc tasks begun")
 
     def look(self) -> None:
         """Look whether the store is there, on a thread of its own: one that is not is logged when the server starts."""
         if self._store is not None:
-            threading.Thread(target=self._look, args=(self._store,), name="amqp_rpc results", daemon=True).start()
+            self._run(self._look, "amqp_rpc results")
 
-    def _look(self, store: Store) -> None:
+    def _look(self) -> None:
+        assert self._store is not None
         try:
-            store.check()
+            self._store.check()
         # As in `_write`.
         except Exception as error:
             self._has_gone(error)
@@ -122,8 +128,17 @@ class Recorder:
                 "The store of results is still away: %s lost, with the results",
                 plural(len(self._remembered), "task's state is", "tasks' states are"),
             )
+        for thread in self._threads:
+            # One that is in the middle of a write would open the store again.
+            thread.join(_TO_END)
         if self._store is not None:
             self._store.close()
+
+    def _run(self, target: Callable[[], object], name: str) -> None:
+        self._threads = [each for each in self._threads if each.is_alive()]
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _write_begun(self) -> None:
         before: list[Record] = []
@@ -185,7 +200,7 @@ class Recorder:
         """Start the one thread that polls the store; the lock is held."""
         if not self._away and not self._closing.is_set():
             self._away = True
-            threading.Thread(target=self._poll_store, name="amqp_rpc results", daemon=True).start()
+            self._run(self._poll_store, "amqp_rpc results")
 
     def _poll_store(self) -> None:
         while not self._closing.wait(LOOK_AGAIN):
