@@ -52,6 +52,10 @@ _FEW = 8
 #: Seconds for which the broker's answer, or a reply of the queue's server, proves that the queue has a server.
 #: Within them a burst of calls asks once; after them a call costs one more round trip, about a third of a millisecond.
 PROOF_LASTS = 0.1
+#: Seconds since a queue had a server in which a call waits for the next one: servers reconnect in less than a second,
+#: and the nodes of a cluster restart one after another. The second is for idempotent calls, which then wait until their
+#: deadlines.
+_RECONNECTING, _RESTARTING = 1.0, 60.0
 #: Seconds between two polls of a queue without consumers, for calls that wait for their server.
 _POLL = 0.1
 
@@ -187,6 +191,8 @@ class Requests(ReplyQueue):
         #: Calls whose size the broker may refuse, while one is tried; and the id of the call that was written last.
         self._large: deque[Call] = deque()
         self._last_written = ""
+        #: When each queue was last known to have a server, over any connection.
+        self._served: dict[str, float] = {}
         #: The knowledge about servers of queues; None without an open connection.
         self._servers: Servers | None = None
         self._timer_due = float("inf")
@@ -258,7 +264,7 @@ class Requests(ReplyQueue):
 
     def on_open(self) -> None:
         """Start to look for servers over this connection, and open the channel."""
-        self._servers = Servers(self.connection, self, self._addresses)
+        self._servers = Servers(self.connection, self, self._addresses, self._served)
         super().on_open()
 
     async def set_up(self, channel: Channel) -> None:
@@ -481,13 +487,16 @@ class Servers:
     The questions have a channel of their own: the broker closes it when a queue does not exist.
     """
 
-    def __init__(self, connection: Connection, requests: Requests, addresses: Addresses) -> None:
+    def __init__(
+        self, connection: Connection, requests: Requests, addresses: Addresses, served: dict[str, float]
+    ) -> None:
         self._connection = connection
         self._requests = requests
         self._addresses = addresses
         self._channel: Channel | None = None
-        #: When each queue was last known to have a server.
-        self._proved: dict[str, float] = {}
+        #: When each queue was last known to have a server, also over an earlier connection, which proves nothing now.
+        self._proved = served
+        self._since = time.monotonic()
         self._held: defaultdict[str, list[Call]] = defaultdict(list)
         #: The queues to ask the broker for, in order: the script `_inspect` is asking for the first.
         self._asked: deque[str] = deque()
@@ -498,7 +507,8 @@ class Servers:
 
     def proved(self, queue: str) -> bool:
         """Return whether the queue was known to have a server within the last `PROOF_LASTS` seconds."""
-        return time.monotonic() - self._proved.get(queue, float("-inf")) <= PROOF_LASTS
+        at = self._proved.get(queue, float("-inf"))
+        return time.monotonic() - at <= PROOF_LASTS and at >= self._since
 
     def prove(self, queue: str) -> None:
         """Note that the queue has a server: it has just answered."""
@@ -506,7 +516,8 @@ class Servers:
 
     def disprove(self, queue: str) -> None:
         """Note that the queue has no server after all."""
-        self._proved.pop(queue, None)
+        if queue in self._proved:
+            self._proved[queue] = min(self._proved[queue], time.monotonic() - 2 * PROOF_LASTS)
 
     def hold(self, call: Call) -> None:
         """Keep a call until it is known whether its queue has a server."""
@@ -566,9 +577,11 @@ class Servers:
 
     def _unserved(self, queue: str, error: type[AmqpRpcError], cause: str) -> None:
         patient = []
+        unserved_for = time.monotonic() - self._proved.get(queue, float("-inf"))
         for call in self._held.pop(queue, ()):
+            call.wait_for_server |= call.idempotent and unserved_for < _RESTARTING
             # A retry's queue had a server, which may come back.
-            if call.wait_for_server or call.attempt > 1:
+            if call.wait_for_server or call.attempt > 1 or unserved_for < _RECONNECTING:
                 patient.append(call)
             else:
                 self._requests.end(call, error(f"{call.function}() was not sent: {cause}"))

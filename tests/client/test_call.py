@@ -286,7 +286,7 @@ def test_a_look_at_a_queue_that_fails_does_not_keep_others_from_being_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connection = FakeConnection()
-    servers = Servers(cast("Connection", connection), requests(Counter(), connection), broker_addresses("amqp://x"))
+    servers = Servers(cast("Connection", connection), requests(Counter(), connection), broker_addresses("amqp://x"), {})
     inspected: list[str] = []
 
     def inspect(_channel: FakeChannel, name: str) -> Any:

@@ -28,6 +28,7 @@ from amqp_rpc import (
     Unroutable,
 )
 from amqp_rpc.broker import Node
+from amqp_rpc.client import rpc
 from amqp_rpc.message.settings import Address
 from tests.programs import serving
 from tests.served_by import Raw
@@ -317,6 +318,28 @@ def test_a_server_that_has_stopped_is_missed_by_the_next_call(client: Client, se
     threading.Event().wait(0.15)
     with pytest.raises(NoServer):
         client.call(one)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_call_waits_for_a_server_that_comes_back_at_once_and_an_idempotent_one_for_a_restart(
+    client: Client, serve: Serve, service: Service, monkeypatch: pytest.MonkeyPatch, *, idempotent: bool
+) -> None:
+    monkeypatch.setattr(rpc, "_RECONNECTING", 0.1 if idempotent else 20.0)
+
+    @service.rpc(idempotent=idempotent)
+    def one() -> int:
+        return 1
+
+    server = serve(service)
+    assert client.call(one) == 1
+    server.stop()
+    future = client.submit(one)
+    if idempotent:
+        # Longer than a call waits that may not run twice.
+        with pytest.raises(TimeoutError):
+            future.result(timeout=0.5)
+    serve(service)
+    assert future.result(timeout=20) == 1
 
 
 @pytest.mark.parametrize("queue_exists", [True, False])
