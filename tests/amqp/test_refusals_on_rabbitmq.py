@@ -143,6 +143,8 @@ class TestLimits:
         with Client(url, timeout=60) as client, client.queue("items") as queue:
             for act in (
                 lambda: client.enqueue("work", queue="new"),
+                lambda: client.enqueue("work", queue="new", unique_for=60),
+                lambda: client.enqueue("work", queue="new", delay=5),
                 lambda: queue.put(1),
                 lambda: queue.get(timeout=60),
             ):
