@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+# A machine without RabbitMQ, and no way to install it, is one line.
+PROVIDE := $(BIN)/python -c 'import sys; from amqp_rpc import broker; \
+	sys.excepthook = lambda kind, error, trace: print(f"error: {error}", file=sys.stderr); broker.provide()'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint types check shape bench chaos chaos-tasks broker-start broker-stop clean
@@ -24,7 +27,7 @@ demo: $(READY)  ## start a broker if there is none, serve fib, call it, stop all
 
 test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is none
 	@test -n "$$AMQP_RPC_TEST_URL$$AMQP_RPC_TEST_RABBITMQ" || \
-		$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
+		$(PROVIDE)
 	@scripts/test-tools.sh amqp-publish=amqp-tools redis-server=redis-server
 	@echo "running the tests (pytest) …" >&2
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
@@ -45,7 +48,7 @@ shape: $(READY)  ## print the package in figures: modules, lines, imports, prose
 	@$(BIN)/python -m scripts.shape
 
 bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 26 minutes)
-	@$(BIN)/python -c 'from amqp_rpc import broker; broker.provide()'
+	@$(PROVIDE)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)
