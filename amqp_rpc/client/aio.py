@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import weakref
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from amqp_rpc.client.bridge import (
     AsyncDeadLetters,
+    AsyncEvents,
     AsyncQueue,
     AsyncTaskHandle,
     AwaitedCall,
@@ -27,6 +29,7 @@ from amqp_rpc.client.bulk import End
 from amqp_rpc.client.client import Client
 from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, WithOptions, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
+from amqp_rpc.message.exchanges import Exchange
 
 R = TypeVar("R")
 
@@ -44,6 +47,7 @@ class AsyncClient(Front[Client]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         client = Client(*args, **kwargs)
         super().__init__(client, Runner(client._session))
+        self._listening: weakref.WeakSet[AsyncEvents] = weakref.WeakSet()
 
     @typed(AsyncCalls.call)
     async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +129,23 @@ class AsyncClient(Front[Client]):
         """Return the handle of a task by its id: `Client.task`."""
         return AsyncTaskHandle(self._blocking.task(id, function), self._runner)
 
+    def listen(
+        self, *topics: str, exchange: str | Exchange | None = None, headers: Mapping[str, Any] | None = None
+    ) -> AsyncEvents:
+        """Listen to events: `Client.listen`, as an asynchronous iterator.
+
+        It listens from its first step on, or in an ``async with`` block from the start. The end of the block, of
+        ``aclose()``, or of this client closes it.
+
+        Example:
+            >>> async with client.listen("progress.*") as events:  # doctest: +SKIP
+            ...     async for event in events:
+            ...         print(event.topic, event.payload)
+        """
+        events = AsyncEvents(self._blocking._tap(topics, exchange, headers))
+        self._listening.add(events)
+        return events
+
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`: see `Client.with_options`.
 
@@ -136,6 +157,8 @@ class AsyncClient(Front[Client]):
 
     async def close(self) -> None:
         """Close the connection: `Client.close`, awaited."""
+        for events in list(self._listening):
+            await events.aclose()
         await self._run(Client.close)
         self._runner.close()
 

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
+from queue import Empty
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
@@ -23,10 +25,14 @@ from amqp_rpc.client.reply import Reply
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import DEFAULT_RESULT_TIMEOUT, TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
+from amqp_rpc.message.events import PublishedEvent
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue
 from amqp_rpc.results.record import Record, State
+
+if TYPE_CHECKING:
+    from amqp_rpc.ops.listen import EventTap
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -373,6 +379,86 @@ class AsyncDeadLetters(Front[DeadLetters]):
 
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"
+
+
+class AsyncEvents(AsyncIterator[PublishedEvent]):
+    """The events that a program listens to in asyncio: `AsyncClient.listen` returns it. It takes no thread."""
+
+    def __init__(self, tap: EventTap) -> None:
+        self._tap = tap
+        self._news: asyncio.Event = asyncio.Event()
+        self._started = self._ended = False
+        # One that is collected closes its connection.
+        self._finalizer = weakref.finalize(self, tap.abandon)
+        self._finalizer.atexit = False
+
+    async def _start(self) -> None:
+        """Return once it listens."""
+        if not self._started:
+            self._started = True
+            loop, arrived = asyncio.get_running_loop(), self._news.set
+
+            def wake() -> None:
+                # An event loop that is closed has no one who waits.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(arrived)
+
+            self._tap.on_news = wake
+            self._tap.connection.start()
+        while not (self._tap.began.is_set() or self._ended):
+            # In this order: what begins after the look sets it again.
+            self._news.clear()
+            if not self._tap.began.is_set():
+                await self._news.wait()
+
+    async def __anext__(self) -> PublishedEvent:
+        """Return the next event."""
+        if not self._ended:
+            await self._start()
+        while not self._ended:
+            # In this order: what arrives after the look sets it again.
+            self._news.clear()
+            try:
+                event = self._tap.next_event()
+            except Empty:
+                await self._news.wait()
+            except AmqpRpcError:
+                await self.aclose()
+                raise
+            else:
+                if event is not None:
+                    return event
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the iteration, and close the connection; a second time this does nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        self._news.set()
+        if self._started:
+            # It waits for the broker's answer.
+            await asyncio.to_thread(self._tap.__exit__)
+        self._finalizer.detach()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._tap.failure is not None:
+            await self.aclose()
+            raise self._tap.failure
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AsyncEvents {self._tap}>"
 
 
 class AsyncQueue(Front[Queue[T]], Generic[T]):

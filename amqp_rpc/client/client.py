@@ -5,6 +5,7 @@ It is longer than other modules: about half of it is the reference of the method
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import weakref
@@ -26,6 +27,7 @@ from amqp_rpc.client.task import EnqueueManyOptions, Plan, TaskBatch, TaskHandle
 from amqp_rpc.client.typing import Calls, MapOptions, Options, WithOptions, typed
 from amqp_rpc.errors import ConfigurationError, NotSent
 from amqp_rpc.message import codec
+from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
 from amqp_rpc.message.settings import (
     DEFAULT_HEARTBEAT,
     DEFAULT_MAX_MESSAGE_SIZE,
@@ -47,6 +49,7 @@ from amqp_rpc.service.policy import QueueType
 
 if TYPE_CHECKING:
     from amqp_rpc.client.bridge import AwaitedCall
+    from amqp_rpc.ops.listen import Events, EventTap
 
 R = TypeVar("R")
 C = TypeVar("C", BlockingCall, PendingCall, "AwaitedCall")
@@ -97,6 +100,7 @@ class Client:
     ) -> None:
         self._timeout = timeout_of(timeout)
         heartbeat = positive("heartbeat", heartbeat, most=60_000)
+        self._heartbeat = heartbeat
         self._limit = count("max_message_size", max_message_size)
         max_pending = count("max_pending", max_pending)
         max_pending_bytes = count("max_pending_bytes", max_pending_bytes)
@@ -109,6 +113,7 @@ class Client:
         #: handler may do either.
         self._making_queues = threading.RLock()
         self._queues: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
+        self._listening: weakref.WeakSet[Events] = weakref.WeakSet()
         # The connection and its thread end with a client that is garbage.
         weakref.finalize(self, self._session.abandon).atexit = False
 
@@ -377,6 +382,43 @@ class Client:
         plan = EventPlan(self._session, self._limit, self._seconds(timeout), **options)
         return await EventBatch(self._session, plan).publish(events)
 
+    def listen(
+        self,
+        *topics: str,
+        exchange: str | Exchange | None = None,
+        headers: Mapping[str, Any] | None = None,
+        timeout: Seconds | Default = Default.TIMEOUT,
+    ) -> Events:
+        """Listen to events, without a service: return an iterator over those that are published from now on.
+
+        It has a queue of its own, which is gone with it, and a connection of its own. Events that are published while
+        the connection is lost are missed: a function that may miss none subscribes (`Service.subscribe`). Leaving the
+        loop closes it, as ``close()`` does, and the end of this client.
+
+        Args:
+            topics: Patterns of topics, as for `Service.subscribe`; none for all of a topic exchange.
+            exchange: As for `publish`.
+            headers: The headers that events must have, for a headers exchange.
+            timeout: Seconds to connect, and to bind the queue (the client's, 30.0).
+
+        Returns:
+            An iterator of `Event`, each with its ``payload``: a value, or the bytes as they came if they can't be read.
+
+        Raises:
+            BrokerError: No connection, or no permission.
+            ConfigurationError: A pattern can never match, or the exchange is of another kind.
+
+        Example:
+            >>> for event in client.listen("progress.*"):  # doctest: +SKIP
+            ...     print(event.topic, event.payload)
+        """
+        from amqp_rpc.ops.listen import Events  # noqa: PLC0415 - it loads pika, which not every program needs
+
+        events = Events(self._tap(topics, exchange, headers), timeout=self._seconds(timeout))
+        with self._making_queues:
+            self._listening.add(events)
+        return events
+
     def with_options(self, **options: Unpack[Options]) -> Calls:
         """Return this client with options for its `call`, `submit`, `map` and `enqueue`, which keeps their types.
 
@@ -471,7 +513,9 @@ class Client:
         Its queues (`queue`) are closed before: items that were received and not done are requeued.
         """
         with self._making_queues:
-            made = list(self._queues)
+            made, listening = list(self._queues), list(self._listening)
+        for events in listening:
+            await Work(events.close)
         for queue in made:
             await script_of(Queue.close)(queue)
         await self._session.close(_CLOSE_TIMEOUT)
@@ -498,6 +542,16 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({str(self._addresses)!r})"
+
+    def _tap(
+        self, topics: tuple[str, ...], exchange: str | Exchange | None, headers: Mapping[str, Any] | None
+    ) -> EventTap:
+        from amqp_rpc.ops.listen import EventTap  # noqa: PLC0415 - as above
+
+        source = as_exchange(exchange)
+        bound = bindings(source, topics or (("#",) if source.kind == "topic" else ()), headers)
+        name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
+        return EventTap(self._addresses, source, bound, name=name, heartbeat=self._heartbeat)
 
     def _seconds(self, timeout: Seconds | Default) -> float:
         """Return the seconds for an operation: no more than are left to the call that is being handled here."""

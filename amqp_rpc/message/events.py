@@ -41,6 +41,17 @@ class Event:
     redelivered: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedEvent(Event):
+    """An event with its payload: `Client.listen` yields it.
+
+    Args:
+        payload: A value as it travels; ``bytes`` where the body is not what its content type says.
+    """
+
+    payload: Any
+
+
 def mark(properties: Properties, exchange: str, routing_key: str) -> None:
     """Write the topic of an event, delivered by an exchange, into its headers; and remove its reply address."""
     headers = properties.headers = properties.headers or {}

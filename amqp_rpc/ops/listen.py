@@ -1,20 +1,26 @@
 """A tap on events: an exclusive queue, bound while a program listens; nothing of it stays in the broker.
 
-It is a seam: the command line prints the events, and other programs may do what they like with them.
+The command line prints the events; `Client.listen` gives them to programs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
-from collections.abc import Iterator, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import declare_exchange
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
+from amqp_rpc.message import codec
+from amqp_rpc.message.envelope import Request
+from amqp_rpc.message.events import PublishedEvent, mark, read
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
 
@@ -22,6 +28,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: The limit of unacked events, so that a slow reader can't exhaust this process's memory.
 _PREFETCH = 1000
+#: No limit: the broker has one, and the message is here.
+_ANY = 2**62
 #: Seconds to close the connection.
 _CLOSE_TIMEOUT = 5.0
 
@@ -38,6 +46,11 @@ class EventTap(Keeper):
         super().__init__(f"events of the {exchange}")
         self._exchange, self._bindings = exchange, bindings
         self._news: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | None] = queue.SimpleQueue()
+        #: Set once it listens, or has failed.
+        self.began: threading.Event = threading.Event()
+        self.failure: AmqpRpcError | None = None
+        #: Called on the I/O thread when there is something new.
+        self.on_news: Callable[[], object] = _nothing
         self.begin(Connection(addresses, [self], name=name, heartbeat=heartbeat))
 
     def __enter__(self) -> Self:
@@ -60,9 +73,29 @@ class EventTap(Keeper):
             yield news
             self.connection.post(news.channel.ack, [news.tag])
 
+    def next_event(self) -> PublishedEvent | None:
+        """Return the next event that has arrived, and ack it; None for the end.
+
+        Raises:
+            queue.Empty: None has arrived.
+            BrokerError, ConfigurationError: As for iteration.
+        """
+        news = self._news.get_nowait()
+        if isinstance(news, AmqpRpcError):
+            raise news
+        if news is None:
+            return None
+        self.connection.post(news.channel.ack, [news.tag])
+        return _event(news)
+
     def stop(self) -> None:
         """End the iteration; safe in a signal handler."""
         self._news.put(None)
+        self.on_news()
+
+    def abandon(self) -> None:
+        """Close without waiting: nobody listens any more."""
+        self.connection.begin_close()
 
     def __str__(self) -> str:
         keys = ", ".join(binding.key for binding in self._bindings if binding.key)
@@ -78,12 +111,14 @@ class EventTap(Keeper):
                 await channel.bind(state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))
             again = self.cancelled
             await channel.consume(state.name, self._on_event, acknowledge=True, on_cancelled=again, addressed=True)
+            self.began.set()
+            self.on_news()
         except ChannelClosed as closed:
             error: AmqpRpcError = closed.error
             # Only the exchange can exist with other settings: the queue is new.
             if closed.conflict:
                 error = ConfigurationError(other_exchange(str(self._exchange), error))
-            self._news.put(error)
+            self._fail(error)
             # For good, so that it is not opened again.
             self.close()
             raise
@@ -91,10 +126,73 @@ class EventTap(Keeper):
     def _on_event(self, delivery: Delivery) -> None:
         assert isinstance(delivery, AddressedDelivery)
         self._news.put(delivery)
+        self.on_news()
 
     def lost(self, error: BrokerError) -> None:
         """Report a first connection that failed; after that, the connection reconnects."""
         if not self.connection.was_open:
-            self._news.put(error)
+            self._fail(error)
         else:
             logger.warning("%s: %s; events published meanwhile are missed", self.name, error)
+
+    def _fail(self, error: AmqpRpcError) -> None:
+        self.failure = error
+        self._news.put(error)
+        self.began.set()
+        self.on_news()
+
+
+class Events(Iterator[PublishedEvent]):
+    """The events that a program listens to: `Client.listen` returns it. Leaving it closes its connection.
+
+    Any thread may `close` it, which ends the iteration.
+    """
+
+    def __init__(self, tap: EventTap, *, timeout: float) -> None:
+        self._tap = tap
+        self._deliveries = iter(tap)
+        # Before it starts: an error leaves nothing behind.
+        self._finalizer = weakref.finalize(self, tap.abandon)
+        self._finalizer.atexit = False
+        tap.connection.start()
+        error: AmqpRpcError | None = None
+        if not tap.began.wait(timeout):
+            error = NotConnected(f"{tap.name}: the broker did not answer within {timeout:g} s")
+        if (error := error or tap.failure) is not None:
+            self.close()
+            raise error
+
+    def __next__(self) -> PublishedEvent:
+        if not self._finalizer.alive:
+            raise StopIteration
+        return _event(next(self._deliveries))
+
+    def close(self) -> None:
+        """End the iteration, and close the connection; a second time this does nothing."""
+        if self._finalizer.detach() is not None:
+            self._tap.stop()
+            self._tap.connection.close(_CLOSE_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Events {self._tap}>"
+
+
+def _event(delivery: AddressedDelivery) -> PublishedEvent:
+    mark(delivery.properties, delivery.exchange, delivery.routing_key)
+    request = Request.read(delivery.properties, delivery.body, redelivered=delivery.redelivered)
+    event = read(request, delivery.properties)
+    payload: object = delivery.body
+    # Any program may publish any bytes: they are no reason to stop.
+    with contextlib.suppress(AmqpRpcError):
+        payload = codec.decode(delivery.body, request.content_type, limit=_ANY)
+    return PublishedEvent(event.topic, event.headers, event.id, event.time, event.redelivered, payload)
+
+
+def _nothing() -> None:
+    """Do nothing."""
