@@ -292,7 +292,7 @@ def test_bytes_that_are_not_what_they_say_are_a_dead_letter_and_the_next_event_i
     for body, content_type in (
         (b"\xc1", "application/msgpack"),
         (b"{", "application/json"),
-        (b"\xff", None),
+        (b"\xff", "text/plain"),
         (b"", "x/y"),
     ):
         raw.channel.basic_publish(
