@@ -272,7 +272,7 @@ def _json(letter: DeadLetter) -> str:
     shown = dataclasses.asdict(letter)
     body = shown.pop("body")
     # A payload of None is JSON; a body that can't be decoded is another text.
-    if body is not None or letter.arguments == "None":
+    if (body is not None and not isinstance(body, bytes)) or letter.arguments == "None":
         with contextlib.suppress(AmqpRpcError):
             shown["arguments"] = json.loads(decoded_as_json(body))
     return as_json(shown)

@@ -20,6 +20,7 @@ from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import mark, read
 from amqp_rpc.message.exchanges import Exchange, bindings
 from amqp_rpc.message.settings import broker_addresses
+from amqp_rpc.message.text import printable
 from amqp_rpc.ops.listen import EventTap
 
 _EPILOG = f"""\b
@@ -80,12 +81,14 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
     event = read(request, delivery.properties)
     try:
         payload = codec.decode(delivery.body, request.content_type, limit=2**62)
+        if isinstance(payload, bytes):
+            payload = str(payload)
         text = payload if isinstance(payload, str) else decoded_as_json(payload)
     except AmqpRpcError:
         # Any program may publish any bytes: show them too.
         payload = text = str(delivery.body)
     if not as_json:
-        return _printable(f"{event.topic} {text}" if event.topic else text)
+        return printable(f"{event.topic} {text}" if event.topic else text)
     shown: dict[str, Any] = {
         "topic": event.topic,
         "payload": payload,
@@ -94,15 +97,8 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         "time": event.time,
     }
     try:
-        return _printable(decoded_as_json(shown))
+        return printable(decoded_as_json(shown))
     except AmqpRpcError:
         # JSON cannot express it.
         headers = {name: str(value) for name, value in event.headers.items()}
-        return _printable(decoded_as_json(shown | {"payload": str(delivery.body), "headers": headers}))
-
-
-def _printable(line: str) -> str:
-    """Escape unprintable characters, so that a line stays one line and can't control the terminal."""
-    if line.isprintable():
-        return line
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+        return printable(decoded_as_json(shown | {"payload": str(delivery.body), "headers": headers}))
