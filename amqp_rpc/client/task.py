@@ -102,7 +102,8 @@ class Plan:
         eta, expires = options.pop("eta", None), options.pop("expires", None)
         self._priority = priority_of(options.pop("priority", None))
         content_type = options.pop("content_type", None)
-        self._headers = check_headers(options.pop("headers", None), "a task") or None
+        headers = options.pop("headers", None)
+        self._headers = None if headers is None else check_headers(headers, "a task") or None
         if options:
             advice = hint(options, (), task=True)
             raise TypeError(f"enqueue_many() got an unexpected keyword argument {min(options)!r}{advice}")

@@ -175,8 +175,10 @@ def _delays(backoff: object) -> tuple[float, float]:
 
 def priority_of(priority: int | None) -> int | None:
     """Return a priority; raise `ConfigurationError` unless it is a whole number from 0 to 9, or None."""
+    if priority is None:
+        return None
     number = whole(priority)
-    if priority is not None and (number is None or not 0 <= number <= HIGHEST_PRIORITY):
+    if number is None or not 0 <= number <= HIGHEST_PRIORITY:
         raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
     return number
 

@@ -129,7 +129,7 @@ def test_a_clock_that_is_off_by_less_than_a_second_does_no_harm(raw: Raw, serve:
 
 def test_an_awaited_call_ends_in_time_while_the_brokers_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answered.wait(30) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **_named: answered.wait(30) and [])
 
     async def call() -> None:
         async with AsyncClient("amqp://slow.invalid", timeout=0.3) as client:
