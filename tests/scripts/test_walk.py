@@ -8,8 +8,8 @@ from scripts.picture import PAGE
 from scripts.walk import modules, walk
 
 #: The most modules that each may pass, client and server together. What comes from a queue of tasks or events waits in
-#: `consumers` for the ack of its arrival, if it was delayed.
-AT_MOST = {"call": 25, "task": 26, "event": 26}
+#: `consumers` for the ack of its arrival, if it was delayed; the client of a task reads its timeouts in `timing`.
+AT_MOST = {"call": 25, "task": 27, "event": 26}
 #: Words in the names of modules that a call has nothing to do with.
 NOT_FOR_CALLS = ("task", "event", "subscri", "recorder", "result", "declare", "outbox", "publisher", "delay", "dead")
 
