@@ -38,8 +38,8 @@ from amqp_rpc.message.topology import units
 from amqp_rpc.ops.queue_states import never_served, queue_states
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record, State
-from amqp_rpc.service.borrowed import hint
 from amqp_rpc.service.function import Function, registered_task
+from amqp_rpc.service.other_libraries import hint
 from amqp_rpc.service.policy import check_task_queue, priority_of
 from amqp_rpc.service.service import queues_of
 

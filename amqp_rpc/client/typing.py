@@ -18,7 +18,7 @@ from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.timing import Seconds
-from amqp_rpc.service.borrowed import hint
+from amqp_rpc.service.other_libraries import hint
 
 if TYPE_CHECKING:
     import asyncio

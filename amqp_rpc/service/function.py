@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.message.exchanges import Binding, Exchange
 from amqp_rpc.message.topology import LONGEST_NAME
-from amqp_rpc.service.borrowed import hint
+from amqp_rpc.service.other_libraries import hint
 from amqp_rpc.service.policy import CallQueue, Policy
 from amqp_rpc.service.signature import Options, Signature, annotated, where
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from amqp_rpc.client.typing import Options
-from amqp_rpc.service.borrowed import hint
+from amqp_rpc.service.other_libraries import hint
 from amqp_rpc.service.signature import CALL_OPTIONS, TASK_OPTIONS
 
 # The arguments of Celery's apply_async, dramatiq's send_with_options and RQ's enqueue.
