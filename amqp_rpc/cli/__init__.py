@@ -22,16 +22,17 @@ from amqp_rpc.cli.publish import publish
 from amqp_rpc.cli.queues import queues, schedules
 from amqp_rpc.cli.serve import serve
 
-_EPILOG = """\b
+_EPILOG = """\
+\b
 Examples:
   amqp-rpc broker start              start a RabbitMQ for development
   amqp-rpc serve services.fib        run the functions of services/fib.py
   amqp-rpc call fib 30               call one of them
   amqp-rpc enqueue resize a.png      enqueue a task for a worker
-  amqp-rpc publish orders.eu.paid '{"order": 7}'    publish an event to all its subscribers
+  amqp-rpc publish orders.eu.paid 7  publish an event to all its subscribers
   amqp-rpc listen 'orders.#'         print events as they arrive
-  amqp-rpc queues thumbnails         show the messages and consumers of a queue
-  amqp-rpc schedules services.reports    show when its tasks are enqueued
+  amqp-rpc queues thumbnails         show a queue's messages and consumers
+  amqp-rpc schedules services.fib    show when its tasks are enqueued
   amqp-rpc dlq list thumbnails       list the tasks that failed for good
 """
 

@@ -28,19 +28,21 @@ from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import AmqpRpcError, CallError, CodecError, RemoteError
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 An argument is JSON if it parses as JSON, otherwise text. name=value is a named argument.
-  amqp-rpc call fib 30
-  amqp-rpc call fib -- -1                      or just -1; after -- nothing is an option
-  amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
-  amqp-rpc call fib 30 --content-type text/plain      a server of the tutorials
-  amqp-rpc call fib --stdin < numbers.jsonl
+
 \b
+  amqp-rpc call fib 30
+  amqp-rpc call fib -- -1            or just -1; after -- nothing is an option
+  amqp-rpc call billing.charge amount=3 note=\\"a=b\\"
+  amqp-rpc call fib 30 --content-type text/plain     (a tutorial's server)
+  amqp-rpc call fib --stdin < numbers.jsonl
+
 With --stdin, each line is JSON: a list of positional arguments, an object of
 named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
 on standard output, in order: {{"line": 1, "result": 832040}}, or
 {{"line": 2, "error": "…"}}.
-\b
+
 Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} no server, {Exit.TIMEOUT:d} timeout,
 {Exit.MAYBE_EXECUTED:d} the server died and the function may have run, {Exit.REMOTE_ERROR:d} the function raised,

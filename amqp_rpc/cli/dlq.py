@@ -27,17 +27,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TIME = Time(ago=True)
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 QUEUE is a task queue (thumbnails), the queue of a subscription (events.mail.write), a queue between processes, or the
 call queue of a service (rpc_queue); with or without ".dead".
+
+\b
   amqp-rpc dlq list thumbnails --after 1h
   amqp-rpc dlq show thumbnails 9f3c
   amqp-rpc dlq replay thumbnails --function resize
   amqp-rpc dlq drop thumbnails --before 30d
-\b
+
 The beginning or the end of an ID is enough if it is unique. A TIME is ISO 8601 (2026-01-31T12:00, local unless it has
 a zone), or an age: 90s, 15m, 2h, 7d.
-\b
+
 Exit codes: {Exit.OK:d} done, also if there were none, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} no such queue, {Exit.TIMEOUT:d} --timeout is over,
 {Exit.REFUSED:d} the broker refused a replayed message, {Exit.NO_DEAD_LETTER:d} no dead letter with that id, \

@@ -38,20 +38,22 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.service.signature import TASK_OPTIONS
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 FUNCTION is the name of a task (resize), or images.resize for a task of service images. An argument is JSON if it
 parses as JSON, otherwise text. name=value is a named argument.
+
+\b
   amqp-rpc enqueue resize a.png size=3
   amqp-rpc enqueue resize a.png --queue thumbnails --delay 10
   amqp-rpc enqueue images.resize a.png --wait --timeout 60
   amqp-rpc enqueue work Hello... --content-type text/plain
   amqp-rpc enqueue resize --stdin < pictures.jsonl
-\b
+
 With --stdin, each line is JSON: a list of positional arguments, an object of
 named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
 on standard output, in order: {{"line": 1, "id": "9f3c…"}}, or
 {{"line": 2, "error": "…"}}.
-\b
+
 Exit codes: {Exit.OK:d} enqueued (with --wait: its result is printed), {Exit.NO_BROKER:d} no broker, \
 {Exit.ACCESS_REFUSED:d} access refused, {Exit.REFUSED:d} the broker
 refused it, {Exit.CONFIGURATION:d} wrong settings; with --wait: {Exit.TIMEOUT:d} no result in time (the task goes on), \

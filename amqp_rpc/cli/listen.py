@@ -23,18 +23,21 @@ from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.message.text import printable
 from amqp_rpc.ops.listen import EventTap
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 TOPIC is a pattern: '*' stands for one word and '#' for any number of words. Without a TOPIC every event is shown. Quote
 it, because the shell expands '*'.
+
+\b
   amqp-rpc listen 'kern.*' '*.critical'
   amqp-rpc listen '#' --json
   amqp-rpc listen --exchange logs --type fanout --transient
-  amqp-rpc listen info warning error --exchange direct_logs --type direct --transient
+  amqp-rpc listen info error --exchange logs --type direct --transient
   amqp-rpc listen --exchange documents --type headers --header format=pdf
-\b
+
 Each event is one line: its topic, and its payload as text or JSON. Unprintable characters are escaped. Events that are
 published before "Listening" is printed, or while the connection is lost, are missed. The queue is deleted at the end;
 an exchange that was declared here stays.
+
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another type.
 """

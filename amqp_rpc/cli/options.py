@@ -109,8 +109,10 @@ def _headers_of(_context: click.Context, _option: click.Parameter, words: tuple[
 content_type_option: Callable[[F], F] = click.option(
     "--content-type",
     type=click.Choice(get_args(ContentType)),
+    metavar="TYPE",
     show_default=codec.MSGPACK,
-    help="How the arguments travel. With text/plain all words are one text, the whole body.",
+    help="How the arguments travel: application/msgpack, application/json, application/octet-stream, or text/plain, "
+    "with which all words are one text, the whole body.",
 )
 
 

@@ -23,20 +23,22 @@ from amqp_rpc.cli.options import (
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import AmqpRpcError, NotAllAccepted
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 PAYLOAD is JSON if it parses as JSON, otherwise text; several words are one text. JSON is sent as application/json,
 text as text/plain, which every program can read. 42 is a number, and '"42"' is a text.
-  amqp-rpc publish orders.eu.paid '{{"order": 7}}'
-  amqp-rpc publish kern.critical A critical kernel error --exchange topic_logs --transient
-  amqp-rpc publish "" Hello --exchange logs --type fanout --transient
-  amqp-rpc publish hello Hello World! --exchange ""         (straight to queue hello)
-  amqp-rpc publish orders.eu.paid --stdin < orders.jsonl
+
 \b
+  amqp-rpc publish orders.eu.paid '{{"order": 7}}'
+  amqp-rpc publish kern.critical A critical error --exchange logs --transient
+  amqp-rpc publish "" Hello --exchange logs --type fanout --transient
+  amqp-rpc publish hello Hello! --exchange ""    (straight to queue hello)
+  amqp-rpc publish orders.eu.paid --stdin < orders.jsonl
+
 With --stdin, each line is a payload of JSON, and has a line of JSON on standard
 output, in order: {{"line": 1, "id": "9f3c…"}}, or {{"line": 2, "error": "…"}}.
-\b
+
 --transient is for exchanges that are not durable, such as those of RabbitMQ's tutorials.
-\b
+
 Exit codes: {Exit.OK:d} published (its id is printed), {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} --mandatory without subscribers,
 {Exit.BAD_ARGUMENTS:d} too large, {Exit.REFUSED:d} the broker refused it, {Exit.CONFIGURATION:d} wrong settings: \

@@ -18,21 +18,24 @@ from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.service.loading import NoSuchModule, load
 from amqp_rpc.service.schedules import moment
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 Give queues by name, or modules with services: their call queues, task queues and shared subscriptions are shown.
 Without arguments: all queues of a private node of `amqp-rpc broker start`. AMQP
 itself can't list queues: of any other broker only task_queue and rpc_queue are
 shown, and `rabbitmqctl list_queues name` lists them all.
+
+\b
   amqp-rpc queues
   amqp-rpc queues thumbnails services.fib
   amqp-rpc queues thumbnails --json
-\b
+
 READY messages wait for a worker. UNACKED messages are with a worker; AMQP does not report how many, so the column
 shows "-". DEAD messages are dead letters (`amqp-rpc dlq`). Delayed messages wait for their time or their next attempt
 in delay queues that all task queues share. A message whose delay is over and whose queue is full or deleted is not
 counted: it waits in amqp_rpc.arrivals.QUEUE (`rabbitmqctl list_queues name messages` counts it).
+
 With --json the output is one object: {{"queues": [...], "delayed": 0}}.
-\b
+
 Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} one of the queues does not exist,
 {Exit.IMPORT_FAILED:d} a module fails to import, {Exit.NO_SERVICE:d} it has no service.
@@ -42,12 +45,13 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFU
 #: The queues to show if nothing lists any.
 _USUAL = (topology.TASK_QUEUE, topology.CALL_QUEUE)
 
-_EPILOG_OF_SCHEDULES = f"""\b
-  amqp-rpc schedules services.reports
+_EPILOG_OF_SCHEDULES = f"""\
 \b
+  amqp-rpc schedules services.reports
+
 NEXT is the next tick by this machine's clock. `amqp-rpc serve` enqueues the task
 then, and prints its schedules at its start.
-\b
+
 Exit codes: {Exit.OK:d} printed, {Exit.NO_MODULE:d} no such module,
 {Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service.
 """

@@ -35,14 +35,17 @@ from amqp_rpc.server.server import Server
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.loading import load
 
-_EPILOG = f"""\b
+_EPILOG = f"""\
 TARGET is a module with a service (services.fib), or package.module:attribute.
+
+\b
   amqp-rpc serve services.fib
   amqp-rpc serve services.fib shop.billing:service --threads 16
   amqp-rpc serve services.fib --processes 4
   amqp-rpc serve services.images --queues thumbnails
-\b
+
 The first Ctrl-C or SIGTERM drains: calls and tasks that were delivered are finished. The second ends at once.
+
 Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained in time, {Exit.INTERRUPTED:d} ended at \
 once, {Exit.TIME_LIMIT:d} tasks exceeded their
 time limits and can't be ended otherwise, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused,
