@@ -37,6 +37,12 @@ def echo(text: str) -> str:
 
 
 @service.rpc
+def unsendable():  # type: ignore[no-untyped-def] # a hint of such a result would be refused
+    """Run, and return what has no form on the wire."""
+    return object()
+
+
+@service.rpc
 async def hold_async(seconds: float) -> int:
     await asyncio.sleep(seconds)
     return os.getpid()

@@ -28,7 +28,7 @@ class Exit(IntEnum):
     NO_SERVER = 12  #: no such queue, or a queue without consumers
     TIMEOUT = 13  #: no answer in time, and the function may have run; dlq: --timeout is over
     MAYBE_EXECUTED = 14  #: the server died during the call; the function may have run
-    REMOTE_ERROR = 15  #: the function ran and raised
+    REMOTE_ERROR = 15  #: the function ran and raised, or its result can't be sent or read
     BAD_ARGUMENTS = 16  #: the arguments do not fit the function, or are too large
     NO_FUNCTION = 17  #: the server has no such function
     REFUSED = 18  #: enqueue, publish, dlq replay: the broker refused the message: a full queue, an alarm
@@ -83,6 +83,8 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def code_of(error: BaseException) -> Exit:
     """Return the exit code of an error."""
+    if isinstance(error, errors.CodecError) and error.may_have_run:
+        return Exit.REMOTE_ERROR
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.ERROR)
 
 

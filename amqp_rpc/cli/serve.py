@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -205,13 +206,14 @@ class _Process:
     def _end(self) -> None:
         why = self._ends.get()
         self._ending = True
-        self._say(f"Stopping: running handlers have {self._drain_timeout:g} s to finish; Ctrl-C again ends at once.")
+        self._say(_stopping(self._drain_timeout))
         try:
             drained = self._server.stop(drain_timeout=self._drain_timeout)
         except BaseException as error:
             self._over.put(error)
             return
-        self._say(_counts(self._server))
+        counts = _counts(self._server)
+        _print(counts if self._supervisor is None else f"Process {os.getpid()}: {counts}")
         self._over.put(why or (Exit.OK if drained else Exit.DRAIN_TIMEOUT))
 
     def _follow(self, supervisor: Parent) -> None:
@@ -229,7 +231,13 @@ class _Process:
     def _say(self, text: str) -> None:
         # The supervisor prints for all its processes.
         if self._supervisor is None:
-            click.echo(text, err=True)
+            _print(text)
+
+
+def _print(text: str) -> None:
+    # A terminal that is gone must not keep a server from its end.
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _wait(events: queue.SimpleQueue[T]) -> T:
@@ -259,6 +267,7 @@ def _supervisor(server: Server, targets: tuple[str, ...], processes: int, settin
         processes,
         environment={name: value for name, value in secret.items() if value},
         banner=banner(server, processes=processes),
+        stopping=_stopping(settings["drain_timeout"]),
         renewed={Exit.TIME_LIMIT: "ended because a task exceeded its time limit"},
         patience=settings["drain_timeout"] + _CLOSING,
         overdue=Exit.DRAIN_TIMEOUT,
@@ -340,6 +349,10 @@ def _subscribed(function: Function) -> str:
     source = "" if subscription.exchange == DEFAULT else f" of {subscription.exchange}"
     everywhere = ", in every process" if subscription.mode == "broadcast" else ""
     return f"event {function.signature} on {subscription}{source}{everywhere}"
+
+
+def _stopping(drain_timeout: float) -> str:
+    return f"Stopping: running handlers have {drain_timeout:g} s to finish; Ctrl-C again ends at once."
 
 
 def _counts(server: Server) -> str:

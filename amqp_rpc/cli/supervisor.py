@@ -55,17 +55,18 @@ class Supervisor:
         count: The number of processes.
         environment: Additional variables for the processes: values that a list of processes must not show.
         banner: The text to print when all processes are ready.
+        stopping: The text to print when they are stopped; each prints its own counts.
         renewed: Exit codes of processes that must be replaced at once, each with the reason that is logged.
         patience: Seconds from `stop` until processes that still run are killed.
         overdue: The exit code where one had to be killed for that.
     """
 
     def __init__(
-        self, command: Sequence[str], count: int, *, environment: Mapping[str, str], banner: str,
+        self, command: Sequence[str], count: int, *, environment: Mapping[str, str], banner: str, stopping: str,
         renewed: Mapping[int, str], patience: float, overdue: int,
     ) -> None:  # fmt: skip
         self._command, self._count, self._environment = command, count, environment
-        self._banner = banner
+        self._banner, self._farewell = banner, stopping
         self._renewed = renewed
         self._patience, self._overdue = patience, overdue
         #: Work for the thread of `run`; other threads and signal handlers add to it.
@@ -169,9 +170,12 @@ class Supervisor:
 
     def _end(self) -> None:
         self._stopping = True
+        # In this order: a terminal that is gone must not keep the processes from their end.
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.process.terminate()
+        with contextlib.suppress(OSError):
+            click.echo(self._farewell, err=True)
         timer = threading.Timer(self._patience, self._events.put, [self._end_overdue])
         timer.daemon = True
         timer.start()

@@ -32,6 +32,7 @@ def test_a_result_is_printed_as_json(served: str) -> None:
 FAILURES = {
     "the function raises": (["fib", "--", "-1"], Exit.REMOTE_ERROR, "ValueError: n must be from 0 to 10000, not -1"),
     "a negative number needs no --": (["fib", "-1"], Exit.REMOTE_ERROR, "not -1"),
+    "a result that can't be sent": (["tserved.unsendable"], Exit.REMOTE_ERROR, "unsendable() ran, and its result"),
     "another type": (["fib", "x"], Exit.BAD_ARGUMENTS, "parameter 'n': expected int, got str; it was 'x'"),
     "too many": (["fib", "1", "2"], Exit.BAD_ARGUMENTS, "takes 1 argument"),
     "an unknown function": (["nope"], Exit.NO_FUNCTION, "no function 'nope' here; there are: fib"),

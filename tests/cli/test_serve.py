@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -62,6 +63,18 @@ def test_processes_share_the_load(url: str) -> None:
         first, second, third = share.values()
         assert sum(_overlap(a, b) for a in first for b in second) > 0
         assert sum(_overlap(a, b) for a in second for b in third) > 0
+
+
+def test_processes_that_are_stopped_say_what_they_have_done(url: str) -> None:
+    with serving("tests.served", "--processes", "2", url=url) as server, Client(url) as client:
+        list(client.map("tserved.echo", ["a"] * 5))
+        children = server.children()
+        assert server.end() == 0
+        assert server.text().count("Stopping: running handlers have 30 s to finish") == 1
+        counts = [
+            int(n) for n in re.findall(r"^Process \d+: Stopped\. (\d+) results?, 0 raised", server.text(), re.MULTILINE)
+        ]
+        assert (len(counts), sum(counts)) == (len(children), 5)
 
 
 def test_a_killed_process_is_replaced_and_calls_go_on(url: str) -> None:

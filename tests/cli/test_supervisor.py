@@ -65,6 +65,7 @@ def supervisor(pipe: Pipe, *, before: str = "", after: str = "", count: int = 1)
         count,
         environment={"PYTHONPATH": str(ROOT)},
         banner="all are ready",
+        stopping="stopping",
         renewed={},
         patience=0.5,
         overdue=OVERDUE,
