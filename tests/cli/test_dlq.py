@@ -196,15 +196,15 @@ def test_a_replay_prints_the_ids_and_puts_the_tasks_back(letters: Letters) -> No
 
 @pytest.mark.parametrize("command", ["replay", "drop"])
 def test_time_that_is_over_has_its_own_code_and_says_what_was_done(letters: Letters, command: str) -> None:
-    letters.put_many(3000)
+    letters.put_many(10_000)
     done = letters.dlq(command, "--all", "--timeout", "0.3", *(["--yes"] if command == "drop" else []))
     ids = done.stdout.split()
     assert (done.returncode, len(done.stderr.splitlines())) == (Exit.TIMEOUT, 1)
-    assert f"amqp-rpc: {len(ids)} of 3000 dead letters were {command}" in done.stderr
+    assert f"amqp-rpc: {len(ids)} of 10000 dead letters were {command}" in done.stderr
     assert "within 0.3 s" in done.stderr
     assert "--timeout" in done.stderr
     assert "timeout=" not in done.stderr
-    until(lambda: letters.count(".dead") == 3000 - len(ids))
+    until(lambda: letters.count(".dead") == 10_000 - len(ids))
     if command == "replay":
         until(lambda: letters.count() == len(ids))
 

@@ -138,17 +138,18 @@ class Paths:
     def call(self, value: Any) -> Any:
         returned = self.client.call(self.echo, value)
         arrived = self.got.get(timeout=20)
-        assert repr(arrived) == repr(returned)
+        assert exact(arrived) == exact(returned)
         return returned
 
     def chunk(self, value: Any) -> Any:
         first, second = self.client.map(self.echo, [value, value], chunksize=2)
-        assert repr(first) == repr(second) == repr(self.got.get(timeout=20)) == repr(self.got.get(timeout=20))
+        ran = [self.got.get(timeout=20), self.got.get(timeout=20)]
+        assert [exact(each) for each in ran] == [exact(first), exact(second)] == [exact(first)] * 2
         return first
 
     def task(self, value: Any) -> Any:
         returned = self.client.enqueue(self.work, value).result(timeout=20)
-        assert repr(returned) == repr(self.got.get(timeout=20))
+        assert exact(returned) == exact(self.got.get(timeout=20))
         return returned
 
     def event(self, value: Any) -> Any:
@@ -158,6 +159,17 @@ class Paths:
     def item(self, value: Any) -> Any:
         self.items.put(value)
         return self.items.get(timeout=20)
+
+
+def exact(value: Any) -> Any:
+    """Return a value for comparisons that also tell types apart, whatever the order of a set."""
+    if isinstance(value, set | frozenset):
+        return type(value), sorted(map(exact, value), key=repr)
+    if isinstance(value, dict):
+        return type(value), sorted(((exact(key), exact(item)) for key, item in value.items()), key=repr)
+    if isinstance(value, list | tuple):
+        return type(value), [exact(item) for item in value]
+    return type(value), repr(value)
 
 
 PATHS = [Paths.call, Paths.chunk, Paths.task, Paths.event, Paths.item]
