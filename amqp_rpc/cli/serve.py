@@ -241,7 +241,12 @@ def _print(text: str) -> None:
 
 
 def _wait(events: queue.SimpleQueue[T]) -> T:
-    """Return the next item of a queue, on the main thread; signal handlers run meanwhile."""
+    """Return the next item of a queue, on the main thread; signal handlers run meanwhile.
+
+    Only a signal that the kernel gives to this thread wakes it. Where two different ones come within microseconds,
+    another thread may take both, and the next one has them handled. Looking now and then would find them, and would
+    also take a handler's `interrupt_main` for Ctrl-C.
+    """
     while True:
         try:
             return events.get(timeout=_LOOK)

@@ -136,7 +136,7 @@ def test_two_signals_together_are_one_request(url: str, processes: str) -> None:
         for process in server.children():
             os.kill(process, signal.SIGTERM)
         server.send(signal.SIGTERM)
-        assert server.end(signal.SIGINT) == Exit.OK
+        assert server.end() == Exit.OK
         assert future.result()
 
 
