@@ -184,7 +184,7 @@ class RemoteError(CallError):
 class CodecError(AmqpRpcError, ValueError):
     """A value could not become bytes, or bytes a value.
 
-    Where an argument could not be sent, nothing was. Where it is about a result, or about the answer to a call, the
+    If an argument could not be encoded, nothing was sent. If a result or reply could not be, or could not be read, the
     function may have run: `may_have_run` is true.
     """
 

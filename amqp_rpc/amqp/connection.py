@@ -2,6 +2,8 @@
 
 Other threads hand over work with `Connection.post`. The I/O thread answers heartbeats, however long handlers take, and
 reconnects by itself after a loss. All of pika's errors end here: beyond this file there are only ours.
+
+It is longer than other modules: opening, reopening and pika's callbacks share one state, and pika has one importer.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ class Connection:
         self._listeners = listeners
         self._name = name
         self._heartbeat = max(1, round(heartbeat))
-        #: The attempt that is under way, until the broker has answered; and the end of its time.
+        #: The attempt to connect, until the broker has answered; and the timer of its deadline.
         self._dial: Dial | None = None
         self._opens_until: Timer | None = None
         self._pika: SelectConnection | None = None

@@ -40,7 +40,7 @@ class Refused(ChannelClosed):
 
 
 def advice(error: BaseException, giver: str, options: str) -> str:
-    """Return what to do about a queue that exists with other arguments than a server or a client declares it with.
+    """Return the advice for a queue that exists with other arguments than this program's.
 
     Args:
         error: The broker's.
@@ -57,7 +57,7 @@ def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str)
     """Return the error for a queue that the broker does not let this program declare.
 
     The ``remedy`` is for one that exists with other arguments ``than`` expected. The broker has the same code (406) for
-    what no argument mends, such as a limit of the virtual host.
+    limits of the virtual host, which other arguments don't change.
     """
     if is_conflict(str(error)):
         return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")

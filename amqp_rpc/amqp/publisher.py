@@ -221,7 +221,7 @@ class Publisher(Keeper):
         super().__init__(name)
         self._addresses = addresses
         self._pending: InFlight[Publication] = InFlight()
-        #: What was declared over the open connection; None without one.
+        #: The queues and exchanges that were declared over the open connection; None without one.
         self.declarations: Declarations | None = None
         #: The name of the queue for replies, while there is one.
         self.reply_queue: str | None = None
@@ -285,7 +285,7 @@ class Publisher(Keeper):
                 self.end(publication, publication.refused_by(error))
 
     def end(self, publication: Publication, error: AmqpRpcError | None) -> None:
-        """End a publication, unless it has ended; ``error`` is None if the broker has it."""
+        """End a publication, unless it has ended; ``error`` is None if it was confirmed."""
         if self._pending.take(publication.identity) is not None:
             # An error is about this attempt alone; and one of a lost connection, about what was written to it.
             if error is not None and publication.doubtful:

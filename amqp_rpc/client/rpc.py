@@ -68,7 +68,7 @@ class Caller(Session):
         self.pending: InFlight[Call] = InFlight(on_taken=self._taken)
         #: ``late_replies`` (their calls had ended), ``retries``, ``timeouts``; `event` counts ``unrouted`` events here.
         self.counters: Counter[str] = Counter()
-        #: The task queues whose names were guesses, and that were looked at: each is warned of once (`task`).
+        #: The task queues whose names were guesses and were checked: `task` warns of each once.
         self.looked: set[str] = set()
         publisher = Publisher(addresses)
         self._requests = Requests(self.pending, self.counters, addresses, publisher)

@@ -1,4 +1,8 @@
-"""Tasks: how each is enqueued, and the handle that asks for its state and its result."""
+"""Tasks: how each is enqueued, and the handle that asks for its state and its result.
+
+It is longer than other modules: much of it is the reference of the handle's methods, and the errors of a handle need
+what its plan knows of the queue.
+"""
 
 from __future__ import annotations
 

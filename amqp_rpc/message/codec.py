@@ -414,7 +414,7 @@ FORMS: Final[dict[str, Form]] = {
     "pydantic.networks._BaseMultiHostUrl": _TEXT,
 }
 
-#: What to do instead, for types that are often tried; all others get `SENDABLE`.
+#: The advice for types that are often tried; all others get `SENDABLE`.
 _ADVICE: Final = {
     "numpy.ndarray": "send array.tolist()",
     "numpy.longdouble": "send float(number)",

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.settings import hide_password
-from amqp_rpc.message.text import text_of
 from amqp_rpc.results.record import Record
 
 _EXAMPLES: Final = "sqlite:///results.db (a file of this machine) or redis://host:6379/0 (for several machines)"
@@ -19,7 +18,7 @@ class Store(Protocol):
     """A place for records. Any thread may call any method; each does I/O.
 
     All raise `StoreUnavailable` when the store can't be reached, read or written, after a few seconds at most, and
-    nothing else: `unavailable` makes it of whatever a package raises.
+    nothing else: `failure.unavailable` makes it of whatever a package raises.
     """
 
     def put(self, record: Record, *, expires: float) -> None:
@@ -36,16 +35,6 @@ class Store(Protocol):
 
     def __str__(self) -> str:
         """Return the URL without its password."""
-
-
-def unavailable(store: object, error: BaseException | str) -> StoreUnavailable:
-    """Return the error for a store that has failed, for whatever reason."""
-    reason = text_of(error).rstrip(". ")
-    # A database's own errors need no name; a TypeError of a package does.
-    known = isinstance(error, str | OSError) or type(error).__module__ != "builtins"
-    return StoreUnavailable(
-        f"the store of results {str(store)!r} can't be used: {reason if known else f'{type(error).__name__}: {reason}'}"
-    )
 
 
 def open_store(url: str | None) -> Store | None:

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
 from amqp_rpc.message.settings import hide_password
-from amqp_rpc.results import unavailable
+from amqp_rpc.results.failure import unavailable
 from amqp_rpc.results.record import Record
 
 #: Seconds to connect, and to wait for one answer: workers must not wait longer for a Redis that is gone.

@@ -21,7 +21,7 @@ import tenacity
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.text import text_of
-from amqp_rpc.results import unavailable
+from amqp_rpc.results.failure import unavailable
 from amqp_rpc.results.record import Record
 
 #: Seconds to wait for another process to write; a write takes microseconds, unless some program holds the file.
