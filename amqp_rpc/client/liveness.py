@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: A call counts as silent after this part of its timeout, and after so many seconds at least and at most.
 _PART, _LEAST, _MOST = 0.1, 1.5, 5.0
 
+#: So many looks pass after the queue was seen with messages: a server that took the call since then has reported it.
+_LOOKS_FOR_A_REPORT = 3
+
 
 class Liveness:
     """Watches the calls that were written."""
@@ -63,6 +66,7 @@ class Liveness:
 
         An idempotent call is lost if the queue has a server and no messages. As long as the queue has messages, each of
         them may be the call, requeued when a server died with it; sent again, it would be two calls that kill servers.
+        A call that a server takes a moment before the look is in neither, so it gets time for a first report.
         Another call is lost if the queue has no server, and the call was reported before or the queue has no messages.
         """
         lost = []
@@ -71,6 +75,8 @@ class Liveness:
                 continue
             if call.idempotent:
                 missing = state.consumers and not state.messages
+                if state.messages:
+                    call.silent -= _LOOKS_FOR_A_REPORT
             else:
                 missing = not state.consumers and (call.reported or not state.messages)
             if missing:

@@ -44,7 +44,7 @@ FAILURES = {
         "a call can't have a header 'attempt'",
     ),
     "a header twice": (["fib", "1", "--header", "a=1", "--header", "a=2"], Exit.USAGE, "header a is given twice"),
-    "another queue": (["fib", "1", "--queue", "sums"], Exit.NO_SERVER, "there is no queue 'sums'"),
+    "another queue": (["fib", "1", "--queue", "nosuch"], Exit.NO_SERVER, "there is no queue 'nosuch'"),
     "no timeout": (["fib", "1", "--timeout", "0"], Exit.CONFIGURATION, "more than 0"),
     "a wrong URL": (["fib", "1", "--url", "http://x"], Exit.CONFIGURATION, "is not an AMQP URL"),
     "an unknown host": (["fib", "1", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),

@@ -98,6 +98,18 @@ def test_a_call_that_may_wait_in_its_queue_is_not_lost(watched):
     assert watched.lost == []
 
 
+def test_a_call_that_a_server_takes_after_a_look_has_time_for_its_first_report(watched):
+    watched.write("a")
+    watched.look(3)
+    watched.inspect(messages=1, consumers=1)
+    watched.look(2)
+    watched.inspect(messages=0, consumers=1)
+    assert watched.lost == []
+    watched.look(1)
+    watched.inspect(messages=0, consumers=1)
+    assert watched.lost == ["a"]
+
+
 def test_a_report_restarts_the_silence(watched):
     watched.write("a")
     watched.look(2)
