@@ -14,6 +14,7 @@ import json
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Binding, other_exchange
+from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
@@ -47,6 +49,8 @@ _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
 _MOST_LOOKS, _LOOK_AT_CALLS_AGAIN, _LONGEST_LOOK = 10, (0.01, 0.05), 16
 #: Unacked arrivals at most; and the seconds between two looks whether the last confirms have come.
 _MOST_ARRIVING, _LAST_CONFIRM = 100, 0.01
+#: Seconds, at random, between two arrivals that are suspected of killing workers.
+_BETWEEN_SUSPECTS = (0.2, 0.6)
 
 Bindings = frozenset[Binding]
 
@@ -217,6 +221,9 @@ class ArrivalsConsumer(Consumer):
 
     RabbitMQ would do it, too. But what it can't hand on at that moment, it offers again after three minutes:
     docs/decisions/0007-tasks.md.
+
+    Tasks that workers died with come one at a time. They pile up here while every worker is dead; moved together, they
+    would meet the one that kills again, and be counted with it.
     """
 
     runs = False
@@ -232,6 +239,9 @@ class ArrivalsConsumer(Consumer):
         self._replies = replies
         #: The arrivals whose acks have not left, by their ids, and the deliveries from the queue that wait for each.
         self._moving: dict[str, tuple[Arrival, list[Delivery]]] = {}
+        #: Those suspected of killing workers that wait here, and True during the pause after one of them.
+        self._suspects: deque[Delivery] = deque()
+        self._pausing = False
         #: Runs what comes from the queue.
         self._run = before.deliver
         before.deliver = self._run_acked
@@ -255,12 +265,26 @@ class ArrivalsConsumer(Consumer):
             moving[1].append(delivery)
 
     def _move(self, delivery: Delivery) -> None:
+        if CRASHES in (delivery.properties.headers or {}):
+            if self._pausing:
+                self._suspects.append(delivery)
+                return
+            self._pausing = True
+            self.connection.loop.call_later(random.uniform(*_BETWEEN_SUSPECTS), self._next_suspect)  # noqa: S311 - no secret
         message = Message(self.home, republished(delivery.properties), delivery.body)
         identity = str(delivery.properties.message_id)
         arrival = self._replies.move(message, delivery)
         _, waiting = self._moving.get(identity, (None, []))
         self._moving[identity] = arrival, waiting
         arrival.on_done(partial(self.connection.post, partial(self._moved, identity, arrival)))
+
+    def _next_suspect(self) -> None:
+        self._pausing = False
+        while self._suspects and not self._pausing:
+            delivery = self._suspects.popleft()
+            # The broker has requeued those of a closed channel.
+            if delivery.channel.is_open:
+                self._move(delivery)
 
     def _moved(self, identity: str, arrival: Arrival) -> None:
         """Wait until the ack, which is written, has left."""

@@ -9,10 +9,13 @@ import pytest
 
 from amqp_rpc import Service
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode
-from amqp_rpc.server.consumers import TaskConsumer
+from amqp_rpc.message.topology import arrivals_queue
+from amqp_rpc.server.consumers import ArrivalsConsumer, TaskConsumer
 from amqp_rpc.server.invoke import Settings
 from amqp_rpc.server.pool import Pool
+from amqp_rpc.server.replies import Replies
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import TaskDispatcher
 from amqp_rpc.server.worker import Worker
@@ -112,3 +115,53 @@ def test_a_lost_connection_ends_a_consumer_that_ends(place: Place) -> None:
     place.connection.lose()
     place.consumer.on_lost(ConnectionError("lost"))  # type: ignore[arg-type]
     assert place.state.drained.is_set()
+
+
+class Arrivals(Place):
+    """The consumer of the arrivals of ``q``, and what it has moved, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[str | None] = []
+        dispatcher = self.consumer._dispatcher
+        assert isinstance(dispatcher, TaskDispatcher)
+        self.arrivals = ArrivalsConsumer(
+            self.state, cast(Worker, self), dispatcher, cast(Replies, self), before=self.consumer
+        )
+        self.arrivals.begin(cast(Any, self.connection))
+        self.arrivals.on_open()
+
+    def arrive(self, identity: str, **headers: int) -> None:
+        message = Message("", Properties(message_id=identity, headers=dict(headers)), b"")
+        self.connection.channels[-1].deliver(arrivals_queue("q"), message)
+
+    def move(self, message: Message, _delivery: Any) -> Any:
+        self.moved.append(message.properties.message_id)
+        return self
+
+    def on_done(self, _callback: Any) -> None: ...
+
+
+def test_suspects_that_arrive_together_are_moved_one_at_a_time_and_others_at_once() -> None:
+    place = Arrivals()
+    for identity in ("a", "b", "c"):
+        place.arrive(identity, crashes=2)
+    place.arrive("plain")
+    place.arrive("retried", attempt=2)
+    assert place.moved == ["a", "plain", "retried"]
+    place.connection.loop.pass_time()
+    assert place.moved[3:] == ["b"]
+    place.connection.loop.pass_time()
+    place.connection.loop.pass_time()
+    place.arrive("d", crashes=3)
+    assert place.moved[4:] == ["c", "d"]
+
+
+def test_suspects_of_a_lost_channel_are_left_to_the_broker() -> None:
+    place = Arrivals()
+    for identity in ("a", "b"):
+        place.arrive(identity, crashes=2)
+    place.closed(ReplyCode.NOT_FOUND)
+    for _ in range(3):
+        place.connection.loop.pass_time()
+    assert place.moved == ["a"]
