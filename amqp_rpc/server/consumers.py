@@ -228,23 +228,18 @@ class ArrivalsConsumer(Consumer):
 
     runs = False
 
-    def __init__(
-        self, state: State, worker: Worker, dispatcher: TaskDispatcher, replies: Replies, *, before: Consumer
-    ) -> None:
+    def __init__(self, state: State, worker: Worker, dispatcher: TaskDispatcher, replies: Replies) -> None:
         super().__init__(state, worker, dispatcher, prefetch=_MOST_ARRIVING)
         self.home = dispatcher.queue
         self.queue = self.consumed = topology.arrivals_queue(self.home)
         self.name = f"queue {self.queue}"
         self.deliver = self._move
         self._replies = replies
-        #: The arrivals whose acks have not left, by their ids, and the deliveries from the queue that wait for each.
-        self._moving: dict[str, tuple[Arrival, list[Delivery]]] = {}
+        #: The arrivals whose acks have not left, by their ids.
+        self._moving: dict[str | None, Arrival] = {}
         #: Those suspected of killing workers that wait here, and True during the pause after one of them.
         self._suspects: deque[Delivery] = deque()
         self._pausing = False
-        #: Runs what comes from the queue.
-        self._run = before.deliver
-        before.deliver = self._run_acked
 
     async def declare(self, channel: Channel) -> None:
         """Declare the queue, and the exchange from which it gets its messages."""
@@ -253,16 +248,9 @@ class ArrivalsConsumer(Consumer):
 
     def lost(self, error: BrokerError) -> None:
         """Forget what was under way: the broker requeues it."""
-        self._moving.clear()
+        while self._moving:
+            self._release(next(iter(self._moving)))
         super().lost(error)
-
-    def _run_acked(self, delivery: Delivery) -> None:
-        """Run a task of the queue; wait for the ack of its arrival: if it kills this server, both would be there."""
-        moving = self._moving.get(str(delivery.properties.message_id)) if self._moving else None
-        if moving is None:
-            self._run(delivery)
-        else:
-            moving[1].append(delivery)
 
     def _move(self, delivery: Delivery) -> None:
         if CRASHES in (delivery.properties.headers or {}):
@@ -272,10 +260,10 @@ class ArrivalsConsumer(Consumer):
             self._pausing = True
             self.connection.loop.call_later(random.uniform(*_BETWEEN_SUSPECTS), self._next_suspect)  # noqa: S311 - no secret
         message = Message(self.home, republished(delivery.properties), delivery.body)
-        identity = str(delivery.properties.message_id)
-        arrival = self._replies.move(message, delivery)
-        _, waiting = self._moving.get(identity, (None, []))
-        self._moving[identity] = arrival, waiting
+        identity = delivery.properties.message_id
+        arrival = self._moving[identity] = self._replies.move(message, delivery)
+        # Run before the arrival is acked, a task that kills this server would be in both queues.
+        self._worker.arriving.setdefault((self.home, identity), [])
         arrival.on_done(partial(self.connection.post, partial(self._moved, identity, arrival)))
 
     def _next_suspect(self) -> None:
@@ -286,7 +274,7 @@ class ArrivalsConsumer(Consumer):
             if delivery.channel.is_open:
                 self._move(delivery)
 
-    def _moved(self, identity: str, arrival: Arrival) -> None:
+    def _moved(self, identity: str | None, arrival: Arrival) -> None:
         """Wait until the ack, which is written, has left."""
         acked = partial(self._acked, identity, arrival)
         if self.connection.is_open:
@@ -294,18 +282,20 @@ class ArrivalsConsumer(Consumer):
         else:
             acked()
 
-    def _acked(self, identity: str, arrival: Arrival) -> None:
-        last, waiting = self._moving.get(identity, (None, []))
+    def _acked(self, identity: str | None, arrival: Arrival) -> None:
         # Another one with the same id may be under way.
-        if last is arrival:
-            del self._moving[identity]
-            for delivery in waiting:
-                self._run(delivery)
+        if self._moving.get(identity) is arrival:
+            self._release(identity)
+
+    def _release(self, identity: str | None) -> None:
+        del self._moving[identity]
+        for delivery in self._worker.arriving.pop((self.home, identity)):
+            self._worker.deliver(self._dispatcher, delivery)
 
     async def _cancel(self, channel: Channel) -> None:
         await channel.cancel(self._tag)
         # Those that were published are acked first: the broker has them twice. Other servers get the others.
-        while any(arrival.written and not arrival.done() for arrival, _ in self._moving.values()):
+        while any(arrival.written and not arrival.done() for arrival in self._moving.values()):
             await self.connection.pause(_LAST_CONFIRM)
         self.close()
         self._over()

@@ -178,7 +178,7 @@ class Server:
             *(EventConsumer(self._state, self._worker, each, prefetch=self.prefetch) for each in events.values()),
         ]
         self._consumers += [
-            ArrivalsConsumer(self._state, self._worker, durable[each.queue], self._replies, before=each)
+            ArrivalsConsumer(self._state, self._worker, durable[each.queue], self._replies)
             for each in self._consumers
             if each.queue in durable
         ]

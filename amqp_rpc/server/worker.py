@@ -68,6 +68,9 @@ class Worker:
         self._recorder = recorder
         self._limits = TimeLimits(state, pool, self._overrun)
         self._backlog = Backlog(state, replies, fair)
+        #: The deliveries that wait for the acks of their arrivals, by queue and id: see `ArrivalsConsumer`; the I/O
+        #: thread's.
+        self.arriving: dict[tuple[str, str | None], list[Delivery]] = {}
         #: True while a timer runs `_send_liveness`; the I/O thread's.
         self._liveness_due = False
         #: True once `give_up` has logged the unacked deliveries: failures after that are not logged one by one.
@@ -79,6 +82,11 @@ class Worker:
         if not self._liveness_due:
             self._liveness_due = True
             self._state.connection.loop.call_later(_FIRST_LIVENESS, self._send_liveness)
+        if self.arriving:
+            waiting = self.arriving.get((dispatcher.queue, delivery.properties.message_id))
+            if waiting is not None:
+                waiting.append(delivery)
+                return
         asynchronous = dispatcher.asynchronous(delivery.properties)
         if isinstance(dispatcher, CallDispatcher):
             if asynchronous:

@@ -35,6 +35,7 @@ class Place:
         self.state = State(Pool(1), ["q"], [])
         self.state.begin(cast(Any, self.connection))
         self.delivered: list[Any] = []
+        self.arriving: dict[Any, list[Any]] = {}
         dispatcher = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(1000))
         self.consumer = TaskConsumer(self.state, cast(Worker, self), dispatcher, prefetch=3)
         self.consumer.begin(cast(Any, self.connection))
@@ -125,9 +126,7 @@ class Arrivals(Place):
         self.moved: list[str | None] = []
         dispatcher = self.consumer._dispatcher
         assert isinstance(dispatcher, TaskDispatcher)
-        self.arrivals = ArrivalsConsumer(
-            self.state, cast(Worker, self), dispatcher, cast(Replies, self), before=self.consumer
-        )
+        self.arrivals = ArrivalsConsumer(self.state, cast(Worker, self), dispatcher, cast(Replies, self))
         self.arrivals.begin(cast(Any, self.connection))
         self.arrivals.on_open()
 
