@@ -137,7 +137,7 @@ def main() -> int:
 
 def _atheris(name: str, *, most: int, seconds: float, seed: int) -> int:
     try:
-        import atheris  # noqa: PLC0415 - an option
+        import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415 - an option
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris")
     atheris.instrument_all()
