@@ -8,10 +8,10 @@ It is longer than other modules: opening, reopening and pika's callbacks share o
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import socket
-import ssl
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,13 +23,21 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
-from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial
+from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, TLSFailed
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
-from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost, NotConnected
+from amqp_rpc.errors import AccessRefused, BrokerError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.message.refusals import ReplyCode, body_too_large, is_access, is_limit, largest_body
+from amqp_rpc.message.refusals import (
+    ReplyCode,
+    body_too_large,
+    connection_refused,
+    is_access,
+    is_limit,
+    largest_body,
+    login_not_offered,
+)
 from amqp_rpc.message.settings import CONNECT_TIMEOUT, Address, Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Deadline, Repeats, backoff
@@ -114,6 +122,8 @@ class Connection:
         self._pika: SelectConnection | None = None
         self._stream: Stream | None = None
         self._services: _Services | None = None
+        #: The login of the current attempt, with the password as it is now.
+        self._login: _Login | None = None
         #: All that may be open.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         #: Those that run, or wait for an answer.
@@ -272,10 +282,22 @@ class Connection:
         address = self._addresses[self._attempts % len(self._addresses)]
         self.address = address
         self._attempts += 1
-        context = ssl.create_default_context() if address.tls else None
+        try:
+            # Files are read for each attempt: so they can be replaced while the program runs.
+            context = None if address.tls is None else address.tls.context()
+            self._login = _Login(address)
+        except ConfigurationError as error:
+            self._gone(NotConnected(f"no connection to a broker at {address}: {error}"))
+            return
         self._opens_until = self.loop.call_later(CONNECT_TIMEOUT, self._too_late)
         self._dial = Dial(
-            self.loop, address.host, address.port, context, on_answered=self._answered, on_failed=self._not_reached
+            self.loop,
+            address.host,
+            address.port,
+            address.tls,
+            context,
+            on_answered=self._answered,
+            on_failed=self._not_reached,
         )
         self._dial.start()
 
@@ -287,7 +309,7 @@ class Connection:
             host=address.host,
             port=address.port,
             virtual_host=address.vhost,
-            credentials=pika.PlainCredentials(address.user, address.password),
+            credentials=self._login,
             heartbeat=self._heartbeat,
             client_properties={"connection_name": self._name, "product": "amqp_rpc"},
         )
@@ -346,6 +368,12 @@ class Connection:
             times = self._repeats.again(f"open again to {self.address}")
             level = logging.DEBUG if times is None else logging.WARNING
             logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
+        tls = self.address.tls
+        if not (self.was_open or tls is None or tls.verifies):
+            logger.warning(
+                "connection: anyone may be the broker at %s: its certificate is not verified (verify=verify_none)",
+                self.address,
+            )
         # Another node may have another limit.
         self.was_open = True
         self.blocked, self.fits, self._limit = None, _SMALL, None
@@ -365,7 +393,8 @@ class Connection:
                 logger.warning("connection: has worked for %.0f s%s", _WORKED, times)
 
     def _not_opened(self, connection: Any, reason: BaseException) -> None:
-        self._gone(_not_connected(connection.ended_with or reason, self.address))
+        refused = self._login and self._login.refused
+        self._gone(refused or _not_connected(connection.ended_with or reason, self.address))
 
     def _lost(self, _connection: Any, reason: BaseException) -> None:
         if time.monotonic() - self._opened_at > _WORTH * self._waited:
@@ -443,6 +472,24 @@ class Connection:
         # By this number pika knows that the peer is alive: without it, it ends a connection that only delivers.
         if self._pika is not None:
             self._pika.bytes_received += count
+
+
+class _Login(pika.PlainCredentials):
+    """The user, with the password that is in the file now; or, with EXTERNAL, the certificate alone."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address.user, address.current_password())
+        self._address = address
+        #: The error, if the broker does not offer this kind of login.
+        self.refused: BrokerError | None = None
+
+    def response_for(self, start: Any) -> Any:
+        wanted = self._address.auth_mechanism.upper()
+        offered = bytes(start.mechanisms).decode(errors="replace").split()
+        if wanted not in offered:
+            self.refused = login_not_offered(wanted, offered, self._address)
+            return None, None
+        return (wanted, b"") if wanted == "EXTERNAL" else super().response_for(start)
 
 
 class _Channel(Channel):
@@ -544,40 +591,24 @@ nbio_interface.AbstractStreamTransport.register(Stream)
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:
     """Return the error for a failed attempt to connect, in words that say what to do."""
     if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
-        return _refused(reason.reply_code, reason.reply_text, address)
-    return NotConnected(f"no connection to a broker at {address}: {_say(reason)}. {_advice(reason, address)}")
-
-
-def _refused(code: int, text: str, address: Address) -> BrokerError:
-    """Return the error for an attempt that the broker refused: its text says why, and its code alone does not."""
-    broker = f"the broker at {address}"
-    if not is_access(code, text):
-        return NotConnected(f"{broker} closed the connection while it was being opened: {code} {text}")
-    if is_limit(text):
-        return AccessRefused(f"{broker} refused the connection, since a limit is reached: {code} {text}")
-    if "vhost" in text:
-        return AccessRefused(
-            f"{broker} refused virtual host {address.vhost!r}: "
-            f"it does not exist, or user {address.user!r} may not use it ({code} {text})"
-        )
-    if code == ReplyCode.ACCESS_REFUSED:
-        return AccessRefused(f"{broker} refused user {address.user!r}: wrong user name or password ({code} {text})")
-    return AccessRefused(f"{broker} refused the connection: {code} {text}")
+        return connection_refused(reason.reply_code, reason.reply_text, address)
+    advice = _advice(reason, address)
+    return NotConnected(f"no connection to a broker at {address}: {_say(reason)}{advice and f'. {advice}'}")
 
 
 def _advice(cause: BaseException, address: Address) -> str:
-    """Return the advice for an address at which no connection could be opened."""
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        if "mismatch" in str(cause).lower():
-            return "Name the host as its certificate does"
-        return "SSL_CERT_FILE=file.pem names the certificate of the authority that signed the broker's"
-    if isinstance(cause, ssl.SSLError):
-        return "amqps:// is for a port with TLS (5671 unless another is said), and amqp:// for one without (5672)"
-    if IS_TLS in str(cause) or (not address.tls and address.port == _TLS_PORT):
-        return "For a port with TLS the URL starts with amqps://; SSL_CERT_FILE names the authority's certificate"
+    """Return the advice for an address at which no connection could be opened; none for a fault of this machine."""
+    if isinstance(cause, TLSFailed):
+        return cause.advice
+    if IS_TLS in str(cause) or (address.tls is None and address.port == _TLS_PORT):
+        return "For a port with TLS the URL starts with amqps://; cacertfile= names the authority's certificate"
+    if isinstance(cause, OSError) and cause.errno in _OF_THIS_MACHINE:
+        return ""
     return "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
 
 
+#: The numbers of errors that say nothing about the other side.
+_OF_THIS_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EPERM, errno.EACCES)
 #: pika's errors for a stream that ends before the connection is open.
 _IN_HANDSHAKE = (
     pika.exceptions.IncompatibleProtocolError,
@@ -595,10 +626,6 @@ def _say(reason: BaseException) -> str:
         # pika keeps the cause as text alone; the words are those of `stream`.
         found = [each for each in (NOT_AMQP, IS_TLS) if each in words]
         words = found[0] if found else CLOSED_EARLY
-    elif isinstance(reason, ssl.SSLCertVerificationError):
-        words = f"its certificate is not trusted ({reason.verify_message})"
-    elif isinstance(reason, ssl.SSLError):
-        words = f"TLS failed ({(reason.reason or words).lower().replace('_', ' ')})"
     elif isinstance(reason, socket.gaierror):
         words = f"the host's name is not known ({reason.strerror})"
     elif isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):

@@ -15,11 +15,14 @@ import ssl
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import chain, zip_longest
 from typing import Any
 
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, Timer
 from amqp_rpc.amqp.stream import FIRST_OCTETS, IS_TLS, NOT_AMQP, READ_SIZE, TLS_ALERT
+from amqp_rpc.message.settings import TLS
+from amqp_rpc.message.text import printable, shortened
 
 #: The first bytes of a client, AMQP 0-9-1 specification, section 4.2.2. The broker says nothing before them.
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -28,7 +31,31 @@ NEXT_ADDRESS = 0.25
 #: The error of a peer that closes the connection in answer to the header.
 CLOSED_EARLY = "the connection was closed during the AMQP handshake"
 
+#: The numbers of OpenSSL for certificates that are not accepted: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
+_NO_CRL, _NOT_YET, _EXPIRED, _REVOKED, _WRONG_HOST, _WRONG_ADDRESS = 3, 9, 10, 23, 62, 64
+#: OpenSSL's reasons for an answer that is not TLS; and for a peer with other versions of it.
+_NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+)
+_NO_VERSION = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE", "UNSUPPORTED_SSL_VERSION")
+#: The alerts of a peer that does not accept the client's certificate, RFC 8446, section 6.2.
+_OWN_REFUSED = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+#: The most names of a certificate, and characters of each text in it, that are shown.
+_NAMES, _TEXT = 10, 100
+
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+
+
+class TLSFailed(ConnectionError):
+    """TLS did not come about: what the peer has shown, what was expected, and, in `advice`, what to set."""
+
+    def __init__(self, words: str, advice: str) -> None:
+        super().__init__(words)
+        self.advice = advice
 
 
 class Dial:
@@ -38,7 +65,8 @@ class Dial:
         loop: The loop of that thread.
         host: Its name or its address.
         port: Its port.
-        context: For TLS; None without.
+        tls: How it is encrypted; None without TLS.
+        context: Made of that; None without TLS.
         on_answered: Called with the socket, in non-blocking mode, and the first bytes that the broker sent.
         on_failed: Called with the error when every address has failed.
     """
@@ -48,13 +76,14 @@ class Dial:
         loop: Loop,
         host: str,
         port: int,
+        tls: TLS | None,
         context: ssl.SSLContext | None,
         *,
         on_answered: Callable[[socket.socket, bytes], object],
         on_failed: Callable[[Exception], object],
     ) -> None:
         self._loop = loop
-        self._host, self._port, self._context = host, port, context
+        self._host, self._port, self._tls, self._context = host, port, tls, context
         self._on_answered, self._on_failed = on_answered, on_failed
         self._left: deque[Any] = deque()
         self._attempts: set[_Attempt] = set()
@@ -106,7 +135,7 @@ class Dial:
             return
         address = self._left.popleft()
         try:
-            attempt = _Attempt(self, self._loop, address, self._context, self._host)
+            attempt = _Attempt(self, self._loop, address, self._tls, self._context, self._host)
         except OSError as error:  # a family that this system does not have
             self._has_failed(None, error)
             return
@@ -145,12 +174,18 @@ class Dial:
 class _Attempt:
     """One address: its socket, up to the first bytes that come from there."""
 
-    def __init__(self, dial: Dial, loop: Loop, address: Any, context: ssl.SSLContext | None, host: str) -> None:
+    def __init__(
+        self, dial: Dial, loop: Loop, address: Any, tls: TLS | None, context: ssl.SSLContext | None, host: str
+    ) -> None:
         self._dial = dial
         self._loop = loop
         family, kind, protocol, _, self._address = address
+        self._tls = tls
         self._context = context
-        self._host = host
+        #: The name that the certificate must have.
+        self._name = tls.server_name_indication or host if tls is not None else host
+        #: What was going on, should the peer close the connection.
+        self._stage = "TLS" if tls is not None else "AMQP"
         self.sock: socket.socket = socket.socket(family, kind, protocol)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,8 +205,11 @@ class _Attempt:
         self.sock.close()
 
     def _fail(self, error: Exception) -> None:
-        if self.sock.fileno() >= 0:
-            self._dial.failed(self, error)
+        if self.sock.fileno() < 0:
+            return
+        if self._tls is not None and isinstance(self.sock, ssl.SSLSocket):
+            error = _explained(error, self.sock, self._tls, self._name, stage=self._stage)
+        self._dial.failed(self, error)
 
     def _connected(self, _events: int) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -184,7 +222,7 @@ class _Attempt:
             self._greet()
             return
         try:
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=self._host, do_handshake_on_connect=False)
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name, do_handshake_on_connect=False)
         except (OSError, ValueError) as error:
             self._fail(error)
             return
@@ -204,6 +242,7 @@ class _Attempt:
             self._greet()
 
     def _greet(self) -> None:
+        self._stage = "AMQP"
         try:
             # Eight bytes fit into the buffer of a new connection.
             self.sock.send(PROTOCOL_HEADER)
@@ -227,6 +266,120 @@ class _Attempt:
         else:
             self._loop.unwatch(self.sock)
             self._dial.answered(self, data)
+
+
+def _explained(  # noqa: PLR0911 - one return for each kind of failure
+    error: Exception, sock: ssl.SSLSocket, tls: TLS, name: str, *, stage: str
+) -> Exception:
+    """Return an error of TLS in words: what the peer has shown, what was expected, what to set."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _not_believed(error, _presented(sock), tls, name)
+    own = tls.ssl_context is None and tls.certfile is None
+    if isinstance(error, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError) or CLOSED_EARLY in str(error):
+        words = f"the connection was closed during the {stage} handshake"
+        if stage == "TLS":
+            return TLSFailed(words, "For a port without TLS the URL starts with amqp://")
+        if own:
+            # Some peers close without the alert.
+            return TLSFailed(words, f"The broker may want a certificate from the client: {_SET_OWN}")
+        return TLSFailed(words, "The broker's log has the reason: it may not accept the client's certificate")
+    reason = error.reason or "" if isinstance(error, ssl.SSLError) else ""
+    said = reason.lower().replace("_", " ") or str(error)
+    alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
+    if any(each in reason for each in _NOT_TLS):
+        words = f"what answers does not speak TLS ({said})"
+        return TLSFailed(words, "For a port without TLS the URL starts with amqp://; TLS usually has port 5671")
+    if any(each in reason for each in _NO_VERSION):
+        here = (
+            f"minimum_version={tls.minimum_version} is set here"
+            if tls.minimum_version
+            else "Python takes 1.2 and newer"
+        )
+        return TLSFailed(
+            f"there is no version of TLS that both sides take ({alert or said})",
+            f"{here}; ssl_options.versions in the broker's rabbitmq.conf has its own",
+        )
+    if alert and any(each in reason for each in _OWN_REFUSED):
+        if own or "required" in alert:
+            return TLSFailed(f"the broker wants a certificate from the client, and got none ({alert})", _SET_OWN)
+        file = "ssl_context" if tls.certfile is None else repr(tls.certfile)
+        which = "The broker's ssl_options.cacertfile must have its authority" if "ca" in alert.split() else _SET_OWN
+        return TLSFailed(f"the broker does not accept the client's certificate, {file} ({alert})", which)
+    if "HANDSHAKE_FAILURE" in reason and own:
+        return TLSFailed(f"TLS failed ({alert})", f"The broker may want a certificate from the client: {_SET_OWN}")
+    return TLSFailed(f"TLS failed ({alert or said})", "The broker's log may have the reason") if reason else error
+
+
+_SET_OWN = "certfile= and keyfile= name one that the broker accepts"
+
+
+def _not_believed(error: ssl.SSLCertVerificationError, shown: list[dict[str, Any]], tls: TLS, name: str) -> TLSFailed:
+    """Return the error for a certificate that is not accepted, with the part of it that matters."""
+    own = shown[0] if shown else {}
+    if error.verify_code in (_WRONG_HOST, _WRONG_ADDRESS):
+        names = [_quoted(value) for kind, value in own.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+        listed = ", ".join(names[:_NAMES]) + (" and others" if len(names) > _NAMES else "")
+        return TLSFailed(
+            f"its certificate is for {listed or 'no host'}, not for {_quoted(name)}",
+            "Write a name that it has as the host, or as server_name_indication=",
+        )
+    if error.verify_code == _EXPIRED:
+        ends = sorted(each["notAfter"] for each in map(_dates, shown) if each)
+        return TLSFailed(f"its certificate expired{f' on {ends[0]}' if ends else ''}", "The broker needs a new one")
+    if error.verify_code == _NOT_YET:
+        starts = sorted((each["notBefore"] for each in map(_dates, shown) if each), reverse=True)
+        return TLSFailed(
+            f"its certificate is not valid{f' before {starts[0]}' if starts else ' yet'}", "Is the clock right here?"
+        )
+    if error.verify_code == _REVOKED:
+        return TLSFailed("its certificate is revoked", "The broker needs another one")
+    if error.verify_code == _NO_CRL:
+        return TLSFailed(
+            "its authority's list of revoked certificates is not here",
+            "ssl_context= asks for it, and must have loaded it",
+        )
+    # The last one of the chain that it sends: the one whose signer is wanted.
+    signer = _name_of(shown[-1].get("issuer", ())) if shown else ""
+    trusted = (
+        "ssl_context=" if tls.ssl_context else f"cacertfile={tls.cacertfile!r}" if tls.cacertfile else "the system"
+    )
+    return TLSFailed(
+        f"its certificate is not trusted ({error.verify_message}): {f'{signer} has signed it, and ' if signer else ''}"
+        f"{trusted} does not have that authority",
+        "cacertfile= names a file with the certificate of the authority",
+    )
+
+
+def _presented(sock: ssl.SSLSocket) -> list[dict[str, Any]]:
+    """Return the certificates that a peer has shown, the peer's own first; none if this Python keeps them to itself."""
+    try:
+        # Python 3.13 has it without the underscore, and there without the decoding.
+        return [each.get_info() for each in sock._sslobj.get_unverified_chain() or ()]  # type: ignore[attr-defined] # noqa: SLF001
+    except Exception:
+        return []
+
+
+def _dates(shown: dict[str, Any]) -> dict[str, str]:
+    """Return the two dates of a certificate, as ISO 8601."""
+    try:
+        return {
+            each: datetime.fromtimestamp(ssl.cert_time_to_seconds(shown[each]), UTC).strftime("%Y-%m-%d %H:%M UTC")
+            for each in ("notBefore", "notAfter")
+        }
+    except (KeyError, ValueError, OverflowError, OSError):
+        return {}
+
+
+def _name_of(parts: Any) -> str:
+    """Return a distinguished name as text: CN=…, O=…."""
+    named = {key: value for part in parts for key, value in part}
+    wanted = ("commonName", "organizationName", "organizationalUnitName")
+    return ", ".join(_quoted(named[key]) for key in wanted if key in named)
+
+
+def _quoted(text: str) -> str:
+    """Return a stranger's text, on one line and bounded."""
+    return repr(shortened(printable(text), _TEXT))
 
 
 def _in_turn(addresses: list[Any]) -> list[Any]:

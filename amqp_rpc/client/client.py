@@ -34,6 +34,7 @@ from amqp_rpc.message.settings import (
     DEFAULT_MAX_PENDING,
     DEFAULT_MAX_PENDING_BYTES,
     DEFAULT_TIMEOUT,
+    BrokerOptions,
     broker_addresses,
     count,
     positive,
@@ -77,6 +78,8 @@ class Client:
         results: Where workers record the outcomes of tasks, their ``results=``: ``sqlite:///file.db``, or
             ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
             the client that enqueued it, while its connection lasts.
+        options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
+            of `BrokerOptions`, all of them in docs/security.md.
 
     Raises:
         ConfigurationError: The URL or a setting is wrong.
@@ -97,6 +100,7 @@ class Client:
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         results: str | None = None,
+        **options: Unpack[BrokerOptions],
     ) -> None:
         self._timeout = timeout_of(timeout)
         heartbeat = positive("heartbeat", heartbeat, most=60_000)
@@ -104,7 +108,7 @@ class Client:
         self._limit = count("max_message_size", max_message_size)
         max_pending = count("max_pending", max_pending)
         max_pending_bytes = count("max_pending_bytes", max_pending_bytes)
-        self._addresses = broker_addresses(url)
+        self._addresses = broker_addresses(url, **options)
         self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)

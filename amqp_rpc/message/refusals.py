@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from amqp_rpc.errors import MessageTooLarge
+from amqp_rpc.errors import AccessRefused, BrokerError, MessageTooLarge, NotConnected
+from amqp_rpc.message.settings import Address
+from amqp_rpc.message.text import printable, shortened
 
 
 class ReplyCode(IntEnum):
@@ -55,3 +57,35 @@ def largest_body(text: str) -> int | None:
     """Return the broker's limit on the bytes of a body, where it has refused a larger one."""
     found = _TOO_LARGE.search(text)
     return int(found[1]) if found else None
+
+
+def connection_refused(code: int, text: str, address: Address) -> BrokerError:
+    """Return the error for an attempt to connect that the broker refused: its code alone does not say why."""
+    broker = f"the broker at {address}"
+    by_certificate = address.auth_mechanism == "external"
+    user = "the user that the client's certificate names" if by_certificate else f"user {address.user!r}"
+    if not is_access(code, text):
+        return NotConnected(f"{broker} closed the connection while it was being opened: {code} {text}")
+    if is_limit(text):
+        return AccessRefused(f"{broker} refused the connection, since a limit is reached: {code} {text}")
+    if "vhost" in text:
+        return AccessRefused(
+            f"{broker} refused virtual host {address.vhost!r}: "
+            f"it does not exist, or {user} may not use it ({code} {text})"
+        )
+    if code == ReplyCode.ACCESS_REFUSED:
+        why = "it has no such user" if by_certificate else "wrong user name or password"
+        return AccessRefused(f"{broker} refused {user}: {why} ({code} {text})")
+    return AccessRefused(f"{broker} refused the connection: {code} {text}")
+
+
+def login_not_offered(wanted: str, offered: list[str], address: Address) -> AccessRefused:
+    """Return the error for a broker that does not offer the kind of login that is wanted."""
+    others = shortened(printable(", ".join(offered)), 200) or "nothing"
+    if wanted == "EXTERNAL":
+        advice = "auth_mechanisms in its rabbitmq.conf must list it; the plugin is rabbitmq_auth_mechanism_ssl"
+    elif "EXTERNAL" in offered:
+        advice = "auth_mechanism=external, with certfile= and keyfile=, is the login by certificate"
+    else:
+        advice = "auth_mechanisms in its rabbitmq.conf must list it"
+    return AccessRefused(f"the broker at {address} does not offer the login {wanted}, but {others}: {advice}")

@@ -1,18 +1,23 @@
 """Settings: addresses, limits and defaults. Arguments come first, then the environment, then the defaults.
 
 Every setting has one name: the keyword ``heartbeat=`` is the option ``--heartbeat`` and the variable
-``AMQP_RPC_HEARTBEAT``. The URL is also read from ``AMQP_URL``. Nothing here opens a connection.
+``AMQP_RPC_HEARTBEAT``. The URL is also read from ``AMQP_URL``, and the options of a connection from its query. Nothing
+here opens a connection.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import unquote, urlsplit
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.timing import Seconds, seconds_of, whole
+
+if TYPE_CHECKING:
+    import ssl
 
 #: The address of a newly installed RabbitMQ.
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
@@ -63,6 +68,145 @@ _OTHER_PROTOCOLS = {
 }
 
 
+File = str | os.PathLike[str]
+
+#: The names in other libraries' URLs, and here.
+_OTHER_NAMES = {
+    "cacertfile": ("cafile", "ca_certs", "ca_cert", "ssl_ca_certs", "cacerts"),
+    "certfile": ("ssl_certfile", "cert", "cert_file"),
+    "keyfile": ("ssl_keyfile", "key", "key_file"),
+    "verify": ("ssl_cert_reqs", "cert_reqs", "no_verify_ssl"),
+    "server_name_indication": ("server_hostname", "server_name", "sni"),
+    "minimum_version": ("ssl_version", "tls_version", "versions"),
+    "auth_mechanism": ("login_method", "mechanism"),
+}
+
+
+class BrokerOptions(TypedDict, total=False):
+    """Options of connections to a broker, for `Client` and `Server`; each overrides its namesake in the URL's query.
+
+    All but the last are also flags, variables (``AMQP_RPC_CACERTFILE``) and names in the URL's query, as in RabbitMQ's
+    own clients (https://www.rabbitmq.com/docs/uri-query-parameters). Files are read again for each connection.
+    """
+
+    #: The certificates of the authorities that may have signed the broker's, in PEM; the system's unless given.
+    cacertfile: File | None
+    #: This program's certificate, with those that signed it, in PEM; none unless given.
+    certfile: File | None
+    #: Its key; in `certfile` unless given.
+    keyfile: File | None
+    #: A file with the key's password; none unless given.
+    keyfile_password_file: File | None
+    #: ``verify_peer``; ``verify_none`` connects to whoever answers, and logs a warning each time.
+    verify: str | None
+    #: The name that the broker's certificate must have; the URL's host unless given.
+    server_name_indication: str | None
+    #: ``tlsv1.2`` or ``tlsv1.3``; Python's own minimum unless given, which is 1.2.
+    minimum_version: str | None
+    #: ``plain``: user name and password; ``external``: the user is the one that the certificate names.
+    auth_mechanism: str | None
+    #: A file with the user's password, instead of one in the URL.
+    password_file: File | None
+    #: A context of your own, in the place of all options of TLS but `server_name_indication`.
+    ssl_context: ssl.SSLContext | None
+
+
+_NOT_TLS = ("auth_mechanism", "password_file")
+_IN_A_URL = tuple(name for name in BrokerOptions.__annotations__ if name != "ssl_context")
+_FILES = ("cacertfile", "certfile", "keyfile", "keyfile_password_file", "password_file")
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How connections are encrypted, and who is believed: `BrokerOptions`."""
+
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    keyfile_password_file: str | None = None
+    verify: str = "verify_peer"
+    server_name_indication: str | None = None
+    minimum_version: str | None = None
+    ssl_context: ssl.SSLContext | None = None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the broker must prove who it is."""
+        if self.ssl_context is not None:
+            return self.ssl_context.check_hostname
+        return self.verify == "verify_peer"
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context for one connection, made of the files as they are now.
+
+        Raises:
+            ConfigurationError: A file can't be read, or does not hold what it should.
+        """
+        import ssl  # noqa: PLC0415 - most of it is OpenSSL, which only TLS needs
+
+        if self.ssl_context is not None:
+            return self.ssl_context
+        authorities = self.cacertfile or os.environ.get("SSL_CERT_FILE")
+        if authorities:
+            # OpenSSL reads the variable's file by itself, and does not mind where there is none.
+            _read("SSL_CERT_FILE" if self.cacertfile is None else "cacertfile", authorities)
+        try:
+            context = ssl.create_default_context(cafile=self.cacertfile)
+        except (ssl.SSLError, OSError):
+            raise ConfigurationError(f"cacertfile={self.cacertfile!r} has no certificate in PEM") from None
+        if self.certfile is not None:
+            self._load_own(context, self.certfile)
+        if self.minimum_version is not None:
+            context.minimum_version = getattr(ssl.TLSVersion, self.minimum_version.replace("tlsv1.", "TLSv1_"))
+        if self.verify == "verify_none":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _load_own(self, context: ssl.SSLContext, certfile: str) -> None:
+        import ssl  # noqa: PLC0415 - as above
+
+        key = "certfile" if self.keyfile is None else "keyfile"
+        for name in ("certfile", key):
+            _read(name, getattr(self, name))
+        try:
+            # With a function OpenSSL never asks for the password on the terminal.
+            context.load_cert_chain(certfile, self.keyfile, self._key_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                why = f"keyfile={self.keyfile!r} is not the key of certfile={certfile!r}"
+            elif self.keyfile_password_file is not None and error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ", None):
+                why = f"keyfile_password_file={self.keyfile_password_file!r} does not have the password of the key"
+            else:
+                why = f"certfile={certfile!r} has no certificate, or {key}={getattr(self, key)!r} has no key, in PEM"
+            raise ConfigurationError(why) from None
+
+    def _key_password(self) -> bytes:
+        if self.keyfile_password_file is None:
+            raise ConfigurationError("the key is encrypted: keyfile_password_file= names a file with its password")
+        return _first_line("keyfile_password_file", self.keyfile_password_file).encode()
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path of a user's, as text
+            return file.read()
+    except (OSError, ValueError) as error:
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{name}={path!r} can't be read: {why}") from None
+
+
+def _first_line(name: str, path: str) -> str:
+    """Return a file's text without the end of its line: editors and `echo` add one."""
+    try:
+        lines = _read(name, path).decode().splitlines()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name}={path!r} is not text in UTF-8") from None
+    if len(lines) != 1 or not lines[0]:
+        raise ConfigurationError(f"{name}={path!r} has {len(lines)} lines, and should have one, the password")
+    return lines[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """One broker's address, taken from a URL; its text never shows the password."""
@@ -72,18 +216,22 @@ class Address:
     user: str
     password: str
     vhost: str
-    tls: bool
+    #: None without TLS.
+    tls: TLS | None = None
+    auth_mechanism: str = "plain"
+    password_file: str | None = None
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str, given: Mapping[str, Any] | None = None) -> Address:
         """Return the address that a URL names: https://www.rabbitmq.com/docs/uri-spec.
 
         Args:
             url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; the defaults are ``guest``, ``guest``, 5672
-                (5671 with TLS) and ``/``.
+                (5671 with TLS) and ``/``. Behind ``?`` it may have `BrokerOptions`.
+            given: `BrokerOptions` that override those of the URL.
 
         Raises:
-            ConfigurationError: It is not such a URL.
+            ConfigurationError: It is not such a URL, or an option is wrong.
         """
         shown = repr(hide_password(url))
         try:
@@ -105,7 +253,8 @@ class Address:
             port = -1
         if not 0 < port < 2**16:
             raise ConfigurationError(f"{shown} is not an AMQP URL: the port in {place!r} is no number from 1 to 65535")
-        if parts.query or parts.fragment:
+        in_url = [each.partition("=") for each in parts.query.split("&") if each]
+        if parts.fragment or any(name not in _IN_A_URL for name, _, _ in in_url):
             raise ConfigurationError(f"{shown}: {_option_advice(parts.query)}")
         if parts.path.endswith("/") and parts.path.strip("/"):
             raise ConfigurationError(
@@ -113,6 +262,9 @@ class Address:
             )
         # RabbitMQ's URI rules: no path is the vhost "/", and a path is one percent-encoded name.
         vhost = unquote(parts.path[1:]) if len(parts.path) > 1 else "/"
+        options = _Options(shown, [(name, unquote(value)) for name, _, value in in_url], given or {})
+        if options.found.get("password_file") and parts.password is not None:
+            raise ConfigurationError(f"{shown}: the password is in the URL and in password_file=; leave one out")
         return cls(
             # %25 is the '%' before the zone of an IPv6 address: RFC 6874.
             host=parts.hostname.replace("%25", "%"),
@@ -120,8 +272,18 @@ class Address:
             user="guest" if parts.username is None else unquote(parts.username),
             password="guest" if parts.password is None else unquote(parts.password),
             vhost=vhost,
-            tls=parts.scheme == "amqps",
+            tls=options.tls(encrypted=parts.scheme == "amqps"),
+            auth_mechanism=options.found.get("auth_mechanism", "plain"),
+            password_file=options.found.get("password_file"),
         )
+
+    def current_password(self) -> str:
+        """Return the password: that of the file as it is now, if there is one.
+
+        Raises:
+            ConfigurationError: It can't be read.
+        """
+        return self.password if self.password_file is None else _first_line("password_file", self.password_file)
 
     def __str__(self) -> str:
         scheme = "amqps" if self.tls else "amqp"
@@ -131,6 +293,85 @@ class Address:
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
+
+
+class _Options:
+    """The options of one URL: those that are given, else those of its query, else those of the environment."""
+
+    def __init__(self, shown: str, in_url: Sequence[tuple[str, str]], given: Mapping[str, Any]) -> None:
+        self._shown = shown
+        names = [name for name, _ in in_url]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigurationError(f"{shown}: {twice[0]}= is there twice")
+        said = {name: value for name, value in given.items() if value is not None}
+        if "ssl_context" in said:
+            beside = [
+                each for each in (*said, *names) if each not in ("ssl_context", "server_name_indication", *_NOT_TLS)
+            ]
+            if beside:
+                raise ConfigurationError(
+                    f"{shown}: {beside[0]}= is a matter of ssl_context=, which is given: leave one out"
+                )
+        variables = _NOT_TLS if "ssl_context" in said else _IN_A_URL
+        by_variable = {name: value for name in variables if (value := os.environ.get(f"AMQP_RPC_{name.upper()}"))}
+        #: The values, checked.
+        self.found: dict[str, Any] = {
+            name: self._checked(name, value) for name, value in {**by_variable, **dict(in_url), **said}.items()
+        }
+        #: Those that no variable has given.
+        self._explicit = {*names, *said}
+        if "password_file" in self.found:
+            _first_line("password_file", self.found["password_file"])
+
+    def tls(self, *, encrypted: bool) -> TLS | None:
+        """Return how the connection is encrypted; None if it is not."""
+        options = {name: value for name, value in self.found.items() if name not in _NOT_TLS}
+        external = self.found.get("auth_mechanism") == "external"
+        if external and not (encrypted and {"certfile", "ssl_context"} & options.keys()):
+            raise ConfigurationError(
+                f"{self._shown}: auth_mechanism=external needs amqps://, certfile= and keyfile=: the certificate names "
+                "the user"
+            )
+        if not encrypted:
+            if options:
+                name = next(iter(options))
+                source = f"{name}=" if name in self._explicit else f"AMQP_RPC_{name.upper()}"
+                raise ConfigurationError(f"{self._shown}: {source} is for TLS: write amqps:// for amqp://")
+            return None
+        for name in ("keyfile", "keyfile_password_file"):
+            if name in options and "certfile" not in options:
+                raise ConfigurationError(f"{self._shown}: {name}= needs certfile=, the certificate that it is for")
+        tls = TLS(**options)
+        # To find a wrong file here, and not in the background.
+        tls.context()
+        return tls
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name == "ssl_context":
+            import ssl  # noqa: PLC0415 - as in `TLS`
+
+            if not isinstance(value, ssl.SSLContext):
+                raise ConfigurationError(f"ssl_context is an ssl.SSLContext, not {type(value).__name__}")
+            return value
+        if name in _FILES and isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(
+                f"{self._shown}: {name}={value!r} is not {_VALUES.get(name, 'the name of a file')}"
+            )
+        if name in _WORDS:
+            if value.lower() not in _WORDS[name]:
+                raise ConfigurationError(f"{self._shown}: {name}={value!r} is not {_VALUES[name]}")
+            value = value.lower()
+        return value
+
+
+_WORDS = {
+    "verify": ("verify_peer", "verify_none"),
+    "minimum_version": ("tlsv1.2", "tlsv1.3"),
+    "auth_mechanism": ("plain", "external"),
+}
+_VALUES = {name: " or ".join(words) for name, words in _WORDS.items()} | {"server_name_indication": "a host's name"}
 
 
 def _scheme_advice(url: str, scheme: str) -> str:
@@ -149,6 +390,11 @@ def _scheme_advice(url: str, scheme: str) -> str:
 def _option_advice(options: str) -> str:
     """Return the advice for the options of a URL, without their values, which may be secrets."""
     names = [name for each in options.split("&") if (name := each.partition("=")[0]).isidentifier()]
+    names = [name for name in names if name not in _IN_A_URL]
+    for right, others in _OTHER_NAMES.items():
+        for name in names:
+            if name in others:
+                return f"write {right}= for {name}="
     if not names:
         return f"what stands behind '?' or '#' is not read. {_ESCAPE}"
     said = ", ".join(f"{name}=" for name in names)
@@ -166,20 +412,24 @@ class Addresses(tuple[Address, ...]):
         return ", ".join(map(str, self))
 
 
-def broker_addresses(url: str | Sequence[str] | None = None) -> Addresses:
+def broker_addresses(url: str | Sequence[str] | None = None, **options: Unpack[BrokerOptions]) -> Addresses:
     """Return the broker's addresses: the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
 
     Args:
         url: One URL, several with commas between them (a comma of a password is written %2C), or a sequence of them.
+        options: For all of them.
 
     Raises:
-        ConfigurationError: One is not a URL.
+        ConfigurationError: One is not a URL, or an option is wrong.
     """
+    for name in options:
+        if name not in BrokerOptions.__annotations__:
+            raise TypeError(f"got an unexpected keyword argument {name!r}")
     urls = url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL
     each = urls.split(",") if isinstance(urls, str) else urls
     if not all(isinstance(one, str) for one in each):
         raise ConfigurationError(f"a broker's URL is text, such as {DEFAULT_URL}, not {type(each[0]).__name__}")
-    return Addresses(Address.parse(one.strip()) for one in each)
+    return Addresses(Address.parse(one.strip(), options) for one in each)
 
 
 def results_url(url: str | None = None) -> str | None:

@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from amqp_rpc.amqp.connection import Connection, Listener
 from amqp_rpc.amqp.loop import IOThread
@@ -25,6 +25,7 @@ from amqp_rpc.message.settings import (
     DEFAULT_THREADS,
     DEFAULT_TIMEOUT,
     Addresses,
+    BrokerOptions,
     broker_addresses,
     count,
     positive,
@@ -78,6 +79,8 @@ class Server:
         result_expires: Seconds that they are kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
         queues: The services' queues that are consumed (None: all), as a list or with commas between them. With it some
             workers do one kind of work alone.
+        options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
+            of `BrokerOptions`, all of them in docs/security.md.
 
     Raises:
         ConfigurationError: A setting is out of range, two functions have one name, or there is no such queue.
@@ -103,6 +106,7 @@ class Server:
         results: str | None = None,
         result_expires: Seconds | None = None,
         queues: str | Iterable[str] | None = None,
+        **options: Unpack[BrokerOptions],
     ) -> None:
         if not services:
             raise ConfigurationError("a server needs a service: Server(service)")
@@ -111,7 +115,7 @@ class Server:
         heartbeat = positive("heartbeat", heartbeat, most=60_000)
         max_message_size = count("max_message_size", max_message_size)
         clock_skew = positive("clock_skew", clock_skew) if clock_skew else 0.0
-        addresses = broker_addresses(url)
+        addresses = broker_addresses(url, **options)
         self.addresses: Addresses = addresses
         #: The store of results; None without one.
         self.results: Store | None = open_store(results_url(results))

@@ -114,7 +114,7 @@ def dialed() -> tuple[tuple[Any, ...] | None, bytes | Exception]:
         ended.append((None, error))
         loop.stop()
 
-    dial = Dial(loop, "name", 5672, None, on_answered=answered, on_failed=failed)
+    dial = Dial(loop, "name", 5672, None, None, on_answered=answered, on_failed=failed)
     loop.post(dial.start)
     loop.call_later(10, loop.stop)
     loop.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.settings import Address, broker_addresses, hide_password, positive
+from amqp_rpc.message.settings import TLS, Address, broker_addresses, hide_password, positive
 
 
 @pytest.fixture(autouse=True)
@@ -38,22 +38,22 @@ class TestWhichOne:
 
     def test_an_empty_variable_is_none(self, monkeypatch):
         monkeypatch.setenv("AMQP_URL", "")
-        assert broker_addresses() == (Address("localhost", 5672, "guest", "guest", "/", tls=False),)
+        assert broker_addresses() == (Address("localhost", 5672, "guest", "guest", "/"),)
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("amqp://host", Address("host", 5672, "guest", "guest", "/", tls=False)),
-        ("amqp://host/", Address("host", 5672, "guest", "guest", "/", tls=False)),
-        ("amqps://host", Address("host", 5671, "guest", "guest", "/", tls=True)),
-        ("amqp://u:p@host:1234/v", Address("host", 1234, "u", "p", "v", tls=False)),
-        ("amqp://u%40x:p%2F%3A@host/%2f", Address("host", 5672, "u@x", "p/:", "/", tls=False)),
-        ("amqp://host/a%2Fb", Address("host", 5672, "guest", "guest", "a/b", tls=False)),
-        ("amqp://[::1]:5673/", Address("::1", 5673, "guest", "guest", "/", tls=False)),
-        ("amqp://u:@host//", Address("host", 5672, "u", "", "/", tls=False)),
-        ("amqp://[fe80::1%25eth0]", Address("fe80::1%eth0", 5672, "guest", "guest", "/", tls=False)),
-        ("amqp://u:p@s@host", Address("host", 5672, "u", "p@s", "/", tls=False)),
+        ("amqp://host", Address("host", 5672, "guest", "guest", "/")),
+        ("amqp://host/", Address("host", 5672, "guest", "guest", "/")),
+        ("amqps://host", Address("host", 5671, "guest", "guest", "/", tls=TLS())),
+        ("amqp://u:p@host:1234/v", Address("host", 1234, "u", "p", "v")),
+        ("amqp://u%40x:p%2F%3A@host/%2f", Address("host", 5672, "u@x", "p/:", "/")),
+        ("amqp://host/a%2Fb", Address("host", 5672, "guest", "guest", "a/b")),
+        ("amqp://[::1]:5673/", Address("::1", 5673, "guest", "guest", "/")),
+        ("amqp://u:@host//", Address("host", 5672, "u", "", "/")),
+        ("amqp://[fe80::1%25eth0]", Address("fe80::1%eth0", 5672, "guest", "guest", "/")),
+        ("amqp://u:p@s@host", Address("host", 5672, "u", "p@s", "/")),
     ],
 )
 def test_a_url_is_read_as_rabbitmq_reads_it(url, expected):
