@@ -23,7 +23,7 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
-from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, TLSFailed
+from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, TLSFailed, context_of
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
@@ -284,7 +284,7 @@ class Connection:
         self._attempts += 1
         try:
             # Files are read for each attempt: so they can be replaced while the program runs.
-            context = None if address.tls is None else address.tls.context()
+            context = None if address.tls is None else context_of(address.tls)
             self._login = _Login(address)
         except ConfigurationError as error:
             self._gone(NotConnected(f"no connection to a broker at {address}: {error}"))
@@ -368,12 +368,8 @@ class Connection:
             times = self._repeats.again(f"open again to {self.address}")
             level = logging.DEBUG if times is None else logging.WARNING
             logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
-        tls = self.address.tls
-        if not (self.was_open or tls is None or tls.verifies):
-            logger.warning(
-                "connection: anyone may be the broker at %s: its certificate is not verified (verify=verify_none)",
-                self.address,
-            )
+        if not self.was_open and (unverified := Addresses([self.address]).unverified()) is not None:
+            logger.warning("connection: %s", unverified)
         # Another node may have another limit.
         self.was_open = True
         self.blocked, self.fits, self._limit = None, _SMALL, None
@@ -482,6 +478,10 @@ class _Login(pika.PlainCredentials):
         self._address = address
         #: The error, if the broker does not offer this kind of login.
         self.refused: BrokerError | None = None
+
+    def __deepcopy__(self, _memo: object) -> _Login:
+        # pika copies its parameters: here is read what the broker offers.
+        return self
 
     def response_for(self, start: Any) -> Any:
         wanted = self._address.auth_mechanism.upper()

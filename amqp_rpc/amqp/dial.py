@@ -21,7 +21,8 @@ from typing import Any
 
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, Timer
 from amqp_rpc.amqp.stream import FIRST_OCTETS, IS_TLS, NOT_AMQP, READ_SIZE, TLS_ALERT
-from amqp_rpc.message.settings import TLS
+from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.settings import TLS, Addresses, first_line, read_file
 from amqp_rpc.message.text import printable, shortened
 
 #: The first bytes of a client, AMQP 0-9-1 specification, section 4.2.2. The broker says nothing before them.
@@ -48,6 +49,71 @@ _OWN_REFUSED = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 _NAMES, _TEXT = 10, 100
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+
+
+def context_of(tls: TLS) -> ssl.SSLContext:
+    """Return a context for one connection, made of the files as they are now.
+
+    Raises:
+        ConfigurationError: A file can't be read, or does not hold what it should.
+    """
+    if tls.ssl_context is not None:
+        if not isinstance(tls.ssl_context, ssl.SSLContext):
+            raise ConfigurationError(f"ssl_context must be an ssl.SSLContext, not {type(tls.ssl_context).__name__}")
+        return tls.ssl_context
+    if tls.cacertfile is not None:
+        read_file("cacertfile", tls.cacertfile)
+    elif file := os.environ.get("SSL_CERT_FILE"):
+        # OpenSSL reads it by itself, and does not mind where there is none.
+        read_file("SSL_CERT_FILE", file)
+    try:
+        context = ssl.create_default_context(cafile=tls.cacertfile)
+    except OSError:
+        raise ConfigurationError(f"cacertfile={tls.cacertfile!r} has no certificate in PEM") from None
+    if tls.certfile is not None:
+        _load_own(context, tls, tls.certfile)
+    if tls.minimum_version is not None:
+        context.minimum_version = ssl.TLSVersion[tls.minimum_version.replace("tlsv", "TLSv").replace(".", "_")]
+    if not tls.verifies:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _load_own(context: ssl.SSLContext, tls: TLS, certfile: str) -> None:
+    """Load the client's certificate and its key."""
+    key, keyfile = ("certfile", certfile) if tls.keyfile is None else ("keyfile", tls.keyfile)
+    read_file("certfile", certfile)
+    read_file(key, keyfile)
+
+    def password() -> str:
+        if tls.keyfile_password_file is None:
+            raise ConfigurationError(f"the key in {keyfile!r} is encrypted: keyfile_password_file= has its password")
+        return first_line("keyfile_password_file", tls.keyfile_password_file)
+
+    try:
+        # Without a function OpenSSL asks for the password on the terminal.
+        context.load_cert_chain(certfile, tls.keyfile, password)
+    except ssl.SSLError as error:
+        why = f"certfile={certfile!r} has no certificate in PEM, or {key}={keyfile!r} has no key"
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = f"keyfile={keyfile!r} is not the key of certfile={certfile!r}"
+        elif tls.keyfile_password_file is not None:
+            why += f", or keyfile_password_file={tls.keyfile_password_file!r} has not the password of the key"
+        raise ConfigurationError(why) from None
+
+
+def checked(addresses: Addresses) -> Addresses:
+    """Return addresses whose files can be read: a wrong one is found where a program starts.
+
+    Raises:
+        ConfigurationError: One can't be read, or does not hold what it should.
+    """
+    for address in addresses:
+        address.current_password()
+        if address.tls is not None:
+            context_of(address.tls)
+    return addresses
 
 
 class TLSFailed(ConnectionError):

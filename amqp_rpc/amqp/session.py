@@ -199,6 +199,10 @@ class Session:
         self.reply_queue = reply_queue
         #: Notified of each connection, in this order; the I/O thread's.
         self._followers: dict[Follower, None] = dict.fromkeys((reply_queue, publisher))
+        if any(each.tls or each.password_file for each in addresses):
+            from amqp_rpc.amqp.dial import checked  # noqa: PLC0415 - OpenSSL is only for TLS
+
+            checked(addresses)
         self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat

@@ -12,16 +12,17 @@ import click
 from amqp_rpc.cli.exits import Exit, fail_with, one_line_errors
 from amqp_rpc.cli.options import (
     Arguments,
+    Broker,
     WithNegativeNumbers,
     arguments_in,
     arguments_of,
+    broker_options,
     content_type_option,
     header_option,
     no_words_beside_stdin,
     option,
     stdin_option,
     timeout_option,
-    url_option,
     work_on_lines,
 )
 from amqp_rpc.cli.output import decoded_as_json
@@ -53,7 +54,7 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
-@url_option
+@broker_options
 @timeout_option("Seconds that the call may take.")
 @click.option("--queue", metavar="NAME", show_default="rpc_queue, or rpc_queue.SERVICE", help="The queue of the call.")
 @content_type_option
@@ -63,12 +64,12 @@ Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 @stdin_option("Make a call for each line of JSON on standard input, many at a time.")
 @click.option("--traceback", is_flag=True, help="If the function raises, show the server's traceback.")
 def call(
-    function: str, arguments: tuple[str, ...], *, url: str | None, stdin: bool, traceback: bool, **options: Any
+    function: str, arguments: tuple[str, ...], *, broker: Broker, stdin: bool, traceback: bool, **options: Any
 ) -> None:
     """Call FUNCTION on a server and print its result as JSON."""
     no_words_beside_stdin(arguments, stdin=stdin)
     positional, named = arguments_of(arguments, content_type=options["content_type"])
-    with one_line_errors(), Client(url) as client:
+    with one_line_errors(), Client(**broker) as client:
         if stdin:
             work_on_lines(arguments_in, partial(_calls, client, function, options))
             return

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
-from amqp_rpc.cli.options import Time, url_option
+from amqp_rpc.cli.options import Broker, Time, broker_options
 from amqp_rpc.cli.output import Reports, as_json, columns, decoded_as_json, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import AmqpRpcError, BrokerError, BrokerTimeout, PublishRefused
@@ -64,7 +64,7 @@ def _connected(command: F) -> F:
         "--timeout", type=float, metavar="SECONDS", show_default="no limit",
         help="Seconds that each way through the dead letters may take.",
     )  # fmt: skip
-    return click.argument("queue")(url_option(timeout(command)))
+    return click.argument("queue")(broker_options(timeout(command)))
 
 
 def _filters(command: F) -> F:
@@ -87,9 +87,9 @@ def _selection(command: F) -> F:
 @click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True,
               help="The most to list; 0 for all.")  # fmt: skip
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
-def list_(queue: str, *, url: str | None, timeout: float | None, limit: int, as_lines: bool, **filters: Any) -> None:
+def list_(queue: str, *, broker: Broker, timeout: float | None, limit: int, as_lines: bool, **filters: Any) -> None:
     """List the dead letters of QUEUE, oldest death first."""
-    with _dead_letters(url, queue, timeout) as dead:
+    with _dead_letters(broker, queue, timeout) as dead:
         with Reports("read") as reports:
             letters = dead.list(limit=limit or None, progress=reports, **filters)
         if as_lines:
@@ -107,9 +107,9 @@ def list_(queue: str, *, url: str | None, timeout: float | None, limit: int, as_
 @_connected
 @click.argument("id")
 @click.option("--json", "as_lines", is_flag=True, help="Print a JSON object.")
-def show(queue: str, id: str, *, url: str | None, timeout: float | None, as_lines: bool) -> None:  # noqa: A002 - as users write it
+def show(queue: str, id: str, *, broker: Broker, timeout: float | None, as_lines: bool) -> None:  # noqa: A002 - as users write it
     """Show everything about one dead letter."""
-    with _dead_letters(url, queue, timeout) as dead:
+    with _dead_letters(broker, queue, timeout) as dead:
         (full,) = _resolved(dead, (id,))
         with Reports("read") as reports:
             letter = dead.get(full, progress=reports)
@@ -120,26 +120,24 @@ def show(queue: str, id: str, *, url: str | None, timeout: float | None, as_line
 
 @dlq.command()
 @_selection
-def replay(queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float | None, **filters: Any) -> None:
+def replay(queue: str, ids: tuple[str, ...], *, broker: Broker, timeout: float | None, **filters: Any) -> None:
     """Put dead letters back into QUEUE, under the same id; print the ids.
 
     Each starts again at its first attempt, and keeps the history of its deaths. One that had expired (--expires) no
     longer expires.
     """
     _check_which(ids, **filters)
-    with _dead_letters(url, queue, timeout) as dead:
+    with _dead_letters(broker, queue, timeout) as dead:
         _done(dead, "replayed", {"ids": _resolved(dead, ids) if ids else None, **filters})
 
 
 @dlq.command()
 @_selection
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def drop(
-    queue: str, ids: tuple[str, ...], *, url: str | None, timeout: float | None, yes: bool, **filters: Any
-) -> None:
+def drop(queue: str, ids: tuple[str, ...], *, broker: Broker, timeout: float | None, yes: bool, **filters: Any) -> None:
     """Delete dead letters of QUEUE for good; print the ids. Ask first, unless --yes is given."""
     _check_which(ids, **filters)
-    with _dead_letters(url, queue, timeout) as dead:
+    with _dead_letters(broker, queue, timeout) as dead:
         which = {"ids": _resolved(dead, ids) if ids else None, **filters}
         if not yes:
             which = _confirmed(dead, which)
@@ -226,9 +224,9 @@ def _check_which(ids: tuple[str, ...], *, all: bool, **filters: datetime | str |
 
 
 @contextlib.contextmanager
-def _dead_letters(url: str | None, queue: str, timeout: float | None) -> Iterator[DeadLetters]:
+def _dead_letters(broker: Broker, queue: str, timeout: float | None) -> Iterator[DeadLetters]:
     """Connect and give the dead letters of an existing queue; turn errors into one line."""
-    with one_line_errors(), Client(url) as client:
+    with one_line_errors(), Client(**broker) as client:
         limit = {} if timeout is None else {"timeout": timeout}
         dead = client.dead_letters(queue.removesuffix(dead_letter_queue("")) or queue, **limit)
         states = client.queue_states([dead.dead_letter_queue, dead.queue], **limit)

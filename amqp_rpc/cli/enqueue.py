@@ -11,17 +11,18 @@ import click
 from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors, spoken
 from amqp_rpc.cli.options import (
     Arguments,
+    Broker,
     Time,
     WithNegativeNumbers,
     arguments_in,
     arguments_of,
+    broker_options,
     content_type_option,
     header_option,
     no_words_beside_stdin,
     option,
     stdin_option,
     timeout_option,
-    url_option,
     work_on_lines,
 )
 from amqp_rpc.cli.output import decoded_as_json, show_warnings
@@ -67,7 +68,7 @@ _STATE_TIMEOUT = 2.0
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
 @click.argument("function")
 @click.argument("arguments", nargs=-1)
-@url_option
+@broker_options
 @option("queue", help="The task queue.", show_default="task_queue, or task_queue.SERVICE")
 @click.option("--delay", type=float, metavar="SECONDS", help="Seconds before a worker may start the task.")
 @click.option("--eta", type=Time(ago=False), metavar="TIME", help="The same as a time in ISO 8601.")
@@ -81,13 +82,13 @@ _STATE_TIMEOUT = 2.0
 @stdin_option("Enqueue a task for each line of JSON on standard input.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
 def enqueue(
-    function: str, arguments: tuple[str, ...], *, url: str | None, timeout: float, wait: bool, stdin: bool,
+    function: str, arguments: tuple[str, ...], *, broker: Broker, timeout: float, wait: bool, stdin: bool,
     traceback: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Enqueue a task for FUNCTION, and print its id when the broker has confirmed it."""
     no_words_beside_stdin(arguments, stdin=stdin)
     positional, named = arguments_of(arguments, TASK_OPTIONS, content_type=options["content_type"])
-    with one_line_errors(), Client(url) as client:
+    with one_line_errors(), Client(**broker) as client:
         if stdin:
             show_warnings()
             work = partial(_tasks, client, function, timeout, options, wait)

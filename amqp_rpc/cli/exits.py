@@ -107,6 +107,8 @@ def in_flags(text: str) -> str:
         # "queue" is an English word too: it needs its "=". "unique_for" does not.
         if name not in flags or not (equals or "_" in name or text[match.end() :].startswith(" must be ")):
             return match.group()
+        if equals and text.startswith("'", match.end()):
+            return f"{flags[name]} "
         return flags[name] if not value or value == "True" else f"{flags[name]} {value}"
 
     text = text.replace("exchange=Exchange(name, kind, durable=…)", "--exchange, --type and --transient")

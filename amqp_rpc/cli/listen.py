@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from amqp_rpc.amqp.channel import AddressedDelivery
+from amqp_rpc.amqp.dial import checked
 from amqp_rpc.cli.exits import Exit
-from amqp_rpc.cli.options import exchange_options, header_option, heartbeat_option, url_option
+from amqp_rpc.cli.options import Broker, broker_options, exchange_options, header_option, heartbeat_option
 from amqp_rpc.cli.output import decoded_as_json, set_up_log
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message import codec
@@ -45,13 +46,13 @@ Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUS
 
 @click.command(epilog=_EPILOG)
 @click.argument("topics", nargs=-1, metavar="[TOPIC...]")
-@url_option
+@broker_options
 @exchange_options
 @header_option("A header that an event must have, for a headers exchange; if several are given, all of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects: topic, payload, headers, id, time.")
 @heartbeat_option
 def listen(
-    topics: tuple[str, ...], *, url: str | None, exchange: Exchange, headers: dict[str, Any], as_json: bool,
+    topics: tuple[str, ...], *, broker: Broker, exchange: Exchange, headers: dict[str, Any], as_json: bool,
     heartbeat: float,
 ) -> None:  # fmt: skip
     """Print events as they arrive, until Ctrl-C."""
@@ -61,7 +62,7 @@ def listen(
         topics = ("#",)
     bound = bindings(exchange, topics, headers if headers or exchange.kind == "headers" else None)
     name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
-    tap = _Tap(broker_addresses(url), exchange, bound, name=name, heartbeat=heartbeat)
+    tap = _Tap(checked(broker_addresses(**broker)), exchange, bound, name=name, heartbeat=heartbeat)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: tap.stop())
     with tap:

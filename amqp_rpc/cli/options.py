@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
@@ -23,7 +23,7 @@ from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, Configurat
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
-from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT
+from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT, OPTIONS_IN_A_URL, broker_addresses
 from amqp_rpc.message.text import plural
 from amqp_rpc.service.signature import CALL_OPTIONS, Options
 
@@ -49,13 +49,64 @@ def option(
     )
 
 
-url_option: Callable[[F], F] = option(
-    "url",
-    also=("AMQP_URL",),
-    metavar="URL",
-    show_default="amqp://guest:guest@localhost:5672/",
-    help="The broker: amqp://user:password@host:port/vhost, or amqps:// for TLS.",
-)
+class _Weaker(click.Option):
+    """An option whose variable the library reads, since it counts less than a URL does."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> None:
+        """Return no value."""
+
+
+#: The arguments of `Client` that say where the broker is, and who is believed there.
+Broker = dict[str, Any]
+
+_BROKER_FLAGS: list[Callable[[Any], Any]] = [
+    option(
+        "url",
+        also=("AMQP_URL",),
+        metavar="URL",
+        show_default="amqp://guest:guest@localhost:5672/",
+        help="The broker: amqp://user:password@host:port/vhost, or amqps:// for TLS.",
+    ),
+    option("cacertfile", metavar="FILE", show_default="the system's", cls=_Weaker,
+           help="TLS: the authorities to trust, in PEM."),
+    option("certfile", metavar="FILE", cls=_Weaker, help="TLS: this program's certificate, in PEM."),
+    option("keyfile", metavar="FILE", show_default="in --certfile", cls=_Weaker, help="TLS: its key."),
+    option("keyfile-password-file", metavar="FILE", cls=_Weaker, help="TLS: a file with the key's password."),
+    option("verify", type=click.Choice(["verify_peer", "verify_none"]), show_default="verify_peer",
+           cls=_Weaker, help="TLS: verify_none believes whoever answers."),
+    option("server-name-indication", metavar="NAME", show_default="the host of the URL",
+           cls=_Weaker, help="TLS: the name that the broker's certificate must have."),
+    option("minimum-version", type=click.Choice(["tlsv1.2", "tlsv1.3"], case_sensitive=False), show_default="tlsv1.2",
+           cls=_Weaker, help="TLS: the oldest version that is spoken."),
+    option("auth-mechanism", type=click.Choice(["plain", "external"], case_sensitive=False), show_default="plain",
+           cls=_Weaker, help="The login: external takes the user from --certfile."),
+    option("password-file", metavar="FILE", cls=_Weaker,
+           help="A file with the user's password, instead of one in the URL."),
+]  # fmt: skip
+
+
+def broker_flags(command: F) -> F:
+    """Give a command the options of connections to a broker, each as an argument of its own."""
+    for flag in reversed(_BROKER_FLAGS):
+        command = flag(command)
+    return command
+
+
+def broker_options(function: F) -> F:
+    """Give a command the options of connections to a broker, and pass it them as ``broker``: ``Client(**broker)``."""
+
+    @broker_flags
+    @functools.wraps(function)
+    def command(*args: Any, **options: Any) -> None:
+        broker: Broker = {name: options.pop(name) for name in ("url", *OPTIONS_IN_A_URL)}
+        with one_line_errors():
+            unverified = broker_addresses(**broker).unverified()
+        if unverified is not None:
+            # These commands show no log.
+            click.echo(f"amqp-rpc: {unverified}", err=True)
+        function(*args, broker=broker, **options)
+
+    return cast(F, command)
 
 
 def seconds_option(name: str, default: float, help_text: str, **attributes: Any) -> Callable[[F], F]:

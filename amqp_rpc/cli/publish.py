@@ -10,13 +10,14 @@ import click
 
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.options import (
+    Broker,
     WithNegativeNumbers,
+    broker_options,
     exchange_options,
     header_option,
     no_words_beside_stdin,
     stdin_option,
     timeout_option,
-    url_option,
     value_of,
     work_on_lines,
 )
@@ -49,25 +50,25 @@ a topic that is too long, an exchange of another type.
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
 @click.argument("topic")
 @click.argument("arguments", nargs=-1, metavar="[PAYLOAD]")
-@url_option
+@broker_options
 @exchange_options
 @header_option("A header of the event; may be given several times.")
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds after which no subscriber starts the event.")
 @click.option("--mandatory", is_flag=True, help="Fail if no queue is bound for the event.")
 @timeout_option("Seconds until the broker confirms the event.")
 @stdin_option("Publish an event for each line of JSON on standard input, the payload.")
-def publish(topic: str, arguments: tuple[str, ...], *, url: str | None, stdin: bool, **options: Any) -> None:
+def publish(topic: str, arguments: tuple[str, ...], *, broker: Broker, stdin: bool, **options: Any) -> None:
     """Publish an event under TOPIC, and print its id when the broker has confirmed it."""
     no_words_beside_stdin(arguments, stdin=stdin)
     if stdin:
-        with Client(url) as client:
+        with Client(**broker) as client:
             work_on_lines(lambda payload: payload, partial(_events, client, topic, options))
         return
     payload = _payload(arguments)
     if not isinstance(payload, str):
         # Subscribers in any language can read JSON.
         options["content_type"] = "application/json"
-    with Client(url) as client:
+    with Client(**broker) as client:
         click.echo(client.publish(topic, payload, **options))
 
 

@@ -10,7 +10,7 @@ import click
 from amqp_rpc import broker as throwaway
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.cli.exits import Exit, fail, one_line_errors
-from amqp_rpc.cli.options import timeout_option, url_option
+from amqp_rpc.cli.options import Broker, broker_options, timeout_option
 from amqp_rpc.cli.output import as_json, columns, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.message import topology
@@ -87,12 +87,12 @@ def schedules(targets: tuple[str, ...], *, as_lines: bool) -> None:
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[QUEUE|MODULE]...")
 @click.option("--json", "as_object", is_flag=True, help="Print a JSON object.")
-@url_option
+@broker_options
 @timeout_option("Seconds that it may take.")
-def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout: float) -> None:
+def queues(names: tuple[str, ...], *, as_object: bool, broker: Broker, timeout: float) -> None:
     """Show the messages, consumers and dead letters of queues."""
-    with one_line_errors(), Client(url, timeout=timeout) as client:
-        listed = () if names else _listed(url)
+    with one_line_errors(), Client(**broker, timeout=timeout) as client:
+        listed = () if names else _listed(broker)
         found = _states(client, names) if names else _present(client, listed or _USUAL)
         dead = client.queue_states(topology.dead_letter_queue(queue) for queue in found)
         rows = [_row(queue, state, dead[topology.dead_letter_queue(queue)]) for queue, state in found.items()]
@@ -113,9 +113,9 @@ def queues(names: tuple[str, ...], *, as_object: bool, url: str | None, timeout:
         fail(f"there is no queue {', '.join(map(repr, missing))}", Exit.NO_SERVER)
 
 
-def _listed(url: str | None) -> tuple[str, ...]:
+def _listed(broker: Broker) -> tuple[str, ...]:
     """Return the queues of programs on the broker that `broker start` has started; none if it is another one."""
-    addresses = broker_addresses(url)
+    addresses = broker_addresses(**broker)
     entry = throwaway.status()
     here = "localhost", "127.0.0.1", "::1"
     if entry is None or not any(

@@ -19,7 +19,7 @@ import click
 
 from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit, one_line_errors
-from amqp_rpc.cli.options import heartbeat_option, option, seconds_option, url_option
+from amqp_rpc.cli.options import broker_flags, heartbeat_option, option, seconds_option
 from amqp_rpc.cli.output import set_up_log
 from amqp_rpc.cli.supervisor import Parent, Supervisor
 from amqp_rpc.errors import BrokerError, ConfigurationError
@@ -67,7 +67,7 @@ _LEVELS = ["debug", "info", "warning", "error"]
 
 @click.command(epilog=_EPILOG)
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
-@url_option
+@broker_flags
 @option("queues", metavar="NAME,...", show_default="all", help="The queues of the services to consume.")
 @option("threads", type=int, default=DEFAULT_THREADS, help="Handlers that run at the same time, in each process.")
 @option("prefetch", type=int, show_default="threads", help="Unacked calls or tasks of each queue, in each process.")

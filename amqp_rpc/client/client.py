@@ -49,6 +49,8 @@ from amqp_rpc.service.context import time_left
 from amqp_rpc.service.policy import QueueType
 
 if TYPE_CHECKING:
+    import ssl
+
     from amqp_rpc.client.bridge import AwaitedCall
     from amqp_rpc.ops.listen import Events, EventTap
 
@@ -78,6 +80,7 @@ class Client:
         results: Where workers record the outcomes of tasks, their ``results=``: ``sqlite:///file.db``, or
             ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
             the client that enqueued it, while its connection lasts.
+        ssl_context: A context of your own, in the place of all options of TLS but ``server_name_indication=``.
         options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
             of `BrokerOptions`, all of them in docs/security.md.
 
@@ -100,6 +103,7 @@ class Client:
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         results: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
         self._timeout = timeout_of(timeout)
@@ -108,7 +112,7 @@ class Client:
         self._limit = count("max_message_size", max_message_size)
         max_pending = count("max_pending", max_pending)
         max_pending_bytes = count("max_pending_bytes", max_pending_bytes)
-        self._addresses = broker_addresses(url, **options)
+        self._addresses = broker_addresses(url, ssl_context=ssl_context, **options)
         self._store = open_store(results_url(results))
         name = f"amqp-rpc client {socket.gethostname()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)

@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from urllib.parse import unquote, urlsplit
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.timing import Seconds, seconds_of, whole
-
-if TYPE_CHECKING:
-    import ssl
 
 #: The address of a newly installed RabbitMQ.
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
@@ -85,8 +82,8 @@ _OTHER_NAMES = {
 class BrokerOptions(TypedDict, total=False):
     """Options of connections to a broker, for `Client` and `Server`; each overrides its namesake in the URL's query.
 
-    All but the last are also flags, variables (``AMQP_RPC_CACERTFILE``) and names in the URL's query, as in RabbitMQ's
-    own clients (https://www.rabbitmq.com/docs/uri-query-parameters). Files are read again for each connection.
+    They are also flags, variables (``AMQP_RPC_CACERTFILE``) and names in the URL's query, as in RabbitMQ's own clients:
+    https://www.rabbitmq.com/docs/uri-query-parameters. Files are read again for each connection.
     """
 
     #: The certificates of the authorities that may have signed the broker's, in PEM; the system's unless given.
@@ -107,12 +104,10 @@ class BrokerOptions(TypedDict, total=False):
     auth_mechanism: str | None
     #: A file with the user's password, instead of one in the URL.
     password_file: File | None
-    #: A context of your own, in the place of all options of TLS but `server_name_indication`.
-    ssl_context: ssl.SSLContext | None
 
 
 _NOT_TLS = ("auth_mechanism", "password_file")
-_IN_A_URL = tuple(name for name in BrokerOptions.__annotations__ if name != "ssl_context")
+OPTIONS_IN_A_URL = tuple(BrokerOptions.__annotations__)
 _FILES = ("cacertfile", "certfile", "keyfile", "keyfile_password_file", "password_file")
 
 
@@ -127,67 +122,19 @@ class TLS:
     verify: str = "verify_peer"
     server_name_indication: str | None = None
     minimum_version: str | None = None
-    ssl_context: ssl.SSLContext | None = None
+    #: An `ssl.SSLContext` of a user's own, in the place of all these but `server_name_indication`.
+    ssl_context: Any = None
 
     @property
     def verifies(self) -> bool:
         """Whether the broker must prove who it is."""
         if self.ssl_context is not None:
-            return self.ssl_context.check_hostname
+            return bool(self.ssl_context.check_hostname)
         return self.verify == "verify_peer"
 
-    def context(self) -> ssl.SSLContext:
-        """Return a context for one connection, made of the files as they are now.
 
-        Raises:
-            ConfigurationError: A file can't be read, or does not hold what it should.
-        """
-        import ssl  # noqa: PLC0415 - most of it is OpenSSL, which only TLS needs
-
-        if self.ssl_context is not None:
-            return self.ssl_context
-        authorities = self.cacertfile or os.environ.get("SSL_CERT_FILE")
-        if authorities:
-            # OpenSSL reads the variable's file by itself, and does not mind where there is none.
-            _read("SSL_CERT_FILE" if self.cacertfile is None else "cacertfile", authorities)
-        try:
-            context = ssl.create_default_context(cafile=self.cacertfile)
-        except (ssl.SSLError, OSError):
-            raise ConfigurationError(f"cacertfile={self.cacertfile!r} has no certificate in PEM") from None
-        if self.certfile is not None:
-            self._load_own(context, self.certfile)
-        if self.minimum_version is not None:
-            context.minimum_version = getattr(ssl.TLSVersion, self.minimum_version.replace("tlsv1.", "TLSv1_"))
-        if self.verify == "verify_none":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    def _load_own(self, context: ssl.SSLContext, certfile: str) -> None:
-        import ssl  # noqa: PLC0415 - as above
-
-        key = "certfile" if self.keyfile is None else "keyfile"
-        for name in ("certfile", key):
-            _read(name, getattr(self, name))
-        try:
-            # With a function OpenSSL never asks for the password on the terminal.
-            context.load_cert_chain(certfile, self.keyfile, self._key_password)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                why = f"keyfile={self.keyfile!r} is not the key of certfile={certfile!r}"
-            elif self.keyfile_password_file is not None and error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ", None):
-                why = f"keyfile_password_file={self.keyfile_password_file!r} does not have the password of the key"
-            else:
-                why = f"certfile={certfile!r} has no certificate, or {key}={getattr(self, key)!r} has no key, in PEM"
-            raise ConfigurationError(why) from None
-
-    def _key_password(self) -> bytes:
-        if self.keyfile_password_file is None:
-            raise ConfigurationError("the key is encrypted: keyfile_password_file= names a file with its password")
-        return _first_line("keyfile_password_file", self.keyfile_password_file).encode()
-
-
-def _read(name: str, path: str) -> bytes:
+def read_file(name: str, path: str) -> bytes:
+    """Return what is in a file that a setting names; raise `ConfigurationError` if it can't be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a path of a user's, as text
             return file.read()
@@ -196,10 +143,10 @@ def _read(name: str, path: str) -> bytes:
         raise ConfigurationError(f"{name}={path!r} can't be read: {why}") from None
 
 
-def _first_line(name: str, path: str) -> str:
-    """Return a file's text without the end of its line: editors and `echo` add one."""
+def first_line(name: str, path: str) -> str:
+    """Return the password in a file, without the end of its line: editors and `echo` add one."""
     try:
-        lines = _read(name, path).decode().splitlines()
+        lines = read_file(name, path).decode().splitlines()
     except UnicodeDecodeError:
         raise ConfigurationError(f"{name}={path!r} is not text in UTF-8") from None
     if len(lines) != 1 or not lines[0]:
@@ -228,7 +175,7 @@ class Address:
         Args:
             url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; the defaults are ``guest``, ``guest``, 5672
                 (5671 with TLS) and ``/``. Behind ``?`` it may have `BrokerOptions`.
-            given: `BrokerOptions` that override those of the URL.
+            given: `BrokerOptions` that override those of the URL; and ``ssl_context``.
 
         Raises:
             ConfigurationError: It is not such a URL, or an option is wrong.
@@ -254,7 +201,7 @@ class Address:
         if not 0 < port < 2**16:
             raise ConfigurationError(f"{shown} is not an AMQP URL: the port in {place!r} is no number from 1 to 65535")
         in_url = [each.partition("=") for each in parts.query.split("&") if each]
-        if parts.fragment or any(name not in _IN_A_URL for name, _, _ in in_url):
+        if parts.fragment or any(name not in OPTIONS_IN_A_URL for name, _, _ in in_url):
             raise ConfigurationError(f"{shown}: {_option_advice(parts.query)}")
         if parts.path.endswith("/") and parts.path.strip("/"):
             raise ConfigurationError(
@@ -283,7 +230,7 @@ class Address:
         Raises:
             ConfigurationError: It can't be read.
         """
-        return self.password if self.password_file is None else _first_line("password_file", self.password_file)
+        return self.password if self.password_file is None else first_line("password_file", self.password_file)
 
     def __str__(self) -> str:
         scheme = "amqps" if self.tls else "amqp"
@@ -312,7 +259,7 @@ class _Options:
                 raise ConfigurationError(
                     f"{shown}: {beside[0]}= is a matter of ssl_context=, which is given: leave one out"
                 )
-        variables = _NOT_TLS if "ssl_context" in said else _IN_A_URL
+        variables = _NOT_TLS if "ssl_context" in said else OPTIONS_IN_A_URL
         by_variable = {name: value for name in variables if (value := os.environ.get(f"AMQP_RPC_{name.upper()}"))}
         #: The values, checked.
         self.found: dict[str, Any] = {
@@ -320,8 +267,6 @@ class _Options:
         }
         #: Those that no variable has given.
         self._explicit = {*names, *said}
-        if "password_file" in self.found:
-            _first_line("password_file", self.found["password_file"])
 
     def tls(self, *, encrypted: bool) -> TLS | None:
         """Return how the connection is encrypted; None if it is not."""
@@ -341,17 +286,10 @@ class _Options:
         for name in ("keyfile", "keyfile_password_file"):
             if name in options and "certfile" not in options:
                 raise ConfigurationError(f"{self._shown}: {name}= needs certfile=, the certificate that it is for")
-        tls = TLS(**options)
-        # To find a wrong file here, and not in the background.
-        tls.context()
-        return tls
+        return TLS(**options)
 
     def _checked(self, name: str, value: Any) -> Any:
         if name == "ssl_context":
-            import ssl  # noqa: PLC0415 - as in `TLS`
-
-            if not isinstance(value, ssl.SSLContext):
-                raise ConfigurationError(f"ssl_context is an ssl.SSLContext, not {type(value).__name__}")
             return value
         if name in _FILES and isinstance(value, os.PathLike):
             value = os.fspath(value)
@@ -390,7 +328,7 @@ def _scheme_advice(url: str, scheme: str) -> str:
 def _option_advice(options: str) -> str:
     """Return the advice for the options of a URL, without their values, which may be secrets."""
     names = [name for each in options.split("&") if (name := each.partition("=")[0]).isidentifier()]
-    names = [name for name in names if name not in _IN_A_URL]
+    names = [name for name in names if name not in OPTIONS_IN_A_URL]
     for right, others in _OTHER_NAMES.items():
         for name in names:
             if name in others:
@@ -411,12 +349,23 @@ class Addresses(tuple[Address, ...]):
     def __str__(self) -> str:
         return ", ".join(map(str, self))
 
+    def unverified(self) -> str | None:
+        """Return a warning where not every broker must prove who it is; else None."""
+        doubtful = [each for each in self if each.tls is not None and not each.tls.verifies]
+        if not doubtful:
+            return None
+        how = "verify=verify_none" if doubtful[0].tls and doubtful[0].tls.ssl_context is None else "ssl_context"
+        return f"anyone may be the broker at {', '.join(map(str, doubtful))}: nobody checks its certificate ({how})"
 
-def broker_addresses(url: str | Sequence[str] | None = None, **options: Unpack[BrokerOptions]) -> Addresses:
+
+def broker_addresses(
+    url: str | Sequence[str] | None = None, *, ssl_context: object = None, **options: Unpack[BrokerOptions]
+) -> Addresses:
     """Return the broker's addresses: the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
 
     Args:
         url: One URL, several with commas between them (a comma of a password is written %2C), or a sequence of them.
+        ssl_context: An `ssl.SSLContext` for all of them.
         options: For all of them.
 
     Raises:
@@ -429,7 +378,7 @@ def broker_addresses(url: str | Sequence[str] | None = None, **options: Unpack[B
     each = urls.split(",") if isinstance(urls, str) else urls
     if not all(isinstance(one, str) for one in each):
         raise ConfigurationError(f"a broker's URL is text, such as {DEFAULT_URL}, not {type(each[0]).__name__}")
-    return Addresses(Address.parse(one.strip(), options) for one in each)
+    return Addresses(Address.parse(one.strip(), {"ssl_context": ssl_context, **options}) for one in each)
 
 
 def results_url(url: str | None = None) -> str | None:

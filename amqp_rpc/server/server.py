@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from amqp_rpc.amqp.connection import Connection, Listener
+from amqp_rpc.amqp.dial import checked
 from amqp_rpc.amqp.loop import IOThread
 from amqp_rpc.errors import ConfigurationError, NotConnected
 from amqp_rpc.message.settings import (
@@ -79,6 +81,7 @@ class Server:
         result_expires: Seconds that they are kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
         queues: The services' queues that are consumed (None: all), as a list or with commas between them. With it some
             workers do one kind of work alone.
+        ssl_context: A context of your own, in the place of all options of TLS but ``server_name_indication=``.
         options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
             of `BrokerOptions`, all of them in docs/security.md.
 
@@ -106,6 +109,7 @@ class Server:
         results: str | None = None,
         result_expires: Seconds | None = None,
         queues: str | Iterable[str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
         if not services:
@@ -115,7 +119,7 @@ class Server:
         heartbeat = positive("heartbeat", heartbeat, most=60_000)
         max_message_size = count("max_message_size", max_message_size)
         clock_skew = positive("clock_skew", clock_skew) if clock_skew else 0.0
-        addresses = broker_addresses(url, **options)
+        addresses = checked(broker_addresses(url, ssl_context=ssl_context, **options))
         self.addresses: Addresses = addresses
         #: The store of results; None without one.
         self.results: Store | None = open_store(results_url(results))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from pika import frame, spec
@@ -108,57 +106,21 @@ def test_what_the_broker_says_and_when_decides_the_error(
     assert "secret" not in str(error)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost, signed by itself, with its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, "-keyout", key, "-out", cert]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
+@pytest.mark.parametrize(
+    ("cause", "advised"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), True),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (socket.gaierror(-2, "Name or service not known"), True),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+        (OSError(errno.EACCES, "Permission denied"), False),
+    ],
+)
+def test_only_an_address_that_may_be_wrong_gets_the_advice_to_look_there(
+    cause: OSError, advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise cause
 
-
-class TestTLS:
-    @staticmethod
-    def over_tls(certificate: Path, serve: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-
-        def secured(connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as stream:
-                serve(stream)
-
-        return secured
-
-    def test_tls_at_a_plain_port_names_the_other_scheme(self) -> None:
-        with listening(lambda connection: connection.sendall(b"AMQP\x00\x00\x09\x01")) as port:
-            error = error_at(f"amqps://localhost:{port}")
-        assert type(error) is NotConnected
-        assert "TLS failed (wrong version number)" in str(error)
-        assert "amqp:// for one without" in str(error)
-
-    def test_plain_amqp_at_a_tls_port_names_the_other_scheme(self) -> None:
-        # As RabbitMQ's listener answers: an alert, and the end.
-        with listening(lambda connection: connection.sendall(b"\x15\x03\x03\x00\x02\x02\x0a")) as port:
-            error = error_at(f"amqp://127.0.0.1:{port}")
-        assert type(error) is NotConnected
-        assert "what answers speaks TLS. For a port with TLS the URL starts with amqps://" in str(error)
-
-    def test_an_authority_that_is_not_known_names_the_variable_that_makes_it_known(
-        self, certificate: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        serve = self.over_tls(certificate, broker(START, TUNE, closing(530, FULL)))
-        with listening(serve) as port:
-            error = error_at(f"amqps://localhost:{port}")
-            assert type(error) is NotConnected
-            assert "its certificate is not trusted (self-signed certificate). SSL_CERT_FILE=" in str(error)
-            monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-            assert FULL in str(error_at(f"amqps://localhost:{port}"))
-
-    def test_a_certificate_of_another_name_says_so(self, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-        with listening(self.over_tls(certificate, broker())) as port:
-            error = error_at(f"amqps://127.0.0.1:{port}")
-        assert "Name the host as its certificate does" in str(error)
-        assert "SSL_CERT_FILE" not in str(error)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert ("Is RabbitMQ running there?" in str(error_at("amqp://localhost"))) is advised

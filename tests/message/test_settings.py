@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
@@ -10,8 +13,9 @@ from amqp_rpc.message.settings import TLS, Address, broker_addresses, hide_passw
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch):
-    monkeypatch.delenv("AMQP_URL", raising=False)
-    monkeypatch.delenv("AMQP_RPC_URL", raising=False)
+    for name in list(os.environ):
+        if name.startswith(("AMQP_URL", "AMQP_RPC_")):
+            monkeypatch.delenv(name)
 
 
 class TestWhichOne:
@@ -90,6 +94,85 @@ def test_a_url_is_read_as_rabbitmq_reads_it(url, expected):
 def test_what_is_no_amqp_url_is_refused_with_the_reason(url, reason):
     with pytest.raises(ConfigurationError, match=reason):
         Address.parse(url)
+
+
+class TestOptionsOfConnections:
+    """The same names as arguments, in the URL's query and as variables: RabbitMQ's URI query parameters."""
+
+    def test_a_query_has_them(self):
+        url = (
+            "amqps://h/v?cacertfile=%2Fa%20b+c.pem&certfile=c&keyfile=k&keyfile_password_file=p&verify=verify_none"
+            "&server_name_indication=db&minimum_version=TLSv1.3&auth_mechanism=EXTERNAL"
+        )
+        (address,) = broker_addresses(url)
+        assert address.tls == TLS("/a b+c.pem", "c", "k", "p", "verify_none", "db", "tlsv1.3")
+        assert (address.auth_mechanism, address.vhost) == ("external", "v")
+
+    def test_an_argument_overrides_the_url_and_the_url_a_variable(self, monkeypatch):
+        def chosen(url, **options):
+            return broker_addresses(url, **options)[0].tls.cacertfile
+
+        monkeypatch.setenv("AMQP_RPC_CACERTFILE", "variable")
+        assert chosen("amqps://h") == "variable"
+        assert chosen("amqps://h?cacertfile=url") == "url"
+        assert chosen("amqps://h?cacertfile=url", cacertfile=Path("argument")) == "argument"
+
+    def test_each_node_of_a_cluster_may_have_its_own(self):
+        one, two = broker_addresses("amqps://a?cacertfile=one,amqps://b", certfile="both")
+        assert (one.tls, two.tls) == (TLS(cacertfile="one", certfile="both"), TLS(certfile="both"))
+
+    def test_without_verification_a_warning_names_the_broker(self):
+        assert broker_addresses("amqps://a,amqps://b").unverified() is None
+        said = broker_addresses("amqps://u:secret@a,amqps://b", verify="verify_none").unverified()
+        assert "anyone may be the broker at amqps://u:***@a:5671/, amqps://guest:***@b:5671/" in said
+
+    @pytest.mark.parametrize(
+        ("url", "options", "reason"),
+        [
+            ("amqp://h?cacertfile=x", {}, "cacertfile= is for TLS: write amqps:// for amqp://"),
+            ("amqp://h", {"verify": "verify_none"}, "verify= is for TLS: write amqps:// for amqp://"),
+            ("amqps://h?verify=verify_none&verify=verify_peer", {}, "verify= is there twice"),
+            ("amqps://h?verify=none", {}, "verify='none' is not verify_peer or verify_none"),
+            ("amqps://h", {"verify": False}, "verify=False is not verify_peer or verify_none"),
+            ("amqps://h?minimum_version=1.3", {}, "minimum_version='1.3' is not tlsv1.2 or tlsv1.3"),
+            ("amqps://h?auth_mechanism=kerberos", {}, "auth_mechanism='kerberos' is not plain or external"),
+            ("amqps://h?cacertfile=", {}, "cacertfile='' is not the name of a file"),
+            ("amqps://h", {"certfile": 5}, "certfile=5 is not the name of a file"),
+            ("amqps://h?keyfile=k", {}, "keyfile= needs certfile=, the certificate that it is for"),
+            ("amqps://h?auth_mechanism=external", {}, "auth_mechanism=external needs amqps://, certfile= and keyfile="),
+            ("amqp://h?auth_mechanism=external", {}, "auth_mechanism=external needs amqps://, certfile= and keyfile="),
+            (
+                "amqp://u:secret@h?password_file=x",
+                {},
+                "the password is in the URL and in password_file=; leave one out",
+            ),
+            ("amqps://h?cacertfile=x", {"ssl_context": object()}, "cacertfile= is a matter of ssl_context="),
+            ("amqps://h", {"ssl_context": object(), "certfile": "x"}, "certfile= is a matter of ssl_context="),
+            ("amqp://h", {"ssl_context": object()}, "ssl_context= is for TLS: write amqps:// for amqp://"),
+            ("amqps://h?cafile=x", {}, "write cacertfile= for cafile=$"),
+            ("amqps://h?ssl_cert_reqs=none", {}, "write verify= for ssl_cert_reqs=$"),
+            ("amqps://h?cacertfile=x&depth=1", {}, r"its options \(depth=\) are not read"),
+        ],
+    )
+    def test_a_wrong_one_is_refused_with_the_reason(self, url, options, reason):
+        with pytest.raises(ConfigurationError, match=reason) as caught:
+            broker_addresses(url, **options)
+        assert "secret" not in str(caught.value)
+
+    def test_a_variable_of_tls_without_tls_is_an_error_and_not_a_plain_connection(self, monkeypatch):
+        monkeypatch.setenv("AMQP_RPC_CACERTFILE", "ca.pem")
+        with pytest.raises(ConfigurationError, match="AMQP_RPC_CACERTFILE is for TLS: write amqps:// for amqp://"):
+            broker_addresses("amqp://h")
+
+    def test_a_name_that_is_no_option_is_refused_as_python_does(self):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'cafile'"):
+            broker_addresses("amqps://h", cafile="x")
+
+    def test_a_password_comes_from_its_file(self, tmp_path):
+        (tmp_path / "password").write_text("secret\n")
+        (address,) = broker_addresses(f"amqp://u@h?password_file={tmp_path / 'password'}")
+        assert address.current_password() == "secret"
+        assert "secret" not in f"{address!r} {address}"
 
 
 class TestThePassword:

@@ -17,6 +17,7 @@ from amqp_rpc.cli import main
 from amqp_rpc.client.call import CallOptions
 from amqp_rpc.client.event import EventOptions
 from amqp_rpc.client.typing import MapOptions, Options
+from amqp_rpc.message.settings import BrokerOptions
 from amqp_rpc.ops.dead_letters import Filters
 from amqp_rpc.service.policy import TaskOptions
 
@@ -30,7 +31,7 @@ OTHERS = {"hours", "format", "amount", "note"}
 def keywords() -> set[str]:
     """Return the names of all parameters and options of the public names."""
     found = {*CallOptions._fields}
-    for options in (Options, MapOptions, EventOptions, TaskOptions, Filters):
+    for options in (Options, MapOptions, EventOptions, TaskOptions, Filters, BrokerOptions):
         found |= options.__annotations__.keys()
     for public in (getattr(amqp_rpc, name) for name in amqp_rpc.__all__):
         members = vars(public).values() if isinstance(public, type) else ()
