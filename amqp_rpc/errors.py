@@ -250,7 +250,7 @@ class Retry(AmqpRpcError):
         if seconds is not None and not (number and seconds >= 0):
             raise ConfigurationError(f"Retry(after=) is a number of seconds from 0, not {after!r}")
         super().__init__(reason)
-        self.after = seconds
+        self.after: float | None = seconds
 
 
 class Reject(AmqpRpcError):

@@ -51,7 +51,8 @@ class Move(Publication):
         if (message := next(self._lighter, None)) is None:
             super().unwritable(publisher, error)
             return
-        self.message, self.written = message, False
+        self.message: Message = message
+        self.written: bool = False
         publisher.send(self)
 
     def confirmed(self, publisher: Publisher) -> None:

@@ -59,7 +59,8 @@ class Consumer(Keeper):
     """Declares a queue and consumes it, on a channel of its own: an error of one queue leaves the others."""
 
     #: True where deliveries come with their exchange and routing key; and where they are run here.
-    addressed, runs = False, True
+    addressed: ClassVar[bool] = False
+    runs: ClassVar[bool] = True
     #: What its queue is declared by, and the options: for advice. None where users declare no such queue.
     declared_by: ClassVar[tuple[str, str] | None] = None
 
@@ -226,14 +227,15 @@ class ArrivalsConsumer(Consumer):
     would meet the one that kills again, and be counted with it.
     """
 
-    runs = False
+    runs: ClassVar[bool] = False
 
     def __init__(self, state: State, worker: Worker, dispatcher: TaskDispatcher, replies: Replies) -> None:
         super().__init__(state, worker, dispatcher, prefetch=_MOST_ARRIVING)
-        self.home = dispatcher.queue
-        self.queue = self.consumed = topology.arrivals_queue(self.home)
-        self.name = f"queue {self.queue}"
-        self.deliver = self._move
+        self.home: str = dispatcher.queue
+        self.queue: str = topology.arrivals_queue(self.home)
+        self.consumed: str = self.queue
+        self.name: str = f"queue {self.queue}"
+        self.deliver: Callable[[Delivery], object] = self._move
         self._replies = replies
         #: The arrivals whose acks have not left, by their ids.
         self._moving: dict[str | None, Arrival] = {}
@@ -304,7 +306,7 @@ class ArrivalsConsumer(Consumer):
 class EventConsumer(Consumer):
     """Declares the exchange, the queue and the bindings of a subscription, and consumes the queue."""
 
-    addressed = True
+    addressed: ClassVar[bool] = True
     declared_by: ClassVar[tuple[str, str]] = "@service.subscribe", "queue_type= and max_length="
     _dispatcher: EventDispatcher
 
@@ -315,7 +317,7 @@ class EventConsumer(Consumer):
         assert function.task is not None
         self._subscription = function.subscription
         self._policy = function.task
-        self.deliver = partial(worker.deliver_event, dispatcher)
+        self.deliver: Callable[[Delivery], object] = partial(worker.deliver_event, dispatcher)
         #: True once the bindings were compared with the code.
         self._compared = False
         self._rename()

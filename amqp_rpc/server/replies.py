@@ -351,7 +351,7 @@ class Copy(Publication):
         if refused.conflict and refused.what == self.message.routing_key and self.arguments is not None:
             logger.warning("queue %s: used as another program declared it: %s", refused.what, refused.error)
             publisher.foreign.add(refused.what)
-            self.arguments = None
+            self.arguments: dict[str, Any] | None = None
             publisher.send(self)
         else:
             self._refused(publisher, str(refused.error))

@@ -46,11 +46,15 @@ def test_what_is_wrong_is_refused_and_nothing_else(found):
     assert marks == found["rejects.py"]
 
 
-@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed: pip install pyright")
+#: It is pyright, and brings the Node.js that it needs.
+PYRIGHT = shutil.which("basedpyright", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+@pytest.mark.skipif(PYRIGHT is None, reason="basedpyright is not installed: pip install basedpyright")
 def test_type_checkers_know_nearly_all_types_without_inference(tmp_path: Path) -> None:
     # Not from the top of the checkout, where it would read the configuration of its own.
     ended = subprocess.run(
-        ["pyright", "--pythonpath", sys.executable, "--verifytypes", "amqp_rpc", "--outputjson"],
+        [str(PYRIGHT), "--pythonpath", sys.executable, "--verifytypes", "amqp_rpc", "--outputjson"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
     )  # fmt: skip
     report = json.loads(ended.stdout[ended.stdout.index("{") :])["typeCompleteness"]
