@@ -7,6 +7,9 @@ confirmed; a new token that says so is published and confirmed; the old one is a
 with the same id, and never loses it. Every server adds an empty token when it starts, so there is always one. The
 leader merges several into one.
 
+A cluster whose nodes lose sight of each other may give the token to another server, and not tell the first one. So a
+leader enqueues nothing more while the broker does not confirm its new token, or does not deliver it to this server.
+
 The token is renewed at least once a minute: the broker requeues a message that is unacked for too long, and drops one
 that was requeued too often, but a new message has neither behind it.
 https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
@@ -40,6 +43,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: Seconds from the first token until the leader relies on it: the last leader's token and empty ones of servers that
 #: start arrive together, and an empty one must not count alone.
 _SETTLING = 0.5
+#: Seconds from writing a token to its confirm, and then to its delivery to the leader that wrote it. Later it is
+#: doubtful that this server is the leader.
+_TOKEN_COMES = 5.0
 #: The longest seconds between two tokens, and between two reads of the clock, which may be put forward or back.
 _RENEW = 60.0
 #: Seconds until a refused message is published again.
@@ -190,6 +196,7 @@ class Scheduler(Keeper):
         #: True while this server is the leader, and relies on its tokens.
         self.leads: bool = False
         self._timer: Timer | None = None
+        #: When the latest token was written, and then when it was confirmed.
         self._renewed = -_RENEW
         self._renewing = False
         self._renew_again = False
@@ -234,11 +241,10 @@ class Scheduler(Keeper):
         """Lead no more: another server may. End the start, if the broker does not allow it."""
         if isinstance(error, AccessRefused):
             self._state.failed(error)
-        if self.leads:
-            logger.info("%s: this server is not the leader any more", self.name)
+        self._resign()
         self.tokens.clear()
         self._returned.clear()
-        self.leads = self._renewing = self._renew_again = False
+        self._renewing = self._renew_again = False
         self._renewed = -_RENEW
         self._timetable.forget()
         if self._timer is not None:
@@ -251,8 +257,8 @@ class Scheduler(Keeper):
     def _delivered(self, token: Delivery) -> None:
         self._timetable.merge(token.body)
         # This server is the active consumer now: no other one is.
-        if not self.tokens and not self.leads:
-            self._wake(_SETTLING)
+        if not self.tokens:
+            self._wake(0 if self.leads else _SETTLING)
         self.tokens.append(token)
 
     def _wake(self, seconds: float) -> None:
@@ -263,6 +269,13 @@ class Scheduler(Keeper):
     def _tick(self) -> None:
         channel = self.channel
         if channel is None or not channel.is_open or self.ended:
+            return
+        doubtful = time.monotonic() - self._renewed > _TOKEN_COMES
+        if not self.tokens and doubtful:
+            self._resign()
+            return
+        if not self.tokens or (self._renewing and doubtful):
+            self._wake(_TOKEN_COMES)
             return
         if not self.leads:
             logger.info("%s: this server is the leader", self.name)
@@ -297,6 +310,11 @@ class Scheduler(Keeper):
             # The timer left the schedule out while it was being enqueued.
             self._wake(0)
 
+    def _resign(self) -> None:
+        if self.leads:
+            logger.info("%s: this server is not the leader any more", self.name)
+        self.leads = False
+
     def _complain(self, schedule: Schedule, problem: str) -> None:
         if schedule.name not in self._complained:
             self._complained.add(schedule.name)
@@ -321,9 +339,13 @@ class Scheduler(Keeper):
                 continue
             channel.ack([token.tag for token in old])
             del self.tokens[: len(old)]
+            self._renewed = time.monotonic()
             if not self._renew_again:
                 break
         self._renewing = False
+        if not self.ended:
+            # The timer has enqueued nothing, if the confirm was late.
+            self._wake(0)
 
     def _token(self, body: bytes) -> Message:
         properties = Properties(

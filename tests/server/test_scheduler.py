@@ -1,16 +1,23 @@
-"""The timetable of a scheduler: ticks that are due, ticks that were missed, and clocks that are wrong."""
+"""A scheduler: ticks that are due, ticks that were missed, clocks that are wrong, and tokens that others have."""
 
 from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqp_rpc.server.scheduler import FORGET_AFTER, MOST_AHEAD, Timetable
+from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.server import scheduler
+from amqp_rpc.server.pool import Pool
+from amqp_rpc.server.scheduler import FORGET_AFTER, MOST_AHEAD, Scheduler, Timetable
+from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import Cron, Every, Schedule
+from tests.amqp.fake import FakeConnection
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
@@ -172,3 +179,85 @@ def test_nothing_is_logged_where_nothing_was_missed(caplog: pytest.LogCaptureFix
     table = known(NOW)
     table.done(table.due(NOW + MINUTE)[0])
     assert caplog.text == ""
+
+
+class Place:
+    """The scheduler of a server with one schedule, due each second, that has become the leader."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = NOW / 1000
+        monkeypatch.setattr(scheduler, "time", SimpleNamespace(time=lambda: self.now, monotonic=lambda: self.now))
+        self.connection = FakeConnection()
+        state = State(Pool(1), [], [])
+        state.begin(cast("Any", self.connection))
+        self.scheduler = Scheduler("clock", [every(1000)], state)
+        self.scheduler.begin(cast("Any", self.connection))
+        self.scheduler.on_open()
+        [self.channel] = self.connection.channels
+        self.channel.confirm()
+        self.deliver(token(a=NOW))
+        self.passes(0.5)
+        self.deliver(self.channel.confirm().body)
+        assert self.scheduler.leads
+
+    def deliver(self, body: bytes) -> None:
+        self.channel.deliver("clock", Message("clock", Properties(), body))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.connection.loop.pass_time()
+
+    def ticks(self) -> int:
+        return sum(message.routing_key == "queue" for message in self.channel.published)
+
+    def tick(self) -> bytes:
+        """A second passes, and the broker confirms the task, and the token, whose body is returned."""
+        self.passes(1.0)
+        assert self.channel.confirm().routing_key == "queue"
+        written = self.channel.confirm()
+        assert written.routing_key == "clock"
+        return written.body
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(monkeypatch)
+
+
+def test_a_leader_that_gets_its_tokens_goes_on(place: Place) -> None:
+    for _ in range(10):
+        place.deliver(place.tick())
+    assert place.ticks() == 10
+    assert place.scheduler.leads
+
+
+def test_a_leader_whose_token_goes_to_another_server_enqueues_nothing_more(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    written = place.tick()
+    for _ in range(10):
+        place.passes(1.0)
+    assert place.ticks() == 1
+    assert not place.scheduler.leads
+    assert caplog.text.count("this server is not the leader any more") == 1
+    # The other server stops.
+    place.deliver(written)
+    place.passes(0.5)
+    assert place.scheduler.leads
+    assert place.ticks() == 2
+
+
+def test_a_leader_whose_token_is_not_confirmed_waits_with_the_next_ticks(place: Place) -> None:
+    place.passes(1.0)
+    place.channel.confirm()
+    for _ in range(20):
+        place.passes(1.0)
+        while place.channel.unconfirmed[-1][0].routing_key == "queue":
+            _, receipt = place.channel.unconfirmed.pop()
+            receipt.arrive(True)
+    assert place.ticks() <= 6, "those of the first seconds"
+    before = place.ticks()
+    place.deliver(place.channel.confirm().body)
+    place.passes(0)
+    assert place.ticks() == before + 1
