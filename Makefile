@@ -54,10 +54,10 @@ bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 26 m
 fuzz: $(READY)  ## read ten million inputs that nobody would write (about 15 minutes)
 	@$(BIN)/python -m fuzz $(ARGS)
 
-chaos: $(READY)  ## break everything under load, and count what went wrong (about 8 minutes)
+chaos: $(READY)  ## break everything under load, and count what went wrong (about 10 minutes)
 	@$(BIN)/python -m chaos $(ARGS)
 
-chaos-tasks: $(READY)  ## the same for 100 000 tasks and 10 000 events, each execution recorded outside (about 14 minutes)
+chaos-tasks: $(READY)  ## the same for 100 000 tasks and 10 000 events, each execution recorded outside (about 17 minutes)
 	@$(BIN)/python -m chaos.tasks $(ARGS)
 
 broker-start: $(READY)  ## start a throwaway RabbitMQ in the background

@@ -13,7 +13,7 @@ from chaos.scenario import SCENARIOS, run
 from tests.nodes import missing
 
 #: The default seconds of faults of each scenario.
-SECONDS = {"single": 210.0, "cluster": 120.0}
+SECONDS = {"single": 210.0, "cluster": 270.0}
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
         "RabbitMQ's programs, to run on another version.",
     )
     parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the load (1)")
-    parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 120)")
+    parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 270)")
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
     parser.add_argument(
         "--only", default="", metavar="WORDS", help="inject only faults whose names contain these words"

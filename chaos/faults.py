@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from amqp_rpc.broker.node import Node
+from amqp_rpc.broker.ports import greet
 from chaos.record import FAULTS, Record
-from chaos.stage import QUEUE, Stage
+from chaos.stage import NODE_TIMEOUT, QUEUE, Stage, until
 
 #: Seconds after the end of a fault within which every server must consume again.
 COMES_BACK = 30.0
@@ -55,7 +58,7 @@ def kill_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
     """``kill -9`` a node; undone by starting it."""
     node = chance.choice(stage.nodes)
     node.kill()
-    return node.start
+    return lambda: node.start(timeout=NODE_TIMEOUT)
 
 
 def kill_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
@@ -63,7 +66,7 @@ def kill_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
     for node in stage.nodes:
         node.kill()
         time.sleep(chance.uniform(*IN_TURN))
-        node.start()
+        node.start(timeout=NODE_TIMEOUT)
         time.sleep(chance.uniform(*IN_TURN))
     return _nothing
 
@@ -72,8 +75,51 @@ def stop_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
     """Stop and restart each node, one after another, as in a rolling upgrade of the cluster."""
     for node in stage.nodes:
         node.stop()
-        node.start()
+        node.start(timeout=NODE_TIMEOUT)
         time.sleep(chance.uniform(*IN_TURN))
+    return _nothing
+
+
+def drain_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """Do as `stop_in_turn`, with ``rabbitmq-upgrade drain`` before each stop: leaders move away, clients are closed."""
+    for node in stage.nodes:
+        node.ctl("eval", "rabbit_maintenance:drain().")
+        node.stop()
+        node.start(timeout=NODE_TIMEOUT)
+        time.sleep(chance.uniform(*IN_TURN))
+    return _nothing
+
+
+def kill_majority(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``kill -9`` all nodes but one, which is no majority; undone by starting them."""
+    killed = chance.sample(stage.nodes, len(stage.nodes) - 1)
+    for node in killed:
+        node.kill()
+
+    def start() -> None:
+        # At the same time: one alone may wait for the other.
+        with ThreadPoolExecutor(len(killed)) as pool:
+            list(pool.map(lambda node: node.start(timeout=NODE_TIMEOUT), killed))
+        _wait_for(stage.nodes)
+
+    return start
+
+
+def partition(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """Cut one node off from all others; undone by connecting them."""
+    alone = chance.choice(stage.nodes)
+    return _cut_off(alone, [node for node in stage.nodes if node is not alone], stage)
+
+
+def cut_link(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """Cut the connection of two nodes, which both still see the others; undone by connecting them."""
+    one, other, *_ = chance.sample(stage.nodes, len(stage.nodes))
+    return _cut_off(one, [other], stage)
+
+
+def rebalance(stage: Stage, chance: random.Random) -> Callable[[], object]:
+    """``rabbitmq-queues rebalance all``: leaders of queues move."""
+    chance.choice(stage.nodes).ctl("eval", 'rabbit_amqqueue:rebalance(all, <<".*">>, <<".*">>).')
     return _nothing
 
 
@@ -81,7 +127,7 @@ def stop_broker(stage: Stage, chance: random.Random) -> Callable[[], object]:
     """Stop a node as an administrator does; undone by starting it."""
     node = chance.choice(stage.nodes)
     node.stop()
-    return node.start
+    return lambda: node.start(timeout=NODE_TIMEOUT)
 
 
 def cut(stage: Stage, _chance: random.Random) -> Callable[[], object]:
@@ -126,6 +172,30 @@ def _nothing() -> None:
     """Do nothing: the fault undoes itself."""
 
 
+def _cut_off(node: Node, others: Iterable[Node], stage: Stage) -> Callable[[], object]:
+    """Cut a node's connections to others, and return a function that connects them again.
+
+    With a wrong cookie for each other, neither side can connect: https://www.erlang.org/doc/system/distributed.html
+    """
+    names = ", ".join(f"'{other.name}'" for other in others)
+    node.ctl("eval", f"[begin erlang:set_cookie(N, wrong), erlang:disconnect_node(N) end || N <- [{names}]].")
+
+    def connect() -> None:
+        node.ctl(
+            "eval",
+            f"[begin erlang:set_cookie(N, erlang:get_cookie()), net_kernel:connect_node(N) end || N <- [{names}]].",
+        )
+        _wait_for(stage.nodes)
+
+    return connect
+
+
+def _wait_for(nodes: Iterable[Node]) -> None:
+    """Wait until nodes accept clients: those that were a minority had paused."""
+    for node in nodes:
+        until(lambda node=node: greet(node.port, timeout=1) is not None, timeout=NODE_TIMEOUT, pause=0.1)  # type: ignore[misc] # bound now
+
+
 SINGLE = (
     Fault("kill -9 a server", kill_server, outage=False),
     Fault("rolling restart", drain_server, outage=False),
@@ -142,13 +212,18 @@ CLUSTER = (
     Fault("kill -9 a node", kill_broker, lasts=(2.0, 8.0)),
     Fault("node stopped", stop_broker, lasts=(2.0, 8.0)),
     Fault("kill -9 a server", kill_server, outage=False),
+    Fault("each node stopped in turn", stop_in_turn),
+    Fault("each node drained in turn", drain_in_turn),
+    Fault("two of three nodes killed", kill_majority, lasts=(2.0, 8.0)),
+    Fault("a node cut off from the others", partition, lasts=(5.0, 15.0)),
+    Fault("the link of two nodes cut", cut_link, lasts=(5.0, 15.0)),
+    Fault("leaders rebalanced", rebalance),
 )
 #: For tasks, without the deletion of queues, which deletes accepted tasks too.
 TASKS_SINGLE = tuple(fault for fault in SINGLE if fault.inject is not delete_queue)
 TASKS_CLUSTER = (
     *CLUSTER,
     Fault("each node killed in turn", kill_in_turn),
-    Fault("each node stopped in turn", stop_in_turn),
     Fault("rolling restart", drain_server, outage=False),
     Fault("connections reset", cut),
 )

@@ -57,13 +57,13 @@ class Plan:
 
 
 def plans(chance: random.Random) -> Plan:
-    """Return the next call of a thread; idempotent ones always wait for a server."""
+    """Return the next call of a thread."""
     (function, idempotent), *_ = chance.choices(FUNCTIONS, FUNCTION_WEIGHTS)
     span, *_ = chance.choices(DURATIONS, DURATION_WEIGHTS)
     return Plan(
         function=function,
         idempotent=idempotent,
-        waits=idempotent or chance.random() < 0.5,  # noqa: PLR2004 - half of them
+        waits=chance.random() < 0.5,  # noqa: PLR2004 - half of them
         timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
         seconds=round(chance.uniform(*span), 4),
     )

@@ -29,6 +29,10 @@ QUEUE = "rpc_queue.chaos"
 SERVERS, CLIENTS = 3, 2
 #: Seconds that a server has to finish its calls, more than the longest call takes.
 DRAIN_TIMEOUT = 10
+#: Seconds in which a node must accept clients, after its start or a partition: more than it needs on a busy machine.
+NODE_TIMEOUT = START_TIMEOUT
+#: Of a cut-off part of a cluster, the minority pauses: https://www.rabbitmq.com/docs/partitions (4.3 ignores it).
+PARTITIONS = MappingProxyType({"cluster_partition_handling": "pause_minority"})
 
 
 class Server:
@@ -70,7 +74,7 @@ class Stage:
     queues: tuple[str, ...] = (QUEUE,)
     threads = 16
     #: Parameters of the nodes' applications: see `Node`.
-    parameters: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    parameters: Mapping[str, Mapping[str, str]] = MappingProxyType({"rabbit": PARTITIONS})
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         self.folder = folder
@@ -90,8 +94,9 @@ class Stage:
         with ExitStack() as ends:
             made = ends.enter_context(closing(Nodes()))
             ends.callback(self._end_programs)
-            self._start_nodes(made, ends)
+            self.nodes += made.cluster(self._node_count, parameters=self.parameters)
             for node in self.nodes:
+                ends.callback(node.close)
                 self.proxies.append(ends.enter_context(closing(Proxy(node.port))))
             for _ in range(SERVERS):
                 self.start_server()
@@ -212,19 +217,6 @@ class Stage:
     def whole(self, timeout: float) -> bool:
         """Wait until all servers consume again, and no dead one; return whether they do in time."""
         return until(lambda: self.consumers() == SERVERS, timeout=timeout, pause=0.1)
-
-    def _start_nodes(self, made: Nodes, ends: ExitStack) -> None:
-        for number in range(self._node_count):
-            first = self.nodes[0] if number else None
-            common = {"port_mapper": first.port_mapper, "cookie": first.cookie} if first else {}
-            node = made.new(parameters=self.parameters, **common)
-            self.nodes.append(node)
-            ends.callback(node.close)
-            node.start(timeout=START_TIMEOUT)
-            if first:
-                node.ctl("stop_app")
-                node.ctl("join_cluster", first.name)
-                node.ctl("start_app")
 
     def _end_programs(self) -> None:
         for server in self.servers:

@@ -53,6 +53,15 @@ def given_up(history: History) -> list[Call]:
     return [call for call in owed(history) if not call.good]
 
 
+def given_up_early(history: History) -> list[Call]:
+    """Return the idempotent calls that failed with time left: they wait for the server that was just there."""
+    return [
+        call
+        for call in history.calls
+        if call.idempotent and not call.good and call.ended is not None and call.ended < call.deadline
+    ]
+
+
 def owed(history: History) -> list[Call]:
     """Return the idempotent calls that had enough time with a server."""
     return [call for call in history.calls if call.idempotent and quiet(history, call) >= ENOUGH + call.seconds]
@@ -93,6 +102,7 @@ CHECKS: dict[str, Check] = {
     "not idempotent, executed twice": twice,
     "error says that it did not run, and it ran": denied,
     "idempotent, failed although a server was back": given_up,
+    "idempotent, failed before its deadline": given_up_early,
     "failed in a rolling restart": dropped,
     "lost without any fault": lost_in_peace,
 }

@@ -107,6 +107,19 @@ class Nodes:
         self._made += 1
         return TypedNode(folder=self._folder / str(self._made), command=COMMAND, **options)
 
+    def cluster(self, count: int, **options: Any) -> list[Node]:
+        """Running nodes that form a cluster; `Node`'s options."""
+        first = self.new(**options)
+        nodes: list[Node] = [first]
+        nodes += [self.new(port_mapper=first.port_mapper, cookie=first.cookie, **options) for _ in range(count - 1)]
+        for node in nodes:
+            node.start(timeout=START_TIMEOUT)
+            if node is not first:
+                node.ctl("stop_app")
+                node.ctl("join_cluster", first.name)
+                node.ctl("start_app")
+        return nodes
+
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()

@@ -55,12 +55,23 @@ class Ledger:
             self._database.execute(f"UPDATE {table} SET {names} WHERE rowid = ?", [*fields.values(), number])  # noqa: S608 - as above
 
 
+def recorded(folder: Path) -> int:
+    """Return the number of begins and ends of executions that a run has recorded until now."""
+    return sum(
+        run["begins"] + run["ends"] for run in _read(folder, "SELECT COUNT(*) begins, COUNT(ended) ends FROM runs")
+    )
+
+
 def rows(folder: Path, table: str) -> Iterator[dict[str, Any]]:
     """Return the records of all processes of a run, even of those that still write."""
+    return _read(folder, f"SELECT * FROM {table}")  # noqa: S608 - as above
+
+
+def _read(folder: Path, query: str) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*.sqlite")):
         database = sqlite3.connect(path, timeout=20)
         database.row_factory = sqlite3.Row
         try:
-            yield from map(dict, database.execute(f"SELECT * FROM {table}"))  # noqa: S608 - as above
+            yield from map(dict, database.execute(query))
         finally:
             database.close()

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos.faults import TASKS_CLUSTER, TASKS_SINGLE, Injection
+from chaos.faults import COMES_BACK, TASKS_CLUSTER, TASKS_SINGLE, Injection
 from chaos.scenario import Scenario
-from chaos.stage import SERVERS, until
+from chaos.stage import SERVERS
 from chaos.tasks import table
 from chaos.tasks.history import TaskHistory
 from chaos.tasks.stage import AGAIN, TaskStage
@@ -38,11 +38,12 @@ def run(
         stage.produce(tasks, seconds)
         Injection(stage, faults, seed).run(seconds, tell, more=stage.producing)
         troubles = [f"a producer ended with {client.wait()}" for client in stage.clients if client.wait()]
+        over = time.monotonic()
         settled = stage.settle()
-        tell(f"all settled: {settled}")
+        tell(f"all settled: {settled}, after {time.monotonic() - over:.0f} s")
         if not settled:
             troubles.append(f"left in the queues: {stage.left() or 'nothing'}")
-        if not until(lambda: stage.consumers() == SERVERS, timeout=20):
+        if not stage.whole(COMES_BACK):
             troubles.append(f"at the end {stage.consumers()} of {SERVERS} workers consume")
         stage.finish()
         troubles += [f"the dead letters of {queue} can't be read" for queue in stage.read_dead()]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -12,20 +14,49 @@ from typing import Any
 from amqp_rpc.broker.errors import ControlFailed
 from amqp_rpc.message import codec
 from amqp_rpc.message.topology import bindings_record, dead_letter_queue
-from chaos.stage import CLIENTS, SERVERS, Server, Stage, until
+from chaos.stage import CLIENTS, PARTITIONS, SERVERS, Server, Stage, until
 from chaos.tasks.history import TaskHistory
-from chaos.tasks.ledger import Ledger
+from chaos.tasks.ledger import Ledger, recorded
 from chaos.tasks.served import BOUNDED, CLASSIC, QUEUE, event_key, service
 
 #: The poll interval for workers that died.
 _LOOK = 0.2
-#: Seconds after the last fault in which every accepted task must end and the queues must be empty.
-SETTLE = 300.0
+#: The same for the end of all tasks.
+_SETTLED_LOOK = 2.0
+#: Seconds without progress after which tasks that are left count as stuck: longer than any delay, retry or start of a
+#: worker. And the most seconds after the last fault, for tasks that run again and again.
+STUCK, SETTLE = 60.0, 900.0
 #: Seconds after which RabbitMQ sends a task again whose queue was full or away at the end of its delay. The default of
 #: three minutes would allow one or two attempts in a run.
 AGAIN = 5
 #: Bytes of the largest arguments.
 _LARGEST = 1024 * 1024
+
+
+class Patience:
+    """The limit on the wait for the last tasks, after the last fault: it ends when there is no progress.
+
+    A busy machine is slow, and loses nothing. A task that "kills its workers" needs eight of them, one after another.
+    So there is no limit on the time that the tasks need together, but two others. There is progress when fewer messages
+    are left in the queues than ever before, or when an execution has begun or ended. Tasks that are left after `STUCK`
+    seconds without progress are stuck. Tasks that are left after `SETTLE` seconds run again and again. Pure.
+
+    Args:
+        now: The time of the last fault's end.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._end = now + SETTLE
+        self._moved = now
+        self._fewest = math.inf
+        self._executions = 0
+
+    def lasts(self, now: float, *, left: float, executions: int) -> bool:
+        """Return whether to wait on, with so many messages left and so many begins and ends of executions recorded."""
+        if left < self._fewest or executions > self._executions:
+            self._moved = now
+        self._fewest, self._executions = min(left, self._fewest), executions
+        return now < min(self._moved + STUCK, self._end)
 
 
 class TaskStage(Stage):
@@ -34,7 +65,9 @@ class TaskStage(Stage):
     served_module = "chaos.tasks.served"
     queues = (QUEUE, CLASSIC, BOUNDED, *(each.queue for each in service.subscriptions))
     threads = 6
-    parameters = MappingProxyType({"rabbit": {"dead_letter_worker_publisher_confirm_timeout": str(AGAIN * 1000)}})
+    parameters = MappingProxyType(
+        {"rabbit": {**PARTITIONS, "dead_letter_worker_publisher_confirm_timeout": str(AGAIN * 1000)}}
+    )
 
     def __init__(self, *, nodes: int, seed: int, folder: Path) -> None:
         super().__init__(nodes=nodes, seed=seed, folder=folder)
@@ -101,7 +134,10 @@ class TaskStage(Stage):
         return any(client.poll() is None for client in self.clients)
 
     def settle(self) -> bool:
-        """Wait until every accepted task has finished or is a dead letter, and the queues are empty."""
+        """Wait until every accepted task has finished or is a dead letter, and the queues are empty.
+
+        Return whether that came true before the end of `Patience`.
+        """
         dead = [dead_letter_queue(name) for name in self.queues]
 
         def accounted() -> bool:
@@ -111,7 +147,14 @@ class TaskStage(Stage):
             missing = TaskHistory.read(self.folder).missing()
             return letters is not None and len(missing) <= letters
 
-        return until(lambda: accounted() and not self.left(), timeout=SETTLE, pause=2)
+        patience = Patience(time.monotonic())
+        # In this order: to read all records takes long.
+        while (left := self.left()) or not accounted():
+            messages = sum(int(count) if count.isdecimal() else math.inf for count in left.values())
+            if not patience.lasts(time.monotonic(), left=messages, executions=recorded(self.folder)):
+                return False
+            time.sleep(_SETTLED_LOOK)
+        return True
 
     def left(self) -> dict[str, str]:
         """Return the number of messages of each queue that is not empty, without dead-letter queues, or its failure."""
