@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chaos.faults import chosen
 from chaos.scenario import SCENARIOS, run
 from tests.nodes import missing
 
@@ -27,12 +28,18 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 270)")
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
     parser.add_argument(
-        "--only", default="", metavar="WORDS", help="inject only faults whose names contain these words"
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="inject only faults whose names contain these words; may be given several times",
     )
     given = parser.parse_args()
-    names = [fault.name for scenario in SCENARIOS.values() for fault in scenario.faults]
-    if not any(given.only in name for name in names):
-        parser.error(f"no fault's name contains {given.only!r}; there are: {', '.join(dict.fromkeys(names))}")
+    faults = [fault for scenario in SCENARIOS.values() for fault in scenario.faults]
+    for words in given.only:
+        if not chosen(faults, [words]):
+            names = ", ".join(dict.fromkeys(fault.name for fault in faults))
+            parser.error(f"no fault's name contains {words!r}; there are: {names}")
     if (reason := missing()) is not None:
         sys.exit(reason)
     # SIGTERM ends it as Ctrl-C does, with every process that it started.

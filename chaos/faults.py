@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -227,6 +227,11 @@ TASKS_CLUSTER = (
     Fault("rolling restart", drain_server, outage=False),
     Fault("connections reset", cut),
 )
+
+
+def chosen(faults: Iterable[Fault], only: Sequence[str]) -> tuple[Fault, ...]:
+    """Return the faults whose names contain one of these texts; all of them without any."""
+    return tuple(fault for fault in faults if not only or any(words in fault.name for words in only))
 
 
 class Injection:

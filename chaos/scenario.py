@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import table
-from chaos.faults import CLUSTER, SINGLE, Fault, Injection
+from chaos.faults import CLUSTER, SINGLE, Fault, Injection, chosen
 from chaos.history import History
 from chaos.stage import SERVERS, Stage
 from chaos.verdict import CHECKS, leaks
@@ -27,10 +27,10 @@ SCENARIOS = {each.name: each for each in (Scenario("single", 1, SINGLE), Scenari
 
 
 def run(
-    scenario: Scenario, *, seed: int, seconds: float, only: str, folder: Path, say: Callable[[str], object]
+    scenario: Scenario, *, seed: int, seconds: float, only: Sequence[str], folder: Path, say: Callable[[str], object]
 ) -> list[str]:
     """Run a scenario and print its figures; return the figures that must be zero and are not."""
-    faults = tuple(fault for fault in scenario.faults if only in fault.name)
+    faults = chosen(scenario.faults, only)
     if not faults:
         return []
     folder.mkdir(parents=True)

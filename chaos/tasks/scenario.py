@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from chaos.faults import COMES_BACK, TASKS_CLUSTER, TASKS_SINGLE, Injection
+from chaos.faults import COMES_BACK, TASKS_CLUSTER, TASKS_SINGLE, Injection, chosen
 from chaos.scenario import Scenario
 from chaos.stage import SERVERS
 from chaos.tasks import table
@@ -19,10 +19,17 @@ SCENARIOS = {each.name: each for each in (Scenario("single", 1, TASKS_SINGLE), S
 
 
 def run(
-    scenario: Scenario, *, tasks: int, seed: int, seconds: float, only: str, folder: Path, say: Callable[[str], object]
+    scenario: Scenario,
+    *,
+    tasks: int,
+    seed: int,
+    seconds: float,
+    only: Sequence[str],
+    folder: Path,
+    say: Callable[[str], object],
 ) -> list[str]:
     """Run a scenario and print its figures; return the figures that must be zero and are not."""
-    faults = tuple(fault for fault in scenario.faults if only in fault.name)
+    faults = chosen(scenario.faults, only)
     if not faults:
         return []
     folder.mkdir(parents=True)
