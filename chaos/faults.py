@@ -118,8 +118,9 @@ def cut_link(stage: Stage, chance: random.Random) -> Callable[[], object]:
 
 
 def rebalance(stage: Stage, chance: random.Random) -> Callable[[], object]:
-    """``rabbitmq-queues rebalance all``: leaders of queues move."""
-    chance.choice(stage.nodes).ctl("eval", 'rabbit_amqqueue:rebalance(all, <<".*">>, <<".*">>).')
+    """``rabbitmq-queues rebalance all``: leaders of queues move, one after another; that may take minutes."""
+    moves = 'rabbit_amqqueue:rebalance(all, <<".*">>, <<".*">>)'
+    chance.choice(stage.nodes).ctl("eval", f"spawn(fun() -> {moves} end).")
     return _nothing
 
 
@@ -217,7 +218,7 @@ CLUSTER = (
     Fault("two of three nodes killed", kill_majority, lasts=(2.0, 8.0)),
     Fault("a node cut off from the others", partition, lasts=(5.0, 15.0)),
     Fault("the link of two nodes cut", cut_link, lasts=(5.0, 15.0)),
-    Fault("leaders rebalanced", rebalance),
+    Fault("leaders rebalanced", rebalance, lasts=(5.0, 15.0)),
 )
 #: For tasks, without the deletion of queues, which deletes accepted tasks too.
 TASKS_SINGLE = tuple(fault for fault in SINGLE if fault.inject is not delete_queue)
