@@ -10,6 +10,7 @@
     │  ├─ BrokerTimeout(TimeoutError)     the broker did not answer in time, or the work was longer
     │  ├─ PublishRefused                  the broker refused a message
     │  │  ├─ AlreadyQueued                the same task was enqueued a moment ago
+    │  │  ├─ NamesAnotherQueue            a dead letter is to be replayed to a queue that nobody has named
     │  │  └─ NotAllAccepted               some of many messages were refused
     │  └─ AccessRefused                   wrong password, virtual host or permission; a limit of the broker
     ├─ CallError                          a call has no result: see may_have_run
@@ -46,12 +47,40 @@ from datetime import timedelta
 from numbers import Real
 from typing import Any
 
+#: The most characters that an error shows of its text, and a line of the log of a value.
+LONGEST = 2000
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    r"""Return a text on one line: what can't be printed is escaped, and what is longer is cut.
+
+    A peer can choose ids, names and reasons. With line breaks and escapes in them it could forge lines of a log, or
+    control a terminal.
+
+    Args:
+        text: Any text.
+        most: The most characters to show.
+
+    Example:
+        >>> one_line("x]\n2026-01-31 CRITICAL \x1b[2J")
+        'x]\\n2026-01-31 CRITICAL \\x1b[2J'
+        >>> one_line("x" * 10, 3)
+        'xxx… (10 characters)'
+    """
+    shown = text[:most]
+    if not shown.isprintable():
+        shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
+    return shown if len(text) <= most and len(shown) <= most else f"{shown[:most]}… ({len(text)} characters)"
+
 
 class AmqpRpcError(Exception):
-    """The root of all errors that amqp_rpc raises."""
+    """The root of all errors that amqp_rpc raises. Its text is one line of bounded length, whoever wrote it."""
 
     #: True when the called function may have been executed.
     may_have_run: bool = False
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigurationError(AmqpRpcError, ValueError):
@@ -85,6 +114,21 @@ class PublishRefused(BrokerError):
 
 class AlreadyQueued(PublishRefused):
     """A task with the same key was enqueued within ``unique_for``; this one was not."""
+
+
+class NamesAnotherQueue(PublishRefused):
+    """Dead letters name another queue than the one whose dead letters they are, and were not replayed: say ``to=``.
+
+    Any program may write a dead letter, and in it any queue.
+
+    Args:
+        message: The error's text.
+        queues: The ids of the letters, by the queue that they name; an empty one for a letter that has none.
+    """
+
+    def __init__(self, message: str, queues: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.queues: dict[str, list[str]] = queues or {}
 
 
 class NotAllAccepted(PublishRefused):
@@ -172,13 +216,13 @@ class RemoteError(CallError):
 
     #: The name of the exception's class on the server: ``"ValueError"``, ``"billing.errors.CardDeclined"``.
     type: str = "RemoteError"
-    #: ``str(exception)`` on the server.
+    #: ``str(exception)`` on the server, up to 2 000 characters; ``str()`` of this error is the same on one line.
     message: str = ""
     #: The server's traceback as text, where the server sends it.
     traceback: str | None = None
 
     def __str__(self) -> str:
-        return self.message
+        return one_line(self.message)
 
 
 class CodecError(AmqpRpcError, ValueError):

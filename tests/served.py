@@ -37,6 +37,12 @@ def echo(text: str) -> str:
 
 
 @service.rpc
+def refuse(text: str) -> None:
+    """Raise what a caller says."""
+    raise ValueError(text)
+
+
+@service.rpc
 def unsendable():  # type: ignore[no-untyped-def] # a hint of such a result would be refused
     """Run, and return what has no form on the wire."""
     return object()

@@ -27,11 +27,12 @@ from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import is_access, is_conflict
+from amqp_rpc.message.text import bounded_logger
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.stream import Stream
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 T = TypeVar("T")
 

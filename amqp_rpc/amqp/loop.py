@@ -29,8 +29,9 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from amqp_rpc.amqp.pending import Outcome
+from amqp_rpc.message.text import bounded_logger
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 NEVER = float("inf")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AccessRefused, BrokerError
+from amqp_rpc.message.text import bounded_logger
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel, Delivery
     from amqp_rpc.amqp.publisher import Publisher
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 R = TypeVar("R", bound="Receiver")
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -17,15 +18,17 @@ from amqp_rpc.cli.exits import Exit, fail, fail_with, one_line_errors
 from amqp_rpc.cli.options import Broker, Time, broker_options
 from amqp_rpc.cli.output import Reports, as_json, columns, decoded_as_json, local, terminal_width
 from amqp_rpc.client.client import Client
-from amqp_rpc.errors import AmqpRpcError, BrokerError, BrokerTimeout, PublishRefused
+from amqp_rpc.errors import AmqpRpcError, BrokerError, BrokerTimeout, NamesAnotherQueue, PublishRefused
 from amqp_rpc.message.dead_letter import DeadLetter
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import lines, plural, quoted
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.ops.dead_letters import DEFAULT_LIMIT, DeadLetters
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TIME = Time(ago=True)
+#: Characters of arguments that are shown of one letter, and queues that are named in a question.
+_LONGEST_ARGUMENTS, _MOST_NAMED = 50_000, 5
 
 _EPILOG = f"""\
 QUEUE is a task queue (thumbnails), the queue of a subscription (events.mail.write), a queue between processes, or the
@@ -42,8 +45,8 @@ a zone), or an age: 90s, 15m, 2h, 7d.
 
 Exit codes: {Exit.OK:d} done, also if there were none, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} no such queue, {Exit.TIMEOUT:d} --timeout is over,
-{Exit.REFUSED:d} the broker refused a replayed message, {Exit.NO_DEAD_LETTER:d} no dead letter with that id, \
-{Exit.NOT_CONFIRMED:d} drop: not confirmed,
+{Exit.REFUSED:d} the broker refused a replayed message, {Exit.NO_DEAD_LETTER:d} no dead letter with that id,
+{Exit.NOT_CONFIRMED:d} drop: not confirmed; replay: some name another queue, and stay,
 {Exit.INTERRUPTED:d} Ctrl-C: what is under way is finished first, and a second Ctrl-C ends at once.
 """
 
@@ -96,7 +99,7 @@ def list_(queue: str, *, broker: Broker, timeout: float | None, limit: int, as_l
             for letter in letters:
                 click.echo(_json(letter))
         elif letters:
-            click.echo(_table(letters))
+            click.echo(_table(letters, dead.queue))
         more = f" (--limit {limit}: there may be more)" if len(letters) == limit else ""
         fits = " that fits" if any(filters.values()) else ""
         some, none = f"{_plural(len(letters))} of {dead.queue}{more}", f"{dead.queue} has no dead letter{fits}"
@@ -115,20 +118,26 @@ def show(queue: str, id: str, *, broker: Broker, timeout: float | None, as_lines
             letter = dead.get(full, progress=reports)
         if letter is None:
             fail(f"dead letter {full} is no longer there", Exit.NO_DEAD_LETTER)
-        click.echo(_json(letter) if as_lines else _description(letter))
+        click.echo(_json(letter) if as_lines else _description(letter, dead.queue))
 
 
 @dlq.command()
 @_selection
-def replay(queue: str, ids: tuple[str, ...], *, broker: Broker, timeout: float | None, **filters: Any) -> None:
+@click.option("--to", metavar="QUEUE", help="Put them into this queue, whichever they name.")
+def replay(
+    queue: str, ids: tuple[str, ...], *, broker: Broker, timeout: float | None, to: str | None, **filters: Any
+) -> None:
     """Put dead letters back into QUEUE, under the same id; print the ids.
 
     Each starts again at its first attempt, and keeps the history of its deaths. One that had expired (--expires) no
-    longer expires.
+    longer expires. One that names another queue needs --to, or a yes at a terminal: any program may write it.
     """
     _check_which(ids, **filters)
     with _dead_letters(broker, queue, timeout) as dead:
-        _done(dead, "replayed", {"ids": _resolved(dead, ids) if ids else None, **filters})
+        elsewhere = _done(dead, "replayed", {"ids": _resolved(dead, ids) if ids else None, **filters}, to)
+        if elsewhere and _agreed(dead, elsewhere):
+            for there, theirs in elsewhere.items():
+                _done(dead, "replayed", {"ids": theirs}, there)
 
 
 @dlq.command()
@@ -144,23 +153,27 @@ def drop(queue: str, ids: tuple[str, ...], *, broker: Broker, timeout: float | N
         _done(dead, "dropped", which)
 
 
-def _done(dead: DeadLetters, verb: str, which: dict[str, Any]) -> None:
-    """Replay or drop letters, print their ids as they are confirmed, and say how many they were, however it ends."""
-    method = dead.replay if verb == "replayed" else dead.drop
+def _done(dead: DeadLetters, verb: str, which: dict[str, Any], to: str | None = None) -> dict[str, list[str]]:
+    """Replay or drop letters, print their ids as they are confirmed, and say how many they were, however it ends.
+
+    Return the ids of those that name another queue, and stay, by that queue.
+    """
+    method = partial(dead.replay, to=to) if verb == "replayed" else dead.drop
+    elsewhere: dict[str, list[str]] = {}
+    failure: BrokerError | None = None
     with Reports(verb, ids=True) as reports, _first_interrupt_stops(reports):
         try:
             done = len(method(progress=reports, **which)) if which else 0
+        except NamesAnotherQueue as error:
+            done, elsewhere = len(error.ids), error.queues
         except (BrokerTimeout, PublishRefused) as error:
             # Its text has the numbers; it is printed after the ids.
-            failure: BrokerError | None = error
+            failure = error
         except BrokerError as error:
             failure = error
             failure.args = (f"{error}; {_plural(len(error.ids))} of {dead.queue} were {verb} before",)
         except KeyboardInterrupt:
-            failure = None
             reports.stopped, done = True, reports.done
-        else:
-            failure = None
     if failure is not None:
         fail_with(failure)
     total = len(which["ids"]) if which.get("ids") else reports.total if which.get("all") else None
@@ -171,6 +184,7 @@ def _done(dead: DeadLetters, verb: str, which: dict[str, Any]) -> None:
             Exit.INTERRUPTED,
         )
     click.echo(f"{verb} {_plural(done)} of {dead.queue}", err=True)
+    return elsewhere
 
 
 @contextlib.contextmanager
@@ -198,14 +212,41 @@ def _confirmed(dead: DeadLetters, which: dict[str, Any]) -> dict[str, Any]:
     if not letters:
         return {}
     question = f"Drop {_plural(len(letters))} of {dead.queue} for good?"
-    if not sys.stdin.isatty():
-        fail(f"{question} There is no terminal to ask: give --yes. Nothing was dropped", Exit.NOT_CONFIRMED)
-    _forget_typed()
-    if not click.confirm(question, err=True):
-        fail("nothing was dropped", Exit.NOT_CONFIRMED)
+    _ask(question, "--yes", "Nothing was dropped")
     ids = [letter.id for letter in letters]
     # A letter without an id can't be told from a later one.
     return which if None in ids else {"ids": ids}
+
+
+def _agreed(dead: DeadLetters, elsewhere: dict[str, list[str]]) -> bool:
+    """Ask whether to replay letters to the queues that they name; without a yes, end the program."""
+    named = [f"{queue!r} ({len(ids)})" for queue, ids in elsewhere.items()]
+    shown = ", ".join(named[:_MOST_NAMED]) + (f" and {len(named) - _MOST_NAMED} more" if named[_MOST_NAMED:] else "")
+    count = sum(len(ids) for ids in elsewhere.values())
+    _ask(
+        quoted(f"{_plural(count)} of {dead.queue} {'names' if count == 1 else 'name'} another queue: {shown}. Replay "
+               f"{'it' if count == 1 else 'each'} there?"),
+        "--to QUEUE",
+        "What names another queue stays",
+    )  # fmt: skip
+    if any("" in ids for ids in elsewhere.values()):
+        fail("letters without an id can't be replayed one by one: give --to QUEUE", Exit.NOT_CONFIRMED)
+    return True
+
+
+def _ask(question: str, otherwise: str, refused: str) -> None:
+    """Ask at a terminal; end the program without a yes, or without a terminal.
+
+    Args:
+        question: The question.
+        otherwise: The flag that answers it.
+        refused: What became of the letters.
+    """
+    if not sys.stdin.isatty():
+        fail(f"{question} There is no terminal to ask: give {otherwise}. {refused}", Exit.NOT_CONFIRMED)
+    _forget_typed()
+    if not click.confirm(question, err=True):
+        fail(f"{refused[0].lower()}{refused[1:]}", Exit.NOT_CONFIRMED)
 
 
 def _forget_typed() -> None:
@@ -255,10 +296,12 @@ def _resolved(dead: DeadLetters, parts: tuple[str, ...]) -> list[str]:
     return [resolve(part) for part in parts]
 
 
-def _table(letters: list[DeadLetter]) -> str:
+def _table(letters: list[DeadLetter], queue: str) -> str:
     # Events have no function and tasks have no topic: both columns are rarely needed.
     what = {"FUNCTION": [each.function for each in letters], "TOPIC": [each.topic for each in letters]}
     shown = {title: cells for title, cells in what.items() if any(cells)} or {"FUNCTION": what["FUNCTION"]}
+    if any(each.queue != queue for each in letters):
+        shown["QUEUE"] = [each.queue for each in letters]
     titles = ["ID", *shown, "DIED", "ATTEMPT", "REASON"]
     rows = [
         [each.id or "-", *(cell or "-" for cell in cells), local(each.died), each.attempt, each.reason or "-"]
@@ -269,20 +312,22 @@ def _table(letters: list[DeadLetter]) -> str:
 
 def _json(letter: DeadLetter) -> str:
     """Return a letter as JSON; its arguments are JSON too if they can be, otherwise text."""
-    shown = dataclasses.asdict(letter)
-    body = shown.pop("body")
+    body = letter.body
+    shown = dataclasses.asdict(dataclasses.replace(letter, body=None))
+    del shown["body"]
     # A payload of None is JSON; a body that can't be decoded is another text.
     if (body is not None and not isinstance(body, bytes)) or letter.arguments == "None":
-        with contextlib.suppress(AmqpRpcError):
+        with contextlib.suppress(AmqpRpcError, ValueError, RecursionError):
             shown["arguments"] = json.loads(decoded_as_json(body))
     return as_json(shown)
 
 
-def _description(letter: DeadLetter) -> str:
-    lines = {
+def _description(letter: DeadLetter, queue: str) -> str:
+    other = "" if letter.queue == queue else f" (another queue than {queue}: a replay needs --to)"
+    fields = {
         "id": letter.id or "-",
         **({"topic": letter.topic} if letter.topic and not letter.function else {"function": letter.function or "-"}),
-        "queue": letter.queue,
+        "queue": f"{letter.queue}{other}",
         "arguments": letter.arguments or "none",
         "size": f"{letter.size} bytes",
         "enqueued": local(letter.enqueued),
@@ -291,9 +336,11 @@ def _description(letter: DeadLetter) -> str:
         "attempt": str(letter.attempt),
         "crashes": str(letter.crashes),
     }
-    text = [f"{name:10} {value}" for name, value in lines.items()]
-    text += [f"{'before':10} {local(each.died)}, attempt {each.attempt}: {each.reason}" for each in letter.history]
-    return "\n".join([*text, *(["", letter.traceback.rstrip()] if letter.traceback else [])])
+    text = [f"{name:10} {quoted(value, _LONGEST_ARGUMENTS)}" for name, value in fields.items()]
+    text += [
+        f"{'before':10} {local(each.died)}, attempt {each.attempt}: {quoted(each.reason)}" for each in letter.history
+    ]
+    return "\n".join([*text, *(["", lines(letter.traceback.rstrip(), "  ")] if letter.traceback else [])])
 
 
 def _plural(count: int) -> str:

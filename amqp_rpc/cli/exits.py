@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from amqp_rpc import broker, errors
+from amqp_rpc.message.text import lines, quoted
 from amqp_rpc.service.loading import ImportFailed, NoSuchModule, NoSuchService
 
 
@@ -46,7 +47,7 @@ class Exit(IntEnum):
     TIME_LIMIT = 41  #: serve: a task exceeded its time limit, and only the end of the process could end it
 
     NO_DEAD_LETTER = 50  #: dlq: no dead letter has that id, or several have
-    NOT_CONFIRMED = 51  #: dlq drop: not confirmed
+    NOT_CONFIRMED = 51  #: dlq drop: not confirmed; dlq replay: some letters name another queue, and stay
 
     INTERRUPTED = 130  #: a second Ctrl-C, or Ctrl-C with nothing to drain
 
@@ -77,7 +78,7 @@ _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]]
 
 def fail(message: str, code: Exit) -> NoReturn:
     """Print one line to standard error and exit."""
-    click.echo(f"amqp-rpc: {' '.join(message.split())}", err=True)
+    click.echo(f"amqp-rpc: {quoted(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 
@@ -91,7 +92,7 @@ def code_of(error: BaseException) -> Exit:
 def spoken(error: BaseException) -> str:
     """Return an error as text for a terminal, where the keywords of Python are flags."""
     if isinstance(error, errors.RemoteError):
-        return f"{error.type}: {error.message}"
+        return quoted(f"{error.type}: {error.message}")
     return in_flags(str(error))
 
 
@@ -126,7 +127,7 @@ def in_flags(text: str) -> str:
 def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
     """Print an error as one line and exit with its code; with ``traceback``, print the remote traceback before it."""
     if traceback and isinstance(error, errors.RemoteError) and error.traceback:
-        click.echo(error.traceback, err=True)
+        click.echo(lines(error.traceback, "  "), err=True)
     fail(spoken(error), code_of(error))
 
 

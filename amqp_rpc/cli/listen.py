@@ -21,7 +21,7 @@ from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import mark, read
 from amqp_rpc.message.exchanges import Exchange, bindings
 from amqp_rpc.message.settings import broker_addresses
-from amqp_rpc.message.text import printable
+from amqp_rpc.message.text import quoted
 from amqp_rpc.ops.listen import EventTap
 
 _EPILOG = f"""\
@@ -42,6 +42,10 @@ an exchange that was declared here stays.
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another type.
 """
+
+
+#: No limit: the broker has one, and who listens wants all of an event.
+_WHOLE = 2**62
 
 
 @click.command(epilog=_EPILOG)
@@ -84,7 +88,7 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
     request = Request.read(delivery.properties, delivery.body, redelivered=delivery.redelivered)
     event = read(request, delivery.properties)
     try:
-        payload = codec.decode(delivery.body, request.content_type, limit=2**62)
+        payload = codec.decode(delivery.body, request.content_type, limit=_WHOLE)
         if isinstance(payload, bytes):
             payload = str(payload)
         text = payload if isinstance(payload, str) else decoded_as_json(payload)
@@ -92,7 +96,7 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         # Any program may publish any bytes: show them too.
         payload = text = str(delivery.body)
     if not as_json:
-        return printable(f"{event.topic} {text}" if event.topic else text)
+        return quoted(f"{event.topic} {text}" if event.topic else text, _WHOLE)
     shown: dict[str, Any] = {
         "topic": event.topic,
         "payload": payload,
@@ -101,8 +105,8 @@ def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
         "time": event.time,
     }
     try:
-        return printable(decoded_as_json(shown))
+        return decoded_as_json(shown)
     except AmqpRpcError:
         # JSON cannot express it.
         headers = {name: str(value) for name, value in event.headers.items()}
-        return printable(decoded_as_json(shown | {"payload": str(delivery.body), "headers": headers}))
+        return decoded_as_json(shown | {"payload": str(delivery.body), "headers": headers})

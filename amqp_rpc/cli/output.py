@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.config
@@ -19,6 +20,7 @@ import click
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import codec
+from amqp_rpc.message.text import quoted
 from amqp_rpc.ops.dead_letters import Progress
 
 #: The width of the last column, and then of any column, in a terminal that is too narrow.
@@ -32,9 +34,9 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[object]], *, width: i
     """Return rows in columns under their titles, cut to fit the width of a line, if there is one.
 
     The last column is cut first, and then the widest ones.
-    Numbers are aligned to the right, and line breaks in a cell become spaces.
+    Numbers are aligned to the right. Line breaks in a cell become spaces, and what can't be printed is escaped.
     """
-    texts = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    texts = [[quoted(" ".join(str(cell).split())) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(titles), *texts]) for i in range(len(titles))]
     if width is not None:
         room = width - 2 * (len(widths) - 1)
@@ -60,18 +62,30 @@ def terminal_width() -> int | None:
 
 def as_json(value: object) -> str:
     """Return one line of JSON; times are ISO 8601."""
-    return json.dumps(value, ensure_ascii=False, default=lambda other: other.isoformat())
+    return _harmless(json.dumps(value, ensure_ascii=False, default=lambda other: other.isoformat()))
 
 
 def decoded_as_json(value: object) -> str:
     """Return a decoded message as JSON, in the types and form that `codec` gives them."""
     # The JSON of a msgpack body may be longer than the size limit of messages.
-    return codec.encode(value, codec.JSON, limit=2**62).decode()
+    return _harmless(codec.encode(value, codec.JSON, limit=2**62).decode())
+
+
+def _harmless(text: str) -> str:
+    """Return JSON in which what can't be printed is escaped as JSON has it, so that it can't control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def local(time: datetime | None) -> str:
     """Return a time in the local zone, to the second."""
-    return "-" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if time is None:
+        return "-"
+    # The first and the last days that Python knows are in no other zone.
+    with contextlib.suppress(OverflowError):
+        time = time.astimezone()
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 class Reports:
@@ -119,7 +133,7 @@ class Reports:
             if progress.ids and self._ids:
                 if drawn:
                     click.echo("\r\033[K", nl=False, err=True)
-                self._echo("\n".join(progress.ids))
+                self._echo("\n".join(map(quoted, progress.ids)))
                 drawn = False
             if time.monotonic() - shown < every and not drawn:
                 continue

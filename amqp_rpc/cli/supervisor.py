@@ -23,9 +23,10 @@ from typing import Self
 
 import click
 
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import backoff
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The variable that gives a child the numbers of its two pipes: one closes with the parent, the other reports "ready".
 _PIPES = "AMQP_RPC_SUPERVISOR_PIPES"

@@ -26,6 +26,7 @@ from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import DEFAULT_RESULT_TIMEOUT, TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message.events import PublishedEvent
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue
@@ -34,7 +35,7 @@ from amqp_rpc.results.record import Record, State
 if TYPE_CHECKING:
     from amqp_rpc.ops.listen import EventTap
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -40,12 +40,13 @@ from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.message.refusals import ReplyCode, body_too_large
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, LIVENESS_INTERVAL, Addresses
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: With at most this many calls in flight each request is sent at once; with more, requests are sent in batches.
 _FEW = 8

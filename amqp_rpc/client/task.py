@@ -36,7 +36,7 @@ from amqp_rpc.message.codec import MSGPACK, ContentType
 from amqp_rpc.message.envelope import APPLICATION, ERROR, Message, Properties, task_properties
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import Expiry, Seconds, backoff, moment_of, seconds_of
 from amqp_rpc.message.topology import units
 from amqp_rpc.ops.queue_states import never_served, queue_states
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import QueueState
     from amqp_rpc.client.rpc import Caller
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 R = TypeVar("R")
 

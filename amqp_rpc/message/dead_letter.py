@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from reprlib import Repr
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from amqp_rpc.errors import AmqpRpcError, ConfigurationError, PublishRefused
+from amqp_rpc.errors import AmqpRpcError, ConfigurationError, NamesAnotherQueue, PublishRefused
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Message, Properties, Request, republished
 from amqp_rpc.message.headers import (
@@ -33,7 +33,7 @@ from amqp_rpc.message.headers import (
     read_reason,
     read_time,
 )
-from amqp_rpc.message.text import text_of
+from amqp_rpc.message.text import Brevity, brief, quoted, text_of
 from amqp_rpc.message.topology import dead_letter_queue
 
 #: Characters of a dead letter's reason; earlier deaths that it remembers, and the characters of their reasons: all
@@ -60,7 +60,8 @@ class DeadLetter:
         id: The id of the task, event or call; None if its publisher gave none.
         function: The function that it was for; None for events, and for messages that name none.
         topic: The event's topic; None for all others.
-        queue: The queue that it came from, and that a replay publishes it to.
+        queue: The queue that it names as its own. A replay publishes it there, if these are the dead letters of that
+            queue; otherwise `DeadLetters.replay` wants ``to=``.
         reason: Why it failed.
         attempt: The attempt that failed, from 1.
         crashes: Workers that died with it at that attempt.
@@ -204,16 +205,30 @@ def dead_letter(
         details: More headers.
         identity: An id in the place of its own.
     """
-    headers = {REASON: reason[:LONGEST_REASON], QUEUE: queue, DIED: int(now * 1000), **details}
+    headers = {REASON: quoted(reason, LONGEST_REASON), QUEUE: queue, DIED: int(now * 1000), **details}
     return Message(dead_letter_queue(queue), _kept(properties, headers, identity or properties.message_id), body)
 
 
-def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> Message:
+def replayed(properties: Properties, body: bytes, *, queue: str, now: float, to: str | None = None) -> Message:
     """Return a dead letter as it is published to its queue again: at its first attempt, with its history.
 
+    Args:
+        properties: As they came.
+        body: As it came.
+        queue: The queue whose dead letters are replayed.
+        now: Unix time in seconds.
+        to: The queue that it goes to; ``queue`` unless given.
+
     Raises:
+        NamesAnotherQueue: It names another queue, and there is no ``to``.
         PublishRefused: It is not the message that was published: it has lost its publisher's headers.
     """
+    named, identity = home(properties, queue), properties.message_id
+    if to is None and named != queue:
+        raise NamesAnotherQueue(
+            f"dead letter [{identity}] names another queue, {named!r}: replay it with to=, the queue that it goes to",
+            {named: [identity or ""]},
+        )
     headers = properties.headers or {}
     if headers.get(HEADERS_DROPPED):
         raise PublishRefused(
@@ -225,7 +240,7 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float) -> 
     deadline = headers.get(DEADLINE)
     over = not isinstance(deadline, int | float) or deadline / 1000 <= now
     without = OF_DEATH | {DEADLINE} if over else OF_DEATH
-    return Message(home(properties, queue), _kept(properties, added, _identity(properties), without=without), body)
+    return Message(to or queue, _kept(properties, added, _identity(properties), without=without), body)
 
 
 def renewed(properties: Properties, body: bytes, *, queue: str) -> Message:
@@ -260,7 +275,7 @@ def _history(header: object) -> list[Death]:
     except (ValueError, RecursionError):
         return []
     return [
-        Death(read_time(d.get(DIED), per_second=1000), str(d.get(REASON)), read_count(d.get(ATTEMPT), 1) or 1)
+        Death(read_time(d.get(DIED), per_second=1000), text_of(d.get(REASON)), read_count(d.get(ATTEMPT), 1) or 1)
         for d in (found if isinstance(found, list) else [])
         if isinstance(d, dict)
     ]
@@ -273,17 +288,15 @@ def _reason(headers: Mapping[str, Any]) -> str:
 
 def _arguments(request: Request, *, whole: bool) -> tuple[str, Any]:
     """Return the arguments as text, and the decoded body; None for one that can't be decoded."""
-    brief = Repr()
-    brief.maxstring = brief.maxother = 2000 if whole else 40
-    brief.maxlist = brief.maxdict = brief.maxtuple = 100 if whole else 6
+    shown = partial(brief, brevity=Brevity(2000, 100) if whole else Brevity(40, 6))
     try:
         value = codec.decode(request.body, request.content_type, limit=_MOST_DECODED)
     except AmqpRpcError:
-        return brief.repr(request.body[:2000]), None
+        return shown(request.body[:2000]), None
     match value:
         case [list() as args, dict() as kwargs] if not request.chunked:
-            named = [f"{name}={brief.repr(each)}" for name, each in kwargs.items()]
-            return ", ".join([*map(brief.repr, args), *named]), value
+            named = [f"{name}={shown(each)}" for name, each in kwargs.items()]
+            return ", ".join([*map(shown, args), *named]), value
         case list() as calls if request.chunked:
-            return f"{len(calls)} calls: {brief.repr(calls)}", value
-    return brief.repr(value), value
+            return f"{len(calls)} calls: {shown(calls)}", value
+    return shown(value), value

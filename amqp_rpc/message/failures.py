@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
 from amqp_rpc import errors
-from amqp_rpc.errors import AmqpRpcError, CallError, ConfigurationError, RemoteError
-from amqp_rpc.message.text import text_of
+from amqp_rpc.errors import LONGEST, AmqpRpcError, CallError, ConfigurationError, RemoteError
+from amqp_rpc.message.text import brief, lines, quoted, shortened, text_of
 
 E = TypeVar("E", bound=type[Exception])
 
@@ -50,6 +50,8 @@ _FIELDS: dict[type[BaseException], tuple[str, ...]] = {
     AttributeError: ("name",),
     SyntaxError: ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset"),
 }
+#: Arguments of an exception, at most.
+_MOST_ARGUMENTS = 100
 #: Exceptions of a group, notes of an exception, and exceptions inside of each other, at most; characters of a note.
 _MOST_IN_GROUP, _MOST_NOTES, _DEEPEST, _LONGEST_NOTE = 50, 20, 5, 2000
 
@@ -131,7 +133,7 @@ def describe_raised(error: BaseException, *, traceback: str | None, depth: int =
 
     ``depth`` counts the exceptions around it: a group's, or those that it is the cause of.
     """
-    data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args]}
+    data: dict[str, Any] = {"args": [_plain(argument) for argument in error.args[:_MOST_ARGUMENTS]]}
     attributes = {key: _plain(value) for key, value in vars(error).items() if _may_travel(key)}
     if attributes and len(text_of(attributes)) <= _LARGEST_ATTRIBUTES:
         data["attributes"] = attributes
@@ -151,7 +153,7 @@ def describe_raised(error: BaseException, *, traceback: str | None, depth: int =
             data["exceptions"] = [describe_raised(each, traceback=None, depth=depth + 1) for each in inner]
         if error.__cause__ is not None:
             data["cause"] = describe_raised(error.__cause__, traceback=None, depth=depth + 1)
-    described = {"type": name, "message": text_of(error), "data": data}
+    described = {"type": name, "message": shortened(text_of(error)), "data": data}
     if traceback is not None:
         described["traceback"] = traceback
     return described
@@ -227,9 +229,11 @@ def _fill(rebuilt: RemoteError, data: dict[str, Any]) -> None:
             for key in names & fields.keys():
                 # One of another type than the builtin allows stays unset.
                 with contextlib.suppress(Exception):
-                    setattr(rebuilt, key, fields[key])
+                    # Python shows those of a SyntaxError with the traceback.
+                    value = fields[key]
+                    setattr(rebuilt, key, quoted(value.removesuffix("\n")) if isinstance(value, str) else value)
     for note in _listed(data.get("notes")):
-        rebuilt.add_note(text_of(note))
+        rebuilt.add_note(quoted(note))
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -287,7 +291,7 @@ def _complete(error: RemoteError, name: str, message: str, traceback: Any) -> Re
     error.type, error.message = name, message
     if isinstance(traceback, str):
         error.traceback = traceback
-        error.add_note(f"\nOn the server:\n{traceback.rstrip()}")
+        error.add_note(f"\nOn the server:\n{lines(traceback.rstrip(), '  ')}")
     return error
 
 
@@ -312,7 +316,18 @@ def _wire_name(cls: type[BaseException]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return an exception's argument if it is a plain value, else its text: a failure must always be encodable."""
+    """Return an exception's argument if it is a plain value, else its text: a failure must always be encodable.
+
+    What has a longer text than the message may have is text, cut: the error is answered, logged and kept.
+    """
     if isinstance(value, list | tuple):
-        return [item if isinstance(item, _SCALARS) else text_of(item) for item in value]
-    return value if isinstance(value, _SCALARS) else text_of(value)
+        plain: Any = [item if isinstance(item, _SCALARS) else text_of(item) for item in value]
+    else:
+        plain = value if isinstance(value, _SCALARS) else text_of(value)
+    if isinstance(plain, int):
+        # The text of a large one takes long, and has a limit of its own.
+        return plain if plain.bit_length() <= 3 * LONGEST else brief(plain)
+    if plain is None or isinstance(plain, float):
+        return plain
+    text = text_of(plain)
+    return plain if len(text) <= LONGEST else shortened(text)

@@ -1,25 +1,49 @@
-"""Values as text for people: in errors, logs and lists."""
+"""Values as text for people: in errors, logs and lists; whatever a stranger wrote is quoted and cut."""
 
 from __future__ import annotations
 
 import logging
 import reprlib
 import traceback
+from types import TracebackType
 
-#: The most characters of a line of the log, and of an error's text inside of one.
-LONGEST_LINE, LONGEST_ERROR = 2000, 1000
+from amqp_rpc.errors import LONGEST, one_line
+
+#: The most characters of an error's text inside of a line of the log.
+LONGEST_ERROR = 1000
 #: The most characters of a traceback; its end is kept, where the cause is.
 LONGEST_TRACEBACK = 20_000
 
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 60
+
+class Brevity(reprlib.Repr):
+    """How much of a value is shown.
+
+    Args:
+        most: Characters of a text, or of another value.
+        items: Items of a list or a map.
+    """
+
+    def __init__(self, most: int, items: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = most
+        self.maxlist = self.maxdict = self.maxtuple = items
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Return the text of a number, or how large it is: Python refuses one of more than 4 300 digits."""
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f"<int of {x.bit_length()} bits>"
 
 
-def brief(value: object) -> str:
+_BRIEF = Brevity(60, 6)
+
+
+def brief(value: object, brevity: Brevity = _BRIEF) -> str:
     """Return a value's text for one line of a message; its type's name where it has none."""
     try:
-        return _brief.repr(value)
-    # repr() runs the value's own code, and refuses an int of more than 4 300 digits.
+        return brevity.repr(value)
+    # repr() runs the value's own code.
     except Exception:
         return f"<{type(value).__qualname__}>"
 
@@ -33,38 +57,59 @@ def text_of(value: object) -> str:
         return f"({type(value).__qualname__}, whose text raises {type(error).__name__})"
 
 
-def shortened(text: str, most: int = LONGEST_ERROR) -> str:
+def quoted(value: object, most: int = LONGEST) -> str:
+    """Return a stranger's value as text on one line, as `one_line` does."""
+    return one_line(value if isinstance(value, str) else text_of(value), most)
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
     """Return a text, or its beginning and its length if it is longer than so many characters."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def printable(text: str) -> str:
-    """Return a text on one line; unprintable characters are escaped, so that it can't control a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+def lines(text: str, indent: str = "") -> str:
+    """Return a text of several lines, such as a traceback, each quoted and cut.
+
+    Args:
+        text: The text; of a long one, the end is kept.
+        indent: The beginning of each line: with one, no line looks like one of the log, or like a field of a list.
+    """
+    ended = text[-LONGEST_TRACEBACK:].removesuffix("\n")
+    return "\n".join(f"{indent}{one_line(each)}" for each in ended.split("\n"))
+
+
+def traceback_text(kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None) -> str:
+    """Return an exception's traceback as text. Each part is cut by itself: a long text leaves the frames room."""
+    parts = traceback.format_exception(kind, error, frames)
+    whole = "".join(part if len(part) <= LONGEST else f"{shortened(part)}\n" for part in parts)
+    return text_of(whole[-LONGEST_TRACEBACK:])
 
 
 def bounded_logger(name: str) -> logging.Logger:
-    """Return the logger of a module that logs what others wrote: each record is one line of bounded length.
+    """Return the logger of a module: each of its records is one line of bounded length, whoever wrote what it says.
 
-    So is each line of its traceback, whatever a handler's exception has for a text.
+    So is each line of its traceback, whatever a handler's exception has for a text; they are indented. Nothing is done
+    for a record that is not logged.
     """
     logger = logging.getLogger(name)
     logger.addFilter(_bounded)
     return logger
 
 
+#: The attributes of our records that a peer can choose: see `Dispatcher.keys`.
+_KEYS = "function", "id"
+
+
 def _bounded(record: logging.LogRecord) -> bool:
     line = record.getMessage()
-    if (shown := shortened(printable(line), LONGEST_LINE)) != line:
+    if (shown := one_line(line)) != line:
         record.msg, record.args = shown, None
-    # Only a formatter that asks for the usual text gets the shorter one: the exception itself stays whole.
+    for key in _KEYS:
+        if isinstance(value := vars(record).get(key), str):
+            vars(record)[key] = one_line(value)
+    # Only a formatter that asks for the usual text gets this one: the exception itself stays whole.
     if record.exc_info and not record.exc_text and record.exc_info[0] is not None:
-        text = "".join(traceback.format_exception(*record.exc_info)).removesuffix("\n")
-        lines = [shortened(printable(each), LONGEST_LINE) for each in text.split("\n")]
-        if (shown := "\n".join(lines)[-LONGEST_TRACEBACK:]) != text:
-            record.exc_text = shown
+        record.exc_text = lines(traceback_text(*record.exc_info), "  ")
     return True
 
 

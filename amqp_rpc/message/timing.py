@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -177,6 +178,8 @@ def backoff(attempt: int, *, first: float, most: float, jitter: float = JITTER) 
 class Repeats:
     """Decides which of many equal log lines are written: the first, some at growing intervals, and the end.
 
+    Any thread may use it.
+
     Example:
         >>> repeats = Repeats()
         >>> for _ in range(100):
@@ -189,29 +192,34 @@ class Repeats:
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
 
     def again(self, text: str) -> str | None:
         """Count a line; return the words for its end, empty for the first one, or None if it is not to be written."""
         now = time.monotonic()
         text = _NUMBERED.sub("…", text)
-        if text not in self._lines and len(self._lines) >= _MOST_LINES:
-            text = ""
-        line = self._lines.setdefault(text, _Line(since=now, due=now))
-        line.count += 1
-        if now < line.due:
-            line.kept_back = True
-            return None
-        line.due, line.kept_back = now + line.pause, False
-        line.pause = min(2 * line.pause, LONGEST_LINE)
-        return line.times(now)
+        with self._lock:
+            if text not in self._lines and len(self._lines) >= _MOST_LINES:
+                # Those that have not come for long make room.
+                self._lines = {each: line for each, line in self._lines.items() if now < line.due + line.pause}
+                text = text if len(self._lines) < _MOST_LINES else ""
+            line = self._lines.setdefault(text, _Line(since=now, due=now))
+            line.count += 1
+            if now < line.due:
+                line.kept_back = True
+                return None
+            line.due, line.kept_back = now + line.pause, False
+            line.pause = min(2 * line.pause, LONGEST_LINE)
+            return line.times(now)
 
     def over(self) -> str | None:
         """Forget all lines: what they said has ended. Return the words for the end of a line that says so.
 
         None if each line was written, so that there is nothing to add.
         """
-        kept = [line for line in self._lines.values() if line.kept_back]
-        self._lines.clear()
+        with self._lock:
+            kept = [line for line in self._lines.values() if line.kept_back]
+            self._lines.clear()
         return max(kept, key=lambda line: line.count).times(time.monotonic()) if kept else None
 
     def __len__(self) -> int:

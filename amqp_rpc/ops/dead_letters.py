@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -11,7 +11,14 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.pending import blocking
 from amqp_rpc.amqp.session import Session
-from amqp_rpc.errors import BrokerError, BrokerTimeout, ConfigurationError, PublishRefused
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    BrokerError,
+    BrokerTimeout,
+    ConfigurationError,
+    NamesAnotherQueue,
+    PublishRefused,
+)
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
@@ -116,6 +123,7 @@ class DeadLetters:
         self,
         *,
         all: bool = False,  # noqa: A002 - as users write it
+        to: str | None = None,
         progress: Report | None = None,
         **filters: Unpack[Filters],
     ) -> Ids:
@@ -127,10 +135,13 @@ class DeadLetters:
 
         Args:
             all: All of them. Needed where no filter is given.
+            to: The queue that they go to, whichever they name; their own queue unless given.
             progress: Called with the `Progress` every hundred letters, and with the ids as they are confirmed.
             **filters: Those that fit `Filters`.
 
         Raises:
+            NamesAnotherQueue: Some name another queue (``error.queues``), and there is no ``to``. They stay dead
+                letters; the others (``error.ids``) were replayed.
             PublishRefused: The broker refused some: their queue is gone, or full. They stay dead letters; the others
                 (``error.ids``) were replayed.
             BrokerError: No connection, or no permission. Those in ``error.ids`` were replayed, and a hundred more may
@@ -142,7 +153,9 @@ class DeadLetters:
         Example:
             >>> client.dead_letters("thumbnails").replay(function="resize")  # doctest: +SKIP
         """
-        return await self._remove(_which("replay", all, filters), self._way("replayed", progress))
+        if to is not None and (not isinstance(to, str) or not to):
+            raise ConfigurationError(f"to= is a queue, by its name, not {to!r}")
+        return await self._remove(_which("replay", all, filters), self._way("replayed", progress), to)
 
     @blocking
     async def drop(
@@ -174,10 +187,10 @@ class DeadLetters:
     async def _run(self, script: Coroutine[Any, None, T]) -> T:
         return await self._session.script(script, timeout=self._timeout, each_step=True)
 
-    async def _remove(self, choice: Choice, way: _Way) -> Ids:
+    async def _remove(self, choice: Choice, way: _Way, to: str | None = None) -> Ids:
         """Replay the letters that meet a choice, or drop them."""
         try:
-            await self._run(self._removing(choice, way))
+            await self._run(self._removing(choice, way, to))
         except BrokerError as error:
             error.ids = tuple(way.done)
             error.may_have_run = error.may_have_run or (way.verb == "replayed" and bool(way.done))
@@ -203,7 +216,7 @@ class DeadLetters:
         way.finish(cursor, cursor.expected)
         return found
 
-    async def _removing(self, choice: Choice, way: _Way) -> None:
+    async def _removing(self, choice: Choice, way: _Way, to: str | None) -> None:
         incomplete: list[PublishRefused] = []
         async with Cursor(self._session, self.dead_letter_queue) as cursor:
             way.done = cursor.done
@@ -213,7 +226,7 @@ class DeadLetters:
                     await cursor.keep(delivery)
                 elif way.verb == "replayed":
                     try:
-                        message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time())
+                        message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time(), to=to)
                     except PublishRefused as refusal:
                         incomplete.append(refusal)
                         await cursor.keep(delivery)
@@ -225,10 +238,7 @@ class DeadLetters:
         refused = [*moved, *incomplete]
         way.finish(cursor, choice.count(cursor.expected))
         if refused:
-            raise PublishRefused(
-                f"{len(way.done)} of {len(way.done) + len(refused)} dead letters were replayed; the others stay: "
-                f"{refused[0]}"
-            )
+            raise _not_replayed(len(way.done), refused)
 
 
 class _Way:
@@ -292,6 +302,19 @@ class _Way:
 def _letters(found: Iterable[Delivery], queue: str, *, whole: bool = False) -> Letters:
     letters = (read(each.properties, each.body, queue=queue, whole=whole) for each in found)
     return sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
+
+
+def _not_replayed(done: int, refused: Sequence[AmqpRpcError | None]) -> PublishRefused:
+    """Return the error for letters of which some were refused."""
+    said = f"{done} of {done + len(refused)} dead letters were replayed; the others stay: {refused[0]}"
+    elsewhere = [error for error in refused if isinstance(error, NamesAnotherQueue)]
+    if len(elsewhere) < len(refused):
+        return PublishRefused(said)
+    queues: dict[str, Ids] = {}
+    for error in elsewhere:
+        for queue, ids in error.queues.items():
+            queues.setdefault(queue, []).extend(ids)
+    return NamesAnotherQueue(said, queues)
 
 
 def _which(verb: str, everything: bool, filters: Filters) -> Choice:

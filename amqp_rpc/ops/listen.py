@@ -23,8 +23,9 @@ from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import PublishedEvent, mark, read
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
+from amqp_rpc.message.text import bounded_logger
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The limit of unacked events, so that a slow reader can't exhaust this process's memory.
 _PREFETCH = 1000

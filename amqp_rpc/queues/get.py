@@ -23,6 +23,7 @@ from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import bounded_logger, plural
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.message.topology import dead_letter_arguments
 from amqp_rpc.queues import items
 from amqp_rpc.queues.put import Receipts, to_answer
@@ -97,6 +98,8 @@ class ItemConsumer(Keeper):
         #: Done items that are not acked yet; flags of an ack that is due, and due at once.
         self._done: deque[Delivery] = deque()
         self._ack_due = self._hurried = False
+        #: The items that could not be read: equal ones are logged at growing intervals.
+        self._refusals = Repeats()
         # From here on: the I/O thread's alone.
         #: Waiters that ask whether there is an item; a flag of the script that finds out.
         self._curious: list[Outcome[Exception | None]] = []
@@ -269,13 +272,12 @@ class ItemConsumer(Keeper):
         publication = _Letter(letter, dead_letter_arguments(self._arguments), timeout=self._timeout)
 
         def ended() -> None:
+            nor = "" if publication.value is None else f", nor dead-lettered: {publication.value}"
+            if (times := self._refusals.again(f"{error}{nor}")) is not None:
+                said = f"an item can't be read ({error}){nor}" if nor else f"dead-lettered an item: {error}"
+                logger.warning("queue %s: %s%s", self._queue, said, times)
             if publication.value is None:
-                logger.warning("queue %s: dead-lettered an item: %s", self._queue, error)
                 self._settle(delivery)
-            else:
-                logger.warning(
-                    "queue %s: an item can't be read (%s), nor dead-lettered: %s", self._queue, error, publication.value
-                )
 
         publication.on_done(ended)
         try:

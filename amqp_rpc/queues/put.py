@@ -24,7 +24,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.queues import items
 from amqp_rpc.service.context import time_left
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from amqp_rpc.amqp.session import Session
     from amqp_rpc.message.envelope import Message
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The end of a wait without a bound.
 NEVER = float("inf")

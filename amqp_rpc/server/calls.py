@@ -108,7 +108,10 @@ class CallDispatcher(Dispatcher):
             return self._refused(request, error)
         # Nothing in a message may end the thread that reads messages.
         except Exception as error:
-            logger.exception("queue %s: message for %s() could not be read; refused", self.queue, request.function)
+            if (times := self._refusals.again(repr(error))) is not None:
+                logger.exception(
+                    "queue %s: message for %s() could not be read; refused%s", self.queue, request.function, times
+                )
             return self._refused(request, Undecodable(f"the message could not be read: {error!r}"))
         return Invocation(request, function, args, kwargs)
 
@@ -148,18 +151,18 @@ class CallDispatcher(Dispatcher):
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
         outcome = "expired" if isinstance(error, Expired) else "refused"
         if request.reply_to is not None:
-            level = logging.INFO if outcome == "expired" else logging.WARNING
-            logger.log(level, "queue %s: call refused: %s", self.queue, error, extra=self.keys(request))
+            self._log_refused("call refused", request, error)
             return Answer(self._error(request, describe_verdict(error, earlier=request.may_have_run)), None, outcome)
         if isinstance(error, Expired | MaybeExecuted):
-            logger.warning(
-                "queue %s: message without reply_to dropped: %s", self.queue, error, extra=self.keys(request)
-            )
+            self._log_refused("message without reply_to dropped", request, error)
             return Answer(None, None, outcome)
-        logger.warning(
-            "queue %s: message without reply_to dead-lettered: %s", self.queue, error, extra=self.keys(request)
-        )
+        self._log_refused("message without reply_to dead-lettered", request, error)
         return Answer(None, str(error), outcome)
+
+    def _log_refused(self, what: str, request: Request, error: AmqpRpcError) -> None:
+        level = logging.INFO if isinstance(error, Expired) and request.reply_to is not None else logging.WARNING
+        if logger.isEnabledFor(level) and (times := self._refusals.again(str(error))) is not None:
+            logger.log(level, "queue %s: %s: %s%s", self.queue, what, error, times, extra=self.keys(request))
 
     def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item | Coroutine[Any, Any, Item]:
         if not isinstance(call, Invocation):

@@ -30,6 +30,7 @@ from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Binding, other_exchange
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.refusals import ReplyCode
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
@@ -38,7 +39,7 @@ from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds until a queue is consumed again; and at most, if another program declared it with other arguments.
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0

@@ -18,7 +18,6 @@ import concurrent.futures
 import contextlib
 import inspect
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ from amqp_rpc.message.codec import MSGPACK, OCTETS, TEXT, base_type, packed
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied
 from amqp_rpc.message.failures import brief_error, describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE
-from amqp_rpc.message.text import LONGEST_TRACEBACK, brief, shortened, text_of
+from amqp_rpc.message.text import LONGEST_ERROR, brief, quoted, text_of, traceback_text
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.results.record import Record
 from amqp_rpc.service.catalog import default_function, queue_arguments
 from amqp_rpc.service.context import in_context
@@ -197,6 +197,8 @@ class Dispatcher:
         self._tracebacks = settings.tracebacks
         self._clock = settings.clock
         self._clock_skew = settings.clock_skew
+        #: The refusals of bad messages: equal ones are logged at growing intervals, since anybody can send many.
+        self._refusals = Repeats()
 
     def asynchronous(self, properties: Properties) -> bool:
         """Return whether the delivery is for an ``async def`` function; False for an unknown function."""
@@ -315,7 +317,7 @@ def too_large(reply: Message, error: MessageTooLarge) -> Message:
 
 def traceback_of(error: BaseException) -> str:
     """Return an exception's traceback as text, without the frames of this module."""
-    return text_of("".join(traceback.format_exception(*exc_info(error)))[-LONGEST_TRACEBACK:])
+    return traceback_text(*exc_info(error))
 
 
 def exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
@@ -328,7 +330,7 @@ def exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, 
 
 def raised(error: BaseException) -> str:
     """Return an exception's type and text for one line."""
-    return shortened(f"{type(error).__name__}: {text_of(error)}")
+    return quoted(f"{type(error).__name__}: {text_of(error)}", LONGEST_ERROR)
 
 
 def exceeded(function: str, limit: float) -> TimeLimitExceeded:

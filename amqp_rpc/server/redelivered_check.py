@@ -17,10 +17,11 @@ import secrets
 from amqp_rpc.amqp.channel import ChannelClosed, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.message.envelope import PROBE, Message, Properties
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.worker import Worker
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Milliseconds that a probe lives, should its sender die before it is consumed.
 _PROBE_LIVES = "2000"

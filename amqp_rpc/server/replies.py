@@ -26,6 +26,7 @@ from amqp_rpc.message.headers import HEADERS_DROPPED
 from amqp_rpc.message.refusals import is_limit
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.message.topology import DIRECT_REPLY_TO
 from amqp_rpc.server.invoke import too_large
 from amqp_rpc.server.state import State
@@ -156,6 +157,8 @@ class ReplyChannel(Keeper):
         self._large: deque[tuple[Message, Delivery, bool]] = deque()
         #: Messages of `tell_later` that wait for the channel.
         self._untold: deque[Message] = deque(maxlen=_MOST_UNTOLD)
+        #: What AMQP, or the broker, can't carry: equal lines are logged at growing intervals.
+        self._refusals = Repeats()
 
     #: As `connection`, without a look at whether there is one: for each reply.
     _replying: Connection
@@ -205,7 +208,8 @@ class ReplyChannel(Keeper):
             sent = self.channel is not None and self.channel.publish(message, mandatory=mandatory)
         # A reply that AMQP can't carry: it is dropped, and its delivery is acked all the same.
         except Exception as error:
-            logger.error("queue %s: reply could not be written: %r", message.routing_key, error)  # noqa: TRY400 - the text has all
+            if (times := self._refusals.again(repr(error))) is not None:
+                logger.error("queue %s: reply could not be written: %r%s", message.routing_key, error, times)  # noqa: TRY400 - the text has all
             self._state.acknowledge([delivery])
             return
         if not sent:
@@ -223,7 +227,10 @@ class ReplyChannel(Keeper):
             try:
                 await connection.check_size(len(message.body))
             except MessageTooLarge as error:
-                logger.warning("queue %s: reply not sent, an error instead: %s", message.routing_key, error)
+                if (times := self._refusals.again(str(error))) is not None:
+                    logger.warning(
+                        "queue %s: reply not sent, an error instead: %s%s", message.routing_key, error, times
+                    )
                 message = too_large(message, error)
             self._large.popleft()
             self.publish(message, delivery, mandatory)
@@ -235,7 +242,8 @@ class ReplyChannel(Keeper):
                 self.channel.publish(message)
             # AMQP can't carry it.
             except Exception as error:
-                logger.error("queue %s: message could not be written: %r", message.routing_key, error)  # noqa: TRY400 - as above
+                if (times := self._refusals.again(repr(error))) is not None:
+                    logger.error("queue %s: message could not be written: %r%s", message.routing_key, error, times)  # noqa: TRY400 - as above
 
     def tell_later(self, message: Message) -> None:
         """Publish a message that may be lost, once there is a channel."""

@@ -34,11 +34,12 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.topology import CLOCK_ARGUMENTS
 from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds from the first token until the leader relies on it: the last leader's token and empty ones of servers that
 #: start arrive together, and an empty one must not count alone.

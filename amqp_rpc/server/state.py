@@ -12,9 +12,10 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
 from amqp_rpc.message.refusals import ReplyCode, is_conflict
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.server.pool import Pool
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds between two polls of the running handlers, while a server drains without a connection.
 _POLL = 0.1

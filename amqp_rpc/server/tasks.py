@@ -120,7 +120,10 @@ class TaskDispatcher(Dispatcher):
             return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
         # Nothing in a message may end the thread that reads messages.
         except Exception as error:
-            logger.exception("queue %s: task %s() could not be read; dead-lettered", self.queue, request.function)
+            if (times := self._refusals.again(repr(error))) is not None:
+                logger.exception(
+                    "queue %s: task %s() could not be read; dead-lettered%s", self.queue, request.function, times
+                )
             reason = f"it could not be read: {error!r}"
             return self._dead(request, reason, "refused", error=Undecodable(reason))
         assert function.task is not None
@@ -264,7 +267,10 @@ class TaskDispatcher(Dispatcher):
         if function is not None:
             details[TRACEBACK] = traceback_of(error)
         else:
-            logger.error("%s dead-lettered: %s", self.named(request), reason, extra=self.keys(request))
+            # One that crashed its workers is no bad message of which there may be a flood.
+            times = self._refusals.again(reason) if outcome == "refused" else ""
+            if times is not None:
+                logger.error("%s dead-lettered: %s%s", self.named(request), reason, times, extra=self.keys(request))
         reply = None
         if request.reply_to is not None or self._recorded(function):
             if isinstance(error, AmqpRpcError) and function is None:

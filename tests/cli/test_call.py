@@ -71,6 +71,21 @@ def test_no_broker_and_no_access_have_codes_of_their_own(served: str) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (Exit.ACCESS_REFUSED, 1)
 
 
+def test_what_a_function_says_can_t_control_the_terminal(served: str) -> None:
+    evil = "a\x1b]0;owned\x07\x1b[2J\x9b31m\nnext"
+    for arguments in (
+        ["tserved.refuse", evil],
+        ["tserved.refuse", evil, "--traceback"],
+        ["tserved.echo", evil],
+        [f"tserved.{evil}"],
+        [f"{evil}.f"],
+    ):
+        done = run("call", *arguments, url=served)
+        assert all(line.isprintable() for line in (done.stdout + done.stderr).splitlines()), arguments
+    assert json.loads(run("call", "tserved.echo", evil, url=served).stdout) == evil
+    assert run("call", "tserved.refuse", evil, url=served).stderr.startswith("amqp-rpc: ValueError: a\\x1b]0;")
+
+
 def test_the_servers_traceback_is_shown_when_asked_for(served: str) -> None:
     done = run("call", "fib", "-1", "--traceback", url=served)
     assert "services/fib.py" in done.stderr

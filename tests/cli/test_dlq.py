@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import secrets
@@ -22,6 +23,7 @@ from amqp_rpc import Client, DeadLetter, Event, Server, Service
 from amqp_rpc.cli.exits import Exit
 from amqp_rpc.cli.options import Time
 from amqp_rpc.cli.output import columns
+from amqp_rpc.message import codec
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from tests.programs import ROOT, run
 from tests.waiting import until
@@ -52,6 +54,10 @@ class Letters:
             headers={"reason": "ValueError: no", "queue": self.queue, "died": died, "attempt": 6, **headers},
         )
         self._channel.basic_publish("", f"{self.queue}.dead", b'[["a.png"], {"size": 3}]', properties)
+
+    def put_body(self, identity: str, body: bytes, content_type: str = "application/msgpack") -> None:
+        properties = pika.BasicProperties(type="resize", message_id=identity, content_type=content_type)
+        self._channel.basic_publish("", f"{self.queue}.dead", body, properties)
 
     def put_many(self, count: int) -> None:
         channel = self._connection.channel()
@@ -172,7 +178,7 @@ def test_one_letter_is_shown_whole_by_the_beginning_of_its_id(letters: Letters) 
     letters.put("aa-1", traceback="Traceback\n  here", history='[{"died": 5, "reason": "first", "attempt": 3}]')
     letters.put("ab-2")
     done = letters.dlq("show", "aa")
-    for words in ("aa-1", "'a.png', size=3", "ValueError: no", "24 bytes", "attempt 3: first", "Traceback\n  here"):
+    for words in ("aa-1", "'a.png', size=3", "ValueError: no", "24 bytes", "attempt 3: first", "  Traceback\n    here"):
         assert words in done.stdout
     assert done.returncode == Exit.OK
     assert json.loads(letters.dlq("show", "b-2", "--json").stdout)["id"] == "ab-2"
@@ -192,6 +198,71 @@ def test_a_replay_prints_the_ids_and_puts_the_tasks_back(letters: Letters) -> No
     assert letters.dlq("replay", "--all").stdout == "0-x\n"
     assert until(lambda: letters.count() == 4)
     assert letters.dlq("list").stderr == f"{letters.queue} has no dead letter\n"
+
+
+def test_any_well_formed_letter_can_be_listed_shown_and_put_back(letters: Letters) -> None:
+    # An integer of more digits than Python writes, the last day that there is, a map for a key, NaN.
+    for number, value in enumerate([10**5000, [10**5000], datetime.max.replace(tzinfo=UTC), {(1, 2): 3}, math.nan]):
+        letters.put_body(f"{number}-x", codec.encode([[value], {}], codec.MSGPACK, limit=10_000))
+    letters.put_body("5-x", b"[" * 500 + b"]" * 500, "application/json")
+    letters.put_body("6-x", b"[[" + b"9" * 5000 + b"], {}]", "application/json")
+    letters.put_body("7-x", b"\xff\x00 no text", "text/plain")
+    letters.put("8-x", died=253402300799000, reason=["x"], history="[" * 500)
+    done = letters.dlq("list")
+    assert (done.returncode, len(done.stdout.splitlines())) == (Exit.OK, 10)
+    lines = [json.loads(line) for line in letters.dlq("list", "--json").stdout.splitlines()]
+    assert sorted(line["id"] for line in lines) == [f"{number}-x" for number in range(9)]
+    for number in range(9):
+        shown = letters.dlq("show", str(number))
+        assert (shown.returncode, shown.stdout.splitlines()[0].split()) == (Exit.OK, ["id", f"{number}-x"])
+    assert letters.dlq("replay", "--all").returncode == Exit.OK
+    assert until(lambda: letters.count() == 9)
+
+
+def test_what_a_stranger_wrote_can_t_control_the_terminal_or_look_like_another_line(letters: Letters) -> None:
+    evil = "x]\nid         other\x1b]0;owned\x07\x1b[2J\x9b31m"
+    letters.put(evil, function=evil, reason=evil, traceback=f"{evil}\n{evil}", history=json.dumps([{"reason": evil}]))
+    for arguments in (["list"], ["list", "--json"], ["show", "x]"], ["show", "x]", "--json"], ["show", "nope\x1b"]):
+        done = letters.dlq(*arguments)
+        assert all(line.isprintable() for line in (done.stdout + done.stderr).splitlines()), arguments
+    assert len([line for line in letters.dlq("show", "x]").stdout.splitlines() if line.startswith("id ")]) == 1
+    assert json.loads(letters.dlq("list", "--json").stdout)["id"] == evil
+    done = letters.dlq("replay", "--all")
+    assert (done.returncode, len(done.stdout.splitlines())) == (Exit.OK, 1)
+    assert done.stdout.rstrip("\n").isprintable()
+
+
+def test_a_letter_that_names_another_queue_is_shown_so_and_goes_there_only_after_a_yes(letters: Letters) -> None:
+    other = Letters(letters.url)
+    letters.put("aa-1")
+    letters.put("bb-2", queue=other.queue)
+    title, *rows = letters.dlq("list").stdout.splitlines()
+    assert title.split() == ["ID", "FUNCTION", "QUEUE", "DIED", "ATTEMPT", "REASON"]
+    assert [row.split()[2] for row in rows] == [letters.queue, other.queue]
+    assert (
+        f"{other.queue} (another queue than {letters.queue}: a replay needs --to)" in letters.dlq("show", "bb").stdout
+    )
+
+    # Without a terminal: the first is replayed, the other stays.
+    done = letters.dlq("replay", "--all")
+    assert (done.returncode, done.stdout) == (Exit.NOT_CONFIRMED, "aa-1\n")
+    said = f"1 dead letter of {letters.queue} names another queue: '{other.queue}' (1). Replay it there? There is no"
+    assert done.stderr.splitlines()[0] == f"replayed 1 dead letter of {letters.queue}"
+    assert f"amqp-rpc: {said} terminal to ask: give --to QUEUE" in done.stderr
+    assert until(lambda: (letters.count(), letters.count(".dead")) == (1, 1))
+    assert answered(letters, "n", "replay", letters.queue, "bb-2") == Exit.NOT_CONFIRMED
+    assert until(lambda: (other.count(), letters.count(".dead")) == (0, 1))
+    assert answered(letters, "y", "replay", letters.queue, "--all") == Exit.OK
+    assert until(lambda: (other.count(), letters.count(".dead")) == (1, 0))
+
+    # Or where it is to go is said: here, or there.
+    for number, (named, there) in enumerate(((letters, other), (other, letters))):
+        letters.put(f"{number}-x", queue=other.queue)
+        before = named.count(), there.count()
+        done = letters.dlq("replay", f"{number}-x", "--to", named.queue)
+        assert (done.returncode, done.stdout) == (Exit.OK, f"{number}-x\n")
+        assert until(lambda n=named, t=there, b=before: (n.count(), t.count()) == (b[0] + 1, b[1]))  # type: ignore[misc] # bound now
+    other.close()
 
 
 @pytest.mark.parametrize("command", ["replay", "drop"])

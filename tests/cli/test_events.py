@@ -227,14 +227,15 @@ def test_unprintable_characters_are_escaped_and_can_t_control_the_terminal(
         raw.channel.basic_publish("amqp_rpc.events", f"{topic}.x", body, properties)
 
     for options, first, second in (
-        ([], "\\ud800", "one\\ntwo\\x1b[31m"),
-        (["--json"], '"payload":"b\'\\"', '"payload":"one\\ntwo\\u001b[31m"'),
+        ([], "\\ud800", "one\\ntwo\\x1b[31m\\x9b"),
+        (["--json"], '"payload":"b\'\\"', '"payload":"one\\ntwo\\u001b[31m\\u009b"'),
     ):
         folder = tmp_path / f"{len(options)}"
         folder.mkdir()
         with listening(f"{topic}.*", *options, url=url, folder=folder) as it:
             publish(b'"\\ud800"')
-            publish(b'"one\\ntwo\\u001b[31m"')
+            # ESC [, and the same as one character.
+            publish(b'"one\\ntwo\\u001b[31m\\u009b"')
             until(lambda it=it: len(it.lines()) == 2)  # type: ignore[misc] # bound now
             for line, expected in zip(it.lines(), (first, second), strict=True):
                 assert expected in line

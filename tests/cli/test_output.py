@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pika
 import pytest
 
 from amqp_rpc import Client
 from amqp_rpc.cli import output
 from amqp_rpc.cli.exits import Exit
+from amqp_rpc.message import codec
 from amqp_rpc.ops.dead_letters import Progress
 from tests.programs import run, serving
+from tests.served_by import Raw, raw  # noqa: F401 - a fixture
 
 #: Set up the log as `serve` does, after the program; then we log, and the program does.
 AFTER = """
@@ -186,3 +189,30 @@ def test_a_process_names_itself_and_its_logger(url: str) -> None:
         assert any(f" ERROR amqp_rpc.server.tasks [{pid}] Task fail() [" in line for pid in server.children())
         # The traceback starts at the handler.
         assert server.text().count("amqp_rpc/server") == 0
+
+
+def test_no_message_forges_a_line_of_the_log_or_fills_it(url: str, raw: Raw) -> None:  # noqa: F811 - the fixture
+    forged = "x]\n2026-11-28 00:00:00,000 CRITICAL Task transfer() [real-1] succeeded\x1b[2J"
+    huge = "y" * 2 * 2**20
+
+    def put(queue: str, body: object, **properties: object) -> None:
+        binary = codec.encode([[body], {}], codec.MSGPACK, limit=2**24)
+        properties = {"content_type": codec.MSGPACK, "reply_to": None} | properties
+        raw.channel.basic_publish("", queue, binary, pika.BasicProperties(**properties))
+
+    with serving("tests.served", "--log-level", "info", url=url) as server:
+        before = len(server.text())
+        for text in (forged, huge):
+            put("rpc_queue.tserved", text, type="refuse", message_id=forged)
+            put("rpc_queue.tserved", text, type="refuse", reply_to=forged, correlation_id=forged)
+            put("rpc_queue.tserved", text, type="hold", message_id=forged)
+            put("rpc_queue.tserved", {text: 1}, type="echo", message_id=forged)
+            put("tserved_sums", text, type="fail", message_id=forged, reply_to=forged)
+        put("tserved_sums", forged, type=forged, message_id=forged, headers={"attempt": 1, "traceback": forged})
+        put("rpc_queue.tserved", 1, type=forged, message_id=forged)
+        put("tserved_sums", "the last", type="fail", message_id="the last")
+        server.until_said("Task fail() [the last] failed")
+    text = server.text()[before:]
+    assert not re.search(r"^2026-11-28 00:00:00", text, re.MULTILINE)
+    assert all(line.isprintable() and len(line) < 2200 for line in text.splitlines())
+    assert len(text) < 100_000

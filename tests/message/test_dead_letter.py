@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc import ConfigurationError
+from amqp_rpc import ConfigurationError, NamesAnotherQueue
 from amqp_rpc.message import codec
 from amqp_rpc.message.dead_letter import (
     LONGEST_REASON,
@@ -54,6 +54,20 @@ class TestReading:
     def test_a_body_too_large_to_be_shown_is_its_first_bytes(self) -> None:
         assert read(letter(), arguments("x" * 2**21), queue="q").arguments.startswith("b'")
 
+    @pytest.mark.parametrize(
+        "value",
+        [10**5000, [10**5000], {10**5000: 10**5000}, datetime.max.replace(tzinfo=UTC), {frozenset([1]): {}}],
+        ids=["large", "in a list", "a key", "the last day", "a set"],
+    )
+    def test_any_argument_is_shown(self, value: Any) -> None:
+        assert read(letter(), arguments(value, note="seen"), queue="q").arguments.endswith(", note='seen'")
+
+    def test_a_reason_is_written_on_one_line_and_a_history_of_anything_is_read(self) -> None:
+        dead = dead_letter(Properties(), b"", queue="q", reason="a\nb\x1b[2J", now=2.0)
+        assert (dead.properties.headers or {})["reason"] == "a\\nb\\x1b[2J"
+        deep = '{"reason": ' + "[" * 500 + "]" * 500 + "}"
+        assert len(read(letter(history=f"[{deep}]"), b"", queue="q").history) in (0, 1)
+
     def test_a_chunk_of_calls_is_so_many(self) -> None:
         body = codec.encode([[[1], {}], [[2], {}]], codec.MSGPACK, limit=1000)
         assert read(letter(chunk=True), body, queue="q").arguments.startswith("2 calls: ")
@@ -72,7 +86,7 @@ class TestReading:
     ) -> None:
         properties = Properties(headers=headers, content_type="application/json", timestamp=timestamp)
         assert read(properties, body, queue="q").size == len(body)
-        again = replayed(properties, body, queue="q", now=1.0)
+        again = replayed(properties, body, queue="q", now=1.0, to="q")
         assert (again.body, again.properties.headers is not None, again.routing_key != "") == (body, True, True)
         assert len(read(again.properties, body, queue="q").history) >= 1
 
@@ -109,7 +123,7 @@ class TestGoingBack:
     def test_it_is_the_same_message_at_its_first_try(self) -> None:
         properties = letter(crashes=4, traceback="T", error="E", mine=5, **{"x-death": [{}]})
         properties.reply_to, properties.expiration = "gone", "5"
-        again = replayed(properties, b"body", queue="other", now=0.0)
+        again = replayed(properties, b"body", queue="q", now=0.0)
         history = again.properties.headers.pop("history")  # type: ignore[union-attr]
         assert (again.routing_key, again.body, again.delay) == ("q", b"body", 0)
         assert again.properties == Properties(
@@ -120,6 +134,13 @@ class TestGoingBack:
             headers={"attempt": 1, "mine": 5},
         )
         assert json.loads(history) == [{"died": int(DIED.timestamp() * 1000), "reason": "R", "attempt": 3}]
+
+    def test_one_that_names_another_queue_goes_there_only_if_that_is_said(self) -> None:
+        with pytest.raises(NamesAnotherQueue, match=r"dead letter \[1\] names another queue, 'q'") as caught:
+            replayed(letter(), b"", queue="mine", now=0.0)
+        assert caught.value.queues == {"q": ["1"]}
+        for to in ("q", "mine", "third"):
+            assert replayed(letter(), b"", queue="mine", now=0.0, to=to).routing_key == to
 
     @pytest.mark.parametrize(("now", "kept"), [(4.9, {"deadline": 5000}), (5.0, {}), (6.0, {})])
     def test_a_time_that_is_over_is_taken_away(self, now: float, kept: dict[str, int]) -> None:
@@ -161,7 +182,13 @@ class TestDying:
         )
         dead = dead_letter(theirs, b"body", queue="q", reason="R" * 2000, now=2.0, details={"attempt": 3})
         assert (dead.routing_key, dead.body) == ("q.dead", b"body")
-        headers = {"mine": 1, "reason": "R" * LONGEST_REASON, "queue": "q", "died": 2000, "attempt": 3}
+        headers = {
+            "mine": 1,
+            "reason": "R" * LONGEST_REASON + "… (2000 characters)",
+            "queue": "q",
+            "died": 2000,
+            "attempt": 3,
+        }
         assert dead.properties == Properties(type="f", message_id="1", delivery_mode=2, headers=headers)
 
     def test_it_may_have_an_id_of_its_own(self) -> None:

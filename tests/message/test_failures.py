@@ -156,7 +156,7 @@ class TestRebuilding:
         assert over(ValueError("x")).traceback is None
 
     def test_the_servers_traceback_is_shown_below_the_callers(self):
-        assert over(ValueError("x"), traceback="Traceback: here\n").__notes__ == ["\nOn the server:\nTraceback: here"]
+        assert over(ValueError("x"), traceback="Traceback: here\n").__notes__ == ["\nOn the server:\n  Traceback: here"]
 
     def test_an_error_that_crosses_twice_keeps_its_class_and_name(self):
         twice = over(over(ValueError("bad")))
@@ -438,7 +438,7 @@ class TestWhatElseAnExceptionHas:
         error = ValueError("bad")
         error.add_note("order 7")
         rebuilt = over(error, traceback="Traceback ...")
-        assert rebuilt.__notes__ == ["order 7", "\nOn the server:\nTraceback ..."]
+        assert rebuilt.__notes__ == ["order 7", "\nOn the server:\n  Traceback ..."]
 
     def test_a_cause_arrives_with_its_own(self):
         rebuilt = over(caused())

@@ -40,6 +40,7 @@ EXPORTS = {
     "CallError",
     "Unroutable",
     "NoServer",
+    "NamesAnotherQueue",
     "NotAllAccepted",
     "FunctionNotFound",
     "InvalidArguments",

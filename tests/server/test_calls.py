@@ -15,8 +15,9 @@ from amqp_rpc import Service
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Properties
+from amqp_rpc.message.text import LONGEST_TRACEBACK
 from amqp_rpc.server.calls import CallDispatcher, Chunk
-from amqp_rpc.server.invoke import LONGEST_TRACEBACK, Answer, Settings
+from amqp_rpc.server.invoke import Answer, Settings
 
 LIMIT = 10_000
 
@@ -96,6 +97,11 @@ async def wait(n: int) -> int:
 async def fail_later(kind: str) -> None:
     await asyncio.sleep(0)
     raise ERRORS[kind].with_traceback(None)
+
+
+@service.rpc
+def raiser(text: str) -> None:
+    raise ValueError(text)
 
 
 class Clock:
@@ -260,6 +266,38 @@ class TestRefusals:
         (record,) = caplog.records
         assert "message without reply_to dead-lettered: the body (1 bytes) is not application/json" in record.message
         assert "\n" not in record.message
+
+    @pytest.mark.parametrize("reply_to", ["q", None])
+    def test_a_flood_of_bad_messages_is_no_flood_of_lines(self, dispatcher, caplog, reply_to):
+        caplog.set_level(logging.INFO)
+        for number in range(1000):
+            answer(dispatcher, *request("x", reply_to=reply_to, message_id=str(number)))
+        assert len(caplog.records) == 1
+        # Another one is not hidden by it.
+        answer(dispatcher, *request(function=f"unknown{'x' * 100}", reply_to=reply_to))
+        assert len(caplog.records) == 2
+        for number in range(1000):
+            answer(dispatcher, *request(function=f"unknown{number}", reply_to=reply_to))
+        assert len(caplog.records) < 30
+
+    @pytest.mark.parametrize("reply_to", ["q", None])
+    def test_what_a_stranger_writes_is_quoted_and_cut_in_the_log_and_in_the_answer(self, dispatcher, caplog, reply_to):
+        caplog.set_level(logging.INFO)
+        forged = "x\n2026-11-28 00:00:00,000 CRITICAL\x1b[2J"
+        answered = [
+            answer(dispatcher, *request(1, function=forged, reply_to=reply_to, message_id=forged)),
+            answer(dispatcher, *request({forged + "k" * 5000: 1}, function="double", reply_to=reply_to)),
+            answer(dispatcher, *request("x" * 9000, function="double", reply_to=reply_to, message_id="2")),
+            answer(dispatcher, *request(forged + "y" * 9000, function="raiser", reply_to=reply_to, message_id=forged)),
+        ]
+        assert len(caplog.records) == len(answered)
+        for record, each in zip(caplog.records, answered, strict=True):
+            text = record.getMessage()
+            assert text.isprintable()
+            assert len(text) <= 2030
+            assert record.id is None or record.id.isprintable()
+            assert len(each.dead_letter or "") <= 2030
+            assert len(each.reply.body if each.reply is not None else b"") <= 8000
 
 
 class TestRedelivery:
