@@ -23,7 +23,7 @@ from amqp_rpc.amqp.loop import READ, WRITE, Loop, Timer
 from amqp_rpc.amqp.stream import FIRST_OCTETS, IS_TLS, NOT_AMQP, READ_SIZE, TLS_ALERT
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.settings import TLS, Addresses, first_line, read_file
-from amqp_rpc.message.text import printable, shortened
+from amqp_rpc.message.text import quoted
 
 #: The first bytes of a client, AMQP 0-9-1 specification, section 4.2.2. The broker says nothing before them.
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -445,7 +445,7 @@ def _name_of(parts: Any) -> str:
 
 def _quoted(text: str) -> str:
     """Return a stranger's text, on one line and bounded."""
-    return repr(shortened(printable(text), _TEXT))
+    return repr(quoted(text, _TEXT))
 
 
 def _in_turn(addresses: list[Any]) -> list[Any]:

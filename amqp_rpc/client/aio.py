@@ -30,6 +30,7 @@ from amqp_rpc.client.client import Client
 from amqp_rpc.client.typing import AsyncCalls, MapOptions, Options, WithOptions, typed, typed_as
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message.exchanges import Exchange
+from amqp_rpc.message.text import safe_repr
 
 R = TypeVar("R")
 
@@ -175,5 +176,6 @@ class AsyncClient(Front[Client]):
     ) -> None:
         await self.close()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"Async{self._blocking!r}"

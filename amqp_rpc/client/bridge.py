@@ -26,7 +26,7 @@ from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import DEFAULT_RESULT_TIMEOUT, TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message.events import PublishedEvent
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.text import bounded_logger, safe_repr
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue
@@ -353,6 +353,7 @@ class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
         """Call back on its end: `TaskHandle.add_done_callback`, which says on which thread."""
         self._blocking.add_done_callback(callback)
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"
 
@@ -378,6 +379,7 @@ class AsyncDeadLetters(Front[DeadLetters]):
     replay = awaited(DeadLetters.replay)
     drop = awaited(DeadLetters.drop)
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<Async{repr(self._blocking)[1:]}"
 
@@ -458,6 +460,7 @@ class AsyncEvents(AsyncIterator[PublishedEvent]):
     ) -> None:
         await self.aclose()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<AsyncEvents {self._tap}>"
 
@@ -526,5 +529,6 @@ class AsyncQueue(Front[Queue[T]], Generic[T]):
     ) -> None:
         await self.close()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"Async{self._blocking!r}"

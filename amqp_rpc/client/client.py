@@ -40,6 +40,7 @@ from amqp_rpc.message.settings import (
     positive,
     results_url,
 )
+from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.timing import Seconds, timeout_of
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
@@ -548,6 +549,7 @@ class Client:
     ) -> None:
         self.close()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"Client({str(self._addresses)!r})"
 

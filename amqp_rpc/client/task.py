@@ -36,7 +36,7 @@ from amqp_rpc.message.codec import MSGPACK, ContentType
 from amqp_rpc.message.envelope import APPLICATION, ERROR, Message, Properties, task_properties
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
-from amqp_rpc.message.text import bounded_logger, plural
+from amqp_rpc.message.text import bounded_logger, plural, safe_repr
 from amqp_rpc.message.timing import Expiry, Seconds, backoff, moment_of, seconds_of
 from amqp_rpc.message.topology import units
 from amqp_rpc.ops.queue_states import never_served, queue_states
@@ -595,6 +595,7 @@ class TaskHandle(Generic[R]):
             await Wait(self._reply, time.monotonic() + seconds)
         return self._reply.done()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<TaskHandle {self.function}() [{self.id}] in {self.queue}>"
 

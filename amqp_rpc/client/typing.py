@@ -17,6 +17,7 @@ from amqp_rpc.client.call import CALL_OPTIONS, Default
 from amqp_rpc.client.task import EnqueueManyOptions, TaskHandle
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.codec import ContentType
+from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.service.other_libraries import hint
 
@@ -212,6 +213,7 @@ class WithOptions:
             raise ConfigurationError(f"{method} has no option {others}; give with_options only those of {method}")
         return self._options | kwargs
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"{self._client!r}.with_options({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
 

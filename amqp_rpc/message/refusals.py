@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from amqp_rpc.errors import AccessRefused, BrokerError, MessageTooLarge, NotConnected
 from amqp_rpc.message.settings import Address
-from amqp_rpc.message.text import printable, shortened
+from amqp_rpc.message.text import quoted
 
 
 class ReplyCode(IntEnum):
@@ -81,7 +81,7 @@ def connection_refused(code: int, text: str, address: Address) -> BrokerError:
 
 def login_not_offered(wanted: str, offered: list[str], address: Address) -> AccessRefused:
     """Return the error for a broker that does not offer the kind of login that is wanted."""
-    others = shortened(printable(", ".join(offered)), 200) or "nothing"
+    others = quoted(", ".join(offered), 200) or "nothing"
     if wanted == "EXTERNAL":
         advice = "auth_mechanisms in its rabbitmq.conf must list it; the plugin is rabbitmq_auth_mechanism_ssl"
     elif "EXTERNAL" in offered:

@@ -8,6 +8,7 @@ here opens a connection.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
@@ -41,6 +42,14 @@ LIVENESS_INTERVAL = 0.5
 DEFAULT_DRAIN_TIMEOUT = 30.0
 #: Seconds that a store keeps a task's result: a day.
 DEFAULT_RESULT_EXPIRES = 86_400.0
+
+#: The name of a user or a host; a host, with its port if it has one; and what stands behind ``?`` and ``#``.
+_NAME = re.compile(r"[^:/?#]*")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:/?#]*)(:\d{1,5})?(?=[/?#]|$)")
+_BEHIND_A_HOST = re.compile(r"[?#].*", re.DOTALL)
+_SECRETS = re.compile(r"(?<==)[^&#]+|(?<=[?&])[^=&#]+(?=[&#]|$)|(?<=#).+", re.DOTALL)
+#: Between two URLs; other commas belong to one.
+_BETWEEN_URLS = re.compile(r",(?=\s*[A-Za-z][\w+.-]*://)")
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _ESCAPE = "Write special characters of a password or a virtual host as %XX"
@@ -174,7 +183,8 @@ class Address:
 
         Args:
             url: ``amqp://user:password@host:port/vhost`` or ``amqps://…``; the defaults are ``guest``, ``guest``, 5672
-                (5671 with TLS) and ``/``. Behind ``?`` it may have `BrokerOptions`.
+                (5671 with TLS) and ``/``. The password of another user than ``guest`` is empty unless given. Behind
+                ``?`` it may have `BrokerOptions`.
             given: `BrokerOptions` that override those of the URL; and ``ssl_context``.
 
         Raises:
@@ -193,13 +203,16 @@ class Address:
         if not parts.hostname:
             raise ConfigurationError(f"{shown} is not an AMQP URL: it names no host")
         # With the password ahead of it, and no other '@' behind: this is the host and the port alone.
-        place = parts.netloc.rpartition("@")[2]
+        place = parts.netloc.rpartition("@")[2] if "@" in parts.netloc else hide_password(parts.netloc)
         try:
             port = _PORTS[parts.scheme] if parts.port is None else parts.port
         except ValueError:
             port = -1
         if not 0 < port < 2**16:
-            raise ConfigurationError(f"{shown} is not an AMQP URL: the port in {place!r} is no number from 1 to 65535")
+            hint = "" if "@" in parts.netloc else ". Behind a password stands @ and the host"
+            raise ConfigurationError(
+                f"{shown} is not an AMQP URL: the port in {place!r} is no number from 1 to 65535{hint}"
+            )
         in_url = [each.partition("=") for each in parts.query.split("&") if each]
         if parts.fragment or any(name not in OPTIONS_IN_A_URL for name, _, _ in in_url):
             raise ConfigurationError(f"{shown}: {_option_advice(parts.query)}")
@@ -217,7 +230,8 @@ class Address:
             host=parts.hostname.replace("%25", "%"),
             port=port,
             user="guest" if parts.username is None else unquote(parts.username),
-            password="guest" if parts.password is None else unquote(parts.password),
+            # Nobody else's is guessed.
+            password=_default_password(parts.username) if parts.password is None else unquote(parts.password),
             vhost=vhost,
             tls=options.tls(encrypted=parts.scheme == "amqps"),
             auth_mechanism=options.found.get("auth_mechanism", "plain"),
@@ -240,6 +254,10 @@ class Address:
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
+
+
+def _default_password(user: str | None) -> str:
+    return "guest" if user in (None, "guest") else ""
 
 
 class _Options:
@@ -327,7 +345,7 @@ def _scheme_advice(url: str, scheme: str) -> str:
 
 def _option_advice(options: str) -> str:
     """Return the advice for the options of a URL, without their values, which may be secrets."""
-    names = [name for each in options.split("&") if (name := each.partition("=")[0]).isidentifier()]
+    names = [name for each in options.split("&") if "=" in each and (name := each.partition("=")[0]).isidentifier()]
     names = [name for name in names if name not in OPTIONS_IN_A_URL]
     for right, others in _OTHER_NAMES.items():
         for name in names:
@@ -364,7 +382,7 @@ def broker_addresses(
     """Return the broker's addresses: the argument, else ``AMQP_RPC_URL``, else ``AMQP_URL``, else `DEFAULT_URL`.
 
     Args:
-        url: One URL, several with commas between them (a comma of a password is written %2C), or a sequence of them.
+        url: One URL, several with commas between them, or a sequence of them.
         ssl_context: An `ssl.SSLContext` for all of them.
         options: For all of them.
 
@@ -375,7 +393,7 @@ def broker_addresses(
         if name not in BrokerOptions.__annotations__:
             raise TypeError(f"got an unexpected keyword argument {name!r}")
     urls = url or os.environ.get("AMQP_RPC_URL") or os.environ.get("AMQP_URL") or DEFAULT_URL
-    each = urls.split(",") if isinstance(urls, str) else urls
+    each = _BETWEEN_URLS.split(urls) if isinstance(urls, str) else urls
     if not all(isinstance(one, str) for one in each):
         raise ConfigurationError(f"a broker's URL is text, such as {DEFAULT_URL}, not {type(each[0]).__name__}")
     return Addresses(Address.parse(one.strip(), {"ssl_context": ssl_context, **options}) for one in each)
@@ -405,13 +423,20 @@ def result_seconds(expires: Seconds | None = None) -> float:
 
 
 def hide_password(url: str) -> str:
-    """Return a URL, well formed or not, without its password."""
-    before, at, host = url.rpartition("@")
-    scheme, separator, credentials = before.partition("://")
+    """Return a URL, well formed or not, without its password, and without the values behind ``?`` and ``#``."""
+    scheme, separator, rest = url.partition("://")
     if not separator:
-        scheme, credentials = "", before
-    user, colon, _password = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}@{host}" if at else url
+        scheme, rest = "", url
+    before, at, place = rest.rpartition("@")
+    if at:
+        user = _NAME.match(before)[0]  # type: ignore[index] # it matches any text
+        shown = f"{user}{':***' if user != before else ''}@{place}"
+    elif _HOST_AND_PORT.match(place):
+        shown = place
+    else:
+        # Without a host: what stands behind the name is no port.
+        shown = f"{_NAME.match(place)[0]}:***"  # type: ignore[index] # as above
+    return f"{scheme}{separator}{_BEHIND_A_HOST.sub(lambda behind: _SECRETS.sub('***', behind[0]), shown)}"
 
 
 def count(name: str, value: int, *, most: float = float("inf")) -> int:

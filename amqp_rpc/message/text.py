@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import reprlib
 import traceback
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from amqp_rpc.errors import LONGEST, one_line
 
@@ -111,6 +114,19 @@ def _bounded(record: logging.LogRecord) -> bool:
     if record.exc_info and not record.exc_text and record.exc_info[0] is not None:
         record.exc_text = lines(traceback_text(*record.exc_info), "  ")
     return True
+
+
+def safe_repr(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return a ``__repr__`` that works for an object whose constructor has raised: debuggers show those too."""
+
+    @functools.wraps(show)
+    def shown(self: Any) -> str:
+        try:
+            return show(self)
+        except AttributeError:
+            return f"<{type(self).__qualname__}, not made>"
+
+    return shown
 
 
 def plural(count: int, one: str, many: str) -> str:

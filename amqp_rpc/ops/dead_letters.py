@@ -20,6 +20,7 @@ from amqp_rpc.errors import (
     PublishRefused,
 )
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
+from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.topology import dead_letter_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
 
@@ -178,6 +179,7 @@ class DeadLetters:
         """
         return await self._remove(_which("drop", all, filters), self._way("dropped", progress))
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<DeadLetters of {self.queue}>"
 

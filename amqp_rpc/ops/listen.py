@@ -23,7 +23,7 @@ from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import PublishedEvent, mark, read
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.text import bounded_logger, safe_repr
 
 logger: logging.Logger = bounded_logger(__name__)
 
@@ -180,6 +180,7 @@ class Events(Iterator[PublishedEvent]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"<Events {self._tap}>"
 

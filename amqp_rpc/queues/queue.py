@@ -19,7 +19,7 @@ from amqp_rpc.amqp.pending import Wait, blocking, script_of
 from amqp_rpc.errors import ConfigurationError, ConnectionLost, NotDone
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import count
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import plural, safe_repr
 from amqp_rpc.message.timing import LONGEST, Seconds, seconds_of, whole
 from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments
 from amqp_rpc.queues import items
@@ -332,6 +332,7 @@ class Queue(Generic[T]):
     ) -> None:
         self.close()
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"Queue({self.name!r}{f', maxsize={self.maxsize}' if self.maxsize else ''})"
 

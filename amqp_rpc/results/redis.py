@@ -50,12 +50,12 @@ class RedisStore:
                 # redis-py notices a closed connection by itself; a retry would only make callers wait longer.
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
+        except ValueError:
             # Without the cause: it may quote the password.
             raise ConfigurationError(
                 f"{self._url!r} is not a Redis URL, such as redis://user:password@host:6379/0; write special "
                 "characters of a password as %XX"
-            ) from (None if "@" in url else error)
+            ) from None
         self._check_options()
 
     def put(self, record: Record, *, expires: float) -> None:
@@ -109,7 +109,8 @@ class RedisStore:
             pool.connection_class(**pool.connection_kwargs)
         except Exception as error:
             reason = str(error).rpartition("__init__() ")[2]
-            raise ConfigurationError(f"{self._url!r} has an option that redis-py does not take: {reason}") from error
+            # As above.
+            raise ConfigurationError(f"{self._url!r} has an option that redis-py does not take: {reason}") from None
         if pool.connection_kwargs.get("decode_responses"):
             raise ConfigurationError(
                 f"{self._url!r}: decode_responses is not for results, which are no text; leave it out"

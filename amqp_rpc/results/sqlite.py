@@ -20,6 +20,7 @@ from typing import Final, Self
 import tenacity
 
 from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.message.settings import hide_password
 from amqp_rpc.message.text import text_of
 from amqp_rpc.results.failure import unavailable
 from amqp_rpc.results.record import Record
@@ -88,7 +89,7 @@ class SqliteStore:
         path = url.removeprefix("sqlite:///")
         if path == url or not path or path == ":memory:" or "?" in path:
             raise ConfigurationError(
-                f"{url!r} names no file: sqlite:///results.db is one of the working directory, "
+                f"{hide_password(url)!r} names no file: sqlite:///results.db is one of the working directory, "
                 "sqlite:////var/lib/app/results.db has an absolute path; there are no options behind '?'"
             )
         return cls(path)

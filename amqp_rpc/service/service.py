@@ -10,6 +10,7 @@ from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
 from amqp_rpc.message import codec
 from amqp_rpc.message.exchanges import Exchange, as_exchange, bindings
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
+from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.message.topology import (
     CALL_QUEUE,
@@ -439,6 +440,7 @@ class Service:
         priority = None if task.task is None else task.task.priority
         self._schedules[known] = Schedule(known, task.queue, task.name, times, body, priority)
 
+    @safe_repr
     def __repr__(self) -> str:
         return f"Service({self.name!r}: {', '.join(self._functions) or 'no functions'})"
 

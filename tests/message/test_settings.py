@@ -72,8 +72,9 @@ def test_a_url_is_read_as_rabbitmq_reads_it(url, expected):
         ("", "starts with amqp://"),
         ("amqp://", "names no host"),
         ("amqp://:5672", "names no host"),
-        ("amqp://host:port", "the port in 'host:port' is no number from 1 to 65535$"),
-        ("amqp://host:99999", "the port in 'host:99999' is no number from 1 to 65535$"),
+        ("amqp://host:port", r"the port in 'host:\*\*\*' is no number from 1 to 65535. Behind a password stands @ and"),
+        ("amqp://host:99999", "the port in 'host:99999' is no number from 1 to 65535. Behind"),
+        ("amqp://u:secret@host:port", "the port in 'host:port' is no number from 1 to 65535$"),
         ("amqp://u:secret@host:0", "the port in 'host:0' is no number from 1 to 65535$"),
         ("amqp://[::1", "its host can't be read"),
         (
@@ -175,6 +176,13 @@ class TestOptionsOfConnections:
         assert "secret" not in f"{address!r} {address}"
 
 
+def what_is_said_of(url: str) -> str:
+    try:
+        return str(broker_addresses(url))
+    except ConfigurationError as error:
+        return str(error)
+
+
 class TestThePassword:
     @pytest.mark.parametrize("show", [str, repr])
     def test_an_address_hides_it(self, show):
@@ -193,6 +201,16 @@ class TestThePassword:
             ("amqp://user:sec:ret@host", "amqp://user:***@host"),
             ("amqp://user:sec@ret@host", "amqp://user:***@host"),
             ("amqp://user:sec/ret@host/v", "amqp://user:***@host/v"),
+            ("amqp://user:sec,ret@host", "amqp://user:***@host"),
+            ("amqp://user:secret", "amqp://user:***"),
+            ("amqp://user:secret:5672", "amqp://user:***"),
+            ("user:secret", "user:***"),
+            ("amqp://[::1]:5672/v", "amqp://[::1]:5672/v"),
+            ("amqp://host/?user=u&password=secret", "amqp://host/?user=***&password=***"),
+            ("amqp://host/?user=u&password=sec@ret", "amqp://host:***@ret"),
+            ("redis://127.0.0.1/0?password=secret", "redis://127.0.0.1/0?password=***"),
+            ("redis://:secret@h/0?db=1#secret", "redis://:***@h/0?db=***#***"),
+            ("unix://user:secret@/run/redis.sock?db=1", "unix://user:***@/run/redis.sock?db=***"),
         ],
     )
     def test_it_is_hidden_in_any_url(self, url, expected):
@@ -210,20 +228,66 @@ class TestThePassword:
             "sec[ret",
             "12/34ret",
             "sec%ret:x",
+            "sec,ret",
+            "sec,amqp://ret",
+            "a=sec&b=ret",
+            "sec\nret",
         ],
     )
     def test_one_with_characters_that_should_have_been_escaped_is_never_shown(self, password):
-        for end in ("@host", "@host:5672/v", "@host:port", "@"):
+        # With a number and no "@", it is a host with its port.
+        without_a_host = () if password[0].isdigit() else ("",)
+        for end in ("@host", "@host:5672/v", "@host:port", "@", *without_a_host):
             said = what_is_said_of(f"amqp://user:{password}{end}")
             assert "sec" not in said
             assert "ret" not in said
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "amqp:/user:secret@host",
+            "amqp//user:secret@host",
+            "http://user:secret@host",
+            "amqp://user:secret@host/?password=secret",
+            "amqp://host/?user=u&password=secret",
+            "amqp://host/?secret",
+            "amqp://host/#secret",
+            "amqp://h1,amqp://user:secret@h2:x",
+            "amqp://h1,h2:secret",
+            "amqp://user:se;cret@host:x",
+            "amqp://user:%73ecret@host:x",
+            "amqp://[user:secret",
+        ],
+    )
+    def test_one_in_a_url_that_can_t_be_used_is_never_shown(self, url):
+        with pytest.raises(ConfigurationError) as caught:
+            broker_addresses(url)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "secret" not in str(error) + repr(error)
+            assert "cret" not in str(error)
+            error = None if error.__suppress_context__ else error.__cause__ or error.__context__
 
-def what_is_said_of(url: str) -> str:
-    try:
-        return str(Address.parse(url))
-    except ConfigurationError as error:
-        return str(error)
+    def test_a_comma_of_one_is_a_comma(self):
+        (address,) = broker_addresses("amqp://user:sec,ret@host")
+        assert (address.password, address.host) == ("sec,ret", "host")
+
+    @pytest.mark.parametrize(
+        ("url", "user", "password"),
+        [
+            ("amqp://host", "guest", "guest"),
+            ("amqp://guest@host", "guest", "guest"),
+            ("amqp://admin@host", "admin", ""),
+            ("amqp://admin:@host", "admin", ""),
+            ("amqp://:pw@host", "", "pw"),
+        ],
+    )
+    def test_one_that_is_not_given_is_empty_but_for_guest_s(self, url, user, password):
+        address = Address.parse(url)
+        assert (address.user, address.password) == (user, password)
+
+    def test_the_zone_of_an_ipv6_address_is_decoded(self):
+        assert Address.parse("amqp://[fe80::1%25lo]:5673").host == "fe80::1%lo"
 
 
 class TestPositive:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pkgutil
+import traceback
+
 import pytest
 
+import amqp_rpc
 from amqp_rpc import errors
 
 
@@ -75,3 +81,42 @@ def test_a_task_is_tried_again_after_any_number_of_seconds(after):
 def test_a_time_of_another_try_that_makes_no_sense_is_refused_in_words(after):
     with pytest.raises(errors.ConfigurationError, match=r"Retry\(after=\) is a number of seconds from 0, not "):
         errors.Retry("busy", after=after)
+
+
+def classes():
+    for module in pkgutil.walk_packages(amqp_rpc.__path__, "amqp_rpc."):
+        if not module.name.endswith("__main__"):
+            for each in vars(importlib.import_module(module.name)).values():
+                if isinstance(each, type) and each.__module__ == module.name and "__repr__" in vars(each):
+                    yield each
+
+
+@pytest.mark.parametrize("kind", [each for each in classes() if not dataclasses.is_dataclass(each)])
+def test_an_object_whose_constructor_has_raised_can_be_shown(kind):
+    assert isinstance(repr(kind.__new__(kind)), str)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: amqp_rpc.Client("http://user:secret@host"),
+        lambda: amqp_rpc.Client("amqp://host", heartbeat=-1),
+        lambda: amqp_rpc.Client("amqp://host", results="redis://user:secret"),
+        lambda: amqp_rpc.AsyncClient("amqp://user:secret"),
+        lambda: amqp_rpc.Server(amqp_rpc.Service("tshown"), url="amqp://user:secret"),
+        lambda: amqp_rpc.Server(amqp_rpc.Service("tshown"), threads=0),
+        lambda: amqp_rpc.Service("a.b"),
+        lambda: amqp_rpc.Exchange("x", "fan"),
+        lambda: amqp_rpc.Retry(after="soon"),
+        lambda: amqp_rpc.Client("amqp://host").queue(""),
+        lambda: amqp_rpc.Client("amqp://host").dead_letters(""),
+    ],
+)
+def test_a_constructor_that_raises_can_be_shown_with_its_variables(make):
+    with pytest.raises(ValueError) as caught:
+        make()
+    # As error trackers do. Older Pythons let what a repr raises through.
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in shown.stack if "amqp_rpc" in frame.filename]
+    assert ours
+    assert not [name for frame in ours for name, text in (frame.locals or {}).items() if "repr() failed" in text]
