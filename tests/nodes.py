@@ -5,10 +5,12 @@ Settings, from the environment:
 - ``AMQP_RPC_TEST_URL``: run against this broker, and skip the tests marked ``node``;
 - ``AMQP_RPC_TEST_RABBITMQ``: a command put before RabbitMQ's programs, to run on another version of it;
 - ``AMQP_RPC_TEST_QUEUE_TYPE=quorum``: make that the default type of queues of the nodes' virtual host;
+- ``AMQP_RPC_TEST_TLS=1``: the nodes speak TLS, and their URLs start with ``amqps://``; the authority that signed their
+  certificates is in ``SSL_CERT_FILE`` then, for all programs of the run;
 - ``TESTCONTAINERS_RYUK_DISABLED=true``: do without the container that removes RabbitMQ's one after a kill -9, where
   its image cannot be had. A test run that ends in any other way removes RabbitMQ's container itself.
 
-If a Docker engine answers and none of the first three is set, most tests share a container.
+If a Docker engine answers and none of the first four is set, most tests share a container.
 
 All nodes of a run live in one folder below /tmp. A second process (this file, run as a program) waits for the test
 run to end in any way, kill -9 too, and then ends and removes what is left of that folder's nodes.
@@ -16,13 +18,17 @@ run to end in any way, kill -9 too, and then ends and removes what is left of th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +38,16 @@ if __name__ == "__main__":  # the second process: find the package beside this f
 from amqp_rpc.broker import processes
 from amqp_rpc.broker.docker import IMAGE, engine_answers, get_image
 from amqp_rpc.broker.node import Node, remove_folder
+from amqp_rpc.broker.ports import free_port
 from amqp_rpc.broker.programs import find_program
+from tests.waiting import until
 
 URL = os.environ.get("AMQP_RPC_TEST_URL", "")
 COMMAND = tuple(shlex.split(os.environ.get("AMQP_RPC_TEST_RABBITMQ", "")))
 #: The default type of queues; RabbitMQ's own where it is empty.
 QUEUE_TYPE = os.environ.get("AMQP_RPC_TEST_QUEUE_TYPE", "")
+#: Whether the nodes of `Nodes` speak TLS unless they are asked for otherwise.
+OVER_TLS = os.environ.get("AMQP_RPC_TEST_TLS", "").lower() in {"1", "true"}
 
 #: Seconds for a node to start; below pytest's own timeout of a test, so that the reason is shown.
 START_TIMEOUT = 100.0
@@ -72,6 +82,45 @@ class TypedNode(Node):
             self.ctl("set_permissions", "guest", ".*", ".*", ".*")
 
 
+class TLSNode(TypedNode):
+    """A node with a listener for TLS beside the plain one; its URL is that of TLS.
+
+    Args:
+        pair: The files of its certificate and its key. Where they are replaced, `reread` has the node use the new ones.
+        trusted: The file of the authorities whose clients' certificates it accepts.
+    """
+
+    def __init__(self, *, pair: Any, trusted: Path, settings: Sequence[str] = (), **options: Any) -> None:
+        #: The port of TLS.
+        self.tls_port = free_port()
+        own = [
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}",
+            f"ssl_options.certfile = {pair.certfile}",
+            f"ssl_options.keyfile = {pair.keyfile}",
+            f"ssl_options.cacertfile = {trusted}",
+            "ssl_options.verify = verify_peer",
+        ]
+        super().__init__(settings=[*own, *settings], **options)
+
+    @property
+    def url(self) -> str:
+        return f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
+
+    def start(self, *, timeout: float = START_TIMEOUT) -> None:
+        super().start(timeout=timeout)
+        # The listener of TLS is the last to start.
+        until(self._listens, timeout=20, what="the listener of TLS")
+
+    def reread(self) -> None:
+        """Have it read its files again: it keeps what it has read for two minutes."""
+        self.ctl("eval", "ssl:clear_pem_cache().")
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.tls_port), timeout=1):
+            return True
+        return False
+
+
 class Nodes:
     """The nodes of one test run."""
 
@@ -79,6 +128,7 @@ class Nodes:
         self._folder: Path | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         self._made = 0
+        self._secured: dict[str, Any] | None = None
         self._idle: list[Node] = []
 
     def lend(self) -> Node:
@@ -97,7 +147,7 @@ class Nodes:
             node.close()
 
     def new(self, **options: Any) -> TypedNode:
-        """A node of its own, not yet started; `Node`'s options."""
+        """A node of its own, not yet started; `Node`'s options, or `TLSNode`'s."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="amqp-rpc-tests-", dir="/tmp"))
             self._folder.chmod(0o755)
@@ -105,7 +155,20 @@ class Nodes:
                 [sys.executable, __file__, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
             )
         self._made += 1
-        return TypedNode(folder=self._folder / str(self._made), command=COMMAND, **options)
+        secured = self._secure(self._folder) if OVER_TLS and "pair" not in options else {}
+        kind = TLSNode if secured or "pair" in options else TypedNode
+        return kind(folder=self._folder / str(self._made), command=COMMAND, **{**secured, **options})
+
+    def _secure(self, folder: Path) -> dict[str, Any]:
+        """The options of nodes that speak TLS: one certificate for all nodes of a run."""
+        if self._secured is None:
+            from tests.certificates import Authority
+
+            authority = Authority(folder / "certificates")
+            pair = authority.issue("localhost", "127.0.0.1", "::1")
+            os.environ["SSL_CERT_FILE"] = str(authority.cacertfile)
+            self._secured = {"pair": pair, "trusted": authority.cacertfile}
+        return self._secured
 
     def cluster(self, count: int, **options: Any) -> list[Node]:
         """Running nodes that form a cluster; `Node`'s options."""
@@ -129,7 +192,7 @@ class Nodes:
 
 def container() -> Any:
     """RabbitMQ in a container, started, where a Docker engine answers and gives one; else None."""
-    if COMMAND or QUEUE_TYPE or not engine_answers():
+    if COMMAND or QUEUE_TYPE or OVER_TLS or not engine_answers():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,6 +212,7 @@ def container() -> Any:
 def clean_up(run: Path) -> None:
     """End all processes of a run's nodes, port mappers too, and remove their folders."""
     processes.end(f"RABBITMQ_PID_FILE={run}/")
+    shutil.rmtree(run / "certificates", ignore_errors=True)
     for folder in run.iterdir():
         remove_folder(folder)
     if not any(run.iterdir()):

@@ -16,9 +16,10 @@ from tests.waiting import until
 
 
 class RedisServer:
-    """A Redis of a test's own, to be killed and started again at will."""
+    """A Redis of a test's own, to be killed and started again at will; ``options`` are more words of its command."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self._options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -28,7 +29,7 @@ class RedisServer:
     def start(self) -> None:
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(
-            ["redis-server", *options], stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir()
+            ["redis-server", *options, *self._options], stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir()
         )
         until(self._answers, what="redis-server")
 
@@ -52,7 +53,8 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                # The second is of one that wants a password.
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 

@@ -340,6 +340,7 @@ def _explained(  # noqa: PLR0911 - one return for each kind of failure
     """Return an error of TLS in words: what the peer has shown, what was expected, what to set."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _not_believed(error, _presented(sock), tls, name)
+    file = "ssl_context" if tls.certfile is None else repr(tls.certfile)
     own = tls.ssl_context is None and tls.certfile is None
     if isinstance(error, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError) or CLOSED_EARLY in str(error):
         words = f"the connection was closed during the {stage} handshake"
@@ -348,7 +349,7 @@ def _explained(  # noqa: PLR0911 - one return for each kind of failure
         if own:
             # Some peers close without the alert.
             return TLSFailed(words, f"The broker may want a certificate from the client: {_SET_OWN}")
-        return TLSFailed(words, "The broker's log has the reason: it may not accept the client's certificate")
+        return TLSFailed(words, f"The broker may not accept the client's certificate, {file}: its log has the reason")
     reason = error.reason or "" if isinstance(error, ssl.SSLError) else ""
     said = reason.lower().replace("_", " ") or str(error)
     alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
@@ -368,7 +369,6 @@ def _explained(  # noqa: PLR0911 - one return for each kind of failure
     if alert and any(each in reason for each in _OWN_REFUSED):
         if own or "required" in alert:
             return TLSFailed(f"the broker wants a certificate from the client, and got none ({alert})", _SET_OWN)
-        file = "ssl_context" if tls.certfile is None else repr(tls.certfile)
         which = "The broker's ssl_options.cacertfile must have its authority" if "ca" in alert.split() else _SET_OWN
         return TLSFailed(f"the broker does not accept the client's certificate, {file} ({alert})", which)
     if "HANDSHAKE_FAILURE" in reason and own:

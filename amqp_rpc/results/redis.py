@@ -7,12 +7,16 @@ Each record is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expi
 from __future__ import annotations
 
 import contextlib
-from typing import Final, cast
+import logging
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
 
 from amqp_rpc.errors import ConfigurationError, StoreUnavailable
-from amqp_rpc.message.settings import hide_password
+from amqp_rpc.message.settings import first_line, hide_password, read_file
 from amqp_rpc.results.failure import unavailable
 from amqp_rpc.results.record import Record
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds to connect, and to wait for one answer: workers must not wait longer for a Redis that is gone.
 _CONNECT_TIMEOUT: Final = 1.0
@@ -24,7 +28,8 @@ class RedisStore:
     """A store in Redis. It connects when it must, and again after a connection breaks.
 
     Args:
-        url: ``redis://user:password@host:port/database``, or ``rediss://…`` for TLS.
+        url: ``redis://user:password@host:port/database``, or ``rediss://…`` for TLS; redis-py's options behind ``?``,
+            and ``password_file=``, whose password is read for each connection.
 
     Raises:
         ConfigurationError: It is not such a URL, has an option that does not exist, or redis-py is not installed.
@@ -42,9 +47,11 @@ class RedisStore:
                 "pip install 'amqp-rpc[redis]'"
             ) from error
         self._read_only = redis.ReadOnlyError
+        url, options = _secured(url)
         try:
             self._redis = redis.Redis.from_url(
                 url,
+                **options,
                 socket_connect_timeout=_CONNECT_TIMEOUT,
                 socket_timeout=_ANSWER_TIMEOUT,
                 # redis-py notices a closed connection by itself; a retry would only make callers wait longer.
@@ -105,6 +112,7 @@ class RedisStore:
     def _check_options(self) -> None:
         """Make a connection that is never opened: redis-py looks at the options behind ``?`` no earlier."""
         pool = self._redis.connection_pool
+        self._check_tls(pool.connection_kwargs)
         try:
             pool.connection_class(**pool.connection_kwargs)
         except Exception as error:
@@ -115,3 +123,50 @@ class RedisStore:
             raise ConfigurationError(
                 f"{self._url!r}: decode_responses is not for results, which are no text; leave it out"
             )
+
+    def _check_tls(self, options: dict[str, Any]) -> None:
+        """Look for the files, which redis-py reads for each connection; warn if no certificate is checked."""
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            if options.get(name):
+                read_file(name, options[name])
+        # redis-py 5 leaves the word of the URL a word.
+        looks = str(options.get("ssl_check_hostname", True)).lower() not in ("false", "0", "no", "none", "")
+        if "ssl_check_hostname" in options:
+            options["ssl_check_hostname"] = looks and options.get("ssl_cert_reqs") != "none"
+            if not options["ssl_check_hostname"]:
+                how = "ssl_cert_reqs=none" if looks else "ssl_check_hostname=False"
+                logger.warning("results: anyone may be the store at %s: nobody checks its certificate (%s)", self, how)
+
+
+class _Login:
+    """A user whose password is in a file, for redis-py: it asks for both at each connection."""
+
+    def __init__(self, user: str | None, path: str) -> None:
+        self._user, self._path = user, path
+        self.get_credentials()
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = first_line("password_file", self._path)
+        return (password,) if self._user is None else (self._user, password)
+
+
+def _secured(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the URL for redis-py, and its options: the host's name is checked, and a password may be in a file."""
+    # Before redis-py 6 the name is not checked unless it is told to.
+    options: dict[str, Any] = {"ssl_check_hostname": True} if url.startswith("rediss://") else {}
+    address, _, query = url.partition("?")
+    files = [each for each in query.split("&") if each.startswith("password_file=")]
+    if not files:
+        return url, options
+    try:
+        user, password = urlsplit(address).username, urlsplit(address).password
+    except ValueError:
+        return url, options  # redis-py says what is wrong with it
+    if password is not None:
+        raise ConfigurationError(
+            f"{hide_password(url)!r}: the password is in the URL and in password_file=; leave one out"
+        )
+    options["credential_provider"] = _Login(user and unquote(user), unquote(files[0].partition("=")[2]))
+    scheme, _, place = address.partition("://")
+    rest = "&".join(each for each in query.split("&") if each not in files)
+    return f"{scheme}://{place.rpartition('@')[2]}{'?' if rest else ''}{rest}", options

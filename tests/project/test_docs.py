@@ -15,7 +15,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/calls.md", "docs/tasks.md", "docs/events.md", "docs/testing.md"]
+    "document",
+    ["README.md", "docs/calls.md", "docs/tasks.md", "docs/events.md", "docs/testing.md", "docs/security.md"],
 )
 def test_every_python_snippet_is_an_examples_code(document: str) -> None:
     sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
