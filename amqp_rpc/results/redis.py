@@ -134,7 +134,7 @@ class RedisStore:
         if "ssl_check_hostname" in options:
             options["ssl_check_hostname"] = looks and options.get("ssl_cert_reqs") != "none"
             if not options["ssl_check_hostname"]:
-                how = "ssl_cert_reqs=none" if looks else "ssl_check_hostname=False"
+                how = "ssl_cert_reqs is none" if looks else "ssl_check_hostname is False"
                 logger.warning("results: anyone may be the store at %s: nobody checks its certificate (%s)", self, how)
 
 
