@@ -9,6 +9,7 @@ from typing import Any
 
 import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
 
 from amqp_rpc import Client, Server, Service
 from amqp_rpc.amqp import declare
@@ -90,10 +91,20 @@ class Raw:
         return len(self.replies) > before
 
 
+class ClassicByDefault(BlockingChannel):
+    """Declares classic queues unless another type is asked for: a virtual host may have another default."""
+
+    def queue_declare(self, queue: str, *, passive: bool = False, arguments: Any = None, **more: Any) -> Any:
+        if not passive and queue and not more.get("exclusive"):
+            arguments = {"x-queue-type": "classic", **(arguments or {})}
+        return super().queue_declare(queue, passive=passive, arguments=arguments, **more)
+
+
 @pytest.fixture
 def raw(url: str) -> Iterator[Raw]:
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
+    channel.__class__ = ClassicByDefault
     queue = channel.queue_declare("", exclusive=True).method.queue
     raw = Raw(connection, channel, queue)
     channel.basic_consume(queue, lambda _c, _m, properties, body: raw.replies.append((properties, body)), auto_ack=True)

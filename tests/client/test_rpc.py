@@ -192,7 +192,7 @@ def test_a_queue_that_forgets_to_mark_redeliveries_is_made_anew_so_that_nothing_
     gap = pika.BlockingConnection(pika.URLParameters(node.url))
     channel = gap.channel()
     channel.confirm_delivery()
-    channel.queue_declare(service.queue, durable=True)
+    channel.queue_declare(service.queue, durable=True, arguments={"x-queue-type": "classic"})
     channel.basic_publish("", service.queue, b"")
     gap.close()
     node.stop()

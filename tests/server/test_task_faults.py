@@ -254,7 +254,9 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
     with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
         channel = raw.channel()
         channel.queue_declare(
-            f"{queue_name}.dead", durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+            f"{queue_name}.dead",
+            durable=True,
+            arguments={"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"},
         )
 
         def dead() -> int:
