@@ -11,12 +11,20 @@ import pytest
 import amqp_rpc
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/calls.md", "docs/tasks.md", "docs/events.md", "docs/testing.md", "docs/security.md"],
+    [
+        "README.md",
+        "docs/calls.md",
+        "docs/tasks.md",
+        "docs/events.md",
+        "docs/testing.md",
+        "docs/security.md",
+        "docs/package.md",
+    ],
 )
 def test_every_python_snippet_is_an_examples_code(document: str) -> None:
     sources = [path.read_text() for path in (ROOT / "examples").glob("*.py")]
