@@ -23,7 +23,11 @@ In JSON the same values have the form that people write by hand: ISO 8601 text, 
 
 All that is encoded can be decoded. An array that is a key of a map, or an element of a set, arrives as a tuple, since
 it can only have been a tuple. A map can't be a key: it is refused where it is sent. msgpack's own types need no check.
-A value that might be such a key, such as a frozen dataclass, is decoded once before it is sent.
+A value that might be such a key, such as a frozen dataclass or an enum, is decoded once before it is sent.
+
+The work for a body is bounded by its size, whoever wrote it. A value takes at most `MEMORY` bytes for each byte of the
+limit. Text has a salted hash in Python; numbers, UUIDs, times and tuples have not, so a stranger can choose thousands
+with one hash, and a map of n such keys takes n² steps. A map or a set of them is checked before it is built.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
@@ -32,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -43,6 +48,7 @@ import msgpack
 import msgspec
 
 from amqp_rpc.errors import ConfigurationError, MessageTooLarge, Undecodable, Unencodable
+from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.message.text import brief, text_of
 
 V = TypeVar("V")
@@ -71,13 +77,38 @@ _PLAIN: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "7bit", "8b
 
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET, _TIME = range(1, 9)
 
-#: Sets inside of sets that a body may have.
-_DEEPEST_SETS = 8
+#: Sets inside of sets that a body may have, and tuples inside of a key.
+_DEEPEST_SETS, _DEEPEST_KEY = 8, 64
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The seconds from then to the first and the last datetime that UTC has.
 _FIRST = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
 _LAST = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+
+#: Bytes of memory that a value takes for each byte of the limit of its body, at most; and how many are counted, by
+#: estimates that are too low for the shortest texts. What a type hint makes of it is another copy. A limit below 64 KiB
+#: counts as that, and none counts as the default, or as the size of the body.
+MEMORY: Final = 40
+_COUNTED = 24
+_LEAST_LIMIT = 64 * 1024
+#: Bytes that values take in CPython: a list or a map without its items, one item or key, an extension, and what begins
+#: with none of the bytes below, for each byte.
+_A_LIST, _A_MAP, _AN_ITEM, _AN_EXTENSION, _A_BYTE = 88, 240, 40, 104, 13
+#: The first bytes of lists, maps and extensions, of the shortest texts, and of numbers that have an object each. Other
+#: bytes of a body may look the same.
+_HEAVY = bytes([*range(0x80, 0xA8), 0xC4, *range(0xC7, 0xCA), 0xD0, *range(0xD4, 0xD9), *range(0xDC, 0xFB)])
+#: The first bytes of extensions.
+_extension_in = re.compile(rb"[\xc7-\xc9\xd4-\xd8]").search
+#: A string of JSON; the keys that Python's encoder may have made of numbers, True, False and None.
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_made_key_in = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
+
+#: Bytes of a body that needs no look: all its keys together are few.
+_SMALL = 1024
+#: The largest map, or set, whose hashes need no look; and how many keys of a larger one may have another one's hash.
+_FEW = 16
+#: The types whose hashes are salted.
+_SALTED = frozenset({str, bytes})
 
 #: Reads a whole body in C and builds nothing: an array that declares a billion elements, or is nested 100 000 deep,
 #: fails here, before any memory is reserved for it.
@@ -152,9 +183,9 @@ def encode(value: object, content_type: str, *, limit: int) -> bytes:
     """
     try:
         if content_type == MSGPACK:
-            body = _pack(value)
+            body = _pack(value, limit)
         elif content_type == JSON:
-            body = _to_json(value).encode()
+            body = _json(value, limit)
         elif isinstance(value, bytes | bytearray | memoryview):
             body = bytes(value)
         elif content_type == OCTETS and not isinstance(value, str):
@@ -178,12 +209,18 @@ def decode(body: bytes, content_type: str, *, limit: int, raw: bool = False) -> 
         Undecodable: The bytes don't have the content type, or it is an unknown one.
         MessageTooLarge: The body has more bytes than ``limit``.
     """
-    if len(body) > limit:
-        raise MessageTooLarge(f"the body has {len(body)} bytes, and the limit is {limit} (max_message_size)")
+    size = len(body)
+    if size > limit:
+        raise MessageTooLarge(f"the body has {size} bytes, and the limit is {limit} (max_message_size)")
     try:
         if content_type == MSGPACK:
-            return _unpack(body)
+            if size > _SMALL:
+                return _unpack(body, limit)
+            _well_formed(body)
+            return _read(body)
         if content_type == JSON:
+            if size > _SMALL:
+                _check_json(body, limit)
             return json.loads(body)
         if raw:
             return body
@@ -211,15 +248,21 @@ class _Doubtful(Exception):
     """The value may have a part that can't be read."""
 
 
-def _pack(value: object) -> bytes:
+def _pack(value: object, limit: int) -> bytes:
+    read = _unpack
     try:
         body: bytes = msgpack.packb(value, default=_pack_other)
+        # An extension may be a user's own object of msgpack's class, which is written as it is.
+        if len(body) <= _SMALL:
+            if _extension_in(body) is None:
+                return body
+        elif len(body) > limit or not _is_heavy(body, limit):
+            return body
     except _Doubtful:
         body = msgpack.packb(value, default=_pack_doubtful)
-    else:
-        return body
+        read = _unpack_unique
     try:
-        _unpack(body)
+        read(body, limit)
     except Exception as error:
         raise TypeError(_unreadable(_reason(error))) from error
     return body
@@ -252,11 +295,11 @@ def _extension(value: Any, *, verified: bool = False, in_set: bool = False) -> A
     scalar = _scalar(value)
     if scalar is not None:
         return scalar
+    # Only what has a hash can be a key or an element, where a map can't be read, and text may be there beside it.
+    if not verified and type(value).__hash__ is not None:
+        raise _Doubtful
     plain = _plain_form(value)
     if isinstance(plain, dict | list | tuple):
-        # Only what has a hash can be a key or an element.
-        if not verified and type(value).__hash__ is not None:
-            raise _Doubtful
         return plain
     # msgpack asks for the plain value once, so it has to know the type of this one.
     known = plain is None or isinstance(plain, str | bytes | float)
@@ -301,7 +344,7 @@ def _time_text(value: time) -> str:
     return value.isoformat()
 
 
-def _unpack_extension(code: int, data: memoryview, sets_around: int = 0) -> Any:  # noqa: PLR0911 - one type a line
+def _unpack_extension(code: int, data: Any, read_set: Callable[[Any], set[Any]] | None = None) -> Any:  # noqa: PLR0911 - one type a line
     if code == _BIG_INT:
         return int.from_bytes(data, "big", signed=True)
     if code == _DATE:
@@ -313,11 +356,7 @@ def _unpack_extension(code: int, data: memoryview, sets_around: int = 0) -> Any:
     if code == _UUID:
         return UUID(bytes=bytes(data))
     if code in (_SET, _FROZENSET):
-        # Each set inside a set is one more recursion in C, and one more copy of its elements.
-        if sets_around >= _DEEPEST_SETS:
-            raise ValueError(f"sets are nested more than {_DEEPEST_SETS} deep")
-        _well_formed(data)
-        elements = _elements[sets_around](data)
+        elements = (read_set or _Reader(len(data), len(data)).elements)(data)
         return elements if code == _SET else frozenset(elements)
     if code == _TIME:
         return time.fromisoformat(str(data, "ascii"))
@@ -326,16 +365,173 @@ def _unpack_extension(code: int, data: memoryview, sets_around: int = 0) -> Any:
 
 _three_integers = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _read = msgspec.msgpack.Decoder(ext_hook=_unpack_extension).decode
-#: By the number of sets around: a set's elements are read with one more.
-_elements = [
-    msgspec.msgpack.Decoder(set, ext_hook=partial(_unpack_extension, sets_around=depth + 1)).decode
-    for depth in range(_DEEPEST_SETS)
-]
 
 
-def _unpack(body: bytes) -> Any:
+def _unpack(body: bytes, limit: int) -> Any:
     _well_formed(body)
+    # Only a map of 16 keys or more begins with these; other bytes may look the same.
+    if len(body) > _SMALL and (b"\xde" in body or b"\xdf" in body or _is_heavy(body, limit)):
+        return _Reader(len(body), limit).value(body)
     return _read(body)
+
+
+def _unpack_unique(body: bytes, limit: int) -> Any:
+    return _Reader(len(body), limit, unique=True).value(body)
+
+
+def _is_heavy(body: bytes, limit: int) -> bool:
+    """Return whether a body may have more values than its memory allows: those that begin with such bytes are fewer."""
+    most = _memory(len(body), limit)
+    if len(body) * (_A_MAP + _A_BYTE) <= most:
+        return False
+    heavy = len(body) - len(body.translate(None, _HEAVY))
+    return heavy * _A_MAP + len(body) * _A_BYTE > most
+
+
+def _memory(size: int, limit: int) -> int:
+    """Return the most bytes that the value of a body of that size may take."""
+    return _COUNTED * min(max(limit, _LEAST_LIMIT), max(size, DEFAULT_MAX_MESSAGE_SIZE))
+
+
+class _Reader:
+    """Reads one body; counts the memory of its values, and checks the hashes of keys before a map is made of them.
+
+    Args:
+        size: The bytes of the body, which is well-formed.
+        limit: The most bytes of a body.
+        unique: Whether keys that become one on their way are an error: those of maps, and elements of sets.
+    """
+
+    __slots__ = ("_left", "_sets", "_unique")
+
+    def __init__(self, size: int, limit: int, *, unique: bool = False) -> None:
+        self._left = _memory(size, limit)
+        self._unique = unique
+        #: The sets around what is read now.
+        self._sets = 0
+
+    def value(self, body: Any) -> Any:
+        """Return the value of a body, or the list of a set's elements."""
+        # One list is made before it is counted, so its length has a limit.
+        most = max(1, self._left // _AN_ITEM)
+        return msgpack.unpackb(
+            body,
+            list_hook=self._list,
+            object_pairs_hook=self._map,
+            ext_hook=self._extension,
+            timestamp=3,
+            strict_map_key=False,
+            max_array_len=most,
+            max_map_len=most,
+        )
+
+    def elements(self, body: Any) -> set[Any]:
+        """Return the elements of a set."""
+        # Each set inside a set is one more recursion in C, and one more copy of its elements.
+        if self._sets >= _DEEPEST_SETS:
+            raise ValueError(f"sets are nested more than {_DEEPEST_SETS} deep")
+        self._sets += 1
+        _well_formed(body)
+        elements = self.value(body)
+        self._sets -= 1
+        if not isinstance(elements, list):
+            raise TypeError(f"a set is an array of its elements, not {type(elements).__name__}")
+        self._spend(_A_MAP)
+        if len(elements) > _FEW:
+            check_hashes(elements)
+        found = set(map(_key, elements))
+        self._check_unique(len(elements), len(found))
+        return found
+
+    def _spend(self, memory: int) -> None:
+        self._left -= memory
+        if self._left < 0:
+            raise ValueError("it has so many values that they take too much memory; send fewer of them, or as bytes")
+
+    def _extension(self, code: int, data: Any) -> Any:
+        self._spend(_AN_EXTENSION)
+        return _unpack_extension(code, data, self.elements)
+
+    def _list(self, items: list[Any]) -> list[Any]:
+        self._spend(_A_LIST + _AN_ITEM * len(items))
+        return items
+
+    def _map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self._spend(_A_MAP + 2 * _AN_ITEM * max(0, len(pairs) - 3))
+        if len(pairs) > _FEW:
+            check_hashes([key for key, _ in pairs])
+        try:
+            found = dict(pairs)
+        except TypeError:
+            found = {_key(key): item for key, item in pairs}
+        self._check_unique(len(pairs), len(found))
+        return found
+
+    def _check_unique(self, sent: int, arrived: int) -> None:
+        if self._unique and arrived < sent:
+            raise ValueError("two keys of a map, or elements of a set, are one once they have arrived")
+
+
+def _key(value: Any, around: int = 0) -> Any:
+    """Return a key of a map, or an element of a set: an array there was a tuple."""
+    if type(value) is not list:
+        return value
+    if around >= _DEEPEST_KEY:
+        raise ValueError(f"a key of a map, or an element of a set, is nested more than {_DEEPEST_KEY} deep")
+    return tuple([_key(each, around + 1) for each in value])
+
+
+def check_hashes(keys: Sequence[Any]) -> None:
+    """Check that keys of one map, or elements of one set, have different hashes, but for a few.
+
+    Raises:
+        ValueError: A stranger has chosen them so that a map of them takes hours to be made.
+        TypeError: One has no hash.
+    """
+    kinds = set(map(type, keys))
+    if kinds <= _SALTED:
+        return
+    if list in kinds:
+        keys = list(map(_key, keys))
+    shared = len(keys) - len(set(map(hash, keys)))
+    if shared > _FEW:
+        raise ValueError(f"{shared} of {len(keys)} keys of a map, or elements of a set, have the hashes of others")
+
+
+def _check_json(body: bytes, limit: int) -> None:
+    """Check that the values of a body in JSON take no more memory than they may.
+
+    Raises:
+        ValueError: They take more.
+    """
+    most = _memory(len(body), limit)
+    if len(body) * (_A_MAP // 2) <= most or _json_memory(body) <= most:
+        return
+    # Without the text, which may have these marks too.
+    if _json_memory(_JSON_STRING.sub(b"", body)) + 4 * len(body) > most:
+        raise ValueError("it has so many values that they take too much memory; send fewer of them, or as text")
+
+
+def _json_memory(body: bytes) -> int:
+    # A text with one character of an unusual script takes four bytes for each character.
+    lists, maps = body.count(b"["), body.count(b"{")
+    return 4 * len(body) + _AN_ITEM * body.count(b",") + _A_LIST * lists + _A_MAP * maps
+
+
+def _json(value: object, limit: int) -> bytes:
+    text = _to_json(value)
+    # A key that is no text becomes text, and may be that of another key then.
+    if _made_key_in(text) is not None:
+        json.loads(text, object_pairs_hook=_unique_keys)
+    body = text.encode()
+    if len(body) <= limit:
+        _check_json(body, limit)
+    return body
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("two keys of a map are one as text")
 
 
 def _plain(value: Any) -> Any:
