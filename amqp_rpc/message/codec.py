@@ -41,6 +41,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
+from time import thread_time
 from typing import Any, Final, Literal, TypeVar, get_args
 from uuid import UUID
 
@@ -107,6 +108,8 @@ _made_key_in = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
 _SMALL = 1024
 #: The largest map, or set, whose hashes need no look; and how many keys of a larger one may have another one's hash.
 _FEW = 16
+#: Keys that are looked at together; seconds of a processor that all of them may take, and each of them.
+_SLICE, _LONGEST_CHECK, _LONGEST_KEY = 2048, 0.1, 1e-5
 #: The types whose hashes are salted.
 _SALTED = frozenset({str, bytes})
 
@@ -482,20 +485,30 @@ def _key(value: Any, around: int = 0) -> Any:
 
 
 def check_hashes(keys: Sequence[Any]) -> None:
-    """Check that keys of one map, or elements of one set, have different hashes, but for a few.
+    """Check the hashes of the keys of one map, or of the elements of one set, before it is made of them.
 
     Raises:
-        ValueError: A stranger has chosen them so that a map of them takes hours to be made.
+        ValueError: A stranger has chosen them so that it takes hours to be made.
         TypeError: One has no hash.
     """
     kinds = set(map(type, keys))
     if kinds <= _SALTED:
         return
-    if list in kinds:
-        keys = list(map(_key, keys))
-    shared = len(keys) - len(set(map(hash, keys)))
-    if shared > _FEW:
-        raise ValueError(f"{shared} of {len(keys)} keys of a map, or elements of a set, have the hashes of others")
+    hashes = list(map(hash, map(_key, keys) if list in kinds else keys))
+    made: set[int] | dict[int, int]
+    for made in set(), {}:
+        # Different hashes may be chosen to meet on their way through a table. No processor needs so long for others.
+        until = thread_time() + _LONGEST_CHECK + _LONGEST_KEY * len(keys)
+        for start in range(0, len(hashes), _SLICE):
+            part = hashes[start : start + _SLICE]
+            made.update(part if isinstance(made, set) else zip(part, part, strict=True))  # type: ignore[call-overload]
+            if thread_time() > until:
+                raise ValueError("the keys of a map, or the elements of a set, take too long: their hashes collide")
+        shared = len(keys) - len(made)
+        if shared > _FEW:
+            raise ValueError(f"{shared} of {len(keys)} keys of a map, or elements of a set, have the hashes of others")
+        if len(keys) <= _SLICE:
+            return
 
 
 def _check_json(body: bytes, limit: int) -> None:
