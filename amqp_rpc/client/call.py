@@ -7,6 +7,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from amqp_rpc.amqp.pending import Outcome
@@ -19,12 +21,13 @@ from amqp_rpc.errors import (
     NoServer,
     NotSent,
     Overloaded,
+    Unencodable,
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.message.text import plural
+from amqp_rpc.message.text import brief, plural
 from amqp_rpc.message.timing import Seconds
 from amqp_rpc.message.topology import check_name, split_call
 from amqp_rpc.service.function import Function, registered
@@ -32,6 +35,27 @@ from amqp_rpc.service.function import Function, registered
 _START = "`amqp-rpc serve` starts one, and wait_for_server=True waits for it"
 #: Seconds after its deadline that the I/O thread has to end a call, before the waiting thread does so itself.
 GRACE = 0.05
+
+
+def encode_argument(
+    function: str, args: Sequence[Any], kwargs: Mapping[str, Any], content_type: str, *, limit: int
+) -> bytes:
+    """Return the body of a call, or a task, that goes as text or bytes: its one argument.
+
+    Raises:
+        Unencodable: There are no arguments, or several, or the one is of another type.
+        MessageTooLarge: As `codec.encode`.
+    """
+    match args:
+        case [bytes() | bytearray() | memoryview() | str() as value] if not kwargs:
+            return codec.encode(value, content_type, limit=limit)
+        case [int() | float() | Decimal() as value] if not kwargs and not isinstance(value, bool):
+            return codec.encode(str(value), content_type, limit=limit)
+    given = ", ".join([*(brief(each) for each in args), *(f"{name}={brief(each)}" for name, each in kwargs.items())])
+    raise Unencodable(
+        f"cannot send {function}({given}) as {content_type}: that takes one positional argument, which is text, bytes "
+        f"or a number; give content_type={codec.JSON!r} for others, where the receiver reads it"
+    )
 
 
 class Call(ABC):
@@ -183,7 +207,7 @@ class CallOptions(NamedTuple):
         """Return the body of a call, whose arguments are checked where its function is known."""
         if not codec.packed(self.content_type):
             # The server converts the text.
-            return codec.encode_argument(function, args, kwargs, self.content_type, limit=limit)
+            return encode_argument(function, args, kwargs, self.content_type, limit=limit)
         if known is not None:
             known.check(args, kwargs)
         return codec.encode([args, kwargs], self.content_type, limit=limit)

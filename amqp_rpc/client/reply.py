@@ -112,7 +112,7 @@ class Decoder:
         try:
             content_type = codec.base_type(reply.properties.content_type)
             raw = kind != ERROR and not codec.packed(content_type) and self._are_bytes(content_type, reply)
-            value = codec.decode(body, content_type, limit=len(body), raw=raw)
+            value = codec.decode(body, content_type, limit=max(self.limit, len(body)), raw=raw)
             error = rebuild(abridged(value, self._over(body)) if large else value) if kind == ERROR else None
         # The reply may be any program's: its content type may even be no text.
         except Exception as unread:

@@ -19,6 +19,7 @@ from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.amqp.pending import Outcome, Wait, Work, blocking
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.client.bulk import Batch
+from amqp_rpc.client.call import encode_argument
 from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.errors import (
     AlreadyQueued,
@@ -187,7 +188,7 @@ class Plan:
         """Return the body of a task, whose arguments are checked where its function is known."""
         if not codec.packed(self._content_type):
             # The worker converts the text.
-            return codec.encode_argument(self.function, args, kwargs, self._content_type, limit=self._limit)
+            return encode_argument(self.function, args, kwargs, self._content_type, limit=self._limit)
         if self._known is not None:
             self._known.check(args, kwargs)
         return codec.encode([args, kwargs], self._content_type, limit=self._limit)

@@ -37,12 +37,12 @@ import dataclasses
 import enum
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
 from time import thread_time
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgpack
@@ -50,9 +50,7 @@ import msgspec
 
 from amqp_rpc.errors import ConfigurationError, MessageTooLarge, Undecodable, Unencodable
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
-from amqp_rpc.message.text import brief, text_of
-
-V = TypeVar("V")
+from amqp_rpc.message.text import advice, brief, by_name, no_form, text_of
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -152,27 +150,6 @@ def check_encoding(encoding: object) -> None:
     """
     if encoding is not None and (not isinstance(encoding, str) or encoding.strip().lower() not in _PLAIN):
         raise Undecodable(f"content encoding {encoding!r} is not known here; send none")
-
-
-def encode_argument(
-    function: str, args: Sequence[Any], kwargs: Mapping[str, Any], content_type: str, *, limit: int
-) -> bytes:
-    """Return the body of a call, or a task, that goes as text or bytes: its one argument.
-
-    Raises:
-        Unencodable: There are no arguments, or several, or the one is of another type.
-        MessageTooLarge: As `encode`.
-    """
-    match args:
-        case [bytes() | bytearray() | memoryview() | str() as value] if not kwargs:
-            return encode(value, content_type, limit=limit)
-        case [int() | float() | Decimal() as value] if not kwargs and not isinstance(value, bool):
-            return encode(str(value), content_type, limit=limit)
-    given = ", ".join([*(brief(each) for each in args), *(f"{name}={brief(each)}" for name, each in kwargs.items())])
-    raise Unencodable(
-        f"cannot send {function}({given}) as {content_type}: that takes one positional argument, which is text, bytes "
-        f"or a number; give content_type={JSON!r} for others, where the receiver reads it"
-    )
 
 
 def encode(value: object, content_type: str, *, limit: int) -> bytes:
@@ -495,13 +472,13 @@ def check_hashes(keys: Sequence[Any]) -> None:
     if kinds <= _SALTED:
         return
     hashes = list(map(hash, map(_key, keys) if list in kinds else keys))
-    made: set[int] | dict[int, int]
+    made: Any
     for made in set(), {}:
         # Different hashes may be chosen to meet on their way through a table. No processor needs so long for others.
         until = thread_time() + _LONGEST_CHECK + _LONGEST_KEY * len(keys)
         for start in range(0, len(hashes), _SLICE):
             part = hashes[start : start + _SLICE]
-            made.update(part if isinstance(made, set) else zip(part, part, strict=True))  # type: ignore[call-overload]
+            made.update(part if isinstance(made, set) else zip(part, part, strict=True))
             if thread_time() > until:
                 raise ValueError("the keys of a map, or the elements of a set, take too long: their hashes collide")
         shared = len(keys) - len(made)
@@ -568,14 +545,6 @@ def _reason(error: Exception) -> str:
     return text_of(error) or type(error).__name__
 
 
-#: All that can be sent, for errors.
-SENDABLE: Final = (
-    "None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, memoryview, list, tuple, dict, set, "
-    "frozenset, deque, OrderedDict, Counter, datetime, date, time, timedelta, UUID, Path, the addresses of ipaddress, "
-    "enums, dataclasses, named tuples, TypedDict, msgspec.Struct, attrs classes, pydantic models and numpy's numbers"
-)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Form:
     """How a type is written, and read where a type hint names it.
@@ -623,35 +592,11 @@ FORMS: Final[dict[str, Form]] = {
     "pydantic.networks._BaseMultiHostUrl": _TEXT,
 }
 
-#: The advice for types that are often tried; all others get `SENDABLE`.
-_ADVICE: Final = {
-    "numpy.ndarray": "send array.tolist()",
-    "numpy.longdouble": "send float(number)",
-    "numpy.clongdouble": "send complex(number)",
-    "pydantic.types._SecretBase": "send secret.get_secret_value()",
-    "builtins.range": "send list(numbers)",
-    "builtins.generator": "send list(generator)",
-    "builtins.dict_keys": "send list(keys)",
-    "builtins.dict_values": "send list(values)",
-    "builtins.dict_items": "send dict(items)",
-    "builtins.mappingproxy": "send dict(mapping)",
-}
-
 
 def form_of(kind: type) -> Form | None:
     """Return the form of a class, or of the nearest class that it inherits from."""
-    found = _by_name(kind, FORMS)
+    found = by_name(kind, FORMS)
     return None if found is None or advice(kind) is not None else found
-
-
-def advice(kind: type) -> str | None:
-    """Return the advice for a type that users often try to send; None for all others."""
-    return _by_name(kind, _ADVICE)
-
-
-def no_form(kind: type) -> str:
-    """Return the error for a type that can't be sent, and what to do instead."""
-    return f"{kind.__qualname__} has no form on the wire; {advice(kind) or f'send one of: {SENDABLE}'}"
 
 
 def _plain_form(value: Any, *, in_json: bool = False) -> Any:
@@ -699,7 +644,3 @@ def _struct_writer(kind: type[msgspec.Struct]) -> Callable[[Any], Any]:
     names = list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     tagged = {} if config.tag_field is None else {config.tag_field: config.tag}
     return lambda value: tagged | {encoded: getattr(value, name) for encoded, name in names}
-
-
-def _by_name(kind: type, table: Mapping[str, V]) -> V | None:
-    return next((table[name] for c in kind.__mro__ if (name := f"{c.__module__}.{c.__qualname__}") in table), None)

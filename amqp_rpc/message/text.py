@@ -6,11 +6,13 @@ import functools
 import logging
 import reprlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from amqp_rpc.errors import LONGEST, one_line
+
+V = TypeVar("V")
 
 #: The most characters of an error's text inside of a line of the log.
 LONGEST_ERROR = 1000
@@ -137,3 +139,40 @@ def plural(count: int, one: str, many: str) -> str:
         ('1 result was', '0 results were')
     """
     return f"{count} {one if count == 1 else many}"
+
+
+#: All that can be sent, for errors.
+SENDABLE: Final = (
+    "None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, memoryview, list, tuple, dict, set, "
+    "frozenset, deque, OrderedDict, Counter, datetime, date, time, timedelta, UUID, Path, the addresses of ipaddress, "
+    "enums, dataclasses, named tuples, TypedDict, msgspec.Struct, attrs classes, pydantic models and numpy's numbers"
+)
+
+#: The advice for types that are often tried; all others get `SENDABLE`.
+_ADVICE: Final = {
+    "numpy.ndarray": "send array.tolist()",
+    "numpy.longdouble": "send float(number)",
+    "numpy.clongdouble": "send complex(number)",
+    "pydantic.types._SecretBase": "send secret.get_secret_value()",
+    "builtins.range": "send list(numbers)",
+    "builtins.generator": "send list(generator)",
+    "builtins.dict_keys": "send list(keys)",
+    "builtins.dict_values": "send list(values)",
+    "builtins.dict_items": "send dict(items)",
+    "builtins.mappingproxy": "send dict(mapping)",
+}
+
+
+def advice(kind: type) -> str | None:
+    """Return the advice for a type that users often try to send; None for all others."""
+    return by_name(kind, _ADVICE)
+
+
+def no_form(kind: type) -> str:
+    """Return the error for a type that can't be sent, and what to do instead."""
+    return f"{kind.__qualname__} has no form on the wire; {advice(kind) or f'send one of: {SENDABLE}'}"
+
+
+def by_name(kind: type, table: Mapping[str, V]) -> V | None:
+    """Return the entry of a class, or of the nearest class that it inherits from, in a table of modules and names."""
+    return next((table[name] for c in kind.__mro__ if (name := f"{c.__module__}.{c.__qualname__}") in table), None)

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import inspect as described
 
 from amqp_rpc.message import codec
+from amqp_rpc.message.text import SENDABLE, advice, no_form
 
 #: The types that need no conversion.
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
@@ -157,8 +158,8 @@ def _class_problem(cls: type) -> str | None:
     form = codec.form_of(cls)
     if form is not None and form.kinds:
         return None
-    advice = codec.advice(cls)
-    instead = f"{advice} instead" if advice else f"take one of: {codec.SENDABLE}; {_BESIDE}"
+    told = advice(cls)
+    instead = f"{told} instead" if told else f"take one of: {SENDABLE}; {_BESIDE}"
     return f"{cls.__qualname__} can't be sent; {instead}"
 
 
@@ -215,7 +216,7 @@ def _rebuilt(kind: Any, value: Any) -> Any:
         return _validated(adapter, value)
     form = codec.form_of(cls)
     if form is None:
-        raise TypeError(codec.no_form(cls))
+        raise TypeError(no_form(cls))
     if list in form.kinds or dict in form.kinds:
         return cls(_collected(kind, cls, value))
     if not isinstance(value, form.kinds) or (isinstance(value, bool) and bool not in form.kinds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -22,10 +23,11 @@ from amqp_rpc import (
 )
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publisher
-from amqp_rpc.client.call import Capacity, no_consumers, no_queue
+from amqp_rpc.client.call import Capacity, encode_argument, no_consumers, no_queue
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Requests, Servers
+from amqp_rpc.message.codec import OCTETS, TEXT
 from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.message.timing import Deadline
 from tests.amqp.fake import FakeChannel, FakeConnection
@@ -312,3 +314,21 @@ def test_a_call_that_was_never_written_did_not_run_when_its_connection_is_gone()
     assert [(type(error), error.may_have_run) for error in errors] == [
         (NotSent, False), (MaybeExecuted, True), (MaybeExecuted, True)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        ("30", b"30"),
+        ("", b""),
+        ("é", "é".encode()),
+        (30, b"30"),
+        (0.5, b"0.5"),
+        (Decimal("1.10"), b"1.10"),
+        (b"\x89PNG", b"\x89PNG"),
+        (memoryview(b"\x89PNG"), b"\x89PNG"),
+    ],
+)
+@pytest.mark.parametrize("content_type", [TEXT, OCTETS])
+def test_a_call_in_text_or_bytes_is_its_one_argument(value, body, content_type):
+    assert encode_argument("f", [value], {}, content_type, limit=100) == body

@@ -33,7 +33,6 @@ from amqp_rpc.message.codec import (
     check_encoding,
     decode,
     encode,
-    encode_argument,
 )
 from tests.ids import shown
 
@@ -588,24 +587,6 @@ sys.exit(0 if grown < 200_000 else 3)
 )
 def test_a_content_type_is_read_without_its_parameters(given_type, expected):
     assert expected == base_type(given_type)
-
-
-@pytest.mark.parametrize(
-    ("value", "body"),
-    [
-        ("30", b"30"),
-        ("", b""),
-        ("é", "é".encode()),
-        (30, b"30"),
-        (0.5, b"0.5"),
-        (Decimal("1.10"), b"1.10"),
-        (b"\x89PNG", b"\x89PNG"),
-        (memoryview(b"\x89PNG"), b"\x89PNG"),
-    ],
-)
-@pytest.mark.parametrize("content_type", [TEXT, OCTETS])
-def test_a_call_in_text_or_bytes_is_its_one_argument(value, body, content_type):
-    assert encode_argument("f", [value], {}, content_type, limit=100) == body
 
 
 @pytest.mark.parametrize(
