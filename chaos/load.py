@@ -30,13 +30,15 @@ THREADS, TASKS = 5, 10
 #: Timeouts of calls, and durations of their functions: mostly short, sometimes longer than a heartbeat.
 TIMEOUTS = (0.5, 1.0, 2.0, 5.0, 10.0)
 TIMEOUT_WEIGHTS = (15, 15, 15, 20, 35)
+#: The timeout of a tenth of the idempotent calls: long enough to outlive each fault.
+LONG = 60.0
 DURATIONS = ((0.0, 0.02), (0.05, 0.2), (0.5, 1.0), (2.0, 4.0))
 DURATION_WEIGHTS = (75, 18, 5, 2)
 #: The longest pause between two calls of one thread or task.
 PAUSE = 0.12
 #: Calls before the first measure, to fill caches and start every thread.
 WARM_UP = 300
-#: Seconds beyond the longest timeout after which a call counts as hung.
+#: Seconds beyond `LONG` after which a call counts as hung.
 PATIENCE = 5.0
 #: Seconds for a client at rest to free the memory of its last calls.
 SETTLE = 10.0
@@ -60,11 +62,13 @@ def plans(chance: random.Random) -> Plan:
     """Return the next call of a thread."""
     (function, idempotent), *_ = chance.choices(FUNCTIONS, FUNCTION_WEIGHTS)
     span, *_ = chance.choices(DURATIONS, DURATION_WEIGHTS)
+    timeout, *_ = chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)
+    patient = idempotent and chance.random() < 0.1  # noqa: PLR2004 - a tenth
     return Plan(
         function=function,
         idempotent=idempotent,
         waits=chance.random() < 0.5,  # noqa: PLR2004 - half of them
-        timeout=chance.choices(TIMEOUTS, TIMEOUT_WEIGHTS)[0],
+        timeout=LONG if patient else timeout,
         seconds=round(chance.uniform(*span), 4),
     )
 
@@ -100,7 +104,7 @@ class Load:
         sys.stdout.flush()
         sys.stdin.buffer.read()
         self._stopping.set()
-        until = time.monotonic() + max(TIMEOUTS) + PATIENCE
+        until = time.monotonic() + LONG + PATIENCE
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
         while not all(task.done() for task in tasks) and time.monotonic() < until:

@@ -20,7 +20,7 @@ import pika
 import pika.exceptions
 
 from amqp_rpc.broker.node import Node
-from chaos.load import PATIENCE, SETTLE, TIMEOUTS
+from chaos.load import LONG, PATIENCE, SETTLE
 from chaos.proxy import Proxy
 from tests.nodes import START_TIMEOUT, Nodes
 
@@ -182,7 +182,7 @@ class Stage:
             client.stdin.close()
         for client in self.clients:
             with suppress(subprocess.TimeoutExpired):  # the verdict finds the calls that hang
-                client.wait(max(TIMEOUTS) + PATIENCE + SETTLE + 10)
+                client.wait(LONG + PATIENCE + SETTLE + 10)
 
     def stop_servers(self) -> None:
         """Drain all servers."""
