@@ -403,6 +403,7 @@ class Channel:
         acknowledge: bool,
         on_cancelled: Callable[[], object] | None = None,
         addressed: bool = False,
+        arguments: dict[str, Any] | None = None,
     ) -> Consumer:
         """Consume a queue. The answer comes before the first delivery.
 
@@ -412,6 +413,7 @@ class Channel:
             acknowledge: True if each delivery will be acked.
             on_cancelled: Called when the broker cancels the consumer, as it does when the queue is deleted.
             addressed: True to make each an `AddressedDelivery`.
+            arguments: The consumer's, as RabbitMQ has them.
         """
         consumer = Consumer(self, on_delivery)
         if not self._may_ask(consumer):
@@ -420,7 +422,8 @@ class Channel:
             self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
         raw = consumer.deliver_raw_addressed if addressed else consumer.deliver_raw
         callback = _guarded(partial(self._answered, consumer))
-        tag = consumer.tag = self._raw.basic_consume(queue, raw, auto_ack=not acknowledge, callback=callback)
+        options = {"auto_ack": not acknowledge, "arguments": arguments}
+        tag = consumer.tag = self._raw.basic_consume(queue, raw, callback=callback, **options)
         if addressed:
             self._deliveries.enter_addressed(self._number, tag, consumer.deliver_addressed)
         else:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import re
 import socket
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import pika
@@ -29,6 +30,7 @@ from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.headers import read_text
 from amqp_rpc.message.refusals import (
     ReplyCode,
     body_too_large,
@@ -59,6 +61,7 @@ _WORKED = 5.0
 _SMALL, _DOUBLED = 16 * 1024, 16 * 1024 * 1024
 
 _FRAME_HEADER = 2
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 _TLS_PORT = 5671
 
 
@@ -116,6 +119,8 @@ class Connection:
         self._listeners = listeners
         self._name = name
         self._heartbeat = max(1, round(heartbeat))
+        #: The broker's version, such as (4, 3), once it was open; empty where the broker does not say.
+        self.version: tuple[int, ...] = ()
         #: The attempt to connect, until the broker has answered; and the timer of its deadline.
         self._dial: Dial | None = None
         self._opens_until: Timer | None = None
@@ -370,8 +375,8 @@ class Connection:
             logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
         if not self.was_open and (unverified := Addresses([self.address]).unverified()) is not None:
             logger.warning("connection: %s", unverified)
-        # Another node may have another limit.
-        self.was_open = True
+        # Another node may have another limit, and another version.
+        self.was_open, self.version = True, _version(connection.server_properties)
         self.blocked, self.fits, self._limit = None, _SMALL, None
         self._opened_at = time.monotonic()
         # Not yet: the broker may close each connection when it is asked for more than a limit allows.
@@ -586,6 +591,12 @@ for _name in list(logging.root.manager.loggerDict):
 
 nbio_interface.AbstractIOServices.register(_Services)
 nbio_interface.AbstractStreamTransport.register(Stream)
+
+
+def _version(server: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Return the first two numbers of the broker's version."""
+    found = _VERSION.match(read_text((server or {}).get("version")) or "")
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _not_connected(reason: BaseException, address: Address) -> BrokerError:

@@ -27,6 +27,9 @@ class ReplyCode(IntEnum):
 
 _LIMIT = re.compile(r"\blimit\b.* is reached|has reached the (maximum|negotiated)|connection limit", re.DOTALL)
 _TOO_LARGE = re.compile(r"message size \d+ (?:is )?larger than (?:configured )?max size (\d+)")
+_TIMED_OUT = re.compile(
+    r"delivery acknowledgement on channel .*timed out(?:\. Timeout value used: (\d+) ms)?", re.DOTALL
+)
 #: The first is of a queue or an exchange, the second of a queue, the third of an exchange whose kind differs.
 _OTHERWISE = ("inequivalent arg", "exclusive access", "cannot redeclare exchange")
 
@@ -89,3 +92,18 @@ def login_not_offered(wanted: str, offered: list[str], address: Address) -> Acce
     else:
         advice = "auth_mechanisms in its rabbitmq.conf must list it"
     return AccessRefused(f"the broker at {address} does not offer the login {wanted}, but {others}: {advice}")
+
+
+def consumer_timeout(text: str) -> str | None:
+    """Return the text for a delivery that was unacked for too long, with advice; None for other refusals.
+
+    https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+    """
+    found = _TIMED_OUT.search(text)
+    if found is None:
+        return None
+    seconds = f" of {int(found[1]) / 1000:g} s" if found[1] else ""
+    return (
+        f"a delivery was unacked for longer than the broker's consumer_timeout{seconds}. Its handler goes on, and the "
+        "broker delivers it again. Give it less to do, or raise consumer_timeout in rabbitmq.conf"
+    )

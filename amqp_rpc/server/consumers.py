@@ -29,9 +29,9 @@ from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Binding, other_exchange
 from amqp_rpc.message.headers import CRASHES
-from amqp_rpc.message.refusals import ReplyCode
+from amqp_rpc.message.refusals import ReplyCode, consumer_timeout
 from amqp_rpc.message.text import bounded_logger
-from amqp_rpc.message.timing import backoff
+from amqp_rpc.message.timing import LONGEST, backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.replies import Arrival, Replies
@@ -48,6 +48,9 @@ _LOOKS, _LOOK_AGAIN = 5, (0.01, 0.05)
 #: The looks at a queue until it is consumed unchecked, and the seconds until the next one, from and to; they grow with
 #: each look, to about two seconds in all.
 _MOST_LOOKS, _LOOK_AT_CALLS_AGAIN, _LONGEST_LOOK = 10, (0.01, 0.05), 16
+#: Seconds after which RabbitMQ takes back an unacked delivery, by default; the first version in which a consumer can
+#: set that; and the most seconds from a time limit until its task is settled.
+_CONSUMER_TIMEOUT, _HAS_ARGUMENT, _SETTLED_IN = 1800.0, (4, 3), 60.0
 #: Unacked arrivals at most; and the seconds between two looks whether the last confirms have come.
 _MOST_ARRIVING, _LAST_CONFIRM = 100, 0.01
 #: Seconds, at random, between two arrivals that are suspected of killing workers.
@@ -79,6 +82,10 @@ class Consumer(Keeper):
         self.deliver: Callable[[Delivery], object] = partial(worker.deliver, dispatcher)
         self._prefetch = prefetch
         self._tag = ""
+        #: The channel that consumes, or the last one.
+        self._consumes_on: Channel | None = None
+        #: True once the log has warned of a time limit.
+        self._warned = False
         #: The last reply code of the broker that refuses the queue, and how often in a row; None while it is consumed.
         self._refused_with: tuple[int, int] | None = (0, 0)
         #: An error that says more than the broker's, which follows.
@@ -116,8 +123,14 @@ class Consumer(Keeper):
         channel.prefetch(self._prefetch)
         await self.declare(channel)
         if not self._ending:
+            self._consumes_on = channel
             self._tag = await channel.consume(
-                self.consumed, self.deliver, acknowledge=True, on_cancelled=self.cancelled, addressed=self.addressed
+                self.consumed,
+                self.deliver,
+                acknowledge=True,
+                on_cancelled=self.cancelled,
+                addressed=self.addressed,
+                arguments=self._longer_timeout(),
             )
 
     def ready(self) -> None:
@@ -137,6 +150,8 @@ class Consumer(Keeper):
         before, times = self._refused_with or (code, -1)
         times = times + 1 if before in (code, 0) else 1
         self._refused_with = (code, times)
+        if (why := consumer_timeout(str(error))) is not None:
+            self._explanation = BrokerError(why)
         self._state.refused(self.queue, self._explanation or error, code, times, self.declared_by)
         self._explanation = None
 
@@ -151,9 +166,12 @@ class Consumer(Keeper):
         """Return whether the server goes on consuming."""
         return not self._ending
 
-    def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - `report` has reported it
+    def closed(self, error: BrokerError, code: int) -> None:
         """Report the end, if the server stops."""
         self._tag = ""
+        # From RabbitMQ 4.3 on it cancels the consumer (0), and does not say why.
+        if self._consumes_on is not None and (code == 0 or consumer_timeout(str(error)) is not None):
+            self._worker.timed_out(self._dispatcher.queue, self._consumes_on)
         if self._ending:
             self._over()
 
@@ -165,6 +183,36 @@ class Consumer(Keeper):
             self._state.failed(error)
         if self._ending:
             self._over()
+
+    def _longer_timeout(self) -> dict[str, Any] | None:
+        """Return the consumer's argument by which the broker waits as long as time limits allow; warn where it won't.
+
+        AMQP can't ask for the broker's consumer_timeout. RabbitMQ 4.3 has the argument, for quorum queues; its classic
+        queues have no such timeout, and refuse it.
+        """
+        if not isinstance(self._dispatcher, TaskDispatcher) or not self.runs:
+            return None
+        limits = self._dispatcher.time_limits
+        longest = max((limit for limit in limits.values() if limit is not None), default=0.0)
+        if not longest:
+            return None
+        knows = self.connection.version >= _HAS_ARGUMENT
+        kind = None if self._dispatcher.arguments is None else self._dispatcher.arguments.get("x-queue-type")
+        if knows and (kind == "classic" or self.consumed != self.queue):
+            return None
+        if knows and kind == "quorum" and None not in limits.values():
+            # All that is prefetched may wait here for one thread.
+            needed = longest * (self._prefetch + 1) + _SETTLED_IN
+            return {"x-consumer-timeout": int(1000 * min(LONGEST, max(_CONSUMER_TIMEOUT, needed)))}
+        if longest >= _CONSUMER_TIMEOUT and not self._warned:
+            self._warned = True
+            logger.warning(
+                "queue %s: %s() has a time limit of %g s, and RabbitMQ takes back a task that is unacked for longer "
+                "than its consumer_timeout, 30 minutes by default: raise that in rabbitmq.conf%s",
+                self.queue, max(limits, key=lambda name: limits[name] or 0.0), longest,
+                ", or give each task of the queue a time limit" if knows and kind == "quorum" else "",
+            )  # fmt: skip
+        return None
 
     async def _cancel(self, channel: Channel) -> None:
         await channel.cancel(self._tag)

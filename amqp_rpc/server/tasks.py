@@ -104,6 +104,11 @@ class TaskDispatcher(Dispatcher):
         #: The arguments of its dead-letter queue.
         self.dead_letter_arguments: dict[str, Any] = dead_letter_arguments(functions)
 
+    @property
+    def time_limits(self) -> dict[str, float | None]:
+        """The time limits of its functions, by their names."""
+        return {name: each.task.time_limit for name, each in self._functions.items() if each.task is not None}
+
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> TaskInvocation | Answer:
         """Return the invocation for a delivery, or the end of a task that can't run."""
         request = Request.read(properties, body, redelivered=redelivered)
@@ -235,10 +240,14 @@ class TaskDispatcher(Dispatcher):
         counted = delivery_count(properties.headers)
         crashes = deaths(request.crashes, properties)
         if crashes >= MOST_CRASHES:
-            reason = f"{crashes} workers died, one after another, while they had it; it may be what kills them"
+            reason = (
+                f"{crashes} workers died, one after another, while they had it; it may be what kills them, or take "
+                "longer than the broker's consumer_timeout"
+            )
             return self._dead(request, reason, "crashed", error=MaybeExecuted(reason), crashes=crashes)
         logger.warning(
-            "%s: its worker died, was stopped, or lost its connection; retrying it",
+            "%s: its worker died, was stopped, or lost its connection, or had it for longer than the broker's "
+            "consumer_timeout; retrying it",
             self.named(request), extra=self.keys(request),
         )  # fmt: skip
         if counted is not None and crashes == 1:

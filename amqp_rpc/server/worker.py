@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from amqp_rpc.amqp.channel import AddressedDelivery, ChannelClosed, Delivery, QueueState
+from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
@@ -71,6 +71,8 @@ class Worker:
         #: The deliveries that wait for the acks of their arrivals, by queue and id: see `ArrivalsConsumer`; the I/O
         #: thread's.
         self.arriving: dict[tuple[str, str | None], list[Delivery]] = {}
+        #: The deliveries that were in progress here when the broker took them back: see `timed_out`.
+        self._taken_back: dict[tuple[str, str], Delivery] = {}
         #: True while a timer runs `_send_liveness`; the I/O thread's.
         self._liveness_due = False
         #: True once `give_up` has logged the unacked deliveries: failures after that are not logged one by one.
@@ -78,6 +80,8 @@ class Worker:
 
     def deliver(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
         """Accept a delivery and submit it to the pool; the I/O thread's."""
+        if delivery.redelivered and self._taken_back and self._goes_on(dispatcher, delivery):
+            return
         self._state.unacked[id(delivery)] = delivery
         if not self._liveness_due:
             self._liveness_due = True
@@ -104,6 +108,18 @@ class Worker:
         assert isinstance(delivery, AddressedDelivery)
         mark(delivery.properties, delivery.exchange, delivery.routing_key)
         self.deliver(dispatcher, delivery)
+
+    def timed_out(self, queue: str, channel: Channel) -> None:
+        """Note that the broker took back what is unacked on a channel, since some of it was so for too long.
+
+        No worker has died: what comes again while its handler runs here is settled by that handler, and does not run
+        beside itself. The I/O thread's.
+        """
+        unacked = self._state.unacked
+        self._taken_back = {key: each for key, each in self._taken_back.items() if unacked.get(id(each)) is each}
+        for each in unacked.values():
+            if each.channel is channel and (key := _identity(queue, each)) is not None:
+                self._taken_back[key] = each
 
     def give_up(self, seconds: float) -> None:
         """Log the deliveries that the broker requeues when the server closes its connection next; any thread."""
@@ -201,7 +217,8 @@ class Worker:
             found = self._recorder.succeeded(properties.message_id)
             if found is not None:
                 return dispatcher.repeated(properties, body, found)
-        task = dispatcher.accept(properties, body, redelivered=delivery.redelivered)
+        crashed = delivery.redelivered and self._had(dispatcher, delivery) is None
+        task = dispatcher.accept(properties, body, redelivered=crashed)
         if isinstance(task, TaskInvocation):
             if (record := dispatcher.started(task)) is not None:
                 self._recorder.begin(record)
@@ -297,10 +314,37 @@ class Worker:
 
     def _forget_if_gone(self, delivery: Delivery) -> bool:
         """Return whether the broker has requeued the delivery meanwhile; if so, it no longer counts as unacked."""
-        if not _is_gone(delivery):
+        channel = delivery.channel
+        if channel.is_open:
             return False
-        self._state.connection.post(self._state.acknowledge, [delivery])
+        self._state.connection.post(self._forget, delivery, channel)
         return True
+
+    def _forget(self, delivery: Delivery, lost: Channel) -> None:
+        if delivery.channel is not lost:
+            # It has come again in between (`_goes_on`), and no handler settles it any more.
+            delivery.channel.reject(delivery.tag, requeue=True)
+            delivery.channel = lost
+        self._state.acknowledge([delivery])
+
+    def _goes_on(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> bool:
+        """Return whether a message that comes again is in progress here: its end settles this delivery, too."""
+        held = self._had(dispatcher, delivery)
+        if held is None or self._state.unacked.get(id(held)) is not held or not _is_gone(held):
+            return False
+        held.channel, held.tag = delivery.channel, delivery.tag
+        logger.info(
+            "queue %s: message [%s] came again while it runs here", dispatcher.queue, held.properties.message_id
+        )
+        return True
+
+    def _had(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> Delivery | None:
+        """Return the delivery of the same message that the broker took back from this process, if there was one."""
+        key = _identity(dispatcher.queue, delivery)
+        held = None if key is None else self._taken_back.get(key)
+        # Programs may number their messages, each from 1.
+        same = held is not None and held.body == delivery.body and held.properties.type == delivery.properties.type
+        return held if same else None
 
     def _send_liveness(self) -> None:
         """Send liveness messages to the callers of the calls in flight here; again every `LIVENESS_INTERVAL`.
@@ -510,6 +554,13 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
             )
             named = identities[start : start + _MOST_ALIVE]
             yield Message(reply_to, properties, codec.encode(named, MSGPACK, limit=_MOST_BYTES))
+
+
+def _identity(queue: str, delivery: Delivery) -> tuple[str, str] | None:
+    """Return the key of a message that may come again: its queue and its id; None without an id."""
+    properties = delivery.properties
+    identity = properties.message_id or properties.correlation_id
+    return (queue, identity) if isinstance(identity, str) else None
 
 
 def _is_gone(delivery: Delivery) -> bool:

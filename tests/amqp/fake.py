@@ -73,6 +73,7 @@ class FakeConnection:
         self.is_open = self.was_open = self.alive = True
         self.blocked: str | None = None
         self.address = "amqp://localhost"
+        self.version: tuple[int, ...] = (3, 10)
         self.loop = Timers()
         self.there = there
         #: Of queues that exist already, by name.
@@ -207,6 +208,7 @@ class FakeChannel:
         self.unconfirmed: list[tuple[Message, Receipt]] = []
         self.acked: list[int] = []
         self.rejected: list[tuple[int, bool]] = []
+        self.consumer_arguments: dict[str, dict[str, Any] | None] = {}
         self.consuming: dict[str, tuple[str, Callable[[Delivery], object]]] = {}
         self._on_cancelled: list[Callable[[], object]] = []
         self._on_returned: list[Callable[[str, Properties], object]] = []
@@ -320,10 +322,12 @@ class FakeChannel:
         acknowledge: bool,  # noqa: ARG002
         on_cancelled: Callable[[], object] | None = None,
         addressed: bool = False,  # noqa: ARG002
+        arguments: dict[str, Any] | None = None,
     ) -> Consumer:
         consumer = Consumer(self, on_delivery)  # type: ignore[arg-type] # it asks for nothing
         consumer.tag = f"tag-{len(self.requests)}"
         self.consuming[consumer.tag] = (queue, on_delivery)
+        self.consumer_arguments[queue] = arguments
         if on_cancelled is not None:
             self._on_cancelled.append(on_cancelled)
         self._serve("consume", queue, consumer, lambda _queue: consumer.tag, passive=True)

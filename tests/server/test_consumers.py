@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from amqp_rpc import Service
-from amqp_rpc.errors import ConfigurationError
+from amqp_rpc.errors import BrokerError, ConfigurationError
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.topology import arrivals_queue
@@ -21,31 +22,43 @@ from amqp_rpc.server.tasks import TaskDispatcher
 from amqp_rpc.server.worker import Worker
 from tests.amqp.fake import FakeConnection
 
+#: What RabbitMQ 3.10 says.
+TIMED_OUT = (
+    "the broker closed the channel: 406 PRECONDITION_FAILED - delivery acknowledgement on channel 3 timed out. Timeout "
+    "value used: 15000 ms. This timeout value can be configured, see consumers doc guide to learn more"
+)
+
+
+def work() -> None:
+    """Do nothing."""
+
 
 class Place:
     """A consumer of the task queue ``q``, and its state."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue_type: str = "quorum", limits: Sequence[float | None] = (None,)) -> None:
         service = Service()
-
-        @service.task(queue="q")
-        def work() -> None: ...
-
+        for number, limit in enumerate(limits):
+            service.task(queue="q", queue_type=queue_type, time_limit=limit, name=f"work{number}")(work)
         self.connection = FakeConnection()
         self.state = State(Pool(1), ["q"], [])
         self.state.begin(cast(Any, self.connection))
         self.delivered: list[Any] = []
         self.arriving: dict[Any, list[Any]] = {}
-        dispatcher = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(1000))
+        self.taken_back: list[tuple[str, Any]] = []
+        dispatcher = TaskDispatcher("q", {each.name: each for each in service.tasks}, Settings(1000))
         self.consumer = TaskConsumer(self.state, cast(Worker, self), dispatcher, prefetch=3)
         self.consumer.begin(cast(Any, self.connection))
 
     def deliver(self, _dispatcher: TaskDispatcher, delivery: Any) -> None:
         self.delivered.append(delivery)
 
-    def closed(self, code: int) -> None:
+    def timed_out(self, queue: str, channel: Any) -> None:
+        self.taken_back.append((queue, channel))
+
+    def closed(self, code: int, reason: str | None = None) -> None:
         """The broker closes the newest channel, and time passes."""
-        self.connection.channels[-1].closed_by_broker(code)
+        self.connection.channels[-1].closed_by_broker(code, BrokerError(reason) if reason else None)
         self.connection.loop.pass_time()
 
 
@@ -116,6 +129,64 @@ def test_a_lost_connection_ends_a_consumer_that_ends(place: Place) -> None:
     place.connection.lose()
     place.consumer.on_lost(ConnectionError("lost"))  # type: ignore[arg-type]
     assert place.state.drained.is_set()
+
+
+def test_a_consumer_timeout_is_said_as_it_is_and_what_runs_goes_on(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.consumer.on_open()
+    (first,) = place.connection.channels
+    place.closed(ReplyCode.PRECONDITION_FAILED, TIMED_OUT)
+    assert "unacked for longer than the broker's consumer_timeout of 15 s" in caplog.text
+    assert "raise consumer_timeout in rabbitmq.conf" in caplog.text
+    assert place.taken_back == [("q", first)]
+    assert place.state.counters["consumed"] == 2
+
+
+def test_a_consumer_that_rabbitmq_4_3_cancels_may_have_timed_out(place: Place) -> None:
+    place.consumer.on_open()
+    (first,) = place.connection.channels
+    first.cancel_consumers()
+    assert place.taken_back == [("q", first)]
+
+
+def test_another_reason_for_a_closed_channel_is_no_consumer_timeout(place: Place) -> None:
+    place.consumer.on_open()
+    place.closed(ReplyCode.NOT_FOUND)
+    assert place.taken_back == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "limits", "seconds", "warned"),
+    [
+        ((4, 3), "quorum", [60.0, 3600.0], 4 * 3600 + 60, False),
+        ((4, 3), "quorum", [60.0], 1800, False),
+        ((4, 3), "quorum", [60.0, None], None, False),
+        ((4, 3), "quorum", [3600.0, None], None, True),
+        ((4, 3), "quorum", [2_000_000.0], 2_000_000, False),
+        ((4, 3), "classic", [3600.0], None, False),
+        ((4, 0), "quorum", [3600.0], None, True),
+        ((3, 10), "classic", [1800.0], None, True),
+        ((3, 10), "quorum", [1799.0, None], None, False),
+        ((), "quorum", [3600.0], None, True),
+    ],
+)
+def test_the_broker_waits_as_long_as_time_limits_allow_or_a_warning_says_what_to_set(
+    version: tuple[int, ...],
+    kind: str,
+    limits: list[float | None],
+    seconds: int | None,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With a prefetch of 3, the last of them waits for three others."""
+    place = Place(kind, limits)
+    place.connection.version = version
+    place.consumer.on_open()
+    given = place.connection.channels[0].consumer_arguments["q"]
+    assert given == (None if seconds is None else {"x-consumer-timeout": 1000 * seconds})
+    place.closed(ReplyCode.NOT_FOUND)
+    assert caplog.text.count("consumer_timeout, 30 minutes by default: raise that in rabbitmq.conf") == warned
 
 
 class Arrivals(Place):

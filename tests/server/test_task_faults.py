@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pika
 import pytest
@@ -276,6 +279,63 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
             while (got := channel.basic_get(f"{queue_name}.dead", auto_ack=True))[0] is not None:
                 reasons.append(got[1].headers["reason"])
             assert reasons == ["rejected: no 2"]
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_task_that_the_broker_takes_back_after_its_consumer_timeout_runs_once_and_is_no_crash(
+    new_node: Callable[..., Node], queue_name: str, kind: Literal["classic", "quorum"], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From RabbitMQ 4.3 on a classic queue has no such timeout, and a quorum queue cancels the consumer."""
+    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
+    if kind == "classic" and node.version.startswith("4.3"):
+        pytest.skip("RabbitMQ 4.3 has no consumer timeout in classic queues")
+    service = Service()
+    go_on = threading.Event()
+    ran: list[int] = []
+
+    @service.task(queue=queue_name, queue_type=kind)
+    def work() -> str:
+        ran.append(context().attempt)
+        go_on.wait(60)
+        return "done"
+
+    with (
+        caplog.at_level(logging.INFO),
+        Client(node.url, timeout=60) as client,
+        Server(service, url=node.url, threads=2) as server,
+    ):
+        handle = client.enqueue(work)
+        until(lambda: caplog.text.count("came again while it runs here") >= 2, timeout=60)
+        go_on.set()
+        assert handle.result(timeout=20) == "done"
+        until(lambda: not server._state.unacked)
+        assert (ran, server.counters["again"], server.counters["stale_acks"]) == ([1], 0, 0)
+        assert "worker died" not in caplog.text
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
+        left = raw.channel().queue_declare(queue_name, passive=True)
+        assert left.method.message_count == 0
+
+
+def test_a_time_limit_above_the_brokers_consumer_timeout_is_warned_of_or_told_the_broker(
+    new_node: Callable[..., Node], queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
+    service = Service()
+    go_on = threading.Event()
+
+    @service.task(queue=queue_name, time_limit=3600)
+    def work() -> str:
+        go_on.wait(8)
+        return "done"
+
+    with Client(node.url, timeout=60) as client, Server(service, url=node.url, threads=1) as server:
+        handle = client.enqueue(work)
+        assert handle.result(timeout=30) == "done"
+        if node.version.startswith("4.3"):
+            assert server.counters["consumed"] == 2
+            assert "consumer_timeout" not in caplog.text
+        else:
+            assert f"queue {queue_name}: work() has a time limit of 3600 s" in caplog.text
 
 
 def test_a_classic_queue_counts_the_workers_that_die_as_well(
