@@ -8,7 +8,6 @@ It is longer than other modules: opening, reopening and pika's callbacks share o
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 import re
@@ -16,6 +15,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pika
@@ -24,8 +24,8 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
-from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, TLSFailed, context_of
-from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, where_signals_raise
+from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, advice_for, context_of
+from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, call, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
 from amqp_rpc.errors import AccessRefused, BrokerError, ConfigurationError, ConnectionLost, NotConnected
@@ -54,6 +54,8 @@ FIRST_RECONNECT, LONGEST_RECONNECT = 0.1, 1.5
 RECONNECT_REFUSED = 15.0
 #: A connection that lives so many times as long as the wait before it was worth it: the waits start anew.
 _WORTH = 10.0
+#: After so many that were not, the waits may become as long as those after a refusal.
+_OFTEN = 5
 #: One that lives for so many seconds works: the outage is over.
 _WORKED = 5.0
 
@@ -61,8 +63,6 @@ _WORKED = 5.0
 _SMALL, _DOUBLED = 16 * 1024, 16 * 1024 * 1024
 
 _FRAME_HEADER = 2
-_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
-_TLS_PORT = 5671
 
 
 class Listener(Protocol):
@@ -137,6 +137,8 @@ class Connection:
         self._attempts = 0
         #: Attempts that failed, and connections that did not live for long, in a row.
         self._failures = 0
+        #: Connections that did not live for long, since the last one that did.
+        self._short_lived = 0
         #: The last wait before an attempt, and when the connection was opened.
         self._waited = self._opened_at = 0.0
         #: The log lines of its outage.
@@ -232,7 +234,10 @@ class Connection:
             self._pika.channel(on_open_callback=opened)
         except pika.exceptions.NoFreeChannels:
             most = self._pika.params.channel_max
-            full = AccessRefused(f"the broker allows a connection {most} channels (channel_max), and all are in use")
+            full = AccessRefused(
+                f"the broker allows a connection {most} channels (channel_max), and all are in use: raise channel_max "
+                "in rabbitmq.conf, or use fewer queues in one process"
+            )
             answer.fail(ChannelClosed(full, ReplyCode.NOT_ALLOWED))
         return answer
 
@@ -284,26 +289,32 @@ class Connection:
         if self._closing:
             self._end()
             return
-        address = self._addresses[self._attempts % len(self._addresses)]
-        self.address = address
+        self.address = self._addresses[self._attempts % len(self._addresses)]
         self._attempts += 1
-        try:
-            # Files are read for each attempt: so they can be replaced while the program runs.
-            context = None if address.tls is None else context_of(address.tls)
-            self._login = _Login(address)
-        except ConfigurationError as error:
-            self._gone(NotConnected(f"no connection to a broker at {address}: {error}"))
-            return
         self._opens_until = self.loop.call_later(CONNECT_TIMEOUT, self._too_late)
-        self._dial = Dial(
-            self.loop,
-            address.host,
-            address.port,
-            address.tls,
-            context,
-            on_answered=self._answered,
-            on_failed=self._not_reached,
-        )
+        self._try(self._dial_address)
+
+    def _try(self, step: Callable[..., None], *args: Any) -> None:
+        """Take a step of an attempt to connect: what it raises, such as a file that can't be read, is its error."""
+        try:
+            step(*args)
+        except ConfigurationError as error:
+            self._gone(NotConnected(f"no connection to a broker at {self.address}: {error}"))
+        except Exception as error:
+            if where_signals_raise():
+                raise
+            for sock in (each for each in args if isinstance(each, socket.socket)):
+                self.loop.unwatch(sock)
+                sock.close()
+            self._gone(_not_connected(error, self.address))
+
+    def _dial_address(self) -> None:
+        address = self.address
+        # Files are read for each attempt: so they can be replaced while the program runs.
+        context = None if address.tls is None else context_of(address.tls)
+        self._login = _Login(address)
+        to, answered = (address.host, address.port, address.tls, context), partial(self._try, self._answered)
+        self._dial = Dial(self.loop, *to, on_answered=answered, on_failed=self._not_reached)
         self._dial.start()
 
     def _answered(self, sock: socket.socket, received: bytes) -> None:
@@ -389,7 +400,7 @@ class Connection:
     def _has_worked(self, connection: Any) -> None:
         """End the outage, if this connection is still the one."""
         if connection is self._pika and self._failures:
-            self._failures = 0
+            self._failures = self._short_lived = 0
             if (times := self._repeats.over()) is not None:
                 logger.warning("connection: has worked for %.0f s%s", _WORKED, times)
 
@@ -398,8 +409,9 @@ class Connection:
         self._gone(refused or _not_connected(connection.ended_with or reason, self.address))
 
     def _lost(self, _connection: Any, reason: BaseException) -> None:
+        self._short_lived += 1
         if time.monotonic() - self._opened_at > _WORTH * self._waited:
-            self._failures = 0
+            self._failures = self._short_lived = 0
         kind: type[BrokerError] = ConnectionLost
         if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
             kind = AccessRefused if is_access(reason.reply_code, reason.reply_text) else ConnectionLost
@@ -420,7 +432,8 @@ class Connection:
         self._given_up = self._closing or not self.was_open
         if not self._closing:
             for listener in self._listeners:
-                listener.on_lost(error)
+                # Whatever one of them raises, the others hear of it, and the connection is made again.
+                call(listener.on_lost, error)
         if self._given_up:
             self._end()
             return
@@ -440,7 +453,8 @@ class Connection:
     def _pause(self, error: BrokerError) -> float:
         """Return the seconds until the next attempt."""
         if not isinstance(error, AccessRefused):
-            return backoff(self._failures, first=FIRST_RECONNECT, most=LONGEST_RECONNECT)
+            most = LONGEST_RECONNECT if self._short_lived < _OFTEN else RECONNECT_REFUSED
+            return backoff(self._failures, first=FIRST_RECONNECT, most=most)
         # It worked before: the password is being changed, or others have all that a limit allows. To ask often only
         # fills the broker's log.
         first = FIRST_RECONNECT if is_limit(str(error)) else RECONNECT_REFUSED
@@ -595,7 +609,7 @@ nbio_interface.AbstractStreamTransport.register(Stream)
 
 def _version(server: Mapping[str, Any] | None) -> tuple[int, ...]:
     """Return the first two numbers of the broker's version."""
-    found = _VERSION.match(read_text((server or {}).get("version")) or "")
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", read_text((server or {}).get("version")) or "")
     return tuple(map(int, found.groups())) if found else ()
 
 
@@ -603,23 +617,10 @@ def _not_connected(reason: BaseException, address: Address) -> BrokerError:
     """Return the error for a failed attempt to connect, in words that say what to do."""
     if isinstance(reason, pika.exceptions.ConnectionClosedByBroker):
         return connection_refused(reason.reply_code, reason.reply_text, address)
-    advice = _advice(reason, address)
+    advice = advice_for(reason, address)
     return NotConnected(f"no connection to a broker at {address}: {_say(reason)}{advice and f'. {advice}'}")
 
 
-def _advice(cause: BaseException, address: Address) -> str:
-    """Return the advice for an address at which no connection could be opened; none for a fault of this machine."""
-    if isinstance(cause, TLSFailed):
-        return cause.advice
-    if IS_TLS in str(cause) or (address.tls is None and address.port == _TLS_PORT):
-        return "For a port with TLS the URL starts with amqps://; cacertfile= names the authority's certificate"
-    if isinstance(cause, OSError) and cause.errno in _OF_THIS_MACHINE:
-        return ""
-    return "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"
-
-
-#: The numbers of errors that say nothing about the other side.
-_OF_THIS_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EPERM, errno.EACCES)
 #: pika's errors for a stream that ends before the connection is open.
 _IN_HANDSHAKE = (
     pika.exceptions.IncompatibleProtocolError,

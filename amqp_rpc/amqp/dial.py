@@ -22,7 +22,7 @@ from typing import Any
 from amqp_rpc.amqp.loop import READ, WRITE, Loop, Timer
 from amqp_rpc.amqp.stream import FIRST_OCTETS, IS_TLS, NOT_AMQP, READ_SIZE, TLS_ALERT
 from amqp_rpc.errors import ConfigurationError
-from amqp_rpc.message.settings import TLS, Addresses, first_line, read_file
+from amqp_rpc.message.settings import TLS, Address, Addresses, first_line, read_file
 from amqp_rpc.message.text import quoted
 
 #: The first bytes of a client, AMQP 0-9-1 specification, section 4.2.2. The broker says nothing before them.
@@ -48,6 +48,9 @@ _OWN_REFUSED = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 #: The most names of a certificate, and characters of each text in it, that are shown.
 _NAMES, _TEXT = 10, 100
 
+#: The numbers of errors that say nothing about the other side.
+_OF_THIS_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EPERM, errno.EACCES)
+_TLS_PORT = 5671
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
 
 
@@ -454,3 +457,14 @@ def _in_turn(addresses: list[Any]) -> list[Any]:
     for address in addresses:
         families[address[0]].append(address)
     return [each for each in chain.from_iterable(zip_longest(*families.values())) if each is not None]
+
+
+def advice_for(cause: BaseException, address: Address) -> str:
+    """Return the advice for an address at which no connection could be opened; none for a fault of this machine."""
+    if isinstance(cause, TLSFailed):
+        return cause.advice
+    if IS_TLS in str(cause) or (address.tls is None and address.port == _TLS_PORT):
+        return "For a port with TLS the URL starts with amqps://; cacertfile= names the authority's certificate"
+    if isinstance(cause, OSError) and cause.errno in _OF_THIS_MACHINE:
+        return ""
+    return "Is RabbitMQ running there? `amqp-rpc broker start` starts one; AMQP_URL says where it is"

@@ -19,7 +19,7 @@ from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, Repeats, backoff
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
 
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.text import bounded_logger, text_of
 
 logger: logging.Logger = bounded_logger(__name__)
 
@@ -50,6 +50,8 @@ class Keeper:
         self._ready_since = 0.0
         #: The log lines of its outage.
         self._repeats = Repeats()
+        #: The error of the last one that was no refusal.
+        self._defect: BrokerError | None = None
         #: True if the last channel was closed before it was set up.
         self._refused = False
         #: True once it is closed for good.
@@ -85,6 +87,10 @@ class Keeper:
 
     def end_all(self, error: BrokerError) -> None:
         """End all that waits for the channel: there will be no connection any more. Any thread."""
+
+    def broken(self, error: BrokerError) -> None:
+        """End what waits, or the start: a defect, and not the broker, keeps the channel from being set up."""
+        self.end_all(error)
 
     def wanted(self) -> bool:
         """Return whether the channel is to be open: asked when it could be opened."""
@@ -143,7 +149,7 @@ class Keeper:
     async def _open(self) -> None:
         """Open the channel, and stay with it until the broker closes it."""
         channel: Channel | None = None
-        closed = ChannelClosed(BrokerError("it could not be set up, by a defect"), 0)
+        closed: ChannelClosed | None = None
         try:
             channel = await self.connection.open_channel()
             if self.ended:
@@ -151,26 +157,32 @@ class Keeper:
                 return
             self._newest = channel
             await self.set_up(channel)
-            self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
-            if self._refused:
-                self._refused = False
-                if (times := self._repeats.again("works again")) is not None:
-                    logger.warning("%s: works again%s", self.name, times)
-            if self._repeats:
-                self.connection.loop.call_later(_WORKED, partial(self._has_worked, channel))
+            self._is_set_up(channel)
             self.ready()
             await channel.closed()
         except ChannelClosed as error:
             # It may be another channel, which the set-up needs.
             closed = error
-        except Exception:
+        except Exception as error:
             if where_signals_raise():
                 raise
-            logger.exception("%s: failed", self.name)
-        if channel is self._newest and not self.ended:
+            self._defect = BrokerError(f"{self.name}: failed, by a defect: {type(error).__name__}: {text_of(error)}")
+            closed = ChannelClosed(self._defect, 0)
+            if (times := self._repeats.again(str(self._defect))) is not None:
+                logger.exception("%s: failed%s", self.name, times)
+        if closed is not None and channel is self._newest and not self.ended:
             self._reopen(closed.error, closed.code)
         if channel is not None:
             channel.close()
+
+    def _is_set_up(self, channel: Channel) -> None:
+        self._opening, self.channel, self._ready_since = False, channel, time.monotonic()
+        if self._refused:
+            self._refused = False
+            if (times := self._repeats.again("works again")) is not None:
+                logger.warning("%s: works again%s", self.name, times)
+        if self._repeats:
+            self.connection.loop.call_later(_WORKED, partial(self._has_worked, channel))
 
     def _has_worked(self, channel: Channel) -> None:
         """End the outage, if the channel is still open."""
@@ -187,6 +199,9 @@ class Keeper:
         self.channel, self._newest, self._opening = None, None, False
         self.closings += 1
         pause = self.pause(code)
+        # In this order: whatever a hook raises, the channel is opened again.
+        self.connection.loop.call_later(pause, self.on_open)
         self.report(error, code, pause)
         self.closed(error, code)
-        self.connection.loop.call_later(pause, self.on_open)
+        if error is self._defect:
+            self.broken(error)

@@ -48,6 +48,16 @@ def where_signals_raise() -> bool:
     return threading.current_thread() is threading.main_thread() and get_ident() not in _io_threads
 
 
+def call(callback: Callable[..., object], *args: Any) -> None:
+    """Call back; a defect is logged, and must not end the thread on which every call of this process depends."""
+    try:
+        callback(*args)
+    except Exception:
+        if where_signals_raise():
+            raise
+        logger.exception("I/O thread: callback failed: %r", callback)
+
+
 #: The threads that run loops.
 _io_threads: set[int] = set()
 #: All loops of this process.
@@ -333,13 +343,13 @@ class Loop:
 
     def _get_up(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in events:
-            self._call(key.data, mask)
+            call(key.data, mask)
         self._work()
         now = time.monotonic()
         while self._timers and self._timers[0].due <= now:
             self._timer = heapq.heappop(self._timers)
             if self._timer.callback is not None:
-                self._call(self._timer.callback)
+                call(self._timer.callback)
             self._timer = None
         self._flush()
 
@@ -358,26 +368,17 @@ class Loop:
         # Only earlier work: a flood of it can't keep the sockets waiting.
         for _ in range(len(self._posted)):
             callback, args = self._posted.popleft()
-            self._call(callback, *args)
+            call(callback, *args)
         self._flush()
 
     def _flush(self) -> None:
         while self._before_sleep:
-            self._call(self._before_sleep.popleft())
+            call(self._before_sleep.popleft())
 
     def _next_timer(self) -> float:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         return self._timers[0].due if self._timers else NEVER
-
-    def _call(self, callback: Callable[..., object], *args: Any) -> None:
-        try:
-            callback(*args)
-        except Exception:
-            if where_signals_raise():
-                raise
-            # A defect must not end the thread on which every call of this process depends.
-            logger.exception("I/O thread: callback failed: %r", callback)
 
     def _interrupted(self, error: BaseException) -> None:
         """Give up the work that was cut off: connections are made again, their calls are sent again or end."""
@@ -584,5 +585,6 @@ class IOThread:
         try:
             self.loop.run()
         finally:
+            self.alive = False
             self.loop.close()
             self.ended.tell(None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from amqp_rpc.amqp.channel import ChannelClosed
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.amqp.loop import where_signals_raise
+from amqp_rpc.amqp.loop import call, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait, Work
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
@@ -438,7 +438,7 @@ class Session:
         # In this order: a thread that learns of an end opens another connection after all have forgotten this one.
         with self._lock:
             for follower in list(self._followers):
-                follower.on_lost(error)
+                call(follower.on_lost, error)
             if self._opened and isinstance(error, AccessRefused):
                 # The broker closed it for what was asked of it, beyond a limit: so it would the next one.
                 for follower in list(self._followers):

@@ -133,6 +133,20 @@ def bindings(exchange: Exchange, patterns: Sequence[str], headers: Mapping[str, 
     return tuple(Binding(exchange.name, pattern) for pattern in dict.fromkeys(patterns))
 
 
+def recorded(exchange: Any, key: Any, arguments: Any) -> Binding:
+    """Return the binding that a record names; any program may have written it.
+
+    Raises:
+        ConfigurationError: No subscription can have it: AMQP can't carry it, or it is one of the default exchange.
+    """
+    if not (isinstance(exchange, str) and exchange and isinstance(arguments, dict)):
+        raise ConfigurationError("a binding has the name of an exchange, a key, and its arguments by their names")
+    check_topic(key)
+    if arguments:
+        return Binding(exchange, key, _matched(Exchange(exchange, "headers"), arguments))
+    return Binding(Exchange(exchange).name, key)
+
+
 def check_topic(topic: str, what: str = "a topic") -> None:
     """Raise `ConfigurationError` unless a topic is text of at most 255 bytes: it is a routing key in AMQP."""
     if not isinstance(topic, str):

@@ -136,6 +136,11 @@ class EventTap(Keeper):
         else:
             logger.warning("%s: %s; events published meanwhile are missed", self.name, error)
 
+    def broken(self, error: BrokerError) -> None:
+        """End the iteration with the error."""
+        self._fail(error)
+        self.close()
+
     def _fail(self, error: AmqpRpcError) -> None:
         self.failure = error
         self._news.put(error)

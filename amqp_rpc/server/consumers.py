@@ -27,10 +27,10 @@ from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, Configurat
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties, republished
-from amqp_rpc.message.exchanges import Binding, other_exchange
+from amqp_rpc.message.exchanges import Binding, other_exchange, recorded
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.refusals import ReplyCode, consumer_timeout
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import LONGEST, backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
@@ -51,6 +51,8 @@ _MOST_LOOKS, _LOOK_AT_CALLS_AGAIN, _LONGEST_LOOK = 10, (0.01, 0.05), 16
 #: Seconds after which RabbitMQ takes back an unacked delivery, by default; the first version in which a consumer can
 #: set that; and the most seconds from a time limit until its task is settled.
 _CONSUMER_TIMEOUT, _HAS_ARGUMENT, _SETTLED_IN = 1800.0, (4, 3), 60.0
+#: Bytes of a record of bindings: one of a thousand has about 100 000.
+_LARGEST_RECORD = 1024 * 1024
 #: Unacked arrivals at most; and the seconds between two looks whether the last confirms have come.
 _MOST_ARRIVING, _LAST_CONFIRM = 100, 0.01
 #: Seconds, at random, between two arrivals that are suspected of killing workers.
@@ -403,15 +405,37 @@ class EventConsumer(Consumer):
         await self._bind(channel)
         # Once per start: with servers of two versions, one that reconnects would undo the other's bindings.
         stale: Bindings = frozenset() if known is None or self._compared else known - wanted
-        for binding in sorted(stale, key=str):
-            logger.info("queue %s: unbound from %s by %r", self.queue, binding.exchange, binding.key)
-            await channel.unbind(self.queue, binding.exchange, binding.key, arguments=dict(binding.arguments))
         if stale:
-            await change_record(self.connection, self.queue, remove=stale)
+            await change_record(self.connection, self.queue, remove=await self._unbind(stale))
         if known is None or wanted - known:
             # Events that are published once this server is ready must not be lost with the broker's last second.
             await self.connection.pause(declare.LASTING_AFTER)
         self._compared = True
+
+    async def _unbind(self, stale: Bindings) -> Bindings:
+        """Undo bindings, and return those that are undone: the broker may refuse some, and closes their channel."""
+        undone, refused = set(stale), []
+        channel: Channel | None = None
+        for binding in sorted(stale, key=str):
+            if channel is None or not channel.is_open:
+                channel = await self.connection.open_channel()
+            try:
+                await channel.unbind(self.queue, binding.exchange, binding.key, arguments=dict(binding.arguments))
+            except ChannelClosed as closed:
+                # With its exchange the binding is gone.
+                if closed.code != ReplyCode.NOT_FOUND:
+                    undone.remove(binding)
+                    refused.append(f"{binding.key!r} of exchange {binding.exchange!r}: {closed}")
+            else:
+                logger.info("queue %s: unbound from %s by %r", self.queue, binding.exchange, binding.key)
+        if channel is not None:
+            channel.close()
+        if refused:
+            logger.warning(
+                "queue %s: %s of its record can't be undone, such as %s",
+                self.queue, plural(len(refused), "binding", "bindings"), refused[0],
+            )  # fmt: skip
+        return frozenset(undone)
 
     async def _declare_instance(self, channel: Channel) -> None:
         bound = self._policy.max_length
@@ -468,9 +492,11 @@ async def _change(
             looks -= 1
             await connection.pause(random.uniform(*_LOOK_AGAIN))  # noqa: S311 - no secret
     read = [found for delivery in taken if (found := _read(delivery.body)) is not None]
-    known: Bindings | None = frozenset().union(*read) if read else None
+    known: Bindings | None = frozenset().union(*(bindings for bindings, _ in read)) if read else None
     new = ((known or frozenset()) | add) - remove
-    if new == known and len(taken) == 1:
+    if dropped := sum(count for _, count in read):
+        logger.warning("queue %s: %d entries of the record of its bindings can't be ours; dropped", queue, dropped)
+    elif new == known and len(taken) == 1:
         return known
     # In this order: the new record is confirmed before the old one is acked.
     if not await channel.confirmed(Message(record, Properties(content_type=JSON, delivery_mode=2), _written(new))):
@@ -485,12 +511,21 @@ def _written(bindings: Bindings) -> bytes:
     return json.dumps(each, ensure_ascii=False).encode()
 
 
-def _read(body: bytes) -> Bindings | None:
-    """Return the bindings in a record; None for one that another program wrote."""
-    try:
-        found: list[dict[str, Any]] = json.loads(body)
-        return frozenset(
-            Binding(str(each["exchange"]), str(each["key"]), tuple(sorted(each["arguments"].items()))) for each in found
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+def _read(body: bytes) -> tuple[Bindings, int] | None:
+    """Return the bindings in a record, and how many of its entries can't be any; None where it is no record at all."""
+    if len(body) > _LARGEST_RECORD:
         return None
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list):
+        return None
+    bindings: set[Binding] = set()
+    dropped = 0
+    for each in found:
+        try:
+            bindings.add(recorded(each["exchange"], each["key"], each["arguments"]))
+        except (ConfigurationError, TypeError, KeyError):
+            dropped += 1
+    return frozenset(bindings), dropped

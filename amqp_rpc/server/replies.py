@@ -194,8 +194,13 @@ class ReplyChannel(Keeper):
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it
         """Learn the broker's limit on a message's size; end a start without the right to publish replies."""
         self.connection.learn_limit(str(error))
+        self._state.trouble = error
         if isinstance(error, AccessRefused):
             self._state.failed(error)
+
+    def broken(self, error: BrokerError) -> None:
+        """End the start."""
+        self._state.failed(error)
 
     def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
         """Publish a reply, and ack its delivery once it has left."""
@@ -289,6 +294,7 @@ class CopyPublisher(Publisher):
     def closed(self, error: BrokerError, code: int) -> None:
         """End the start, if the broker allows no such channel."""
         super().closed(error, code)
+        self._state.trouble = error
         if isinstance(error, AccessRefused):
             self._state.failed(error)
 
@@ -297,6 +303,10 @@ class CopyPublisher(Publisher):
         super().lost(error)
         if isinstance(error, AccessRefused):
             self._state.failed(error)
+
+    def broken(self, error: BrokerError) -> None:
+        """End the start; copies wait: none of them may be lost."""
+        self._state.failed(error)
 
     def wanted(self) -> bool:
         """Return whether there are task queues, or copies to publish."""

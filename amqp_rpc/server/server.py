@@ -248,9 +248,9 @@ class Server:
             self._scheduling.start()
         self._pool.start(self._connection.loop)
         if not self._state.started.wait(deadline.remaining()):
-            self._state.failure = NotConnected(
-                f"the broker at {self.addresses} did not answer within {timeout_of(timeout):g} s"
-            )
+            seconds = timeout_of(timeout)
+            silent = NotConnected(f"the broker at {self.addresses} did not answer within {seconds:g} s")
+            self._state.failure = self._state.unready(seconds) if self._connection.was_open else silent
         if self._state.failure is not None:
             self._close()
             raise self._state.failure

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import advice, other_arguments
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.message.refusals import ReplyCode, is_conflict
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.server.pool import Pool
@@ -35,6 +35,8 @@ class State:
         #: Set once every part is ready, or one has failed.
         self.started: threading.Event = threading.Event()
         self.failure: AmqpRpcError | None = None
+        #: What kept a part from being ready the last time.
+        self.trouble: AmqpRpcError | None = None
         #: Set once no more deliveries arrive and none is unacked.
         self.drained: threading.Event = threading.Event()
         #: The deliveries that are not settled, by their identity. Any thread may copy it.
@@ -57,6 +59,12 @@ class State:
         if not self._not_ready:
             self.started.set()
 
+    def unready(self, seconds: float) -> NotConnected:
+        """Return the error of a start that took longer than so many seconds: what it waits for, and why."""
+        why = self.trouble or self.connection.error
+        waits = ", ".join(sorted(self._not_ready))
+        return NotConnected(f"not ready within {seconds:g} s: it waits for {waits}{'' if why is None else f': {why}'}")
+
     def failed(self, error: AmqpRpcError) -> None:
         """End the start with an error; later ones are ignored."""
         if not self.started.is_set():
@@ -70,6 +78,7 @@ class State:
 
         ``declared_by`` is what declares the queue, and its options, where a user can say how.
         """
+        self.trouble = error
         # A queue that is not there may come; one that another program has to declare did not.
         if not self.started.is_set() and (code != ReplyCode.NOT_FOUND or isinstance(error, ConfigurationError)):
             self.failed(_refusal(queue, error, declared_by))

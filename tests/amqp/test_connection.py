@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,10 @@ import pytest
 from pika import frame, spec
 
 from amqp_rpc import Client
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, NotConnected
+from amqp_rpc.amqp import connection
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, NotConnected
+from amqp_rpc.message.settings import broker_addresses
+from tests.waiting import until
 
 START = spec.Connection.Start(server_properties={}, mechanisms="PLAIN", locales="en_US")
 TUNE = spec.Connection.Tune(channel_max=2047, frame_max=131072, heartbeat=60)
@@ -124,3 +128,74 @@ def test_only_an_address_that_may_be_wrong_gets_the_advice_to_look_there(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     assert ("Is RabbitMQ running there?" in str(error_at("amqp://localhost"))) is advised
+
+
+def test_what_an_attempt_to_connect_raises_is_its_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(_tls: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "ca.pem")
+
+    monkeypatch.setattr(connection, "context_of", raising)
+    error = error_at("amqps://127.0.0.1:1")
+    assert type(error) is NotConnected
+    assert "no such file or directory" in str(error)
+
+
+def test_what_the_first_bytes_of_a_broker_make_of_an_attempt_is_its_error_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def raising(*_args: object, **_options: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("amqp_rpc.amqp.connection.pika.ConnectionParameters", raising)
+    with listening(broker(START)) as port:
+        error = error_at(f"amqp://127.0.0.1:{port}")
+    assert type(error) is NotConnected
+    assert "a defect" in str(error)
+
+
+class Losses:
+    """A listener that notes the losses; the first one of them raises, which keeps nobody from hearing of them."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.losses = 0
+
+    def on_open(self) -> None: ...
+
+    def on_unblocked(self) -> None: ...
+
+    def on_lost(self, _error: BrokerError) -> None:
+        self.losses += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_connections_that_open_and_break_at_once_come_at_growing_intervals_and_few_lines_say_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "FIRST_RECONNECT", 0.001)
+    monkeypatch.setattr(connection, "LONGEST_RECONNECT", 0.004)
+    # On a slow machine the handshake alone takes as long as ten such waits.
+    monkeypatch.setattr(connection, "_WORTH", 1000.0)
+    caplog.set_level(logging.DEBUG, "amqp_rpc.amqp.connection")
+    bad, good = Losses(RuntimeError("a defect")), Losses()
+
+    def break_at_once(opening: socket.socket) -> None:
+        for method in (START, TUNE, spec.Connection.OpenOk()):
+            opening.recv(4096)
+            opening.sendall(frame.Method(0, method).marshal())
+
+    with listening(break_at_once) as port:
+        link = connection.Connection(
+            broker_addresses(f"amqp://127.0.0.1:{port}"), [bad, good], name="t", heartbeat=60, persistent=True
+        )
+        link.start()
+        until(lambda: good.losses >= 9)
+        assert bad.losses >= 9
+        assert link.close(20)
+    said = [each for each in caplog.records if "trying again in" in each.message]
+    waits = [float(each.args[1]) for each in said if isinstance(each.args, tuple)]  # type: ignore[arg-type]
+    assert max(waits[:4]) < 0.01
+    assert waits[8] > 0.1
+    warnings = [each.message for each in caplog.records if each.levelno >= logging.WARNING and not each.exc_info]
+    assert len(warnings) <= 4

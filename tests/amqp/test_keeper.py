@@ -123,6 +123,31 @@ def test_a_channel_that_cannot_be_had_is_as_one_that_the_broker_closes(connectio
     assert keeper.notes[1:] == ["ready"]
 
 
+def test_a_defect_ends_what_waits_with_itself_and_another_channel_is_opened(connection, caplog, monkeypatch):
+    monkeypatch.setattr("amqp_rpc.amqp.keeper.where_signals_raise", lambda: False)
+    keeper = Noted(connection)
+    keeper.end_all = lambda error: keeper.notes.append(("ended", str(error)))
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "ready", [].pop)
+        keeper.on_open()
+        for _ in range(3):
+            connection.loop.pass_time()
+    said = "queue q: failed, by a defect: IndexError: pop from empty list"
+    assert keeper.notes == [("closed", 0, said), ("ended", said)] * 4
+    assert [record.message for record in caplog.records if record.exc_info] == ["queue q: failed"]
+    connection.loop.pass_time()
+    assert keeper.notes[8:] == ["ready"]
+
+
+def test_whatever_a_hook_raises_the_channel_is_opened_again(connection, monkeypatch):
+    monkeypatch.setattr("amqp_rpc.amqp.channel.where_signals_raise", lambda: False)
+    keeper = opened(connection)
+    monkeypatch.setattr(keeper, "closed", lambda _error, _code: [].pop())
+    connection.channels[-1].closed_by_broker()
+    connection.loop.pass_time()
+    assert keeper.channel is connection.channels[1]
+
+
 def test_the_pauses_grow_and_begin_anew_once_it_has_worked_for_a_while(connection, monkeypatch):
     now = 1000.0
     monkeypatch.setattr("amqp_rpc.amqp.keeper.time.monotonic", lambda: now)

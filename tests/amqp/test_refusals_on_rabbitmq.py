@@ -181,7 +181,9 @@ class TestLimits:
                 with pytest.raises(AccessRefused, match=r"1 channels \(channel_max\)") as caught:
                     act()
                 assert not caught.value.may_have_run
-        with pytest.raises(AccessRefused, match=r"\(channel_max\)"):
+        with pytest.raises(
+            AccessRefused, match=r"\(channel_max\), and all are in use: raise channel_max in rabbitmq.conf"
+        ):
             Server(counted(name)[0], url=small.url).start(timeout=60)
         assert not [record for record in caplog.records if record.exc_info]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import ConfigurationError, Exchange
-from amqp_rpc.message.exchanges import DEFAULT, Binding, as_exchange, bindings, check_topic
+from amqp_rpc.message.exchanges import DEFAULT, Binding, as_exchange, bindings, check_topic, recorded
 
 DIRECT, FANOUT, HEADERS = Exchange("d", "direct"), Exchange("f", "fanout"), Exchange("h", "headers")
 
@@ -117,3 +117,37 @@ def test_a_name_is_that_of_a_durable_topic_exchange() -> None:
 def test_no_name_is_that_of_the_default_exchange() -> None:
     assert as_exchange("") == Exchange("", "direct")
     assert str(as_exchange("")) == "default exchange"
+
+
+def test_a_recorded_binding_is_what_a_subscription_has() -> None:
+    plain = bindings(Exchange("logs"), ["a.*"], None)
+    headers = bindings(Exchange("docs", "headers"), [], {"format": "pdf", "pages": 3, "draft": True})
+    for each in (*plain, *headers, *bindings(Exchange("all", "fanout"), [], None)):
+        assert recorded(each.exchange, each.key, dict(each.arguments)) == each
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "arguments"),
+    [
+        ("", "x", {}),
+        ("e" * 256, "x", {}),
+        ("e\ud800", "x", {}),
+        (None, "x", {}),
+        ("e", "x" * 256, {}),
+        ("e", "\ud800", {}),
+        ("e", 7, {}),
+        ("e", "x", None),
+        ("e", "x", []),
+        ("e", "", {"a": 1.5}),
+        ("e", "", {"a": {"b": 1}}),
+        ("e", "", {"a": 2**63}),
+        ("e", "", {"a": "\ud800"}),
+        ("e", "", {"a" * 256: 1}),
+        ("e", "", {"x-match": "all"}),
+        ("e", "", {"x-match": 7, "a": 1}),
+        ("e", "", {"x-match": [], "a": 1}),
+    ],
+)
+def test_what_a_record_can_t_have_is_no_binding(exchange: object, key: object, arguments: object) -> None:
+    with pytest.raises(ConfigurationError):
+        recorded(exchange, key, arguments)

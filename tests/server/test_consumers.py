@@ -84,6 +84,22 @@ def test_other_arguments_end_the_start_with_advice(place: Place) -> None:
     assert "Give @service.task the same queue_type=, max_length= and max_priority=" in str(place.state.failure)
 
 
+def test_a_start_that_takes_too_long_says_what_it_waits_for_and_why() -> None:
+    place = Place()
+    place.connection.refuse("q", ReplyCode.NOT_FOUND)
+    place.consumer.on_open()
+    assert not place.state.started.is_set()
+    why = "not ready within 3 s: it waits for q: the broker closed the channel: 404"
+    assert str(place.state.unready(3.0)) == why
+
+
+def test_a_defect_ends_the_start_with_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amqp_rpc.amqp.keeper.where_signals_raise", lambda: False)
+    monkeypatch.setattr(place.consumer, "declare", lambda _channel: [].pop())
+    place.consumer.on_open()
+    assert str(place.state.failure) == "queue q: failed, by a defect: IndexError: pop from empty list"
+
+
 def test_a_queue_that_is_refused_later_is_reported_once_until_it_works(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import threading
 import time
@@ -703,6 +704,66 @@ def test_a_record_that_nobody_can_read_undoes_nothing(
     serve(bound(service, f"{topic}.b")).stop()
     client.publish_many([(f"{topic}.a", 1), (f"{topic}.b", 1)], mandatory=True)
     assert raw.count(record) == 1
+
+
+FORGED = {
+    "the default exchange": [{"exchange": "", "key": "x", "arguments": {}}],
+    "a long key": [{"exchange": "amq.topic", "key": "k" * 300, "arguments": {}}],
+    "a long exchange": [{"exchange": "e" * 300, "key": "k", "arguments": {}}],
+    "a surrogate": [{"exchange": "amq.topic", "key": "\ud800", "arguments": {}}],
+    "a fraction": [{"exchange": "amq.topic", "key": "", "arguments": {"a": 1.5}}],
+    "nested arguments": [{"exchange": "amq.topic", "key": "", "arguments": {"a": {"b": 1}}}],
+    "a large number": [{"exchange": "amq.headers", "key": "", "arguments": {"a": 2**70}}],
+    "no names": [{}, 7, None, "text", []],
+    "other types": [{"exchange": 1, "key": 2, "arguments": 3}],
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+def test_what_can_t_be_a_binding_of_ours_is_dropped_from_the_record_with_one_warning(
+    client: Client, serve: Serve, service: Service, topic: str, raw: Raw, forged: list[Any], caplog: Any
+) -> None:
+    serve(bound(service, f"{topic}.a", f"{topic}.b")).stop()
+    record = bindings_record(f"events.{service.name}.work")
+    _, body = raw.get(record)
+    raw.send(record, json.dumps([*forged, *json.loads(body)]).encode())
+    caplog.clear()
+    serve(bound(service, f"{topic}.b")).stop()
+    dropped = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
+    assert dropped == [
+        f"queue events.{service.name}.work: {len(forged)} entries of the record of its bindings can't be ours; dropped"
+    ]
+    client.publish(f"{topic}.b", mandatory=True)
+    with pytest.raises(Unroutable):
+        client.publish(f"{topic}.a", mandatory=True)
+    _, body = raw.get(record)
+    assert [each["key"] for each in json.loads(body)] == [f"{topic}.b"]
+
+
+def test_a_binding_that_can_t_be_undone_keeps_no_server_from_its_start(
+    node: Node, service: Service, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user may not read one exchange, and another one is not there."""
+    node.ctl("add_user", "bob", "secret")
+    node.ctl("set_permissions", "bob", ".*", ".*", "^(?!closed_to_bob).*")
+    bobs = node.url.replace("guest:guest", "bob:secret")
+    queue = f"events.{service.name}.work"
+    with Server(bound(service, f"{topic}.a", f"{topic}.b"), url=bobs):
+        pass
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as raw:
+        channel = raw.channel()
+        channel.exchange_declare("closed_to_bob", "topic")
+        _, _, body = channel.basic_get(bindings_record(queue), auto_ack=True)
+        others = [{"exchange": each, "key": "k", "arguments": {}} for each in ("a_gone", "closed_to_bob")]
+        channel.basic_publish("", bindings_record(queue), json.dumps([*others, *json.loads(body)]).encode())
+        with Server(bound(service, f"{topic}.b"), url=bobs), Client(node.url, timeout=20) as client:
+            client.publish(f"{topic}.b", mandatory=True)
+            with pytest.raises(Unroutable):
+                client.publish(f"{topic}.a", mandatory=True)
+        _, _, body = channel.basic_get(bindings_record(queue), auto_ack=True)
+    assert [each["exchange"] for each in json.loads(body)] == ["amqp_rpc.events", "closed_to_bob"]
+    (warned,) = [each.message for each in caplog.records if "can't be undone" in each.message]
+    assert "1 binding of its record can't be undone, such as 'k' of exchange 'closed_to_bob': " in warned
 
 
 def test_who_may_not_write_to_one_exchange_is_told_so_and_what_else_is_under_way_arrives(
