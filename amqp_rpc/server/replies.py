@@ -7,7 +7,9 @@ the kernel, or after the copy that must not be lost was confirmed: a crash in be
 
 from __future__ import annotations
 
+import base64
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -40,6 +42,11 @@ _MOST_UNTOLD = 1000
 _MOST_REFUSALS = 5
 #: A message that the broker drops: it asks whether this user may write. And an exchange that every broker has.
 _TO_NOBODY, _ALWAYS_THERE = Message("amqp_rpc.nobody", Properties(), b""), "amq.direct"
+#: The first version that reads names of direct reply-to with care. The Erlang process in one begins with its format and
+#: the length of its node's name, and the name follows.
+_READS_NAMES = (4, 3)
+_PROCESS = re.compile(rb"\x83([Xg])(?:v\0|w)(.)", re.DOTALL)
+_NODE = re.compile(rb"reply@\d{1,9}")
 #: Seconds until a task queue that was full or away is offered an arrival again.
 _OFFERED_AGAIN = 0.5
 
@@ -67,7 +74,7 @@ class Replies:
         self.copies: CopyPublisher = CopyPublisher(addresses, state, prepared)
         # The broker closes the connection that replies to a malformed name of direct reply-to, which any caller may
         # send: such replies have their own connection, which is opened for the first of them.
-        self.direct: ReplyChannel = ReplyChannel("direct replies", state)
+        self.direct: DirectReplyChannel = DirectReplyChannel("direct replies", state)
         self._direct_started = False
 
     #: The one of replies and copies, after `begin`.
@@ -129,9 +136,10 @@ class Replies:
         self._connection.post(self.copies.send, arrival)
         return arrival
 
-    def _reply_directly(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+    def _reply_directly(self, message: Message, delivery: Delivery, _mandatory: bool) -> None:
         self._start_direct()
-        self.direct.publish(message, delivery, mandatory)
+        # RabbitMQ 3.10 returns each mandatory one, and delivers it all the same.
+        self.direct.publish(message, delivery, False)
 
     def _tell_directly(self, message: Message) -> None:
         self._start_direct()
@@ -269,6 +277,28 @@ class ReplyChannel(Keeper):
     def _returned(self, queue: str, _properties: Properties) -> None:
         self._state.counters["returned"] += 1
         logger.info("queue %s: reply dropped: its caller is gone", queue)
+
+
+class DirectReplyChannel(ReplyChannel):
+    """Publishes replies to direct reply-to: https://www.rabbitmq.com/docs/direct-reply-to."""
+
+    def publish(self, message: Message, delivery: Delivery, mandatory: bool) -> None:
+        """Publish a reply to a name that the broker has made, and drop others."""
+        if self.channel is not None and self._breaks(message.routing_key):
+            self._state.counters["returned"] += 1
+            logger.info("queue %.80r: reply dropped: the broker has made no such name", message.routing_key)
+            self._state.acknowledge([delivery])
+        else:
+            super().publish(message, delivery, mandatory)
+
+    def tell(self, message: Message) -> None:
+        """Publish a message that may be lost, unless the broker has not made its name."""
+        if not self._breaks(message.routing_key):
+            super().tell(message)
+
+    def _breaks(self, name: str) -> bool:
+        """Return whether the broker would close the connection for that name; asked once it is open."""
+        return self.connection.version < _READS_NAMES and not is_direct_name(name)
 
 
 class CopyPublisher(Publisher):
@@ -437,3 +467,21 @@ class Arrival(Copy):
 
     def _count(self, publisher: Publisher, reason: str) -> None:
         """Count nothing: it may wait for room as long as a bound is reached."""
+
+
+def is_direct_name(name: str) -> bool:
+    """Return whether RabbitMQ makes such names for direct reply-to: an Erlang process and a key, both in base64.
+
+    Before 4.3 it crashes at others: ``rabbit_direct_reply_to.erl``, ``pid_recomposition.erl``. No test from outside can
+    prove that the node in a name exists.
+    """
+    try:
+        process, key = (base64.b64decode(part, validate=True) for part in name.removeprefix(DIRECT_REPLY_TO).split("."))
+    # Not two parts, or no base64.
+    except ValueError:
+        return False
+    begins = _PROCESS.match(process)
+    if begins is None or not key:
+        return False
+    end = begins.end() + begins[2][0]
+    return bool(_NODE.fullmatch(process, begins.end(), end)) and len(process) - end == (12 if begins[1] == b"X" else 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.settings import broker_addresses
-from amqp_rpc.server.replies import Copy, CopyPublisher, ReplyChannel
+from amqp_rpc.server.replies import Copy, CopyPublisher, DirectReplyChannel, ReplyChannel, is_direct_name
 from amqp_rpc.server.state import State
 from tests.amqp.fake import FakeChannel, FakeConnection
 
@@ -201,3 +202,67 @@ class TestLargeReplies:
         connection.loop.pass_time()
         assert [len(message.body) for message in connection.channels[-1].published] == [0, 30_000]
         assert len(acks.acked) == 1
+
+
+def direct_name(
+    node: bytes = b"reply@102345678", *, head: bytes = b"\x83Xv\0", numbers: int = 12, key: str = "a2V5"
+) -> str:
+    """Return a name as RabbitMQ makes it, or nearly."""
+    process = head + bytes([len(node)]) + node + bytes(numbers)
+    return f"amq.rabbitmq.reply-to.{base64.b64encode(process).decode()}.{key}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        direct_name(),
+        direct_name(b"reply@1", head=b"\x83Xw"),
+        direct_name(head=b"\x83gw", numbers=9),
+    ],
+)
+def test_a_name_that_rabbitmq_makes_is_one(name: str) -> None:
+    assert is_direct_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "amq.rabbitmq.reply-to.",
+        "amq.rabbitmq.reply-to.garbage",
+        "amq.rabbitmq.reply-to.g1h2AAAA",
+        "amq.rabbitmq.reply-to.g1h2AA.AAAA",
+        "amq.rabbitmq.reply-to.g2dkAA9yYWJiaXRAbG9jYWxob3N0AAAB9QAAAAAB.xx==",
+        "amq.rabbitmq.reply-to.é.é",
+        direct_name(b"rabbit@localhost"),
+        direct_name(b"reply@"),
+        direct_name(b"reply@-5"),
+        direct_name(b"reply@1234567890"),
+        direct_name(head=b"\x83Xd\0"),
+        direct_name(head=b"\x83h"),
+        direct_name(numbers=11),
+        direct_name(numbers=13),
+        direct_name(numbers=9),
+        direct_name(key=""),
+        direct_name(key="a2V5.a2V5"),
+        direct_name(key="a b"),
+    ],
+)
+def test_another_name_is_none(name: str) -> None:
+    assert not is_direct_name(name)
+
+
+@pytest.mark.parametrize(("version", "published"), [((3, 10), 1), ((4, 2), 1), ((4, 3), 2)])
+def test_a_reply_to_a_name_that_would_close_the_connection_is_dropped_and_its_delivery_acked(
+    connection: FakeConnection, acks: Acks, version: tuple[int, ...], published: int
+) -> None:
+    connection.version = version
+    made = DirectReplyChannel("direct replies", cast(State, acks))
+    made.begin(cast(Any, connection))
+    connection.loop.before_sleep = lambda callback: callback()  # type: ignore[attr-defined]
+    connection.when_sent = lambda callback: callback()  # type: ignore[attr-defined]
+    for name in ("amq.rabbitmq.reply-to.garbage", direct_name()):
+        # Before there is a channel, the version is not known.
+        made.publish(Message(name, Properties(), b""), delivery(), False)
+    made.on_open()
+    assert len([each for each in connection.channels[0].published if "reply-to" in each.routing_key]) == published
+    assert (len(acks.acked), acks.counters["returned"]) == (2, 2 - published)
