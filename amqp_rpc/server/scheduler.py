@@ -35,6 +35,7 @@ from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.envelope import CLOCK, Message, Properties
 from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.message.topology import CLOCK_ARGUMENTS
 from amqp_rpc.server.state import State
 from amqp_rpc.service.schedules import MOST_COUNTED, Cron, Schedule, said
@@ -62,6 +63,11 @@ MOST_AHEAD = 60_000
 #: Milliseconds until a schedule that no leader knows any more is forgotten: far longer than two versions of a service
 #: run side by side.
 FORGET_AFTER = 30 * 86_400_000
+#: Bytes of the longest token that is read, and bytes for the schedules in it that this server does not know. Any
+#: program may publish tokens, and what is in them is published with each tick.
+_LARGEST_TOKEN, _ROOM_FOR_OTHERS = 1024 * 1024, 64 * 1024
+#: Bytes of a schedule in a token, beside its name; and milliseconds by which a new leader may be behind without a word.
+_ENTRY, _A_LITTLE = 20, 5_000
 #: The end of the year 9999, where calendars end.
 _LAST_MOMENT = 253_402_300_800_000
 
@@ -92,18 +98,35 @@ class Timetable:
         self.dealt: dict[str, int] = {}
         self._next: dict[str, int] = {}
         self._enqueuing: set[str] = set()
+        #: Bytes for the schedules that this server does not know.
+        self.room: int = _ROOM_FOR_OTHERS
+        #: The log lines about tokens, and the schedules whose wait was logged.
+        self._repeats = Repeats()
+        self._waiting: set[str] = set()
 
-    def merge(self, body: bytes) -> None:
-        """Learn from a token's body; of two that differ, the later one has seen more."""
+    def merge(self, body: bytes, *, until: int = _LAST_MOMENT) -> None:
+        """Learn from a token's body; of two that differ, the later one has seen more.
+
+        Nothing is learned of times from ``until`` on. A leader knows that no other server has handled what is due
+        after now: such a token is forged, and would keep its schedules from being enqueued.
+        """
         try:
+            if len(body) > _LARGEST_TOKEN:
+                raise ValueError("it is too large")  # noqa: TRY301 - one place reports what can't be read
             dealt = json.loads(body)["dealt"]
             found = {str(name): int(moment) for name, moment in dealt.items()}
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            logger.warning("scheduler: token can't be read: %.200r", body)
+            self._warn("token can't be read: %.200r", body)
             return
-        for name, moment in found.items():
-            if self.dealt.get(name, 0) < moment < _LAST_MOMENT:
+        later = {name: moment for name, moment in found.items() if self.dealt.get(name, 0) < moment < _LAST_MOMENT}
+        if ahead := [name for name in later if later[name] >= until]:
+            self._warn(
+                "token ignored: it is forged, or of a clock that is ahead; it has ticks to come of %.200r", ahead[0]
+            )
+        for name, moment in later.items():
+            if moment < until:
                 self._deal(name, moment)
+        self._make_room()
 
     def body(self) -> bytes:
         """Return the body of the next token."""
@@ -126,6 +149,8 @@ class Timetable:
                     name, said(dealt),
                 )  # fmt: skip
                 dealt = None
+            elif dealt is not None and dealt > now + _A_LITTLE:
+                self._say_waits(name, dealt)
             if dealt is None:
                 # A new schedule has no earlier ticks.
                 self._deal(name, now)
@@ -176,6 +201,31 @@ class Timetable:
     def _deal(self, name: str, moment: int) -> None:
         self.dealt[name] = moment
         self._next.pop(name, None)
+
+    def _say_waits(self, name: str, dealt: int) -> None:
+        if name not in self._waiting:
+            self._waiting.add(name)
+            logger.warning(
+                "%s: it waits until %s: its ticks were handled up to then, by another clock", name, said(dealt)
+            )
+
+    def _make_room(self) -> None:
+        """Forget schedules that this server does not know, from the oldest on, if they take too much room."""
+        others = {name: len(name) + _ENTRY for name in self.dealt if name not in self._schedules}
+        if (left := self.room - sum(others.values())) >= 0:
+            return
+        for name in sorted(others, key=self.dealt.__getitem__):
+            if left >= 0:
+                break
+            left += others[name]
+            del self.dealt[name]
+        self._warn(
+            "token has more than %d bytes of schedules that are not known here; the oldest are forgotten", self.room
+        )
+
+    def _warn(self, text: str, value: object) -> None:
+        if (times := self._repeats.again(text)) is not None:
+            logger.warning(f"scheduler: {text}%s", value, times)  # noqa: G004 - one of a few texts
 
     def _until(self, name: str) -> int:
         """Return a known schedule's next tick."""
@@ -236,6 +286,9 @@ class Scheduler(Keeper):
 
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - `report` has reported it
         """Lead no more: another server may."""
+        limit = self.connection.learn_limit(str(error))
+        if limit is not None:
+            self._timetable.room = min(self._timetable.room, limit // 4)
         self.lost(error)
 
     def lost(self, error: BrokerError) -> None:
@@ -256,7 +309,7 @@ class Scheduler(Keeper):
             await self.connection.pause(_AGAIN)
 
     def _delivered(self, token: Delivery) -> None:
-        self._timetable.merge(token.body)
+        self._timetable.merge(token.body, until=int(time.time() * 1000) + 1 if self.leads else _LAST_MOMENT)
         # This server is the active consumer now: no other one is.
         if not self.tokens:
             self._wake(0 if self.leads else _SETTLING)

@@ -30,7 +30,7 @@ from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import LIVENESS_INTERVAL
 from amqp_rpc.message.text import bounded_logger, text_of
 from amqp_rpc.message.timing import LONGEST
-from amqp_rpc.message.topology import DIRECT_REPLY_TO
+from amqp_rpc.message.topology import named_by_broker
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.invoke import Answer, HandlerOutcome, Unfinished, finish, invoke, invoke_async
@@ -541,8 +541,9 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
         if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
             callers[reply_to].append(identity)
     for reply_to, identities in callers.items():
-        # A malformed direct reply-to address would cost the connection; our clients, which ask, have queues instead.
-        if reply_to.startswith(DIRECT_REPLY_TO):
+        # Our clients, which ask, have reply queues that the broker named, and no program can declare another one with
+        # such a name. Any other queue may be one of tasks.
+        if not named_by_broker(reply_to):
             continue
         for start in range(0, len(identities), _MOST_ALIVE):
             properties = Properties(

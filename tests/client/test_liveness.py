@@ -295,7 +295,14 @@ def test_signs_of_life_go_only_to_callers_that_ask_for_them(raw: Raw, serve: Ser
         raw.connection.process_data_events(0.01)
         return [body for properties, body in raw.replies if properties.type == "alive"]
 
+    # It may be any program's queue: such a message would be a dead letter there.
+    declared = raw.channel.queue_declare(f"{service.queue}.tasks", durable=True)
+    request["reply_to"] = declared.method.queue
+    raw.send(service.queue, b"[[],{}]", correlation_id="elsewhere", headers={"alive": True}, **request)
     until(lambda: len(signs()) >= 2, what="two signs")
     go_on.set()
     until(lambda: signs() and len(raw.replies) - len(signs()) == 2, what="two results")
+    assert raw.get(declared.method.queue)[0].type == "result"
+    assert raw.count(declared.method.queue) == 0
+    raw.channel.queue_delete(declared.method.queue)
     assert set(signs()) == {b"\x91\xa4told"}

@@ -261,3 +261,44 @@ def test_a_leader_whose_token_is_not_confirmed_waits_with_the_next_ticks(place: 
     place.deliver(place.channel.confirm().body)
     place.passes(0)
     assert place.ticks() == before + 1
+
+
+def test_a_leader_learns_of_no_ticks_to_come(caplog: pytest.LogCaptureFixture) -> None:
+    """Of tokens with a time 59 seconds ahead, one each second, none would ever be due."""
+    table = known(NOW, every(1000))
+    for second in range(1, 9):
+        now = NOW + 1000 * second
+        table.merge(token(a=now + 59_000), until=now + 1)
+        [due] = table.due(now)
+        table.done(due)
+    assert [each.message for each in caplog.records] == [
+        "scheduler: token ignored: it is forged, or of a clock that is ahead; it has ticks to come of 'a'"
+    ]
+
+
+def test_a_new_leader_that_waits_for_its_clock_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW + 59_000)
+    for _ in range(3):
+        assert table.due(NOW) == []
+    assert [each.message for each in caplog.records] == [
+        "a: it waits until 2027-01-15T08:00:59+00:00: its ticks were handled up to then, by another clock"
+    ]
+
+
+def test_schedules_of_others_have_bounded_room_and_the_latest_stay(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW)
+    table.merge(token(other=NOW, **{f"x{number}{'y' * 60}": NOW - 1 - number for number in range(10_000)}))
+    assert len(table.body()) < 100_000
+    assert {"a", "other", f"x0{'y' * 60}"} <= table.dealt.keys()
+    table.room = 0
+    table.merge(token(late=NOW))
+    assert table.dealt == {"a": NOW}
+    assert all("the oldest are forgotten" in each.message for each in caplog.records)
+
+
+def test_a_token_that_is_too_large_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW)
+    for _ in range(100):
+        table.merge(token(a=NOW + 5, b="x" * 2**20))
+    assert table.dealt == {"a": NOW}
+    assert len(caplog.text) < 1000

@@ -208,6 +208,39 @@ def test_a_token_that_can_t_be_read_stops_nothing(serve: Serve, raw: Raw) -> Non
     until(lambda: len(ticking.ran) >= 3)
 
 
+def comes_after(ticking: Ticking, before: int) -> None:
+    until(lambda: len(ticking.ran) > before, timeout=5, what="the next tick")
+
+
+def test_forged_tokens_keep_no_schedule_from_its_ticks(
+    serve: Serve, raw: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticking = Ticking(0.1)
+    server = serve(ticking.service)
+    until(lambda: len(ticking.ran) >= 3)
+    (name,) = server._schedulers[0]._timetable.dealt
+    for _ in range(20):
+        moments = {f"other {number}": int(time.time() * 1000) for number in range(1000)}
+        forged = {"dealt": {name: int(time.time() * 1000) + 59_000, **moments}}
+        raw.send(ticking.queue, json.dumps(forged).encode(), delivery_mode=2)
+        comes_after(ticking, len(ticking.ran))
+    assert caplog.text.count("token ignored") == 1
+
+
+def test_a_token_above_the_broker_s_limit_is_made_smaller(new_node: Callable[..., Node]) -> None:
+    """Two of them are published as one."""
+    node = new_node(settings=["max_message_size = 20000"])
+    ticking = Ticking(0.1)
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as connection, Server(ticking.service, url=node.url):
+        until(lambda: len(ticking.ran) >= 3)
+        for half in range(2):
+            moments = {f"{half} {number} {'x' * 60}": int(time.time() * 1000) for number in range(150)}
+            forged = json.dumps({"dealt": moments}).encode()
+            connection.channel().basic_publish("", ticking.queue, forged, pika.BasicProperties(delivery_mode=2))
+        before = len(ticking.ran)
+        until(lambda: len(ticking.ran) >= before + 20, timeout=60)
+
+
 def test_the_clock_s_queue_deleted_is_made_again(serve: Serve, raw: Raw) -> None:
     ticking = Ticking(0.1)
     serve(ticking.service)
