@@ -330,7 +330,7 @@ class Worker:
     def _goes_on(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> bool:
         """Return whether a message that comes again is in progress here: its end settles this delivery, too."""
         held = self._had(dispatcher, delivery)
-        if held is None or self._state.unacked.get(id(held)) is not held or not _is_gone(held):
+        if held is None or held is delivery or self._state.unacked.get(id(held)) is not held or not _is_gone(held):
             return False
         held.channel, held.tag = delivery.channel, delivery.tag
         logger.info(
