@@ -7,13 +7,14 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from traceback import print_exception
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
@@ -61,7 +62,6 @@ _LOOK = 0.2 if os.name == "nt" else None
 _NEXT_TRY = 0.5
 #: Seconds beyond the drain timeout for processes to close their connections; the supervisor kills them then.
 _CLOSING = 10.0
-T = TypeVar("T")
 _LEVELS = ["debug", "info", "warning", "error"]
 
 
@@ -142,7 +142,7 @@ class _Process:
         self._supervisor = Parent.find()
         # Queues, not Events: a signal handler may put to one while it interrupts the thread that waits there.
         self._ends: queue.SimpleQueue[Exit | None] = queue.SimpleQueue()
-        self._over: queue.SimpleQueue[Exit | BaseException] = queue.SimpleQueue()
+        self._over: queue.SimpleQueue[Exit | BaseException | None] = queue.SimpleQueue()
         #: True once it ends: an error of its start is of no interest then.
         self._ending = False
 
@@ -169,6 +169,10 @@ class _Process:
     def stop(self) -> None:
         """Drain and end; safe in a signal handler."""
         self._ends.put(None)
+
+    def wake(self) -> None:
+        """Have the main thread handle the signals that have come."""
+        self._over.put(None)
 
     def kill(self) -> None:
         """End at once."""
@@ -240,18 +244,16 @@ def _print(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _wait(events: queue.SimpleQueue[T]) -> T:
+def _wait(events: queue.SimpleQueue[Exit | BaseException | None]) -> Exit | BaseException:
     """Return the next item of a queue, on the main thread; signal handlers run meanwhile.
 
-    Only a signal that the kernel gives to this thread wakes it. Where two different ones come within microseconds,
-    another thread may take both, and the next one has them handled. Looking now and then would find them, and would
-    also take a handler's `interrupt_main` for Ctrl-C.
+    Only a signal that the kernel gives to this thread wakes it; `_Signals` puts None where another one took SIGTERM.
+    Looking now and then would find all, and would also take a handler's `interrupt_main` for Ctrl-C.
     """
     while True:
-        try:
-            return events.get(timeout=_LOOK)
-        except queue.Empty:
-            continue
+        with contextlib.suppress(queue.Empty):
+            if (item := events.get(timeout=_LOOK)) is not None:
+                return item
 
 
 def _leave(code: Exit) -> NoReturn:
@@ -283,11 +285,19 @@ class _Signals:
     """Ctrl-C and SIGTERM: the first one stops, and a later one kills. Before there is anything to stop, they end.
 
     Two within a second are one request: `timeout`, for example, signals its child and then its process group.
+
+    The kernel may give a signal to any thread, if another one comes at the same moment, and the main thread waits on.
+    So each SIGTERM wakes it. SIGINT does not: a handler's `interrupt_main` is the same, and is no Ctrl-C. Where two
+    different signals come together, one of them is SIGTERM.
     """
 
     def __init__(self) -> None:
         self._running: _Process | Supervisor | None = None
         self._first = 0.0
+        #: Python writes the number of each signal there, on whatever thread it comes.
+        self._coming, self._come = socket.socketpair()
+        self._come.setblocking(False)
+        signal.set_wakeup_fd(self._come.fileno(), warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         #: The signals that a thread had blocked, while it forks.
         self._blocked = threading.local()
@@ -299,6 +309,12 @@ class _Signals:
         self._running = running
         for number in self._before:
             signal.signal(number, self._handle)
+        threading.Thread(target=self._wake, args=(running,), name="amqp_rpc signals", daemon=True).start()
+
+    def _wake(self, running: _Process | Supervisor) -> None:
+        while True:
+            if signal.SIGTERM in self._coming.recv(64):
+                running.wake()
 
     def _handle(self, _number: int, _frame: object) -> None:
         now = time.monotonic()
@@ -323,6 +339,10 @@ class _Signals:
         for number, before in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, before)
+        # The sockets are the parent's: it would hear of our signals.
+        signal.set_wakeup_fd(-1)
+        self._coming.close()
+        self._come.close()
         self._unblock()
 
 

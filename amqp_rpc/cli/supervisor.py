@@ -97,6 +97,10 @@ class Supervisor:
         """Make every process drain and end; safe in a signal handler."""
         self._events.put(self._end)
 
+    def wake(self) -> None:
+        """Have the main thread handle the signals that have come."""
+        self._events.put(int)
+
     def kill(self) -> None:
         """End every process at once; safe in a signal handler."""
         self._events.put(self._kill)

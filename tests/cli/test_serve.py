@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -138,6 +139,18 @@ def test_two_signals_together_are_one_request(url: str, processes: str) -> None:
         server.send(signal.SIGTERM)
         assert server.end() == Exit.OK
         assert future.result()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs tgkill and /proc")
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_signals_that_the_kernel_gives_to_another_thread_are_handled_at_once(url: str, processes: str) -> None:
+    """As it may do with two that come within microseconds: the main thread waits, and hears of neither."""
+    with serving("tests.served", "--processes", processes, url=url) as server:
+        threads = [int(each.name) for each in Path(f"/proc/{server.pid}/task").iterdir()]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            assert ctypes.CDLL(None).tgkill(server.pid, max(threads), number) == 0
+        server.until_said("Stopping")
+        assert server.process.wait(30) == Exit.OK
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
