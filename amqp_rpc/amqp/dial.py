@@ -8,6 +8,7 @@ forwarded port often accepts connections and then says nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -34,6 +35,8 @@ CLOSED_EARLY = "the connection was closed during the AMQP handshake"
 
 #: The numbers of OpenSSL for certificates that are not accepted: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
 _NO_CRL, _NOT_YET, _EXPIRED, _REVOKED, _WRONG_HOST, _WRONG_ADDRESS = 3, 9, 10, 23, 62, 64
+#: Those for an authority that is not known.
+_UNKNOWN_SIGNER = (2, 18, 19, 20, 21, 27)
 #: OpenSSL's reasons for an answer that is not TLS; and for a peer with other versions of it.
 _NOT_TLS = (
     "WRONG_VERSION_NUMBER",
@@ -312,12 +315,10 @@ class _Attempt:
 
     def _greet(self) -> None:
         self._stage = "AMQP"
-        try:
+        # A peer that has closed may have said why before, in an alert of TLS: reading finds that, or the same error.
+        with contextlib.suppress(OSError):
             # Eight bytes fit into the buffer of a new connection.
             self.sock.send(PROTOCOL_HEADER)
-        except OSError as error:
-            self._fail(error)
-            return
         self._loop.watch(self.sock, READ, self._answered)
 
     def _answered(self, _events: int) -> None:
@@ -382,7 +383,9 @@ def _explained(  # noqa: PLR0911 - one return for each kind of failure
 _SET_OWN = "certfile= and keyfile= name one that the broker accepts"
 
 
-def _not_believed(error: ssl.SSLCertVerificationError, shown: list[dict[str, Any]], tls: TLS, name: str) -> TLSFailed:
+def _not_believed(  # noqa: PLR0911 - one return for each kind of failure
+    error: ssl.SSLCertVerificationError, shown: list[dict[str, Any]], tls: TLS, name: str
+) -> TLSFailed:
     """Return the error for a certificate that is not accepted, with the part of it that matters."""
     own = shown[0] if shown else {}
     if error.verify_code in (_WRONG_HOST, _WRONG_ADDRESS):
@@ -406,6 +409,10 @@ def _not_believed(error: ssl.SSLCertVerificationError, shown: list[dict[str, Any
         return TLSFailed(
             "its authority's list of revoked certificates is not here",
             "ssl_context= asks for it, and must have loaded it",
+        )
+    if error.verify_code not in _UNKNOWN_SIGNER:
+        return TLSFailed(
+            f"its certificate is not accepted ({error.verify_message})", "ssl_context= can have rules of your own"
         )
     # The last one of the chain that it sends: the one whose signer is wanted.
     signer = _name_of(shown[-1].get("issuer", ())) if shown else ""

@@ -90,7 +90,12 @@ class RedisStore:
 
     def check(self) -> None:
         """Look whether it answers: `Store.check`."""
-        self.get("")
+        try:
+            self.get("")
+        except StoreUnavailable as error:
+            if advice := _advice(self._url, str(error).lower().replace("_", " ")):
+                raise StoreUnavailable(f"{error}. {advice}") from error
+            raise
 
     def close(self) -> None:
         """Close the connections: `Store.close`."""
@@ -136,6 +141,19 @@ class RedisStore:
             if not options["ssl_check_hostname"]:
                 how = "ssl_cert_reqs is none" if looks else "ssl_check_hostname is False"
                 logger.warning("results: anyone may be the store at %s: nobody checks its certificate (%s)", self, how)
+
+
+def _advice(url: str, reason: str) -> str:
+    """Return what to set, for a failure that TLS or its absence may be the reason of."""
+    if not url.startswith("rediss://"):
+        closed = "closed by server" in reason or "reset by peer" in reason
+        return "For a Redis with TLS the URL starts with rediss://" if closed else ""
+    # A Redis without TLS waits for the rest of what it takes for a command.
+    if any(each in reason for each in ("wrong version number", "record layer failure", "timeout connecting")):
+        return "For a Redis without TLS the URL starts with redis://"
+    if "certificate verify failed" in reason and "not valid for" not in reason and "expired" not in reason:
+        return "ssl_ca_certs, in its URL, names a file with the certificate of the authority"
+    return ""
 
 
 class _Login:

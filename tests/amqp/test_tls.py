@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pika import frame, spec
 
 from amqp_rpc import AccessRefused, Client, ConfigurationError, NotConnected, Server, Service
@@ -199,6 +200,22 @@ def test_a_revoked_one_is_refused_by_a_context_that_looks(listen: Listen, author
     assert type(error) is NotConnected
     assert "its certificate is revoked. The broker needs another one" in str(error)
     assert REACHED in str(error_at(listen(local).url(), ssl_context=context))
+
+
+def test_one_that_breaks_another_rule_is_not_said_to_be_of_an_unknown_authority(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The authority allows one more below it, and not two.
+    root = trustme.CA(path_length=1)
+    child = root.create_child_ca()
+    monkeypatch.setattr(child, "_path_length", 1)
+    root.cert_pem.write_to_path(tmp_path / "ca.pem")
+    made = child.create_child_ca().issue_cert("localhost")
+    made.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    broker = listen(Pair(tmp_path / "both.pem", tmp_path / "both.pem"))
+    error = error_at(broker.url(), cacertfile=tmp_path / "ca.pem")
+    assert "its certificate is not accepted (path length constraint exceeded)" in str(error)
+    assert "cacertfile" not in str(error)
 
 
 def test_without_verification_anyone_is_believed_and_that_is_said(

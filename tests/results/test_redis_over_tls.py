@@ -50,13 +50,20 @@ def test_an_authority_that_is_named_is_believed(port: int, authority: Authority)
 def test_another_one_is_not(port: int, tmp_path: Path) -> None:
     other = Authority(tmp_path)
     for query in ("", f"?ssl_ca_certs={other.cacertfile}"):
-        with pytest.raises(StoreUnavailable, match=r"(?i)certificate.verify.failed"):
+        with pytest.raises(StoreUnavailable, match=r"(?i)certificate.verify.failed.*ssl_ca_certs, in its URL, names"):
             check(f"rediss://localhost:{port}/0{query}")
 
 
 def test_the_name_of_the_host_must_be_in_the_certificate(port: int, authority: Authority) -> None:
     with pytest.raises(StoreUnavailable, match=r"not valid for '127\.0\.0\.1'"):
         check(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.cacertfile}")
+
+
+def test_a_scheme_that_is_the_wrong_way_round_names_the_other(port: int, redis_url: str) -> None:
+    with pytest.raises(StoreUnavailable, match="For a Redis with TLS the URL starts with rediss://"):
+        check(f"redis://localhost:{port}/0")
+    with pytest.raises(StoreUnavailable, match="For a Redis without TLS the URL starts with redis://"):
+        check(redis_url.replace("redis://", "rediss://"))
 
 
 @pytest.mark.parametrize("off", ["ssl_cert_reqs=none", "ssl_check_hostname=False"])
