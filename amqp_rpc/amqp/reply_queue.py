@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AccessRefused, BrokerError
 from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.timing import Repeats
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel, Delivery
@@ -46,6 +47,8 @@ class ReplyQueue(Keeper):
         self.address: str | None = None
         self._declared = ""
         self._receivers: dict[str, Receiver] = {}
+        #: Anybody may send any number of them.
+        self._unknown = Repeats()
 
     def receiver(self, kind: str, make: type[R]) -> R:
         """Return the receiver of the messages of a type, which is made at the first time; any thread."""
@@ -62,8 +65,9 @@ class ReplyQueue(Keeper):
             self.unknown(delivery)
 
     def unknown(self, delivery: Delivery) -> None:
-        """Drop a message that has no receiver."""
-        logger.debug("reply %s: late or unknown; dropped", delivery.properties.correlation_id)
+        """Drop a message that has no receiver: it comes too late, or was never asked for."""
+        if (times := self._unknown.again("reply")) is not None:
+            logger.info("reply %.80r: late or unknown; dropped%s", delivery.properties.correlation_id, times)
 
     async def set_up(self, channel: Channel) -> None:
         """Declare and consume the queue: the old one's name is the broker's until it has noticed the loss."""

@@ -6,7 +6,6 @@ when its first attempt fails, all that waits ends with an error, and the next us
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import threading
@@ -45,6 +44,8 @@ T = TypeVar("T")
 _VERDICT = 10.0
 #: Seconds of a wait that something else ends: three years.
 _FOREVER = 1e8
+#: Ids that are made at a time.
+_IDENTITIES = 256
 
 
 class Awaited(Protocol):
@@ -206,8 +207,8 @@ class Session:
         self._addresses = addresses
         self._name = name
         self._heartbeat = heartbeat
-        self._prefix = ""
-        self._numbers = itertools.count(1)
+        #: The next ids. Each has 128 random bits: other ids say nothing about it.
+        self._identities: list[str] = []
         #: Guards opening and closing.
         self._lock = threading.RLock()
         self.connection: Connection | None = None
@@ -224,7 +225,18 @@ class Session:
         """Return a new id, for one message and all its retries."""
         # Before all else that is done for a message: while the interpreter ends, even an import fails.
         self.check_process()
-        return f"{self._prefix}-{next(self._numbers):x}"
+        try:
+            return self._identities.pop()
+        except IndexError:
+            return self._new_identities()
+
+    def _new_identities(self) -> str:
+        """Fill the ids up, and return one. One question to the system is for many: each would cost a call 1 µs."""
+        digits = os.urandom(16 * _IDENTITIES).hex()
+        first, *others = (digits[start : start + 32] for start in range(0, len(digits), 32))
+        # Two threads that do so at the same time have two lots.
+        self._identities.extend(others)
+        return first
 
     def publish(self, publication: Publication, *, awaited: bool = True) -> None:
         """Publish a message that must not be lost; `confirm` waits for it. ``awaited``: this thread is about to."""
@@ -394,8 +406,7 @@ class Session:
                 raise ConfigurationError(
                     "this client was made before fork(), in the parent process; make a new one here"
                 )
-            # In this order: another thread makes no id before the prefix is this process's own.
-            self._prefix = os.urandom(16).hex()
+            # No id was made before: a process that was forked before has none of this one's.
             self._process = process
         if sys.is_finalizing():
             raise NotConnected("the interpreter is shutting down, and sends nothing any more. It did not run")

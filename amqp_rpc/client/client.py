@@ -44,10 +44,9 @@ from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.timing import Seconds, timeout_of
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.ops.queue_states import queue_states
-from amqp_rpc.queues.queue import PREFETCH, Queue
+from amqp_rpc.queues.queue import Queue, QueueOptions
 from amqp_rpc.results import open_store
 from amqp_rpc.service.context import time_left
-from amqp_rpc.service.policy import QueueType
 
 if TYPE_CHECKING:
     import ssl
@@ -448,9 +447,7 @@ class Client:
         """
         return cast(Calls, WithOptions(self, dict(options)))
 
-    def queue(
-        self, name: str, maxsize: int = 0, *, queue_type: QueueType = "quorum", prefetch: int = PREFETCH
-    ) -> Queue[Any]:
+    def queue(self, name: str, maxsize: int = 0, **options: Unpack[QueueOptions]) -> Queue[Any]:
         """Return a queue between processes, with the methods of `queue.Queue`; the broker is not asked yet.
 
         It is durable, and the first `put` or `get` declares it. All programs that use it give it the same ``maxsize``
@@ -459,9 +456,7 @@ class Client:
         Args:
             name: The queue's.
             maxsize: How many items may wait in it (0: any number). Items that consumers have prefetched don't count.
-            queue_type: ``"quorum"``: kept by a majority of the broker's nodes. ``"classic"``: by one of them, on disk.
-            prefetch: How many items this object fetches ahead of its takers. With 1, no item waits for a busy taker
-                while another one is idle; with more, an item may do so for two seconds, and small items are faster.
+            **options: ``queue_type`` (``"quorum"``), ``declare`` (``"active"``), ``prefetch`` (100): `QueueOptions`.
 
         Raises:
             ConfigurationError: The name, the size, the type or the prefetch is not valid.
@@ -470,15 +465,7 @@ class Client:
             >>> with client.queue("numbers") as numbers:  # doctest: +SKIP
             ...     numbers.put(1)
         """
-        made: Queue[Any] = Queue(
-            self._session,
-            name,
-            maxsize,
-            queue_type=queue_type,
-            prefetch=prefetch,
-            timeout=self._timeout,
-            limit=self._limit,
-        )
+        made: Queue[Any] = Queue(self._session, name, maxsize, timeout=self._timeout, limit=self._limit, **options)
         with self._making_queues:
             self._queues.add(made)
         return made
@@ -538,7 +525,7 @@ class Client:
 
     @property
     def counters(self) -> Counter[str]:
-        """Counts of what happened: ``late_replies``, ``timeouts``; ``unrouted``: events that no queue was bound for."""
+        """Counts: ``late_replies``, to calls that had ended or never were; ``timeouts``; ``unrouted`` events."""
         return self._session.counters.copy()
 
     def __enter__(self) -> Self:

@@ -67,7 +67,7 @@ class Caller(Session):
     def __init__(self, addresses: Addresses, *, name: str, heartbeat: float, capacity: Capacity) -> None:
         self.capacity = capacity
         self.pending: InFlight[Call] = InFlight(on_taken=self._taken)
-        #: ``late_replies`` (their calls had ended), ``retries``, ``timeouts``; `event` counts ``unrouted`` events here.
+        #: ``late_replies`` (to calls that had ended, or never were), ``retries``, ``timeouts``; `event`: ``unrouted``.
         self.counters: Counter[str] = Counter()
         #: The task queues whose names were guesses and were checked: `task` warns of each once.
         self.looked: set[str] = set()
@@ -324,7 +324,7 @@ class Requests(ReplyQueue):
         call.answer(Reply(delivery.properties, delivery.body))
 
     def unknown(self, delivery: Delivery) -> None:
-        """Count a late reply, and drop it."""
+        """Count a reply whose call has ended, or that answers no call of this client, and drop it."""
         self._counters["late_replies"] += 1
         super().unknown(delivery)
 

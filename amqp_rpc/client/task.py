@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -42,7 +41,7 @@ from amqp_rpc.message.timing import Expiry, Seconds, backoff, moment_of, seconds
 from amqp_rpc.message.topology import units
 from amqp_rpc.ops.queue_states import never_served, queue_states
 from amqp_rpc.results import Store
-from amqp_rpc.results.record import Record, State
+from amqp_rpc.results.record import Record, State, fingerprint
 from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.other_libraries import hint
 from amqp_rpc.service.policy import check_task_queue, priority_of
@@ -199,7 +198,7 @@ class Plan:
         properties = task_properties(
             function=self.function,
             # At random: programs hand it out to their users, and it asks for the task's result.
-            identity=os.urandom(16).hex(),
+            identity=self._session.identity(),
             expires=None if self._expiry is None else self._expiry.at(now),
             now=now,
             priority=self._priority,
@@ -222,6 +221,7 @@ class Plan:
             Decoder(self._known, self._limit) if self._result else None,
             store=self._store,
             replied=self._result,
+            known_as=None if self._store is None else fingerprint(self.queue, self.function, self._content_type, body),
         )
         if self._result:
             # Before it is published: a worker may be faster than the confirm.
@@ -391,7 +391,9 @@ class TaskHandle(Generic[R]):
     there, to any process and for as long as the store keeps it. Whichever is first counts.
     """
 
-    __slots__ = ("__weakref__", "_decoder", "_replied", "_reply", "_session", "_store", "function", "id", "queue")
+    __slots__ = (
+        "__weakref__", "_decoder", "_known_as", "_replied", "_reply", "_session", "_store", "function", "id", "queue",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -403,6 +405,7 @@ class TaskHandle(Generic[R]):
         *,
         store: Store | None,
         replied: bool,
+        known_as: str | None = None,
     ) -> None:
         self.id: str = id
         self.queue: str = queue
@@ -411,6 +414,8 @@ class TaskHandle(Generic[R]):
         self._decoder = decoder
         self._store = store
         self._replied = replied
+        #: Its fingerprint, which tells it from other tasks with its id; None if only its id is known.
+        self._known_as = known_as
         self._reply = Outcome[Reply]()
 
     @property
@@ -425,7 +430,7 @@ class TaskHandle(Generic[R]):
         - ``"FAILURE"``: it is a dead letter; or it has run, and its result can't be sent.
 
         Raises:
-            StoreUnavailable: The store can't be asked.
+            StoreUnavailable, Undecodable: The store can't be asked, or has no record of ours there.
             ConfigurationError: It was registered with ``result=False``.
         """
         return self.find_state()
@@ -450,7 +455,7 @@ class TaskHandle(Generic[R]):
         """Return whether it has ended: whether `result` returns or raises at once. With a store, this asks it.
 
         Raises:
-            StoreUnavailable: The store can't be asked.
+            StoreUnavailable, Undecodable: The store can't be asked, or has no record of ours there.
             ConfigurationError: It was registered with ``result=False``.
         """
         return await self._known_state() in ("SUCCESS", "FAILURE")
@@ -544,7 +549,7 @@ class TaskHandle(Generic[R]):
 
         Raises:
             ConfigurationError: There is no store, or it was registered with ``result=False``.
-            StoreUnavailable: It can't be asked.
+            StoreUnavailable, Undecodable: It can't be asked, or has no record of ours there.
         """
         self._check_result()
         if self._store is None:
@@ -555,15 +560,12 @@ class TaskHandle(Generic[R]):
 
     async def _kept_record(self) -> Record | None:
         assert self._store is not None
-        record: Record | None = await Work(partial(self._store.get, self.id))
+        record: Record | None = await Work(partial(self._store.get, self.id, self._known_as))
         if record is not None:
             self.queue, self.function = record.queue, record.function
             if record.ended and record.kind is not None and record.body is not None:
-                self.answered(
-                    Reply(
-                        Properties(content_type=record.content_type, type=record.kind, app_id=APPLICATION), record.body
-                    )
-                )
+                told = Properties(content_type=record.content_type, type=record.kind, app_id=APPLICATION)
+                self.answered(Reply(told, record.body))
         return record
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:

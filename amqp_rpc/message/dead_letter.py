@@ -235,10 +235,10 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float, to:
             f"dead letter [{properties.message_id}] has lost the headers of its publisher, which left no room for ours "
             "in a frame; it is not replayed without them. Publish the message again, or drop the letter"
         )
-    added = {ATTEMPT: 1, HISTORY: _remembered(Request.read(properties, body, redelivered=False), headers)}
+    request = Request.read(properties, body, redelivered=False)
+    added = {ATTEMPT: 1, HISTORY: _remembered(request, headers)}
     # A person wants it to run, though its time is over.
-    deadline = headers.get(DEADLINE)
-    over = not isinstance(deadline, int | float) or deadline / 1000 <= now
+    over = request.deadline is None or request.deadline <= now
     without = OF_DEATH | {DEADLINE} if over else OF_DEATH
     return Message(to or queue, _kept(properties, added, _identity(properties), without=without), body)
 
@@ -256,7 +256,7 @@ def _kept(
 
 def _identity(properties: Properties) -> str:
     """Return the id of a message, or a new one: a message that is replayed must have one to be recognized again."""
-    return properties.message_id or f"replayed-{secrets.token_hex(16)}"
+    return properties.message_id or secrets.token_hex(16)
 
 
 def _remembered(request: Request, headers: Mapping[str, Any]) -> str:

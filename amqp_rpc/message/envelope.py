@@ -24,14 +24,17 @@ from amqp_rpc.message.headers import (
     SHORTENED,
     TICK,
     WANTS_ALIVE,
+    milliseconds,
+    only_carried,
     others,
     read_count,
+    read_milliseconds,
     read_text,
     shortened,
-    without_broker_headers,
 )
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
+from amqp_rpc.message.topology import DIRECT_REPLIES, HIGHEST_PRIORITY
 
 #: The types of replies: a result, an error, or the reply to a chunk of calls: a list of ``[true, result]`` and
 #: ``[false, error]``.
@@ -46,6 +49,9 @@ APPLICATION: Final = "amqp_rpc"
 PROBE: Final = "amqp_rpc.probe"
 #: The type of the scheduler's token.
 CLOCK: Final = "amqp_rpc.clock"
+
+#: The longest time to live, in milliseconds: RabbitMQ closes the channel (406) for more than 32 bits.
+_LONGEST_EXPIRATION: Final = 2**32 - 1
 
 #: The most characters of our headers that only people read, in each copy of `lighter`.
 _LENGTHS = (16_000, 8_000, 4_000, 2_000, 1_000, 500, 250, 125, 60, 0)
@@ -127,7 +133,7 @@ class Request:
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
         said = kind if type(kind) is str else read_text(kind)
-        numeric = type(deadline) is int or (isinstance(deadline, int | float) and not isinstance(deadline, bool))
+        due = None if deadline is None else read_milliseconds(deadline)
         return cls(
             function=(function if type(function) is str else read_text(function)) or None,
             content_type=base_type(said),
@@ -140,15 +146,14 @@ class Request:
             else read_text(properties.message_id),
             attempt=attempt if type(attempt) is int and attempt >= 0 else read_count(attempt, 1),
             crashes=0 if crashes is None else read_count(crashes, 0),
-            # A number out of range, such as a float of 1e300 or NaN, is no deadline.
-            deadline=deadline / 1000 if numeric and abs(deadline) < 2**63 else None,  # type: ignore[operator, arg-type]
+            deadline=None if due is None else due / 1000,
             idempotent=headers.get(IDEMPOTENT) is True,
             chunked=headers.get(CHUNK) is True,
             redelivered=redelivered,
             headers=headers,
             body=body,
             said=said,
-            tick=None if tick is None else read_count(tick, 0) or None,
+            tick=None if tick is None else _tick(tick),
         )
 
     @property
@@ -159,6 +164,11 @@ class Request:
     def expired(self, now: float, *, clock_skew: float = DEFAULT_CLOCK_SKEW) -> bool:
         """Return whether its deadline has passed at the Unix time ``now``, by clocks that differ by ``clock_skew``."""
         return self.deadline is not None and now > self.deadline + clock_skew
+
+
+def _tick(value: object) -> int | None:
+    tick = read_milliseconds(value)
+    return int(tick) if tick is not None and tick >= 1 else None
 
 
 def request_properties(
@@ -179,7 +189,7 @@ def request_properties(
     are the caller's.
     """
     now = time.time()
-    ours: dict[str, Any] = {DEADLINE: int((now + remaining) * 1000), ATTEMPT: attempt, WANTS_ALIVE: True}
+    ours: dict[str, Any] = {DEADLINE: milliseconds(now + remaining), ATTEMPT: attempt, WANTS_ALIVE: True}
     if idempotent:
         ours[IDEMPOTENT] = True
     if chunk:
@@ -211,16 +221,56 @@ def republished(
     without: Container[str] = (),
     **changes: Any,
 ) -> Properties:
-    """Return the properties of a copy of a received message: the same, persistent, and without a time to live.
+    """Return the properties of a copy of a received message: the one way to publish what was received.
+
+    Any program may have written them, and the copy is published with our rights. So nothing that the broker or a plugin
+    acts on is copied:
+
+    - ``content_type``, ``content_encoding``, ``correlation_id``, ``message_id``, ``type``, ``timestamp`` and ``app_id``
+      are: the broker carries them only.
+    - ``reply_to`` is, but for the name of direct replies: the broker closes the channel (406) of a sender that consumes
+      none (https://www.rabbitmq.com/docs/direct-reply-to).
+    - ``priority`` is, up to the highest one: a task keeps its place among those of its queue.
+    - ``delivery_mode`` and ``expiration`` are not: a copy is persistent, and has no time to live.
+    - ``user_id`` is not: the broker closes the channel (406) for another user than ours
+      (https://www.rabbitmq.com/docs/validated-user-id). Nor is ``cluster_id``, which is not used any more.
+    - The headers are, but for those that the broker or a plugin reads (`headers.only_carried`).
 
     Args:
-        properties: The received message's; RabbitMQ's own headers are left out.
+        properties: The received message's.
         headers: New headers, or new values of headers.
         without: Headers that the copy does not have.
-        **changes: New values of properties.
+        **changes: New values of properties: ours, or such as can't harm.
     """
-    kept = {name: value for name, value in without_broker_headers(properties.headers).items() if name not in without}
-    return copied(properties, **{"headers": {**kept, **headers}, "delivery_mode": 2, "expiration": None, **changes})
+    kept = {name: value for name, value in only_carried(properties.headers).items() if name not in without}
+    priority, reply_to = properties.priority, properties.reply_to
+    return Properties(
+        **{
+            "content_type": properties.content_type,
+            "content_encoding": properties.content_encoding,
+            "headers": {**kept, **headers},
+            "delivery_mode": 2,
+            "priority": min(priority, HIGHEST_PRIORITY) if isinstance(priority, int) else None,
+            "correlation_id": properties.correlation_id,
+            "reply_to": None if reply_to == DIRECT_REPLIES else reply_to,
+            "message_id": properties.message_id,
+            "timestamp": properties.timestamp,
+            "type": properties.type,
+            "app_id": properties.app_id,
+            **changes,
+        }
+    )
+
+
+def time_to_live(left: float) -> str:
+    """Return the ``expiration`` of a message that the broker may drop after so many milliseconds."""
+    return str(int(min(max(1, left), _LONGEST_EXPIRATION)))
+
+
+def read_time_to_live(properties: Properties) -> str | None:
+    """Return the ``expiration`` of a received message as one that the broker takes; None if it has none."""
+    text = properties.expiration
+    return time_to_live(int(text)) if isinstance(text, str) and text.isascii() and text.isdigit() else None
 
 
 def task_properties(
@@ -239,7 +289,7 @@ def task_properties(
     """
     ours: dict[str, Any] = {ATTEMPT: 1}
     if expires is not None:
-        ours[DEADLINE] = int(expires * 1000)
+        ours[DEADLINE] = milliseconds(expires)
     if headers:
         ours |= headers
     return Properties(

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.message.headers import ADDED_TO_EVENTS, DEADLINE, TOPIC, others, read_time
+from amqp_rpc.message.headers import ADDED_TO_EVENTS, DEADLINE, TOPIC, milliseconds, others, read_time
 from amqp_rpc.message.topology import comes_back
 
 
@@ -77,7 +77,7 @@ def event_properties(
 ) -> Properties:
     """Return the properties of an event; no subscriber begins it after ``expires`` (Unix time; None for never)."""
     if expires is not None:
-        headers = {**headers, DEADLINE: int(expires * 1000)}
+        headers = {**headers, DEADLINE: milliseconds(expires)}
     return Properties(
         content_type=content_type,
         headers=headers or None,

@@ -17,7 +17,7 @@ from amqp_rpc.message.text import brief, text_of
 ATTEMPT: Final = "attempt"
 #: The number of workers that died with it at this attempt.
 CRASHES: Final = "crashes"
-#: When it expires, Unix milliseconds.
+#: When it expires, Unix milliseconds: see `milliseconds`.
 DEADLINE: Final = "deadline"
 #: True: the call may run more than once.
 IDEMPOTENT: Final = "idempotent"
@@ -25,7 +25,7 @@ IDEMPOTENT: Final = "idempotent"
 CHUNK: Final = "chunk"
 #: True: the caller understands liveness messages (type ``alive``).
 WANTS_ALIVE: Final = "alive"
-#: The schedule of a task, and when the task was due, Unix milliseconds.
+#: The schedule of a task, and when the task was due, Unix milliseconds: see `milliseconds`.
 SCHEDULE: Final = "schedule"
 TICK: Final = "tick"
 #: The topic of an event, once a subscriber has received it.
@@ -61,23 +61,33 @@ FOR_PEOPLE: Final = frozenset({TRACEBACK, LAST_ERROR, HISTORY})
 SHORTENED: Final = FOR_PEOPLE | {REASON}
 DECISIVE: Final = RESERVED - FOR_PEOPLE - {WANTS_ALIVE}
 
+#: The digits of the numbers that are too long for 64 bits.
+_LONGEST_NUMBER = 20
+
 #: The characters of a reason that stay in any case.
 _SHORTEST_REASON = 30
 
-#: The prefix of RabbitMQ's own headers.
+#: The prefix of RabbitMQ's own headers, and of those that its plugins read.
 BROKER_PREFIX: Final = "x-"
+#: The headers that name more routing keys of a message: https://www.rabbitmq.com/docs/sender-selected
+MORE_KEYS: Final = frozenset({"CC", "BCC"})
 #: How often a quorum queue got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 _DELIVERY_COUNT: Final = "x-delivery-count"
 #: Why RabbitMQ itself dead-lettered a message: a policy may tell it to.
 _FIRST_DEATH_REASON: Final = "x-first-death-reason"
 
 
-def without_broker_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the headers without RabbitMQ's own.
+def only_carried(headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the headers that RabbitMQ and its plugins carry and never read: a copy of a message may have them.
 
-    RabbitMQ takes a published message with an x-death header for one that goes in circles.
+    With ``CC`` and ``BCC`` the broker would put the copy into every queue that the message's publisher named. With
+    ``x-death`` it would take the copy for a message that goes in circles, and with ``x-delay`` a plugin would delay it.
     """
-    return {name: value for name, value in (headers or {}).items() if not str(name).startswith(BROKER_PREFIX)}
+    return {
+        name: value
+        for name, value in (headers or {}).items()
+        if name not in MORE_KEYS and not str(name).startswith(BROKER_PREFIX)
+    }
 
 
 def others(headers: Mapping[str, Any], *, than: Container[str] = RESERVED) -> dict[str, Any]:
@@ -143,6 +153,23 @@ def read_reason(headers: Mapping[str, Any]) -> object:
 def read_count(value: object, default: int) -> int:
     """Return a whole number from 0, or the default."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a Unix time as a header has it: the digits of its milliseconds.
+
+    They are text: a number of 64 bits is no value that all clients read (Perl's can't).
+    """
+    return str(int(seconds * 1000))
+
+
+def read_milliseconds(value: object) -> float | None:
+    """Return a number of milliseconds that is written as text or as a number; None for other values."""
+    if isinstance(value, str):
+        # At most as long as a number of 64 bits, and digits that `int` takes.
+        return int(value) if len(value) < _LONGEST_NUMBER and value.isdecimal() else None
+    # A number out of range, such as a float of 1e300 or NaN, is no time.
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def read_time(value: object, *, per_second: int) -> datetime | None:

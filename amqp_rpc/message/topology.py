@@ -58,8 +58,10 @@ _UNIQUE = "amqp_rpc.unique."
 #: The arguments of a queue that records bindings: it holds one message, the last one.
 RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1, "x-overflow": "drop-head"}
 
-#: The prefix of direct reply-to addresses: https://www.rabbitmq.com/docs/direct-reply-to
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
+#: The name for direct replies, and the prefix of the addresses by which the broker replaces it:
+#: https://www.rabbitmq.com/docs/direct-reply-to
+DIRECT_REPLIES = "amq.rabbitmq.reply-to"
+DIRECT_REPLY_TO = f"{DIRECT_REPLIES}."
 
 #: Deliveries that a message may have when they must not be bounded: the largest number of 32 bits.
 MOST_DELIVERIES = 2**31 - 1
@@ -71,6 +73,9 @@ CLOCK_ARGUMENTS: Final[dict[str, object]] = {
     "x-single-active-consumer": True,
     "x-delivery-limit": MOST_DELIVERIES,
 }
+
+#: Priorities of messages are from 0 to this one: https://www.rabbitmq.com/docs/priority
+HIGHEST_PRIORITY = 9
 
 #: Bytes of a name or a routing key: AMQP 0-9-1 counts them in one octet.
 LONGEST_NAME = 255

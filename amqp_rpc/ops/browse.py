@@ -19,8 +19,8 @@ from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import PublishRefused
 from amqp_rpc.message.dead_letter import renewed
-from amqp_rpc.message.envelope import Message, lighter
-from amqp_rpc.message.headers import delivery_count
+from amqp_rpc.message.envelope import Message, Properties, lighter
+from amqp_rpc.message.headers import HISTORY, delivery_count
 from amqp_rpc.message.refusals import ReplyCode
 
 #: A message that was requeued so many times is replaced by a copy.
@@ -40,7 +40,8 @@ class Move(Publication):
     once = True
 
     def __init__(self, message: Message, delivery: Delivery) -> None:
-        super().__init__(message, None)
+        # Two messages may have the same id.
+        super().__init__(message, None, identity=str(id(delivery)))
         #: The message that it replaces.
         self.delivery: Delivery = delivery
         self._lighter: Iterator[Message] | None = None
@@ -65,6 +66,15 @@ class Move(Publication):
     def nacked(self, publisher: Publisher) -> None:
         """End it: its queue is full."""
         publisher.end(self, self.refusal)
+
+
+def _mark(properties: Properties, body: bytes) -> object:
+    """Return a mark that a copy and its later dead letter share, and no other message has.
+
+    The id alone is no such mark: two programs may give the same. A replay's history names its last death.
+    """
+    history = (properties.headers or {}).get(HISTORY)
+    return properties.message_id, history if isinstance(history, str) else None, hash(body)
 
 
 class Cursor:
@@ -92,8 +102,8 @@ class Cursor:
         self._unacked = 0
         self._moves: list[Move] = []
         self._bytes = 0
-        #: The ids of all copies: one may be delivered here before the end, and must not be yielded again.
-        self._published: set[str | None] = set()
+        #: All copies (`_mark`): one may be delivered here before the end, and must not be yielded again.
+        self._published: set[object] = set()
         #: The copies that the broker refused; their messages stay where they are.
         self.refused: list[Move] = []
 
@@ -117,7 +127,7 @@ class Cursor:
             while self._arrived:
                 delivery = self._arrived.popleft()
                 self._unacked += 1
-                if delivery.properties.message_id not in self._published:
+                if not self._published or _mark(delivery.properties, delivery.body) not in self._published:
                     return delivery
                 polls = 0
             try:
@@ -149,7 +159,7 @@ class Cursor:
         """Publish a copy in a message's place, which is acked once the broker has confirmed the copy."""
         move = Move(message, delivery)
         self._moves.append(move)
-        self._published.add(message.properties.message_id)
+        self._published.add(_mark(message.properties, message.body))
         self._bytes += len(message.body)
         self._session.publisher.add(move)
         self._session.publisher.send(move)
@@ -186,6 +196,8 @@ class Cursor:
             move.on_done(partial(ended.arrive, None))
             await ended
             self._moves.pop(0)
+            # Its headers may have become shorter.
+            self._published.add(_mark(move.message.properties, move.message.body))
             if move.value is not None:
                 self.refused.append(move)
             else:

@@ -24,7 +24,6 @@ from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import Repeats
-from amqp_rpc.message.topology import dead_letter_arguments
 from amqp_rpc.queues import items
 from amqp_rpc.queues.put import Receipts, to_answer
 
@@ -77,13 +76,23 @@ class ItemConsumer(Keeper):
     FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
     def __init__(
-        self, session: Session, queue: str, arguments: dict[str, Any], *, prefetch: int, timeout: float, limit: int
+        self,
+        session: Session,
+        queue: str,
+        arguments: dict[str, Any] | None,
+        dead_letter_arguments: dict[str, Any],
+        *,
+        prefetch: int,
+        timeout: float,
+        limit: int,
     ) -> None:
         super().__init__(f"queue {queue}")
         self._session = session
         self._receipts = session.reply_queue.receiver(items.DONE, Receipts)
         self._queue = queue
+        #: Those of the queue, or None where another program declares it; and those of its dead-letter queue.
         self._arguments = arguments
+        self._dead_letter_arguments = dead_letter_arguments
         self._prefetch = prefetch
         self._timeout = timeout
         self._limit = limit
@@ -269,7 +278,7 @@ class ItemConsumer(Keeper):
         letter = items.dead(
             delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._session.identity()
         )
-        publication = _Letter(letter, dead_letter_arguments(self._arguments), timeout=self._timeout)
+        publication = _Letter(letter, self._dead_letter_arguments, timeout=self._timeout)
 
         def ended() -> None:
             nor = "" if publication.value is None else f", nor dead-lettered: {publication.value}"
@@ -293,11 +302,16 @@ class ItemConsumer(Keeper):
         return bool(self._waiters)
 
     async def set_up(self, channel: Channel) -> None:
-        """Declare the queue."""
+        """Declare the queue, unless another program does."""
         try:
-            await channel.declare(self._queue, arguments=self._arguments)
+            if self._arguments is None:
+                await channel.inspect(self._queue)
+            else:
+                await channel.declare(self._queue, arguments=self._arguments)
         except ChannelClosed as refused:
-            if refused.conflict:
+            if refused.code == ReplyCode.NOT_FOUND:
+                self._fail(items.missing(self._queue))
+            elif refused.conflict:
                 self._fail(items.conflict(self._queue, refused.error))
             elif refused.code == ReplyCode.PRECONDITION_FAILED:
                 self._fail(refused.error)
@@ -409,7 +423,7 @@ class ItemConsumer(Keeper):
             if reply_to is None:
                 continue
             if reply_to == self._session.reply_queue.address:
-                self._receipts.done(items.numbered([identity]))
+                self._receipts.done([identity])
             else:
                 receipts[reply_to].append(identity)
         if self.channel is None or not tags:

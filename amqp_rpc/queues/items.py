@@ -1,14 +1,16 @@
 """Items and receipts as messages, and the count of unfinished items. Pure.
 
-An item has an id: the token of the `Queue` object that put it, and a number. It names the reply queue of its client
-(``reply_to``). A receipt is a reply that names the ids of items that are done, many in one message.
+An item has an id: the token of the `Queue` object that put it, a number, and a proof, so that who has received one item
+can't give a receipt for another. It names the reply queue of its client (``reply_to``). A receipt is a reply that names
+the ids of items that are done, many in one message.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
-from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from hmac import compare_digest
 from threading import Lock
 from typing import Any, Final
 
@@ -21,18 +23,19 @@ from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.headers import ITEM_ID
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
+from amqp_rpc.message.topology import LONGEST_NAME
 
 #: The ``type`` of an item that one of our clients has put, and of a receipt.
 ITEM: Final = "item"
 DONE: Final = "done"
 
 
-def item(queue: str, body: bytes, *, token: str, number: int) -> Message:
+def item(queue: str, body: bytes, *, identity: str) -> Message:
     """Return the message of an item; its ``reply_to`` is set when it is published."""
     properties = Properties(
         content_type=MSGPACK,
         delivery_mode=2,
-        message_id=f"{token}-{number:x}",
+        message_id=identity,
         timestamp=int(time.time()),
         type=ITEM,
     )
@@ -70,21 +73,18 @@ def receipt(reply_to: str, identities: list[str]) -> Message:
     return Message(reply_to, Properties(content_type=MSGPACK, type=DONE), body)
 
 
-def read_receipt(properties: Properties, body: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the token and the number of each item that a receipt names; nothing if it can't be read."""
+def read_receipt(properties: Properties, body: bytes) -> list[object]:
+    """Return the ids that a receipt names, which may be anything; none if it can't be read."""
     try:
         identities = codec.decode(body, base_type(properties.content_type), limit=DEFAULT_MAX_MESSAGE_SIZE)
     except CodecError:
-        return
-    yield from numbered(identities if isinstance(identities, list) else [])
+        return []
+    return identities if isinstance(identities, list) else []
 
 
-def numbered(identities: Iterable[object]) -> Iterator[tuple[str, int]]:
-    """Yield the tokens and the numbers in items' ids, without those of foreign items."""
-    for identity in identities:
-        token, _, number = identity.rpartition("-") if isinstance(identity, str) else ("", "", "")
-        with contextlib.suppress(ValueError):
-            yield token, int(number, 16)
+def token_of(identity: object) -> str:
+    """Return the token in an item's id; an empty text for an id of another form."""
+    return identity.partition("-")[0] if isinstance(identity, str) and len(identity) <= LONGEST_NAME else ""
 
 
 def dead(properties: Properties, body: bytes, *, queue: str, reason: str, identity: str) -> Message:
@@ -100,9 +100,15 @@ class Unfinished:
     """The items of one `Queue` object that are not done; any thread may call it.
 
     It takes one byte for each item from the oldest unfinished one on.
+
+    Args:
+        token: The object's, without a hyphen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, token: str = "") -> None:
+        self._token = token
+        #: The key of the proofs in its items' ids.
+        self._key = os.urandom(16)
         self._lock = Lock()
         #: The number of the oldest unfinished item; a byte for it and each later one: 1 while it is unfinished.
         self._first = 0
@@ -118,6 +124,22 @@ class Unfinished:
             self._open.append(1)
             self._count += 1
             return self._first + len(self._open) - 1
+
+    def identity(self, number: int) -> str:
+        """Return the id of an item."""
+        # Made again from the number when its receipt comes: nothing is kept for it.
+        proof = blake2b(b"%x" % number, key=self._key, digest_size=16).hexdigest()
+        return f"{self._token}-{number:x}-{proof}"
+
+    def received(self, identity: str) -> None:
+        """Count the item that a receipt names as done, unless the id was only guessed."""
+        _, _, rest = identity.partition("-")
+        try:
+            number = int(rest.partition("-")[0], 16)
+        except ValueError:
+            return
+        if number >= 0 and compare_digest(self.identity(number).encode(), identity.encode(errors="replace")):
+            self.done(number)
 
     def done(self, number: int) -> None:
         """Count an item as done, or as not put after all; a second time changes nothing."""
@@ -179,11 +201,20 @@ class Unfinished:
 
 def conflict(queue: str, error: BaseException) -> ConfigurationError:
     """Return the error for a queue that exists with other arguments, or belongs to another connection."""
-    same = "give client.queue() the same queue_type= and maxsize=, delete the queue, or use another name"
+    passive = "declare='passive', which uses the queue as it is"
+    same = f"give client.queue() the same queue_type= and maxsize=, or {passive}; or delete it, or use another name"
     if "'durable'" in str(error):
-        same = "client.queue() uses durable queues alone: delete this one, or use another name"
+        same = f"give client.queue() {passive}, delete it, or use another name"
     remedy = f"No item was put or received; {same}"
     return declare.other_arguments(queue, error, than="this object's", remedy=remedy)
+
+
+def missing(queue: str) -> ConfigurationError:
+    """Return the error for a queue that does not exist, and that another program is to declare."""
+    return ConfigurationError(
+        f"there is no queue {queue!r}, and declare='passive' leaves it to another program to declare it: start that "
+        "one first. No item was put or received"
+    )
 
 
 def closed(queue: str) -> ConfigurationError:

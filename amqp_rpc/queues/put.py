@@ -57,18 +57,18 @@ class Receipts(Receiver):
 
     def unfinished(self, token: str) -> items.Unfinished:
         """Return the count of a new `Queue` object's items."""
-        counted = self._all[token] = items.Unfinished()
+        counted = self._all[token] = items.Unfinished(token)
         return counted
 
     def received(self, delivery: Delivery) -> None:
         """Count the items of a receipt as done; the I/O thread's."""
         self.done(items.read_receipt(delivery.properties, delivery.body))
 
-    def done(self, numbered: Iterable[tuple[str, int]]) -> None:
+    def done(self, identities: Iterable[object]) -> None:
         """Count items as done, if their objects still exist."""
-        for token, number in numbered:
-            if (unfinished := self._all.get(token)) is not None:
-                unfinished.done(number)
+        for identity in identities:
+            if (unfinished := self._all.get(items.token_of(identity))) is not None:
+                unfinished.received(str(identity))
 
     def lost(self) -> None:
         """Give up the receipts of all items so far: their reply queue is gone. The I/O thread's."""
@@ -95,7 +95,7 @@ class ItemPublication(Publication):
     def __init__(
         self,
         message: Message,
-        arguments: dict[str, Any],
+        arguments: dict[str, Any] | None,
         *,
         producer: ItemProducer,
         number: int,
@@ -133,6 +133,18 @@ class ItemPublication(Publication):
         """Return the error if its queue exists with other arguments."""
         return items.conflict(what, error)
 
+    @property
+    def bounded(self) -> bool:
+        """A bound may refuse it, also one that another program has given its queue."""
+        return self.arguments is None or super().bounded
+
+    def confirmed(self, publisher: Publisher) -> None:
+        """End it; where another program's queue does not exist, with the error that says so."""
+        if self.returned and self.arguments is None:
+            publisher.end(self, items.missing(self.message.routing_key))
+        else:
+            super().confirmed(publisher)
+
     def addressed(self, reply_queue: str | None) -> None:
         """Ask for a receipt: every connection has a reply queue of its own."""
         self.message.properties.reply_to = reply_queue
@@ -162,18 +174,20 @@ class ItemPublication(Publication):
 class ItemProducer:
     """Puts the items of a `Queue` object; any thread may."""
 
-    def __init__(self, session: Session, queue: str, arguments: dict[str, Any], *, timeout: float, limit: int) -> None:
+    def __init__(
+        self, session: Session, queue: str, arguments: dict[str, Any] | None, *, timeout: float, limit: int
+    ) -> None:
         self._session = session
         self._queue = queue
         self._arguments = arguments
         self._timeout = timeout
         self._limit = limit
         # No more unconfirmed items than the queue may hold: refused ones are sent again.
-        self._most = min(_UNCONFIRMED, arguments.get("x-max-length", _UNCONFIRMED))
+        self._most = min(_UNCONFIRMED, (arguments or {}).get("x-max-length", _UNCONFIRMED))
         # None of the session's ids: a client whose queues are made before a fork may be used after it.
-        self._token = os.urandom(16).hex()
+        token = os.urandom(16).hex()
         #: The items of this object that are not done.
-        self.unfinished: items.Unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(self._token)
+        self.unfinished: items.Unfinished = session.reply_queue.receiver(items.DONE, Receipts).unfinished(token)
         #: True once no more items may be put.
         self.shut = False
 
@@ -222,7 +236,7 @@ class ItemProducer:
         number = self.unfinished.add()
         try:
             publication = ItemPublication(
-                items.item(self._queue, body, token=self._token, number=number),
+                items.item(self._queue, body, identity=self.unfinished.identity(number)),
                 self._arguments,
                 producer=self,
                 number=number,

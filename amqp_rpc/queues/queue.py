@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from queue import Empty
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from amqp_rpc.amqp.channel import ChannelClosed
 from amqp_rpc.amqp.pending import Wait, blocking, script_of
@@ -21,14 +21,14 @@ from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import count
 from amqp_rpc.message.text import plural, safe_repr
 from amqp_rpc.message.timing import LONGEST, Seconds, seconds_of, whole
-from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_queue, item_arguments
+from amqp_rpc.message.topology import LONGEST_NAME, dead_letter_arguments, dead_letter_queue, item_arguments
 from amqp_rpc.queues import items
 from amqp_rpc.queues.get import MOST_PREFETCH, ItemConsumer, Taken
 from amqp_rpc.queues.put import NEVER, ItemProducer, to_answer
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.session import Session
-    from amqp_rpc.service.policy import QueueType
+    from amqp_rpc.service.policy import Declare, QueueType
 
 T = TypeVar("T")
 
@@ -38,6 +38,21 @@ PREFETCH = 100
 _CLOSE_TIMEOUT = 5.0
 #: A number in a table of AMQP 0-9-1 has 64 bits and a sign (section 4.2.1 of its specification).
 _LARGEST = 2**63 - 1
+
+
+class QueueOptions(TypedDict, total=False):
+    """The options of `Client.queue`.
+
+    Args:
+        queue_type: ``"quorum"``: kept by a majority of the broker's nodes. ``"classic"``: by one of them, on disk.
+        declare: ``"passive"``: another program declares the queue, and it is used as it is, also with a bound.
+        prefetch: How many items an object fetches ahead of its takers. With 1, no item waits for a busy taker while
+            another one is idle; with more, an item may do so for two seconds, and small items are faster.
+    """
+
+    queue_type: QueueType
+    declare: Declare
+    prefetch: int
 
 
 class Queue(Generic[T]):
@@ -74,11 +89,12 @@ class Queue(Generic[T]):
         maxsize: int = 0,
         *,
         queue_type: QueueType = "quorum",
+        declare: Declare = "active",
         prefetch: int = PREFETCH,
         timeout: float,
         limit: int,
     ) -> None:
-        _check(name, maxsize, queue_type)
+        _check(name, maxsize, queue_type, declare)
         prefetch = count("prefetch", prefetch, most=MOST_PREFETCH)
         #: The queue's name, and the bound of waiting items; 0 for no bound.
         self.name: str = name
@@ -86,8 +102,17 @@ class Queue(Generic[T]):
         self._session = session
         self._timeout = timeout
         arguments = item_arguments(queue_type, maxsize=self.maxsize)
-        self._producer = ItemProducer(session, name, arguments, timeout=timeout, limit=limit)
-        self._consumer = ItemConsumer(session, name, arguments, prefetch=prefetch, timeout=timeout, limit=limit)
+        declared = arguments if declare == "active" else None
+        self._producer = ItemProducer(session, name, declared, timeout=timeout, limit=limit)
+        self._consumer = ItemConsumer(
+            session,
+            name,
+            declared,
+            dead_letter_arguments(arguments),
+            prefetch=prefetch,
+            timeout=timeout,
+            limit=limit,
+        )
         #: True once it was closed.
         self.closed: bool = False
         #: The open items of `get`, by their thread or asyncio task, oldest first.
@@ -401,7 +426,7 @@ def _waits(timeout: Seconds | None) -> bool:
     return timeout is None or bool(timeout)
 
 
-def _check(name: str, maxsize: int, queue_type: str) -> None:
+def _check(name: str, maxsize: int, queue_type: str, declare: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a queue has a name, not {name!r}")
     try:
@@ -418,3 +443,12 @@ def _check(name: str, maxsize: int, queue_type: str) -> None:
         raise ConfigurationError(f"maxsize in AMQP is at most {_LARGEST}, not {maxsize}; 0 is no bound")
     if queue_type not in ("quorum", "classic"):
         raise ConfigurationError(f'queue_type is "quorum" or "classic", not {queue_type!r}')
+    if declare not in ("active", "passive"):
+        raise ConfigurationError(
+            'declare is "active" (this program declares the queue) or "passive" (another program declares it, and this '
+            f"one uses it as it is), not {declare!r}"
+        )
+    if declare == "passive" and maxsize > 0:
+        raise ConfigurationError(
+            'maxsize= is for a queue that this program declares; with declare="passive" another program declares it'
+        )

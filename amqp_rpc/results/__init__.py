@@ -17,15 +17,24 @@ _EXAMPLES: Final = "sqlite:///results.db (a file of this machine) or redis://hos
 class Store(Protocol):
     """A place for records. Any thread may call any method; each does I/O.
 
-    All raise `StoreUnavailable` when the store can't be reached, read or written, after a few seconds at most, and
-    nothing else: `failure.unavailable` makes it of whatever a package raises.
+    All raise `StoreUnavailable` when the store can't be reached, read or written, after a few seconds at most:
+    `failure.unavailable` makes it of whatever a package raises. `get` also raises `Undecodable`, and nothing else.
     """
 
     def put(self, record: Record, *, expires: float) -> None:
         """Keep a record for that many seconds, in the place of an earlier one of the same task."""
 
-    def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
-        """Return the record of a task; None when it has none, or it has expired."""
+    def get(self, id: str, fingerprint: str | None = None) -> Record | None:  # noqa: A002 - as users write it
+        """Return the record of a task; None when it has none, or it has expired.
+
+        Args:
+            id: The task's.
+            fingerprint: The task's. Without it, of several tasks with that id, the one that was recorded first: another
+                one that is sent with its id does not take its place.
+
+        Raises:
+            Undecodable: It is no record of ours: another program has written there.
+        """
 
     def check(self) -> None:
         """Look whether it can be used."""

@@ -14,9 +14,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from amqp_rpc.errors import Undecodable
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.results import Store
-from amqp_rpc.results.record import Record
+from amqp_rpc.results.record import Key, Record
 
 logger: logging.Logger = bounded_logger(__name__)
 
@@ -43,8 +44,8 @@ class Recorder:
     def __init__(self, store: Store | None, *, expires: float) -> None:
         self._store = store
         self._expires = expires
-        #: The records of tasks that have started, not ended, and are not written yet, by id.
-        self._begun: dict[str, Record] = {}
+        #: The records of tasks that have started, not ended, and are not written yet.
+        self._begun: dict[Key, Record] = {}
         #: Held while one of them is written: a task that ends meanwhile waits, and its end is written after it.
         self._writing_begun = threading.Lock()
         #: Set while there may be some.
@@ -52,8 +53,8 @@ class Recorder:
         #: Guards all below; never held during I/O.
         self._lock = threading.Lock()
         self._away = False
-        #: The last outcome of each task that ended while the store was away, by id.
-        self._remembered: OrderedDict[str, Record] = OrderedDict()
+        #: The last outcome of each task that ended while the store was away.
+        self._remembered: OrderedDict[Key, Record] = OrderedDict()
         #: The bytes of their results.
         self._size = 0
         #: The results that there was no room for.
@@ -85,15 +86,18 @@ class Recorder:
         """True if there is a store, and calls of this object may do I/O."""
         return self._store is not None
 
-    def succeeded(self, identity: object) -> Record | None:
+    def succeeded(self, key: Key) -> Record | None:
         """Return the record of a task that has succeeded; None for others, and without a store that answers."""
-        if self._store is None or not isinstance(identity, str):
+        if self._store is None:
             return None
         with self._lock:
-            away, record = self._away, self._remembered.get(identity)
+            away, record = self._away, self._remembered.get(key)
         if not away:
             try:
-                record = self._store.get(identity)
+                record = self._store.get(*key)
+            except Undecodable as error:
+                logger.warning("task [%s]: its record can't be read, so it is run: %s", key[0], error)
+                return None
             # The store may have raised anything: the task must run.
             except Exception as error:
                 self._has_gone(error)
@@ -102,7 +106,7 @@ class Recorder:
 
     def begin(self, record: Record) -> None:
         """Record the start of a task a moment later, if it has not ended by then."""
-        self._begun[record.id] = record
+        self._begun[record.key] = record
         if not self._has_begun.is_set():
             self._has_begun.set()
 
@@ -113,7 +117,7 @@ class Recorder:
 
     def leave(self, record: Record) -> None:
         """Drop the record of a task's start: another worker has the task by now, or its outcome comes next."""
-        if self._begun.pop(record.id, None) is None:
+        if self._begun.pop(record.key, None) is None:
             with self._writing_begun:
                 pass
 
@@ -146,7 +150,7 @@ class Recorder:
             for record in before:
                 with self._writing_begun:
                     # Another attempt of the same task may have started since: it is written in its own time.
-                    if self._begun.get(record.id) is record and self._begun.pop(record.id, None) is not None:
+                    if self._begun.get(record.key) is record and self._begun.pop(record.key, None) is not None:
                         self._write(record)
             before = list(self._begun.values())
             if not before:
@@ -170,20 +174,20 @@ class Recorder:
 
     def _remember(self, record: Record) -> None:
         with self._lock:
-            self._forget(record.id)
+            self._forget(record.key)
             if self._size + _size(record) > MOST_BYTES:
                 record = record.bare()
                 self._lost += 1
-            self._remembered[record.id] = record
+            self._remembered[record.key] = record
             self._size += _size(record)
             if len(self._remembered) > MOST_REMEMBERED:
                 self._lost += self._forget(next(iter(self._remembered)))
             # The store may be back since it failed here.
             self._poll()
 
-    def _forget(self, identity: str) -> bool:
+    def _forget(self, key: Key) -> bool:
         """Forget an outcome; return whether it was there with its result. The lock is held."""
-        record = self._remembered.pop(identity, None)
+        record = self._remembered.pop(key, None)
         self._size -= 0 if record is None else _size(record)
         return record is not None and record.body is not None
 
@@ -222,16 +226,24 @@ class Recorder:
                         self._lost = 0
                         return True
                     record = next(iter(self._remembered.values()))
-                known = self._store.get(record.id)
+                known = self._known(record)
                 # Another worker may have had the task since.
                 if known is None or known.updated <= record.updated:
                     self._store.put(record, expires=self._expires)
                 with self._lock:
-                    if self._remembered.get(record.id) is record:
-                        self._forget(record.id)
+                    if self._remembered.get(record.key) is record:
+                        self._forget(record.key)
         # As in `_write`.
         except Exception:
             return False
+
+    def _known(self, record: Record) -> Record | None:
+        """Return the store's record of the same task; None if it has none that can be read."""
+        assert self._store is not None
+        try:
+            return self._store.get(*record.key)
+        except Undecodable:
+            return None
 
 
 def _size(record: Record) -> int:

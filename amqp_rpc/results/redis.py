@@ -1,7 +1,8 @@
 """Results in Redis, for workers and clients of several machines; the only importer of redis-py.
 
-Each record is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expires
-(https://redis.io/docs/latest/commands/set/). It is a seam: a store is chosen by its URL, and loaded when it is chosen.
+Each id is one key, ``amqp_rpc:task:<id>``, which Redis removes when it expires: a hash with a record for each task that
+had the id, by their fingerprints, and the fingerprint of the first (https://redis.io/docs/latest/commands/hset/). It is
+a seam: a store is chosen by its URL, and loaded when it is chosen.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import logging
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
-from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.errors import ConfigurationError, StoreUnavailable, Undecodable
 from amqp_rpc.message.settings import first_line, hide_password, read_file
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.results.failure import unavailable
 from amqp_rpc.results.record import Record
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds to connect, and to wait for one answer: workers must not wait longer for a Redis that is gone.
 _CONNECT_TIMEOUT: Final = 1.0
 _ANSWER_TIMEOUT: Final = 2.0
 _PREFIX: Final = "amqp_rpc:task:"
+#: The field that names the task which was recorded first.
+_FIRST: Final = "first"
 
 
 class RedisStore:
@@ -68,25 +72,36 @@ class RedisStore:
     def put(self, record: Record, *, expires: float) -> None:
         """Keep a record: `Store.put`."""
         try:
-            key, value, milliseconds = _PREFIX + record.id, record.encode(), max(1, int(expires * 1000))
             try:
-                self._redis.set(key, value, px=milliseconds)
+                self._put(record, expires)
             except self._read_only:
                 # It was the master, and is a replica now: the address leads to another one for new connections.
                 self._drop_idle()
-                self._redis.set(key, value, px=milliseconds)
+                self._put(record, expires)
         # redis-py may raise anything, and a task that has run must not fail by it.
         except Exception as error:
             raise self._unavailable(error) from error
 
-    def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
+    def _put(self, record: Record, expires: float) -> None:
+        key = _PREFIX + record.id
+        with self._redis.pipeline() as together:
+            together.hsetnx(key, _FIRST, record.fingerprint)
+            together.hset(key, record.fingerprint, record.encode())
+            together.pexpire(key, max(1, int(expires * 1000)))
+            together.execute()
+
+    def get(self, id: str, fingerprint: str | None = None) -> Record | None:  # noqa: A002 - as users write it
         """Return the record of a task: `Store.get`."""
         try:
-            data = cast(bytes | None, self._redis.get(_PREFIX + id))
-            return None if data is None else Record.decode(data)
-        # As in `put`; and other bytes may be there.
+            field = fingerprint or cast(bytes | None, self._redis.hget(_PREFIX + id, _FIRST))
+            data = None if field is None else cast(bytes | None, self._redis.hget(_PREFIX + id, cast(str, field)))
+        # As in `put`.
         except Exception as error:
             raise self._unavailable(error) from error
+        record = None if data is None else Record.decode(data)
+        if record is not None and record.id != id:
+            raise Undecodable(f"it is no record of task {id!r}: its id is {record.id!r}")
+        return record
 
     def check(self) -> None:
         """Look whether it answers: `Store.check`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,28 +32,30 @@ _BUSY_TIMEOUT: Final = 5.0
 _SWEEP_INTERVAL: Final = 10.0
 _SWEPT: Final = 1000
 #: The version of the table below.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE tasks (
-    id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL, function TEXT NOT NULL, queue TEXT NOT NULL,
+    id TEXT NOT NULL, fingerprint TEXT NOT NULL, state TEXT NOT NULL, function TEXT NOT NULL, queue TEXT NOT NULL,
     attempt INTEGER NOT NULL, updated REAL NOT NULL, started REAL, next_try REAL, error TEXT, kind TEXT,
-    content_type TEXT, expires REAL NOT NULL, body BLOB
+    content_type TEXT, expires REAL NOT NULL, body BLOB, PRIMARY KEY (id, fingerprint)
 )
 """
 _INDEX: Final = "CREATE INDEX tasks_expires ON tasks (expires)"
 _PUT: Final = """
 INSERT INTO tasks (
-    id, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body, expires
+    id, fingerprint, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body,
+    expires
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET state = excluded.state, function = excluded.function, queue = excluded.queue,
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id, fingerprint) DO UPDATE SET
+    state = excluded.state, function = excluded.function, queue = excluded.queue,
     attempt = excluded.attempt, updated = excluded.updated, started = excluded.started, next_try = excluded.next_try,
     error = excluded.error, kind = excluded.kind, content_type = excluded.content_type, body = excluded.body,
     expires = excluded.expires
 """
 _GET: Final = """
-SELECT id, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body
-FROM tasks WHERE id = ? AND expires > ?
+SELECT id, fingerprint, state, function, queue, attempt, updated, started, next_try, error, kind, content_type, body
+FROM tasks WHERE id = ? AND fingerprint = coalesce(?, fingerprint) AND expires > ? ORDER BY rowid LIMIT 1
 """
 _SWEEP: Final = "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks WHERE expires <= ? LIMIT ?)"
 
@@ -98,8 +101,8 @@ class SqliteStore:
         """Keep a record: `Store.put`."""
         r, now = record, time.time()
         row = (
-            r.id, r.state, r.function, r.queue, r.attempt, r.updated, r.started, r.next_try, r.error, r.kind,
-            r.content_type, r.body, now + expires,
+            r.id, r.fingerprint, r.state, r.function, r.queue, r.attempt, r.updated, r.started, r.next_try, r.error,
+            r.kind, r.content_type, r.body, now + expires,
         )  # fmt: skip
         with self._using() as (opened, connection):
             connection.execute(_PUT, row)
@@ -108,11 +111,11 @@ class SqliteStore:
                 # When there may be more, the next record's turn deletes them.
                 opened.swept = now if removed < _SWEPT else 0.0
 
-    def get(self, id: str) -> Record | None:  # noqa: A002 - as users write it
+    def get(self, id: str, fingerprint: str | None = None) -> Record | None:  # noqa: A002 - as users write it
         """Return the record of a task: `Store.get`."""
         with self._using() as (_, connection):
-            row = connection.execute(_GET, (id, time.time())).fetchone()
-            return None if row is None else Record(*row)
+            row = connection.execute(_GET, (id, fingerprint, time.time())).fetchone()
+        return None if row is None else Record.of(row)
 
     def check(self) -> None:
         """Open the file: `Store.check`."""
@@ -151,6 +154,7 @@ class SqliteStore:
 
     def _connected(self, opened: _Opened) -> sqlite3.Connection:
         if opened.connection is None:
+            _create(self.path)
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
@@ -178,6 +182,25 @@ class _Opened:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
+
+
+def _create(path: Path) -> None:
+    """Create the file, if it is missing, for this user alone: SQLite gives ``-wal`` and ``-shm`` the same mode.
+
+    A file that exists keeps its mode: several users may share it.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.exists():
+        # If it can't be created, SQLite reports that next.
+        with contextlib.suppress(OSError):
+            # Not the file itself: closing it would drop the locks of this process's other connections.
+            # https://www.sqlite.org/howtocorrupt.html (section 2.2)
+            descriptor, empty = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(descriptor)
+            try:
+                os.link(empty, target)
+            finally:
+                Path(empty).unlink()
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

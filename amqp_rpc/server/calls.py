@@ -13,7 +13,16 @@ from typing import Any
 
 from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, InvalidArguments, MaybeExecuted, Undecodable
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import PROBE, RESULTS, Message, Properties, Request, republished
+from amqp_rpc.message.envelope import (
+    PROBE,
+    RESULTS,
+    Message,
+    Properties,
+    Request,
+    read_time_to_live,
+    republished,
+    time_to_live,
+)
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.text import bounded_logger, brief
@@ -126,13 +135,15 @@ class CallDispatcher(Dispatcher):
                 "be what kills them. It is not retried"
             )
         logger.warning("queue %s: a server died with a call of %s(), which is retried", self.queue, function.name)
-        # The copy keeps the time that is left of the call.
-        left = None if request.deadline is None else max(1, int((request.deadline - self._clock()) * 1000))
+        # The copy keeps the time that is left of the call, and is no more persistent than the call was.
+        expiration = read_time_to_live(properties)
+        if request.deadline is not None:
+            expiration = time_to_live((request.deadline - self._clock()) * 1000)
         counted = republished(
             properties,
             {CRASHES: request.crashes + 1},
-            delivery_mode=properties.delivery_mode,
-            expiration=properties.expiration if left is None else str(left),
+            delivery_mode=2 if properties.delivery_mode == 2 else 1,  # noqa: PLR2004 - persistent
+            expiration=expiration,
         )
         return Answer(None, None, "again", again=Message(function.queue, counted, request.body))
 

@@ -20,7 +20,7 @@ from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, de
 from amqp_rpc.message.text import bounded_logger, text_of
 from amqp_rpc.message.timing import backoff
 from amqp_rpc.message.topology import LONGEST_DELAY, units
-from amqp_rpc.results.record import LONGEST_ERROR, Record, State
+from amqp_rpc.results.record import LONGEST_ERROR, Key, Record, State, fingerprint, is_ours
 from amqp_rpc.server.invoke import (
     Answer,
     Dispatcher,
@@ -148,6 +148,17 @@ class TaskDispatcher(Dispatcher):
             return None
         now = self._clock()
         return self._record(task.request, task.function.name, "STARTED", now, started=now)
+
+    def record_key(self, properties: Properties, body: bytes) -> Key | None:
+        """Return the key of a redelivered task's record; None if no record says that it has succeeded.
+
+        Ids of other programs are not looked up: these may number their tasks 1, 2, 3 again at each start.
+        """
+        if not self._records or not is_ours(properties.message_id):
+            return None
+        request = Request.read(properties, body, redelivered=True)
+        assert request.message_id is not None
+        return request.message_id, self._fingerprint(request)
 
     def answer(self, task: TaskInvocation, outcome: HandlerOutcome, *, gone: bool = False) -> Answer:
         """Return the end of a task that has run: its result, a retry later, or a dead letter.
@@ -331,7 +342,11 @@ class TaskDispatcher(Dispatcher):
     def _record(self, request: Request, function: str, state: State, now: float, **more: Any) -> Record | None:
         if request.message_id is None:
             return None
-        return Record(request.message_id, state, function, self.queue, request.attempt, now, **more)
+        key = request.message_id, self._fingerprint(request)
+        return Record(*key, state, function, self.queue, request.attempt, now, **more)
+
+    def _fingerprint(self, request: Request) -> str:
+        return fingerprint(self.queue, request.function, request.said, request.body)
 
 
 class EventDispatcher(TaskDispatcher):

@@ -212,9 +212,9 @@ class Worker:
 
     def _accept_task(self, dispatcher: TaskDispatcher, delivery: Delivery) -> TaskInvocation | Answer:
         properties, body = delivery.properties, delivery.body
-        if delivery.redelivered and self._recorder.records:
+        if delivery.redelivered and (key := dispatcher.record_key(properties, body)) is not None:
             # The task may have succeeded before its worker died. Only a redelivery costs a read of the store.
-            found = self._recorder.succeeded(properties.message_id)
+            found = self._recorder.succeeded(key)
             if found is not None:
                 return dispatcher.repeated(properties, body, found)
         crashed = delivery.redelivered and self._had(dispatcher, delivery) is None
@@ -546,7 +546,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
         if not named_by_broker(reply_to):
             continue
         for start in range(0, len(identities), _MOST_ALIVE):
-            properties = Properties(
+            ours = Properties(
                 content_type=MSGPACK,
                 delivery_mode=1,
                 # An old one is useless, and must not pile up in the queue of a caller that does not read.
@@ -554,7 +554,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
                 type=ALIVE,
             )
             named = identities[start : start + _MOST_ALIVE]
-            yield Message(reply_to, properties, codec.encode(named, MSGPACK, limit=_MOST_BYTES))
+            yield Message(reply_to, ours, codec.encode(named, MSGPACK, limit=_MOST_BYTES))
 
 
 def _identity(queue: str, delivery: Delivery) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.settings import count, positive
 from amqp_rpc.message.timing import Seconds, backoff, seconds_of, whole
-from amqp_rpc.message.topology import LONGEST_DELAY, LONGEST_DELAYED_NAME
+from amqp_rpc.message.topology import HIGHEST_PRIORITY, LONGEST_DELAY, LONGEST_DELAYED_NAME
 
 #: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
 QueueType = Literal["quorum", "classic"]
@@ -20,8 +20,6 @@ Declare = Literal["active", "passive"]
 DEFAULT_RETRIES = 5
 #: Seconds before the first retry, and the most between two.
 DEFAULT_BACKOFF = (1.0, 600.0)
-#: Priorities of messages are from 0 to this one: https://www.rabbitmq.com/docs/priority
-HIGHEST_PRIORITY = 9
 
 
 class SubscriptionOptions(TypedDict, total=False):

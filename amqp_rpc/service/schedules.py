@@ -225,7 +225,7 @@ class Schedule:
             now=now,
             priority=self.priority,
         )
-        properties.headers = {**(properties.headers or {}), SCHEDULE: self.name, TICK: tick}
+        properties.headers = {**(properties.headers or {}), SCHEDULE: self.name, TICK: str(tick)}
         return Message(self.queue, properties, self.body)
 
 

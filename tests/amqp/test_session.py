@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import multiprocessing
+import os
+import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
@@ -48,6 +54,45 @@ async def look(connection: FakeConnection, queue: str = "q") -> int:
     with await connection.open_channel() as channel:
         state = await channel.inspect(queue)
     return state.messages
+
+
+def test_of_ids_none_says_anything_about_another(nowhere):
+    made = [nowhere.identity() for _ in range(2000)]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)
+    # 128 random bits: neither half repeats.
+    assert len({each[:16] for each in made}) == len({each[16:] for each in made}) == 2000
+    numbers = [int(each, 16) for each in made]
+    assert {abs(one - other) < 2**64 for one, other in itertools.pairwise(numbers)} == {False}
+
+
+def test_threads_that_make_ids_at_the_same_time_make_different_ones(nowhere):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: [nowhere.identity() for _ in range(1000)], range(8)))
+    assert len({each for some in made for each in some}) == 8000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forks_of_a_process_make_different_ids():
+    """A session may be used in a child if it was not in the parent; else it is refused there."""
+    unused, used = session_at("amqp://localhost:1"), session_at("amqp://localhost:1")
+    used.identity()
+    context = multiprocessing.get_context("fork")
+    made = context.SimpleQueue()
+
+    def child() -> None:
+        with pytest.raises(ConfigurationError, match="before fork"):
+            used.identity()
+        made.put([unused.identity() for _ in range(300)])
+
+    children = [context.Process(target=child) for _ in range(3)]
+    for each in children:
+        each.start()
+    ids = [identity for _ in children for identity in made.get()]
+    for each in children:
+        each.join(30)
+    assert [each.exitcode for each in children] == [0] * 3
+    ids += [unused.identity() for _ in range(300)]
+    assert len(set(ids)) == 1200
 
 
 def test_a_script_runs_once_there_is_a_connection_and_has_a_result(nowhere):
@@ -224,6 +269,28 @@ def test_replies_go_to_the_receiver_of_their_type(session, raw):
     session.reply_queue.connection.post(session.reply_queue.connection._interrupted, KeyboardInterrupt())
     until(lambda: len(got) > 1)
     assert got == [b"kept", b"lost"]
+
+
+def test_of_many_replies_that_nobody_asked_for_the_log_has_few_lines(session, raw, caplog):
+    run(session, identity())
+    until(lambda: session.reply_queue.address)
+    kept: list[bytes] = []
+
+    class Last(Receiver):
+        def received(self, delivery):
+            kept.append(delivery.body)
+
+        def lost(self): ...
+
+    session.reply_queue.receiver("last", Last)
+    with caplog.at_level(logging.DEBUG, "amqp_rpc.amqp.reply_queue"):
+        for number in range(2000):
+            raw.send(session.reply_queue.address, b"x", type="result", correlation_id=f"{number}\n" + "x" * 200)
+        raw.send(session.reply_queue.address, b"x", type="last")
+        until(lambda: kept)
+    lines = [record.getMessage() for record in caplog.records if "late or unknown" in record.getMessage()]
+    assert 0 < len(lines) < 10
+    assert all(len(line) < 300 and "\n" not in line for line in lines)
 
 
 def test_a_keeper_follows_each_connection(session, raw):

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pika
 import pytest
 
 from amqp_rpc import (
@@ -33,6 +34,7 @@ from amqp_rpc import (
 )
 from amqp_rpc.client.typing import WithOptions
 from services import fib
+from tests.served_by import Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]
@@ -319,6 +321,50 @@ def test_a_call_ends_at_its_timeout_and_the_late_reply_is_counted(
     assert done.wait(10), "a future that nobody waits for ends too"
     go_on.set()
     until(lambda: client.counters["late_replies"] == 2)
+
+
+def test_a_server_that_was_called_once_can_answer_no_other_call_and_no_task(
+    client: Client, serve: Serve, service: Service, raw: Raw, queue_name: str
+) -> None:
+    go_on = threading.Event()
+
+    @service.rpc
+    def balance() -> int:
+        go_on.wait(20)
+        return 100
+
+    @service.task(queue=f"{queue_name}.tasks")
+    def pay() -> str:
+        go_on.wait(20)
+        return "paid"
+
+    serve(service)
+    raw.channel.queue_declare(queue_name, auto_delete=True)
+    seen: list[pika.BasicProperties] = []
+
+    def answer(_channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
+        seen.append(properties)
+        raw.send(properties.reply_to, b"1", type="result", correlation_id=properties.correlation_id)
+
+    raw.channel.basic_consume(queue_name, answer, auto_ack=True)
+    asked = client.submit("f", queue=queue_name, timeout=20)
+    until(lambda: raw.connection.process_data_events(0.01) or asked.done())
+    assert asked.result() == "1"
+    # What it learned: the reply queue, and one id.
+    [learned] = seen
+    call, task = client.submit(balance, timeout=20), client.enqueue(pay)
+    before, known = client.counters["late_replies"], int(learned.correlation_id, 16)
+    guesses = [f"{known + step:032x}" for step in (*range(-50, 0), *range(1, 51))]
+    guesses += [f"{learned.correlation_id}-{n:x}" for n in range(5)]
+    guesses += [f"{learned.correlation_id[:half]}{n:x}" for half in (16, 31) for n in range(16)]
+    guesses = [each for each in guesses if each != learned.correlation_id]
+    for guess in guesses:
+        raw.send(learned.reply_to, b"1000000", type="result", correlation_id=guess, app_id="amqp_rpc")
+    until(lambda: client.counters["late_replies"] == before + len(guesses))
+    assert not call.done()
+    assert not task.ready()
+    go_on.set()
+    assert (call.result(), task.result(timeout=20)) == (100, "paid")
 
 
 def test_no_timeout_is_refused(client: Client) -> None:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
+import pika
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amqp_rpc.message.envelope import Message, Properties, Request, bare, lighter, republished, request_properties
+from amqp_rpc.message.envelope import (
+    Message,
+    Properties,
+    Request,
+    bare,
+    lighter,
+    read_time_to_live,
+    republished,
+    request_properties,
+    time_to_live,
+)
 from amqp_rpc.message.headers import RESERVED
 from tests.message.test_headers import ANYTHING
 
@@ -39,7 +51,7 @@ class TestWriting:
     def test_a_request_has_the_properties_of_the_wire_format(self):
         assert write() == Properties(
             content_type="application/msgpack",
-            headers={"deadline": 1_700_000_002_750, "attempt": 1, "alive": True},
+            headers={"deadline": "1700000002750", "attempt": 1, "alive": True},
             correlation_id="id-1",
             reply_to="amq.gen-1",
             expiration="2500",
@@ -97,9 +109,13 @@ class TestReading:
         assert not request.idempotent
         assert not request.chunked
 
-    @pytest.mark.parametrize("value", ["1700000000000", None, True, b"1", [1], {}])
+    @pytest.mark.parametrize("value", ["soon", "1.5", "-1", "", "²", "9" * 20, None, True, b"1", [1], {}])
     def test_a_deadline_of_another_type_is_none(self, value):
         assert read(headers={"deadline": value}).deadline is None
+
+    @pytest.mark.parametrize("value", ["1700000000500", 1_700_000_000_500, 1_700_000_000_500.0])
+    def test_a_deadline_may_be_text_or_a_number(self, value):
+        assert read(headers={"deadline": value}).deadline == 1_700_000_000.5
 
     def test_a_deadline_is_over_once_the_clocks_cannot_explain_it(self):
         request = read(headers={"deadline": 5_000})
@@ -162,15 +178,59 @@ def test_headers_of_any_program_become_lighter_without_an_error(headers):
     bare(message)
 
 
-def test_a_republished_message_keeps_its_own_and_neither_the_brokers_headers_nor_a_time_to_live():
+def test_a_republished_message_keeps_what_the_broker_only_carries():
     theirs = Properties(
-        type="f", reply_to="r", correlation_id="c", message_id="1", priority=3, timestamp=5, expiration="7",
-        headers={"x-delivery-count": 2, "attempt": 1, "crashes": 2, "mine": 1},
+        content_type="text/plain", content_encoding="utf-8", type="f", reply_to="r", correlation_id="c", message_id="1",
+        priority=3, timestamp=5, app_id="theirs",
+        headers={"attempt": 1, "crashes": 2, "mine": 1},
     )  # fmt: skip
     again = republished(theirs, {"attempt": 2}, without={"crashes"})
-    assert again == Properties(
-        type="f", reply_to="r", correlation_id="c", message_id="1", priority=3, timestamp=5, delivery_mode=2,
-        headers={"attempt": 2, "mine": 1},
-    )  # fmt: skip
-    assert republished(theirs, expiration="6", reply_to=None).expiration == "6"
-    assert republished(Properties()).headers == {}
+    assert again == replace(theirs, delivery_mode=2, headers={"attempt": 2, "mine": 1})
+    assert republished(theirs, reply_to=None).reply_to is None
+    assert republished(Properties()) == Properties(headers={}, delivery_mode=2)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "copied"),
+    [
+        ({"headers": {"CC": ["payments"], "BCC": ["payments"], "x-death": [], "x-delay": 5}}, {"headers": {}}),
+        ({"delivery_mode": 1}, {"delivery_mode": 2}),
+        ({"delivery_mode": 255}, {"delivery_mode": 2}),
+        ({"expiration": "60000"}, {"expiration": None}),
+        ({"priority": 255}, {"priority": 9}),
+        ({"priority": 0}, {"priority": 0}),
+        ({"reply_to": "amq.rabbitmq.reply-to"}, {"reply_to": None}),
+        ({"reply_to": "amq.rabbitmq.reply-to.abc"}, {"reply_to": "amq.rabbitmq.reply-to.abc"}),
+    ],
+)
+def test_what_the_broker_acts_on_is_not_copied(theirs, copied):
+    assert republished(Properties(**theirs)) == Properties(**{"headers": {}, "delivery_mode": 2, **copied})
+
+
+def test_of_pika_s_properties_neither_the_user_nor_the_cluster_is_copied():
+    theirs = pika.BasicProperties(user_id="somebody", cluster_id="elsewhere", type="f", headers={"CC": ["q"]})
+    assert republished(theirs) == Properties(type="f", headers={}, delivery_mode=2)
+
+
+@pytest.mark.parametrize(
+    ("expiration", "read"),
+    [
+        ("7", "7"),
+        ("0", "1"),
+        (str(2**62), str(2**32 - 1)),
+        ("9" * 255, str(2**32 - 1)),
+        (None, None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("٣", None),
+        (b"5", None),
+    ],
+)
+def test_a_time_to_live_is_one_that_the_broker_takes_or_none(expiration, read):
+    assert read_time_to_live(Properties(expiration=expiration)) == read
+
+
+@pytest.mark.parametrize(("milliseconds", "written"), [(1500.7, "1500"), (-3, "1"), (2.0**62, str(2**32 - 1))])
+def test_a_time_to_live_is_written_within_the_broker_s_bounds(milliseconds, written):
+    assert time_to_live(milliseconds) == written

@@ -16,12 +16,12 @@ from amqp_rpc.message.headers import (
     RESERVED,
     check_headers,
     delivery_count,
+    only_carried,
     others,
     read_count,
     read_reason,
     read_text,
     read_time,
-    without_broker_headers,
 )
 
 ANYTHING = st.none() | st.integers(-(2**63), 2**64) | st.floats() | st.binary() | st.text() | st.lists(st.booleans())
@@ -66,9 +66,12 @@ def test_the_delivery_count_is_a_quorum_queues(given, counted):
     assert delivery_count(given) == counted
 
 
-def test_the_brokers_own_headers_are_left_out():
-    assert without_broker_headers({"x-death": [], "mine": 1, 5: 2}) == {"mine": 1, 5: 2}
-    assert without_broker_headers(None) == {}
+def test_the_headers_that_the_broker_or_a_plugin_reads_are_left_out():
+    read = {"x-death": [], "x-delay": 5, "x-deduplication-header": "a", "CC": ["q"], "BCC": ["q"]}
+    assert only_carried({**read, "mine": 1, 5: 2, "X-Request-Id": "b", "cc": "c"}) == {
+        "mine": 1, 5: 2, "X-Request-Id": "b", "cc": "c",
+    }  # fmt: skip
+    assert only_carried(None) == {}
 
 
 @settings(max_examples=50, deadline=None)

@@ -29,7 +29,7 @@ from amqp_rpc import (
     Server,
     Service,
 )
-from amqp_rpc.message.headers import without_broker_headers
+from amqp_rpc.message.headers import only_carried
 from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.ops.browse import MOST_RETURNS, Cursor
 from amqp_rpc.ops.dead_letters import Progress
@@ -216,7 +216,7 @@ def test_a_replayed_message_is_the_old_one_without_what_its_death_wrote(
     assert (properties.delivery_mode, properties.expiration, body) == (2, None, b'[["a.png"], {"size": 3}]')
     history = json.loads(properties.headers.pop("history"))
     assert history == [{"died": 1_700_000_060_000, "reason": "ValueError: no", "attempt": 6}]
-    assert without_broker_headers(properties.headers) == {"attempt": 1, "mine": "kept"}
+    assert only_carried(properties.headers) == {"attempt": 1, "mine": "kept"}
 
 
 def test_an_expired_task_runs_when_it_is_replayed(
@@ -235,6 +235,21 @@ def test_an_expired_task_runs_when_it_is_replayed(
     assert ran == []
     dead.replay(all=True)
     until(lambda: ran, what="the task")
+
+
+def test_letters_that_have_one_id_are_all_replayed_and_all_stay_in_a_list(
+    raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    """Programs that number their messages from 1 give the same ids."""
+    for body in (b"a", b"b", b"c"):
+        headers = {"queue": queue, "reason": "R"}
+        raw.send(f"{queue}.dead", body, message_id="1", type="resize", delivery_mode=2, headers=headers)
+    # Often enough for each to be replaced by a copy.
+    for _ in range(MOST_RETURNS + 2):
+        assert [letter.id for letter in dead.list()] == ["1"] * 3
+    assert dead.replay(all=True) == ["1"] * 3
+    assert [raw.get(queue)[1] for _ in range(3)] == [b"a", b"b", b"c"]
+    assert dead.list() == []
 
 
 def test_a_letter_that_dies_again_at_once_is_replayed_once(

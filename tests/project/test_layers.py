@@ -106,6 +106,58 @@ def test_one_module_imports(library: str, importers: set[str]):
     assert {m for m, libraries in LIBRARIES.items() if library in libraries} == importers
 
 
+#: The functions that make properties, and, with the modules that may call it, the one that copies others: those of a
+#: message that is ours.
+MAKERS = {"Properties", "republished", "_kept", "request_properties", "task_properties", "event_properties"}
+COPIES = {"copied": {"message.envelope", "server.invoke"}}
+#: The properties of a received message that ours may have, for its sender: they have no meaning to the broker.
+ECHOED = {"server.invoke": {"correlation_id", "content_type"}}
+#: pika's properties are made of ours; a request's id is not read from a delivery.
+TO_RAW = {"amqp.connection"}
+
+
+def called(node: ast.AST) -> str:
+    """Return the name of the function that an expression calls; an empty text for another expression."""
+    return getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+
+
+def names_in(node: ast.AST) -> set[str]:
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return names | {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+
+
+def made_in(function: ast.AST) -> dict[str, set[str]]:
+    """Return the names that a function assigns, with the functions that make their values."""
+    made: dict[str, set[str]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    made.setdefault(target.id, set()).add(called(node.value))
+    return made
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_what_was_received_is_published_again_by_one_function_alone(module: str):
+    """`envelope.republished`: all else would hand on what a stranger has written for the broker to act on."""
+    whole = ast.walk(ast.parse(SOURCES[module].read_text()))
+    functions = [each for each in whole if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node, made in ((node, made_in(function)) for function in functions for node in ast.walk(function)):
+        function, line = called(node), getattr(node, "lineno", 0)
+        if function in COPIES:
+            assert module in COPIES[function], f"{module}:{line} copies properties: use republished()"
+        if function == "Properties" and module not in {"message.envelope", *TO_RAW}:
+            for keyword in node.keywords:
+                read = names_in(keyword.value) & {"delivery", "request", "properties"}
+                assert not read or keyword.arg in ECHOED.get(module, set()), f"{module}:{line} copies {keyword.arg}"
+        if function == "Message" and len(node.args) > 1:
+            given = node.args[1]
+            makers = made.get(given.id, {""}) if isinstance(given, ast.Name) else {called(given)}
+            assert makers <= MAKERS | COPIES.keys(), f"{module}:{line} publishes properties of an unknown origin"
+        if isinstance(node, ast.keyword) and node.arg == "properties" and module != "message.envelope":
+            assert called(node.value) in {"", *MAKERS}, f"{module}:{line} changes a message's properties"
+
+
 def test_only_the_command_line_imports_click():
     assert {package_of(m) for m, libraries in LIBRARIES.items() if "click" in libraries} == {"cli"}
 

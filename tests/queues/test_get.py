@@ -26,8 +26,10 @@ class Place:
 
     def __init__(self, session: FakeSession, prefetch: int) -> None:
         self.session = session
-        self.consumer = ItemConsumer(session, "q", {}, prefetch=prefetch, timeout=30.0, limit=100)
+        self.consumer = ItemConsumer(session, "q", {}, {}, prefetch=prefetch, timeout=30.0, limit=100)
         self.number = 0
+        #: Makes the ids of the items.
+        self.identity = "me-{:x}-proof".format
 
     @property
     def channel(self) -> FakeChannel:
@@ -39,7 +41,7 @@ class Place:
         return [operation for operation, _ in self.channel.requests if operation != "declare"]
 
     def message(self, reply_to: str | None = THERE) -> Message:
-        message = items.item("q", b"\x01", token="me", number=self.number)
+        message = items.item("q", b"\x01", identity=self.identity(self.number))
         message.properties.reply_to = reply_to
         self.number += 1
         return message
@@ -68,7 +70,7 @@ def single(session: FakeSession) -> Place:
 
 
 def numbers(message: Message) -> list[int]:
-    return [number for _, number in items.read_receipt(message.properties, message.body)]
+    return [int(str(each).split("-")[1], 16) for each in items.read_receipt(message.properties, message.body)]
 
 
 def test_the_first_taker_declares_the_queue_and_consumes_it_with_the_prefetch(place: Place) -> None:
@@ -206,6 +208,7 @@ def test_each_putter_gets_the_receipts_of_its_own(place: Place) -> None:
 
 def test_an_item_of_this_client_or_of_a_foreign_program_needs_no_receipt(place: Place) -> None:
     mine = place.consumer._receipts.unfinished("me")
+    place.identity = mine.identity
     for _ in range(3):
         mine.add()
     some = [each for address in (place.session.reply_queue.address, None, "q") for each in place.take_some(1, address)]
@@ -217,6 +220,7 @@ def test_an_item_of_this_client_or_of_a_foreign_program_needs_no_receipt(place: 
 
 def test_a_foreign_item_counts_for_nobody_while_there_is_no_reply_queue(place: Place) -> None:
     mine = place.consumer._receipts.unfinished("me")
+    place.identity = mine.identity
     mine.add()
     some = place.take_some(1, None)
     place.session.reply_queue.address = None
@@ -287,7 +291,7 @@ def test_a_receipt_that_is_a_delivery_of_the_reply_queue_counts(session: FakeSes
     place = Place(session, prefetch=1)
     mine = place.consumer._receipts.unfinished("me")
     mine.add()
-    message = items.receipt("amq.gen-1", ["me-0", "you-0"])
+    message = items.receipt("amq.gen-1", [mine.identity(0), "you-0"])
     channel: Any = session.reply_queue.channel
     session.reply_queue.received(Delivery(channel, 1, False, message.properties, message.body))
     assert len(mine) == 0

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -881,6 +882,85 @@ def test_a_queue_that_another_connection_has_for_itself_is_said_to_be(client: Cl
     for use in (items.get, items.get_nowait, lambda: items.put(1), items.get):
         with pytest.raises(ConfigurationError, match=f"{name}' exists with other arguments .* exclusive access"):
             use()
+
+
+THEIRS: dict[str, dict[str, Any]] = {
+    "classic": {"durable": True, "arguments": {"x-queue-type": "classic"}},
+    "not durable": {"durable": False},
+    "with a bound": {"durable": True, "arguments": {"x-max-length": 100, "x-overflow": "reject-publish"}},
+    "quorum": {"durable": True, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 5}},
+}
+
+
+@pytest.mark.parametrize("how", THEIRS)
+def test_a_queue_that_another_program_declares_is_used_as_it_is(client: Client, raw: Raw, name: str, how: str) -> None:
+    theirs = THEIRS[how]
+    raw.channel.queue_declare(name, **theirs)
+    raw.send(name, b"theirs")
+    items = client.queue(name, declare="passive")
+    items.put("one")
+    items.put_many(["two", "three"])
+    assert drained(items) == ["theirs", "one", "two", "three"]
+    items.join(timeout=20)
+    raw.send(name, b"x", content_type="image/png")
+    raw.send(name, b"last")
+    assert items.get(timeout=20) == "last"
+    items.task_done()
+    assert len(client.dead_letters(name).list()) == 1
+    items.close()
+    # It is as it was.
+    raw.channel.queue_declare(name, **theirs)
+
+
+def test_a_bound_that_another_program_has_given_its_queue_is_kept(client: Client, raw: Raw, name: str) -> None:
+    raw.channel.queue_declare(name, durable=True, arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
+    items = client.queue(name, declare="passive")
+    items.put_many([1, 2], timeout=20)
+    with pytest.raises(queue.Full):
+        items.put_nowait(3)
+    with pytest.raises(queue.Full):
+        items.put(3, timeout=0.2)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(items.put, 3, timeout=20)
+        assert items.get(timeout=20) == 1
+        waiting.result()
+    items.task_done()
+    assert drained(items) == [2, 3]
+
+
+def test_a_queue_that_another_program_has_not_declared_is_missing(client: Client, raw: Raw, name: str) -> None:
+    items = client.queue(name, declare="passive")
+    for use in (items.get, items.get_nowait, lambda: items.put(1), lambda: items.put_many([1, 2]), items.get):
+        with pytest.raises(ConfigurationError, match=f"there is no queue '{name}', and declare='passive'"):
+            use()
+    assert items.qsize() == 0
+    raw.channel.queue_declare(name, durable=True)
+    items.put(1, timeout=20)
+    assert items.get(timeout=20) == 1
+
+
+def test_an_asyncio_client_uses_one_as_it_is(url: str, raw: Raw, name: str) -> None:
+    raw.channel.queue_declare(name, durable=False)
+
+    async def main() -> None:
+        async with AsyncClient(url) as client, client.queue(name, declare="passive") as items:
+            await items.put(1)
+            assert await items.get(timeout=20) == 1
+            items.task_done()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"declare": "no"}, '"active" .* or "passive"'),
+        ({"declare": "passive", "maxsize": 5}, "another program declares"),
+    ],
+)
+def test_who_declares_a_queue_is_said_in_one_way(client: Client, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        client.queue("x", **options)
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])

@@ -118,3 +118,33 @@ def test_threads_may_put_while_another_is_done() -> None:
         thread.join(30)
     assert len(unfinished) == 0
     assert len(unfinished._open) == 0
+
+
+def test_a_receipt_counts_for_the_item_that_it_has_the_proof_of_and_for_no_other() -> None:
+    unfinished = Unfinished("me")
+    for _ in range(3):
+        unfinished.add()
+    first = unfinished.identity(0)
+    proof = first.rpartition("-")[2]
+    guesses = [
+        f"me-1-{proof}",
+        "me-1-",
+        "me-1",
+        "me",
+        "",
+        "me--",
+        "me-z-y",
+        f"me-1-{'0' * 32}",
+        "me--1-x",
+        "me-1-é\ud800",
+    ]
+    for guess in guesses:
+        unfinished.received(guess)
+    assert len(unfinished) == 3
+    unfinished.received(Unfinished("me").identity(0))
+    assert len(unfinished) == 3
+    for _ in range(2):
+        unfinished.received(first)
+    assert len(unfinished) == 2
+    unfinished.received(unfinished.identity(2))
+    assert len(unfinished) == 1

@@ -14,7 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
+import pika
 import pytest
+import redis
 
 from amqp_rpc import (
     AsyncClient,
@@ -33,8 +35,9 @@ from amqp_rpc import (
     StoreUnavailable,
     Undecodable,
 )
+from amqp_rpc.message import codec
 from amqp_rpc.results import open_store
-from amqp_rpc.results.record import Record
+from amqp_rpc.results.record import Record, fingerprint
 from amqp_rpc.results.sqlite import SqliteStore
 from amqp_rpc.server.tasks import TaskDispatcher
 from tests.programs import serving
@@ -310,6 +313,7 @@ def test_a_redelivered_task_that_has_succeeded_is_answered_and_not_run_again(
     first, second = handles
     done = Record(
         first.id,
+        fingerprint(queue, "work", "application/msgpack", b"\x92\x91\x01\x80"),
         "SUCCESS",
         "work",
         queue,
@@ -320,7 +324,7 @@ def test_a_redelivered_task_that_has_succeeded_is_answered_and_not_run_again(
         body=b"\x65",
     )
     store.put(done, expires=60)
-    store.put(Record(second.id, "STARTED", "work", queue, 1, time.time()), expires=60)
+    store.put(Record(second.id, done.fingerprint, "STARTED", "work", queue, 1, time.time()), expires=60)
     store.close()
     with caplog.at_level(logging.WARNING, "amqp_rpc"):
         server = serve(service, results=results)
@@ -340,9 +344,9 @@ def test_the_store_is_not_asked_on_the_event_loop(
     asked: list[str] = []
     get = SqliteStore.get
 
-    def watched(self: SqliteStore, identity: str) -> Record | None:
+    def watched(self: SqliteStore, *key: str) -> Record | None:
         asked.append(threading.current_thread().name)
-        return get(self, identity)
+        return get(self, *key)
 
     monkeypatch.setattr(SqliteStore, "get", watched)
 
@@ -373,15 +377,142 @@ def test_a_result_that_a_worker_gives_again_comes_over_the_reply_queue(
     raw.channel.basic_nack(0, multiple=True, requeue=True)
     store = open_store(sqlite_url)
     assert store is not None
-    store.put(
-        Record(
-            handle.id, "SUCCESS", "work", queue, 1, 0.0, kind="result", content_type="application/json", body=b'"x"'
-        ),
-        expires=60,
-    )
+    told = {"kind": "result", "content_type": "application/json", "body": b'"x"'}
+    known_as = fingerprint(queue, "work", "application/msgpack", b"\x92\x90\x80")
+    store.put(Record(handle.id, known_as, "SUCCESS", "work", queue, 1, 0.0, **told), expires=60)
     store.close()
     serve(service, results=sqlite_url)
     assert handle.result(timeout=20) == "x"
+
+
+def comes_again(raw: Raw, queue: str) -> None:
+    """Have the message of a queue delivered again, as after the death of its worker."""
+    until(lambda: raw.channel.basic_get(queue)[0])
+    raw.channel.basic_nack(0, multiple=True, requeue=True)
+
+
+@pytest.mark.parametrize("identity", ["7", "0123456789abcdef" * 2])
+def test_two_programs_that_give_the_same_ids_lose_no_task_and_get_no_result_of_the_other(
+    other: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw, identity: str
+) -> None:
+    """Their ids may look like ours: then function, queue and body decide."""
+    charged: list[str] = []
+
+    @service.task(queue=queue)
+    def fine(x: str) -> str:
+        return x
+
+    @service.task(queue=queue)
+    def charge(x: str) -> str:
+        charged.append(x)
+        return f"charged {x}"
+
+    server = serve(service, results=results)
+    theirs = {"content_type": "application/json", "message_id": identity, "delivery_mode": 2}
+    raw.send(queue, b'[["a secret"], {}]', type="fine", **theirs)
+    assert other.task(identity).result(timeout=20) == "a secret"
+    server.stop()
+    for body in (b'[["mine"], {}]', b'[["mine too"], {}]'):
+        replies = {"reply_to": raw.reply_queue, "correlation_id": "c"}
+        raw.send(queue, body, type="charge", **theirs, **replies)
+        comes_again(raw, queue)
+        server = serve(service, results=results)
+        before = len(raw.replies)
+        until(lambda before=before: raw._poll(before), what="the reply")
+        server.stop()
+    assert charged == ["mine", "mine too"]
+    assert [reply for _, reply in raw.replies] == [b'"charged mine"', b'"charged mine too"']
+    # By the id alone, the first one.
+    assert other.task(identity).result(timeout=20) == "a secret"
+
+
+def test_a_task_with_a_foreign_id_that_comes_again_is_run_again(
+    serve: Serve, service: Service, queue: str, results: str, raw: Raw
+) -> None:
+    """At least once: two programs may send the same, and mean two tasks."""
+    ran: list[int] = []
+
+    @service.task(queue=queue)
+    def work(n: int) -> None:
+        ran.append(n)
+
+    serve(service, results=results).stop()
+    for times in (1, 2):
+        raw.send(queue, b"[[1], {}]", type="work", content_type="application/json", message_id="7", delivery_mode=2)
+        comes_again(raw, queue)
+        server = serve(service, results=results)
+        until(lambda times=times: len(ran) == times)
+        server.stop()
+
+
+def test_a_forged_id_neither_returns_nor_replaces_a_result(
+    keeping: Client, other: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw
+) -> None:
+    ran: list[str] = []
+
+    @service.task(queue=queue)
+    def fine(x: str) -> str:
+        ran.append(x)
+        return x
+
+    waiting = keeping.enqueue(fine, "good")
+    # The forged one is faster.
+    method, _, body = until(lambda: got if (got := raw.channel.basic_get(queue))[0] else None)
+    forged = {"type": "fine", "content_type": "application/msgpack", "message_id": waiting.id, "delivery_mode": 2}
+    raw.send(queue, body.replace(b"good", b"EVIL"), **forged, reply_to=raw.reply_queue, correlation_id="c")
+    serve(service, results=results)
+    before = len(raw.replies)
+    until(lambda: raw._poll(before), what="the reply to the forged one")
+    assert raw.replies[-1][1] == body[2:-1].replace(b"good", b"EVIL")
+    assert (waiting.record(), waiting.state) == (None, "PENDING")
+    raw.channel.basic_nack(method.delivery_tag, requeue=True)
+    assert waiting.result(timeout=20) == "good"
+    with_store_alone = keeping.enqueue(fine, "mine")
+    assert other.task(with_store_alone.id).result(timeout=20) == "mine"
+    raw.send(queue, body.replace(b"good", b"EVIL"), **{**forged, "message_id": with_store_alone.id})
+    until(lambda: ran.count("EVIL") == 2)
+    keeping.enqueue(fine, "last").result(timeout=20)
+    until(lambda: raw.count(queue) == 0)
+    assert other.task(with_store_alone.id).result(timeout=20) == "mine"
+    record = with_store_alone.record()
+    assert record is not None
+    assert record.body == codec.encode("mine", codec.MSGPACK, limit=100)
+
+
+def test_an_event_with_the_id_of_a_task_that_has_succeeded_is_handled(
+    keeping: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw
+) -> None:
+    heard: list[str] = []
+
+    @service.task(queue=queue)
+    def work() -> int:
+        return 1
+
+    @service.subscribe(f"{queue}.#")
+    def hear(word: str) -> None:
+        heard.append(word)
+
+    server = serve(service, results=results)
+    handle = keeping.enqueue(work)
+    assert handle.result(timeout=20) == 1
+    server.stop()
+    properties = pika.BasicProperties(message_id=handle.id, delivery_mode=2)
+    raw.channel.basic_publish("amqp_rpc.events", f"{queue}.x", b"news", properties)
+    comes_again(raw, f"events.{service.name}.hear")
+    serve(service, results=results)
+    until(lambda: heard == ["news"])
+
+
+def test_what_another_program_has_written_into_the_store_is_said_to_be_no_record(url: str, redis_url: str) -> None:
+    redis.Redis.from_url(redis_url).hset("amqp_rpc:task:odd", mapping={"first": "f", "f": b"\x91\x01"})
+    with Client(url, results=redis_url) as client:
+        task = client.task("odd")
+        for asked in (task.result, task.ready, task.record, lambda: task.state):
+            with pytest.raises(Undecodable, match="no record of a task"):
+                asked()
+        redis.Redis.from_url(redis_url).set("amqp_rpc:task:odder", b"text")
+        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+            client.task("odder").record()
 
 
 def test_tasks_run_while_the_store_is_away_and_their_states_are_written_when_it_is_back(

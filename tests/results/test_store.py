@@ -8,22 +8,27 @@ import os
 import secrets
 import socket
 import sqlite3
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 import pytest
 import redis
 
-from amqp_rpc.errors import ConfigurationError, StoreUnavailable
+from amqp_rpc.errors import ConfigurationError, StoreUnavailable, Undecodable
+from amqp_rpc.message import codec
+from amqp_rpc.message.dead_letter import replayed
+from amqp_rpc.message.envelope import Properties
 from amqp_rpc.message.settings import result_seconds, results_url
 from amqp_rpc.results import Store, open_store
-from amqp_rpc.results.record import Record
+from amqp_rpc.results.record import Record, fingerprint, is_ours
 from amqp_rpc.results.sqlite import SqliteStore
+from amqp_rpc.service.schedules import tick_id
 from tests.stores import RedisServer
 from tests.waiting import until
 
@@ -31,6 +36,7 @@ from tests.waiting import until
 def a_record(**changes) -> Record:
     record = Record(
         id=secrets.token_hex(8),
+        fingerprint=secrets.token_hex(8),
         state="SUCCESS",
         function="resize",
         queue="images",
@@ -67,10 +73,20 @@ class TestEveryStore:
 
     def test_keeps_the_last_record_of_a_task(self, store):
         began = a_record(state="STARTED").bare()
-        ended = replace(a_record(), id=began.id)
+        ended = replace(a_record(), id=began.id, fingerprint=began.fingerprint)
         store.put(began, expires=60)
         store.put(ended, expires=60)
         assert store.get(began.id) == ended
+
+    def test_keeps_tasks_apart_that_have_one_id_and_by_it_alone_finds_the_first(self, store):
+        first = a_record(id="7")
+        others = [a_record(id="7", function=f"other {n}") for n in range(150)]
+        for record in (replace(first, state="STARTED").bare(), *others, first):
+            store.put(record, expires=60)
+        assert store.get("7") == first
+        assert [store.get("7", record.fingerprint) for record in (first, *others)] == [first, *others]
+        assert store.get("7", "nobody's") is None
+        assert store.get("8", first.fingerprint) is None
 
     def test_forgets_what_has_expired(self, store):
         short, long = a_record(), a_record()
@@ -139,6 +155,44 @@ class TestSqlite:
         with pytest.raises(ConfigurationError, match=r"names no file: sqlite:///results.db"):
             open_store(url)
 
+    @pytest.mark.skipif(os.name != "posix", reason="files have no such modes here")
+    def test_its_files_are_for_its_user_alone(self, tmp_path):
+        store = SqliteStore(str(tmp_path / "a.db"))
+        store.put(a_record(), expires=60)
+        modes = {path.name: stat.filemode(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(["a.db", "a.db-wal", "a.db-shm"], "-rw-------")
+        store.close()
+
+    @pytest.mark.skipif(os.name != "posix", reason="files have no such modes here")
+    def test_a_file_that_somebody_has_made_keeps_its_mode(self, tmp_path):
+        path = tmp_path / "a.db"
+        path.touch(0o660)
+        path.chmod(0o660)
+        store = SqliteStore(str(path))
+        store.put(a_record(), expires=60)
+        assert {stat.filemode(each.stat().st_mode) for each in tmp_path.iterdir()} == {"-rw-rw----"}
+        store.close()
+
+    @pytest.mark.skipif(os.name != "posix", reason="no links here")
+    def test_a_link_to_a_file_that_is_missing_is_followed(self, tmp_path):
+        (tmp_path / "link.db").symlink_to(tmp_path / "there.db")
+        store = SqliteStore(str(tmp_path / "link.db"))
+        store.put(record := a_record(), expires=60)
+        assert stat.filemode((tmp_path / "there.db").stat().st_mode) == "-rw-------"
+        assert store.get(record.id) == record
+        store.close()
+
+    def test_where_files_can_not_be_linked_the_store_works_all_the_same(self, tmp_path, monkeypatch):
+        def no_links(*_paths: object) -> None:
+            raise OSError("not supported")
+
+        monkeypatch.setattr(os, "link", no_links)
+        store = SqliteStore(str(tmp_path / "a.db"))
+        store.put(record := a_record(), expires=60)
+        assert store.get(record.id) == record
+        assert {path.name for path in tmp_path.iterdir()} == {"a.db", "a.db-wal", "a.db-shm"}
+        store.close()
+
     def test_a_folder_that_is_missing_is_named_at_once(self, tmp_path):
         with pytest.raises(ConfigurationError, match=f"folder that does not exist: {tmp_path}/none"):
             open_store(f"sqlite:///{tmp_path}/none/a.db")
@@ -153,7 +207,7 @@ class TestSqlite:
 
     @staticmethod
     def removed(store: SqliteStore) -> bool:
-        store.put(a_record(id="stays"), expires=60)
+        store.put(a_record(id="stays", fingerprint="f"), expires=60)
         with sqlite3.connect(store.path) as connection:
             ids = connection.execute("SELECT id FROM tasks").fetchall()
         connection.close()
@@ -283,8 +337,11 @@ class TestRedis:
         with redis.Redis.from_url(redis_url) as there:
             assert 0 < there.ttl(f"amqp_rpc:task:{record.id}") <= 60
             there.set("amqp_rpc:task:odd", b"\xc1")
-        with pytest.raises(StoreUnavailable):
+            there.hset("amqp_rpc:task:bytes", mapping={"first": "f", "f": b"\xc1"})
+        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
             store.get("odd")
+        with pytest.raises(Undecodable, match="no record of a task"):
+            store.get("bytes")
         store.close()
 
 
@@ -327,11 +384,109 @@ def test_what_is_no_text_is_refused():
         results_url(5)  # type: ignore[arg-type]
 
 
-def test_a_record_that_is_none_is_undecodable_and_a_time_is_kept_exactly():
+def test_a_time_is_kept_exactly():
     record = a_record(updated=time.time())
     assert Record.decode(record.encode()) == record
-    with pytest.raises(ValueError, match="no record of a task"):
-        Record.decode(b"\x91\x01")
+
+
+#: What another program may have written: values of a field, or something else.
+NO_RECORDS = {
+    "a number": b"\x01",
+    "a list of one": b"\x91\x01",
+    "a map": b"\x81\xa2id\x01",
+    "no msgpack": b"\xc1",
+    "a list of text": codec.encode(["i"] * 13, codec.MSGPACK, limit=1000),
+    "one field more": codec.encode([*astuple(a_record()), 1], codec.MSGPACK, limit=1000),
+}
+WRONG_FIELDS: list[tuple[str, object]] = [
+    ("id", 5), ("fingerprint", None), ("state", "WHAT"), ("state", ["SUCCESS"]), ("state", None), ("function", b"f"),
+    ("queue", 1.5), ("attempt", "1"), ("attempt", True), ("updated", "x"), ("updated", None), ("started", "y"),
+    ("next_try", {}), ("error", {}), ("kind", ["result"]), ("kind", "verdict"), ("content_type", b"\xff"),
+    ("body", "b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_RECORDS)
+def test_what_is_no_record_is_undecodable(what: str) -> None:
+    with pytest.raises(Undecodable, match="no record of a task"):
+        Record.decode(NO_RECORDS[what])
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_FIELDS)
+def test_a_record_with_a_field_of_another_type_is_undecodable(name: str, value: object) -> None:
+    values = [*astuple(a_record())]
+    values[[field.name for field in fields(Record)].index(name)] = value
+    with pytest.raises(Undecodable, match=f"no record of a task: its {name} is "):
+        Record.decode(codec.encode(values, codec.MSGPACK, limit=1000))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_a_store_in_which_another_program_has_written_says_so(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/results.db" if kind == "sqlite" else request.getfixturevalue("redis_url"))
+    assert store is not None
+    store.put(record := a_record(), expires=60)
+    if kind == "sqlite":
+        with contextlib.closing(sqlite3.connect(tmp_path / "results.db", isolation_level=None)) as there:
+            there.execute("UPDATE tasks SET state = 'WHAT', started = 'x'")
+    else:
+        odd = replace(record, state="WHAT").encode()
+        redis.Redis.from_url(request.getfixturevalue("redis_url")).hset(
+            f"amqp_rpc:task:{record.id}", record.fingerprint, odd
+        )
+    for key in ((record.id,), record.key):
+        with pytest.raises(Undecodable, match="its state is 'WHAT'"):
+            store.get(*key)
+    # The next record takes its place.
+    store.put(record, expires=60)
+    assert store.get(record.id) == record
+    store.close()
+
+
+def test_a_record_under_another_id_is_none_of_that_task(redis_url: str) -> None:
+    store, record = open_store(redis_url), a_record()
+    assert store is not None
+    redis.Redis.from_url(redis_url).hset("amqp_rpc:task:another", mapping={"first": "f", "f": record.encode()})
+    with pytest.raises(Undecodable, match="no record of task 'another'"):
+        store.get("another")
+    store.close()
+
+
+PARTS: tuple[str, str, str, bytes] = ("queue", "function", "application/msgpack", b"body")
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_fingerprint_is_of_the_queue_the_function_the_type_and_the_body(at: int) -> None:
+    other = [*PARTS]
+    other[at] = PARTS[at] + PARTS[at][:1]
+    assert fingerprint(*PARTS) == fingerprint(*PARTS)
+    assert fingerprint(*other) != fingerprint(*PARTS)
+    # What one part ends with is not what the next one begins with.
+    assert fingerprint("ab", "c", None, b"") != fingerprint("a", "bc", None, b"")
+
+
+@pytest.mark.parametrize(
+    ("identity", "ours"),
+    [
+        ("0123456789abcdef" * 2, True),
+        ("7", False),
+        ("", False),
+        (None, False),
+        (b"0123456789abcdef" * 2, False),
+        ("0123456789ABCDEF" * 2, False),
+        ("0123456789abcdef" * 2 + "\n", False),
+        ("01234567-89ab-cdef-0123-456789abcdef", False),
+        ("٠" * 32, False),
+    ],
+)
+def test_an_id_of_ours_has_one_form(identity: object, ours: bool) -> None:
+    assert is_ours(identity) is ours
+
+
+def test_ids_of_schedules_and_of_letters_that_had_none_have_it() -> None:
+    assert is_ours(tick_id("images.clean", 5))
+    assert is_ours(replayed(Properties(), b"", queue="q", now=0.0).properties.message_id)
 
 
 class Switch:
@@ -444,7 +599,7 @@ def test_whatever_its_package_raises_it_is_unavailable(
     if kind == "sqlite":
         monkeypatch.setattr(sqlite3, "connect", fail)
     else:
-        monkeypatch.setattr(redis.Redis, "execute_command", fail)
+        monkeypatch.setattr(redis.ConnectionPool, "get_connection", fail)
     for use in (lambda: store.put(a_record(), expires=60), lambda: store.get("1")):
         with pytest.raises(StoreUnavailable, match="the store of results") as unavailable:
             use()
