@@ -258,7 +258,8 @@ class Connection:
                     await channel.confirmed(Message(NOWHERE, Properties(), bytes(tried)))
             except ChannelClosed as closed:
                 self.learn_limit(str(closed))
-            # A user who may not write to the default exchange learns nothing: such a body is sent unproved.
+            # RabbitMQ looks at the size before it looks whether this user may write to the default exchange: a refusal
+            # for that is a proof, too.
             self.fits = max(self.fits, tried) if self._limit is None else self._limit
         if self._limit is not None and size > self._limit:
             raise body_too_large(size, self._limit)

@@ -54,8 +54,8 @@ class Publication(Outcome[AmqpRpcError | None]):
     """
 
     __slots__ = (
-        "arguments", "doubtful", "expires_at", "identity", "message", "publisher", "refused", "returned", "timeout",
-        "trouble", "written",
+        "arguments", "doubtful", "expires_at", "identity", "message", "place", "publisher", "refused", "returned",
+        "timeout", "trouble", "written",
     )  # fmt: skip
 
     #: The publisher that has written it.
@@ -88,6 +88,8 @@ class Publication(Outcome[AmqpRpcError | None]):
         self.expires_at: float = float("inf") if timeout is None else time.monotonic() + timeout
         #: True once it is given to a connection: from then on the broker may have it.
         self.written: bool = False
+        #: Its place among those that were written, by which the broker reads them.
+        self.place: int = 0
         #: True if the broker nacked it.
         self.refused: bool = False
         #: True if the broker returned it: no queue accepted it.
@@ -233,6 +235,8 @@ class Publisher(Keeper):
         #: True while the script `_declare` runs.
         self._declaring = False
         self._timer_due = float("inf")
+        #: How often a publication was written.
+        self._places = 0
         self._last_error: BrokerError | None = None
 
     def begin(self, connection: Connection) -> None:
@@ -393,10 +397,15 @@ class Publisher(Keeper):
                 self._unsent.append(publication)
 
     def _end_large(self, limit: int) -> None:
-        """End those that are larger than the broker takes; it has none of them."""
-        for _, publication in self._pending:
-            if publication.written and (size := len(publication.message.body)) > limit:
-                publication.unwritable(self, body_too_large(size, limit))
+        """End those that are larger than the broker takes; it has none of them, and none that was written after one."""
+        written = [each for _, each in self._pending if each.written]
+        large = [each for each in written if len(each.message.body) > limit]
+        refused = min((each.place for each in large), default=self._places)
+        for publication in written:
+            # The others of these are published again, as if for the first time.
+            publication.written = publication.place <= refused
+        for publication in large:
+            publication.unwritable(self, body_too_large(len(publication.message.body), limit))
 
     def _end_refused(self, error: BrokerError) -> None:
         """End those that the broker refused."""
@@ -443,6 +452,7 @@ class Publisher(Keeper):
         if publication.done() or publication.written:
             return
         publication.written, publication.returned = True, False
+        publication.place = self._places = self._places + 1
         if self._pending.get(publication.identity) is None:
             # Its deadline has passed, and another thread reports that: see `expire`.
             return

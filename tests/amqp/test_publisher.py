@@ -510,6 +510,24 @@ def test_where_the_broker_closes_the_channel_all_the_same_only_those_above_its_l
     assert (before.value, behind.value) == (None, None)
 
 
+def test_what_was_written_behind_a_message_that_is_too_large_is_surely_not_there_and_what_was_before_may_be(place):
+    before, large, behind = (place.send(body=b"x" * size) for size in (20, 30, 2))
+    last = place.send(body=b"x", kind=Once)
+    place.channel.closed_by_broker(ReplyCode.PRECONDITION_FAILED, BrokerError(TOO_LARGE))
+    place.connection.loop.pass_time()
+    assert [len(message.body) for message in place.channel.published] == [20, 2, 1]
+    assert [each.doubtful for each in (before, behind, last)] == [True, False, False]
+    assert type(error(large)) is MessageTooLarge
+
+
+def test_one_that_must_not_be_there_twice_and_was_written_before_a_message_that_is_too_large_ends(place):
+    before, large = place.send(body=b"x", kind=Once), place.send(body=b"x" * 30)
+    place.channel.closed_by_broker(ReplyCode.PRECONDITION_FAILED, BrokerError(TOO_LARGE))
+    place.connection.loop.pass_time()
+    assert (type(error(before)), type(error(large))) == (ConnectionLost, MessageTooLarge)
+    assert len([each for each in place.connection.channels if each.published]) == 1
+
+
 def test_a_limit_on_queues_is_an_error_at_once_and_no_other_arguments(place):
     said = "406 PRECONDITION_FAILED - queue limit in vhost '/' (45) is reached"
     place.connection.hold("q")

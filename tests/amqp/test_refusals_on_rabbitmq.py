@@ -120,6 +120,100 @@ class TestSize:
                 send(b"x" * 50_000)
             assert queue.get(timeout=20) == b"x" * 50_000
 
+    def test_four_threads_go_on_beside_one_whose_messages_and_results_are_too_large(
+        self, small: Node, name: str
+    ) -> None:
+        service, ran = counted(name)
+        keep, failed, over = f"{name}.tasks", list[AmqpRpcError](), threading.Event()
+        done: collections.Counter[str] = collections.Counter()
+
+        def goes_on(what: str, send: Callable[[int], object]) -> None:
+            while not over.is_set():
+                try:
+                    send(done[what])
+                    done[what] += 1
+                except AmqpRpcError as error:
+                    failed.append(error)
+
+        with Server(service, url=small.url), Client(small.url, timeout=30) as client, client.queue(name) as queue:
+
+            def task(first: int) -> Callable[[int], object]:
+                return lambda n: client.enqueue("keep", first + n, b"", queue=keep)
+
+            def call(_: int) -> object:
+                return client.call("echo", b"x", queue=service.queue)
+
+            sends = {"a": task(1_000_000), "b": task(2_000_000), "c": call, "d": call}
+            threads = [threading.Thread(target=goes_on, args=each) for each in sends.items()]
+            for thread in threads:
+                thread.start()
+            try:
+                for size in (100_000, 3_000_000):
+                    for act in (
+                        lambda body: client.call("echo", body, queue=service.queue),
+                        lambda body: client.call("echo", body, queue=service.queue, idempotent=True),
+                        lambda body: client.enqueue("keep", 0, body, queue=keep),
+                        lambda body: client.enqueue("keep", 0, body, queue=keep, unique_for=60),
+                        lambda body: client.publish("a.b", body),
+                        queue.put,
+                    ):
+                        with pytest.raises(MessageTooLarge, match=str(LIMIT)) as caught:
+                            act(b"x" * size)
+                        assert not caught.value.may_have_run
+                    with pytest.raises(MessageTooLarge, match="ran, and its result was not sent") as caught:
+                        client.call("echo", b"x" * 1000, size // 1000, queue=service.queue)
+                    assert caught.value.may_have_run
+                    # The others are in the middle of their work.
+                    before = dict(done)
+                    until(lambda before=before: all(done[each] > before.get(each, 0) for each in sends))
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join(60)
+            assert failed == []
+            kept = [first + n for what, first in (("a", 1_000_000), ("b", 2_000_000)) for n in range(done[what])]
+            until(lambda: all(ran[n] for n in kept), what="all tasks")
+        assert {ran[n] for n in kept} == {1}
+        assert ran[1] == done["c"] + done["d"]
+        assert ran[0] == 0
+
+    def test_a_publisher_who_may_write_to_one_exchange_alone_learns_the_limit_as_well(
+        self, small: Node, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        got: collections.Counter[bytes] = collections.Counter()
+        service = Service(name)
+
+        @service.subscribe(f"{name}.#", queue=name)
+        def note(body: bytes) -> None:
+            got[body[:10]] += 1
+
+        url = user(small, name)
+        small.ctl("set_permissions", name, r"^(amq\.gen.*|amqp_rpc\.events)$", r"^amqp_rpc\.events$", r"^amq\.gen.*$")
+        with Server(service, url=small.url), Client(url, timeout=30) as client:
+            bodies = [b"%010d" % n for n in range(200)]
+            errors: list[AmqpRpcError] = []
+
+            def publish(some: list[bytes]) -> None:
+                for body in some:
+                    try:
+                        client.publish(f"{name}.a", body)
+                    except AmqpRpcError as error:
+                        errors.append(error)
+
+            others = [threading.Thread(target=publish, args=(bodies[each::2],)) for each in range(2)]
+            for other in others:
+                other.start()
+            with pytest.raises(MessageTooLarge, match=str(LIMIT)) as caught:
+                client.publish(f"{name}.b", b"x" * 100_000)
+            assert not caught.value.may_have_run
+            client.publish(f"{name}.c", b"x" * 60_000)
+            for other in others:
+                other.join(60)
+            until(lambda: len(got) == 201)
+        assert errors == []
+        assert set(got.values()) == {1}
+        assert "closed the channel" not in caplog.text
+
 
 class TestLimits:
     def test_a_bound_on_connections_is_not_a_virtual_host_that_does_not_exist(self, small: Node) -> None:
