@@ -11,21 +11,34 @@ docs/decisions/0009-new-queues.md.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed
+from amqp_rpc.amqp.channel import AddressedDelivery, BrokerAnswer, Channel, ChannelClosed
 from amqp_rpc.errors import BrokerError, ConfigurationError
 from amqp_rpc.message import topology
-from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.refusals import ReplyCode, is_conflict
+from amqp_rpc.message.text import bounded_logger
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.connection import Connection
+
+logger: logging.Logger = bounded_logger(__name__)
+
 #: Seconds from the declaration of an arrivals queue until the next delayed message has it declared again.
 _DECLARED_AGAIN_AFTER = 5.0
+
+#: Messages without a queue that are offered again at a time, and those of them that are unacked together.
+_MOST_OFFERED, _WINDOW = 1000, 32
+#: Seconds between two looks how far that is, and how many there are at most.
+_PAUSE, _MOST_PAUSES = 0.01, 100
+#: The exchange behind the delay queues.
+_ARRIVALS = Exchange(topology.ARRIVALS)
 
 #: Seconds until RabbitMQ remembers a new queue even if it is killed: twice as long as was needed.
 LASTING_AFTER = 2.0
@@ -80,6 +93,10 @@ class Declarations:
         self._delayed: dict[str, float] = {}
         #: The queue whose declaration runs.
         self._what = ""
+        #: True if messages that no queue was there for are to be offered again: at the first delay over a connection,
+        #: since the broker may have been away, and after a new queue of arrivals. And a flag that is set meanwhile.
+        self._looks = False
+        self._offering = False
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
@@ -117,6 +134,11 @@ class Declarations:
             Refused: The broker does not allow it.
             MessageTooLarge: The broker does not take so large a message.
         """
+        await self._declare_all(message, arguments)
+        if self._looks:
+            await self._offer_abandoned()
+
+    async def _declare_all(self, message: Message, arguments: dict[str, Any] | None) -> None:
         await self._connection.check_size(len(message.body))
         self._what = ""
         try:
@@ -147,17 +169,88 @@ class Declarations:
                 lasting = await self._exists(exchange=topology.lasting(queue))
                 # Nothing is delayed for a dead-letter queue.
                 delay = 0 if topology.holds_dead_letters(queue) else 1
-                await self.declare(Message(queue, Properties(), b"", delay=delay), arguments)
+                await self._declare_all(Message(queue, Properties(), b"", delay=delay), arguments)
             except Refused as refused:
                 refusals.append(refused)
             else:
                 markers += [] if lasting else [topology.lasting(queue)]
         markers += [topology.lasting("delay")] if self._delays and not known else []
+        if self._looks:
+            # After all queues: each of them may be the one that a message waits for.
+            await self._offer_abandoned()
         if markers:
             await self._connection.pause(LASTING_AFTER)
         for marker in markers:
             await (await self._open()).declare_exchange(marker)
         return refusals
+
+    def look(self) -> None:
+        """Offer the messages that no queue was there for again: one may be there now."""
+        self._looks = True
+        if not self._offering:
+            self._offering = True
+            self._connection.run(self._offer())
+
+    async def _offer_abandoned(self) -> None:
+        """Look, and wait for a moment, since this program may end soon.
+
+        Not for longer: a broker that confirms nothing must not keep other messages from being published.
+        """
+        self.look()
+        for _ in range(_MOST_PAUSES):
+            if not self._offering:
+                return
+            await self._connection.pause(_PAUSE)
+
+    async def _offer(self) -> None:
+        try:
+            while self._looks:
+                self._looks = False
+                await self._offer_once()
+        except ChannelClosed as closed:
+            # A user who may not read it is no worse off, and the next server declares what someone has deleted.
+            logger.debug("queue %s: not looked at: %s", topology.ABANDONED, closed)
+        finally:
+            self._offering = False
+
+    async def _offer_once(self) -> None:
+        """Publish each of these messages to the exchange of arrivals again, and ack it once that is confirmed.
+
+        One that still has no queue comes back, behind all others. So the next ones are offered the next time.
+        """
+        with await self._connection.open_channel() as channel:
+            left = (await channel.inspect(topology.ABANDONED)).messages
+            if left:
+                await self._offer_some(channel, min(left, _MOST_OFFERED))
+                left = (await channel.inspect(topology.ABANDONED)).messages
+            if left:
+                logger.warning(
+                    "queue %s: %d delayed messages wait, since their queues are gone; `amqp-rpc dlq list %s` shows "
+                    "them", topology.ABANDONED, left, topology.UNROUTED,
+                )  # fmt: skip
+
+    async def _offer_some(self, channel: Channel, most: int) -> None:
+        arrived: deque[AddressedDelivery] = deque()
+        returned: set[str | None] = set()
+        channel.on_returned(lambda _key, properties: returned.add(properties.message_id))
+        await channel.confirms()
+        channel.prefetch(_WINDOW)
+        await channel.consume(topology.ABANDONED, arrived.append, acknowledge=True, addressed=True)
+        offered = pauses = 0
+        while offered < most and pauses < _MOST_PAUSES:
+            if not arrived:
+                # It is on its way, or another program has it.
+                pauses += 1
+                await self._connection.pause(_PAUSE)
+                continue
+            pauses = 0
+            some = [arrived.popleft() for _ in range(min(len(arrived), most - offered))]
+            confirms = [(each, _sent_on(channel, each)) for each in some]
+            for delivery, confirm in confirms:
+                # A returned one is in no queue: the broker gets its delivery back with this channel.
+                if confirm and await confirm and delivery.properties.message_id not in returned:
+                    channel.ack([delivery.tag])
+            offered += len(some)
 
     async def _open(self) -> Channel:
         if self._channel is None or not self._channel.is_open:
@@ -172,7 +265,8 @@ class Declarations:
             await self._declare(channel, queue, arguments)
             if not (temporary or topology.holds_dead_letters(queue)):
                 await self._declare_dead_letters(channel, queue, arguments)
-        if delayed and not self._delays:
+        looks = delayed and not self._delays
+        if looks:
             if not (self._trusting and await self._exists(exchange=topology.lasting("delay"))):
                 await declare_delays(channel)
             self._delays = True
@@ -180,8 +274,11 @@ class Declarations:
             if not topology.of_instance(queue):
                 # Always: a binding that was forgotten, or a queue that was deleted, exists again.
                 self._what = topology.arrivals_queue(queue)
+                looks |= not await self._exists(queue=self._what)
                 await declare_arrivals_at(channel, queue)
                 self._what = ""
+            # In this order: a message that is offered now finds the queue.
+            self._looks |= looks
             self._delayed[queue] = time.monotonic()
         if not temporary:
             self._queues.add(queue)
@@ -207,6 +304,18 @@ class Declarations:
         return True
 
 
+def _sent_on(channel: Channel, delivery: AddressedDelivery) -> BrokerAnswer[bool] | None:
+    """Publish a message as it left the last delay queue; return its confirm, or None if AMQP can't carry it again."""
+    properties = republished(delivery.properties)
+    try:
+        return channel.confirmed(
+            Message(delivery.routing_key, properties, delivery.body, exchange=_ARRIVALS), mandatory=True
+        )
+    except Exception as error:
+        logger.warning("queue %s: message [%s] stays: %r", topology.ABANDONED, properties.message_id, error)
+        return None
+
+
 async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
     """Declare an exchange of events."""
     await channel.declare_exchange(exchange.name, kind=exchange.kind, durable=exchange.durable)
@@ -225,12 +334,11 @@ async def declare_delays(channel: Channel) -> None:
 
 
 async def declare_arrivals(channel: Channel) -> None:
-    """Declare the exchange behind all delay queues, and the queue for messages that it can't route."""
-    unrouted = topology.UNROUTED
-    await channel.declare_exchange(unrouted, kind="fanout")
-    await channel.declare(unrouted, arguments=topology.unrouted_arguments())
-    await channel.bind(unrouted, unrouted, "")
-    await channel.declare_exchange(topology.ARRIVALS, arguments={"alternate-exchange": unrouted})
+    """Declare the exchange behind all delay queues, and the queue that keeps the messages that it can't route."""
+    await channel.declare_exchange(topology.UNROUTED, kind="fanout")
+    await channel.declare(topology.ABANDONED, arguments=topology.abandoned_arguments())
+    await channel.bind(topology.ABANDONED, topology.UNROUTED, "")
+    await channel.declare_exchange(topology.ARRIVALS, arguments={"alternate-exchange": topology.UNROUTED})
 
 
 async def declare_arrivals_at(channel: Channel, queue: str) -> None:

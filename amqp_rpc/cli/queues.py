@@ -32,9 +32,10 @@ shown, and `rabbitmqctl list_queues name` lists them all.
 READY messages wait for a worker. UNACKED messages are with a worker; AMQP does not report how many, so the column
 shows "-". DEAD messages are dead letters (`amqp-rpc dlq`). Delayed messages wait for their time or their next attempt
 in delay queues that all task queues share. A message whose delay is over and whose queue is full or deleted is not
-counted: it waits in amqp_rpc.arrivals.QUEUE (`rabbitmqctl list_queues name messages` counts it).
+counted: it waits in amqp_rpc.arrivals.QUEUE (`rabbitmqctl list_queues name messages` counts it). If that was deleted
+too, the message is counted, and `amqp-rpc dlq list amqp_rpc.delay.unrouted` shows it.
 
-With --json the output is one object: {{"queues": [...], "delayed": 0}}.
+With --json the output is one object: {{"queues": [...], "delayed": 0, "abandoned": 0}}.
 
 Exit codes: {Exit.OK:d} printed, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} one of the queues does not exist,
@@ -97,14 +98,18 @@ def queues(names: tuple[str, ...], *, as_object: bool, broker: Broker, timeout: 
         dead = client.queue_states(topology.dead_letter_queue(queue) for queue in found)
         rows = [_row(queue, state, dead[topology.dead_letter_queue(queue)]) for queue, state in found.items()]
         delayed = _delayed(client)
+        unrouted = client.queue_states([topology.ABANDONED])[topology.ABANDONED]
+        abandoned = 0 if unrouted is None else unrouted.messages
     missing = [queue for queue, state in found.items() if state is None]
     if as_object:
-        click.echo(as_json({"queues": rows, "delayed": delayed}))
+        click.echo(as_json({"queues": rows, "delayed": delayed, "abandoned": abandoned}))
     elif rows:
         titles = [title.upper() for title in rows[0]]
         cells = [["-" if cell is None else cell for cell in row.values()] for row in rows]
         click.echo(columns(titles, cells))
         click.echo(f"delayed, in all queues: {delayed}")
+        if abandoned:
+            click.echo(f"delayed, for queues that are gone: {abandoned} (`amqp-rpc dlq list {topology.UNROUTED}`)")
     else:
         click.echo(f"none of these queues exists: {', '.join(listed or _USUAL)}", err=True)
     if not (names or listed):

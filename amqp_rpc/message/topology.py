@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 from typing import Final
 
 from amqp_rpc.errors import ConfigurationError
@@ -30,8 +31,9 @@ TASK_QUEUE = "task_queue"
 DELAY = "amqp_rpc.delay"
 ARRIVALS = f"{DELAY}.arrivals"
 
-#: An exchange and its queue, where messages wait whose delay is over and for which no queue is bound.
+#: The exchange of the messages whose delay is over and for which no queue is bound, and the queue that keeps them.
 UNROUTED = f"{DELAY}.unrouted"
+ABANDONED = f"{UNROUTED}.dead"
 
 #: The exchange of events, unless another one is named.
 EVENTS = "amqp_rpc.events"
@@ -39,8 +41,8 @@ EVENTS = "amqp_rpc.events"
 #: The prefix of the queues by which delayed messages arrive in another queue.
 _ARRIVALS_QUEUE = "amqp_rpc.arrivals."
 
-#: Milliseconds until RabbitMQ hands on by itself what no server has moved; and what was not routed.
-_ARRIVALS_WAIT, _UNROUTED_WAIT = 60_000, 5_000
+#: Milliseconds until RabbitMQ hands on by itself what no server has moved.
+_ARRIVALS_WAIT = 60_000
 
 #: The prefix of the queues of single instances, and a queue that drops all it gets: retries for them go there as well.
 _INSTANCE = "amqp_rpc.instance"
@@ -51,6 +53,9 @@ INSTANCES = f"{_INSTANCE}.#"
 
 #: The name of no queue: messages that go there are dropped by the broker.
 NOWHERE = "amqp_rpc.nowhere"
+
+#: The prefix of the exchanges that say that a queue of calls has a bound.
+_BOUNDED = "amqp_rpc.bounded."
 
 #: The prefix of the queues of unique keys.
 _UNIQUE = "amqp_rpc.unique."
@@ -88,6 +93,7 @@ LEVELS = 28
 LONGEST_DELAYED_NAME = LONGEST_NAME - 2 * LEVELS
 #: The longest delay in seconds.
 LONGEST_DELAY = (2**LEVELS - 1) * UNIT
+_DELAYED_KEY = re.compile(rf"(?:[01]\.){{{LEVELS}}}(.+)", re.DOTALL)
 
 
 def call_queue(service: str | None = None) -> str:
@@ -98,6 +104,15 @@ def call_queue(service: str | None = None) -> str:
         ('rpc_queue', 'rpc_queue.billing')
     """
     return CALL_QUEUE if service is None else f"{CALL_QUEUE}.{service}"
+
+
+def bounded(queue: str) -> str:
+    """Return the exchange that says of a queue of calls that it refuses more than so many; it routes nothing.
+
+    AMQP can't say that of a queue. A client that finds the exchange has the broker confirm its calls.
+    """
+    name = f"{_BOUNDED}{queue}"
+    return name if len(name.encode()) <= LONGEST_NAME else f"{_BOUNDED}{hashlib.sha256(queue.encode()).hexdigest()}"
 
 
 def holds_calls(queue: str) -> bool:
@@ -273,6 +288,17 @@ def delayed_key(count: int, queue: str) -> str:
     return key
 
 
+def delayed_queue(key: str) -> str | None:
+    """Return the queue that a delayed message is for, by its routing key; None if that is no such key.
+
+    Example:
+        >>> delayed_queue(delayed_key(5, "thumbnails"))
+        'thumbnails'
+    """
+    found = _DELAYED_KEY.fullmatch(key)
+    return found[1] if found else None
+
+
 def held_binding(level: int) -> str:
     """Return the binding of a level's delay queue: the messages with that bit set."""
     return _binding(level, "1")
@@ -328,14 +354,13 @@ def arrivals_arguments(queue: str) -> dict[str, object]:
     }
 
 
-def unrouted_arguments() -> dict[str, object]:
-    """Return the arguments of the queue of unrouted messages: it publishes them again after some seconds.
+def abandoned_arguments() -> dict[str, object]:
+    """Return the arguments of the queue of unrouted messages: it keeps them, and hands nothing on.
 
-    By then a running server has declared again what someone has deleted. RabbitMQ notices that: a message that would
-    come a second time goes in a circle, so RabbitMQ holds it and retries by itself until a queue is bound (seen with
-    RabbitMQ 3.10, 4.0 and 4.3; every three minutes by default).
+    With dead lettering, RabbitMQ would offer 32 of them again and again, and none that is behind these:
+    docs/decisions/0007-tasks.md.
     """
-    return _handing_on(_UNROUTED_WAIT, ARRIVALS)
+    return dead_letter_arguments({"x-queue-type": "quorum"})
 
 
 def _handing_on(milliseconds: int, exchange: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
-from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Delivery
+from amqp_rpc.amqp.channel import AddressedDelivery, BrokerAnswer, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import PublishRefused
@@ -22,6 +22,7 @@ from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.headers import HISTORY, delivery_count
 from amqp_rpc.message.refusals import ReplyCode
+from amqp_rpc.message.topology import delayed_queue
 
 #: A message that was requeued so many times is replaced by a copy.
 MOST_RETURNS = 5
@@ -93,7 +94,7 @@ class Cursor:
         #: The ids of the messages that were moved to another queue, and whose copy was confirmed, or dropped.
         self.done: list[str] = []
         #: Deliveries that were not yielded yet, and the number of all deliveries.
-        self._arrived: deque[Delivery] = deque()
+        self._arrived: deque[AddressedDelivery] = deque()
         self._seen = 0
         #: The prefetch of all its consumers, and their tags.
         self._room = 0
@@ -120,7 +121,7 @@ class Cursor:
                 self._session.publisher.drop(move)
             self._channel.close()
 
-    async def next(self) -> Delivery | None:
+    async def next(self) -> AddressedDelivery | None:
         """Return the next message, also one that arrived meanwhile; None at the end."""
         polls = 0
         while polls < _POLLS:
@@ -150,9 +151,13 @@ class Cursor:
                 return None
         return None
 
-    async def keep(self, delivery: Delivery) -> None:
-        """Leave a message in the queue."""
-        if (delivery_count(delivery.properties.headers) or 0) >= MOST_RETURNS:
+    async def keep(self, delivery: AddressedDelivery) -> None:
+        """Leave a message in the queue.
+
+        One that came by a delay can't be replaced: its routing key, which a copy would lose, says where it belongs.
+        """
+        often = (delivery_count(delivery.properties.headers) or 0) >= MOST_RETURNS
+        if often and delayed_queue(delivery.routing_key) is None:
             await self.move(delivery, renewed(delivery.properties, delivery.body, queue=self._queue))
 
     async def move(self, delivery: Delivery, message: Message) -> None:
@@ -215,8 +220,10 @@ class Cursor:
         # another with basic.get costs a quorum queue 5 ms each.
         self._room += self._window
         self._channel.prefetch(self._window)
-        self._consumers.append(await self._channel.consume(self._queue, self._on_delivery, acknowledge=True))
+        self._consumers.append(
+            await self._channel.consume(self._queue, self._on_delivery, acknowledge=True, addressed=True)
+        )
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_delivery(self, delivery: AddressedDelivery) -> None:
         self._seen += 1
         self._arrived.append(delivery)

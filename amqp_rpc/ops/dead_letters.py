@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from amqp_rpc.amqp.channel import Delivery
+from amqp_rpc.amqp.channel import AddressedDelivery
 from amqp_rpc.amqp.pending import blocking
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import (
@@ -21,7 +21,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.text import safe_repr
-from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.message.topology import dead_letter_queue, delayed_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
 
 T = TypeVar("T")
@@ -29,7 +29,10 @@ T = TypeVar("T")
 #: Named here, since the class has a method `list`.
 Letters = list[DeadLetter]
 Ids = list[str]
-Deliveries = list[Delivery]
+Deliveries = list[AddressedDelivery]
+
+#: The reason of a delayed message that no server has failed with.
+_ABANDONED = "its delay was over, and its queue was gone"
 
 #: Dead letters that are listed unless more are asked for.
 DEFAULT_LIMIT = 100
@@ -228,7 +231,8 @@ class DeadLetters:
                     await cursor.keep(delivery)
                 elif way.verb == "replayed":
                     try:
-                        message = replayed(delivery.properties, delivery.body, queue=self.queue, now=time.time(), to=to)
+                        queue = _home(delivery, self.queue)
+                        message = replayed(delivery.properties, delivery.body, queue=queue, now=time.time(), to=to)
                     except PublishRefused as refusal:
                         incomplete.append(refusal)
                         await cursor.keep(delivery)
@@ -301,8 +305,19 @@ class _Way:
             self._stopped, self._failure = True, error
 
 
-def _letters(found: Iterable[Delivery], queue: str, *, whole: bool = False) -> Letters:
-    letters = (read(each.properties, each.body, queue=queue, whole=whole) for each in found)
+def _home(delivery: AddressedDelivery, queue: str) -> str:
+    """Return the queue of a delayed message that found no queue, by its routing key; ``queue`` for any other letter."""
+    return delayed_queue(delivery.routing_key) or queue
+
+
+def _letter(delivery: AddressedDelivery, queue: str, *, whole: bool) -> DeadLetter:
+    home = _home(delivery, queue)
+    letter = read(delivery.properties, delivery.body, queue=home, whole=whole)
+    return letter if home == queue else replace(letter, reason=_ABANDONED)
+
+
+def _letters(found: Iterable[AddressedDelivery], queue: str, *, whole: bool = False) -> Letters:
+    letters = (_letter(each, queue, whole=whole) for each in found)
     return sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC))
 
 

@@ -227,12 +227,15 @@ class Consumer(Keeper):
 class CallConsumer(Consumer):
     """Consumes a queue of calls."""
 
-    declared_by: ClassVar[tuple[str, str]] = "Service", "queue_type="
+    declared_by: ClassVar[tuple[str, str]] = "Service", "queue_type= and max_length="
     _dispatcher: CallDispatcher
 
     async def declare(self, channel: Channel) -> None:
         """Declare the queue, and check it if it is not in use: its node may have been restarted."""
         arguments = self._dispatcher.arguments
+        if arguments is not None and "x-max-length" in arguments:
+            # In this order: a caller that finds the queue served finds this as well.
+            await channel.declare_exchange(topology.bounded(self.queue))
         if arguments is None or arguments.get("x-queue-type") == "quorum":
             # A queue of another program is not deleted, and a quorum queue counts how often it returned a message.
             await self.declared(channel)
@@ -298,6 +301,7 @@ class ArrivalsConsumer(Consumer):
         """Declare the queue, and the exchange from which it gets its messages."""
         await declare.declare_arrivals(channel)
         await declare.declare_arrivals_at(channel, self.home)
+        self._replies.look()
 
     def lost(self, error: BrokerError) -> None:
         """Forget what was under way: the broker requeues it."""

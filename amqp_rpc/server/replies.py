@@ -136,6 +136,11 @@ class Replies:
         self._connection.post(self.copies.send, arrival)
         return arrival
 
+    def look(self) -> None:
+        """Offer delayed messages that no queue was there for again: one is there now. The I/O thread's."""
+        if self.copies.declarations is not None:
+            self.copies.declarations.look()
+
     def _reply_directly(self, message: Message, delivery: Delivery, _mandatory: bool) -> None:
         self._start_direct()
         # RabbitMQ 3.10 returns each mandatory one, and delivers it all the same.

@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Self
 
 from amqp_rpc.amqp.channel import (
+    AddressedDelivery,
     BrokerAnswer,
     ChannelClosed,
     Consumer,
@@ -246,7 +247,10 @@ class FakeChannel:
 
     def deliver(self, queue: str, message: Message, *, redelivered: bool = False) -> Delivery:
         self._tags += 1
-        delivery: Delivery = Delivery(self, self._tags, redelivered, message.properties, message.body)  # type: ignore[arg-type]
+        exchange = "" if message.exchange is None else message.exchange.name
+        delivery: Delivery = AddressedDelivery(
+            self, self._tags, redelivered, message.properties, message.body, exchange, message.routing_key  # type: ignore[arg-type]
+        )  # fmt: skip
         for name, on_delivery in list(self.consuming.values()):
             if name == queue:
                 on_delivery(delivery)

@@ -11,6 +11,7 @@ from amqp_rpc.amqp.declare import Declarations, Refused, other_arguments
 from amqp_rpc.errors import BrokerError
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.refusals import ReplyCode
 from tests.amqp.fake import FakeConnection
 
@@ -172,3 +173,95 @@ def test_nothing_more_is_asked_for_while_the_connection_is_closing():
 def test_a_limit_of_the_virtual_host_is_not_told_as_other_arguments() -> None:
     limit = BrokerError("406 PRECONDITION_FAILED - cannot declare queue 'q': queue limit in vhost '/' (45) is reached")
     assert str(other_arguments("q", limit, than="ours", remedy="Delete it")) == f"the broker refuses queue 'q': {limit}"
+
+
+class TestAbandoned:
+    """Messages whose delay is over, and for which no queue is there."""
+
+    @staticmethod
+    def look(*waiting: str) -> tuple[FakeConnection, Declarations]:
+        """A first delay over a connection, to a broker where messages for these queues wait."""
+        connection = FakeConnection(there={DELAY, topology.ABANDONED})
+        connection.messages[topology.ABANDONED] = len(waiting)
+        known = declarations(connection)
+        run(connection, known.declare(message("a", delay=1), {}))
+        for each in waiting:
+            properties = Properties(message_id=each, headers={"x-death": [], "tenant": 7})
+            key = topology.delayed_key(1, each)
+            connection.channels[-1].deliver(topology.ABANDONED, Message(key, properties, b"body"))
+        return connection, known
+
+    def test_each_is_published_to_the_exchange_of_arrivals_as_it_was_and_acked_after_its_confirm(self) -> None:
+        connection, _ = self.look("b", "c")
+        connection.loop.pass_time()
+        channel = connection.channels[-1]
+        keys = [topology.delayed_key(1, each) for each in ("b", "c")]
+        assert [(each.exchange, each.routing_key) for each in channel.published] == [
+            (Exchange(topology.ARRIVALS), key) for key in keys
+        ]
+        assert [each.properties.headers for each in channel.published] == [{"tenant": 7}] * 2
+        assert channel.acked == []
+        channel.confirm()
+        channel.confirm()
+        assert channel.acked == [1, 2]
+        assert not channel.is_open
+
+    def test_one_that_no_queue_took_or_that_the_broker_refused_stays(self) -> None:
+        connection, _ = self.look("b", "c", "d")
+        connection.loop.pass_time()
+        channel = connection.channels[-1]
+        channel.give_back(channel.published[0])
+        channel.confirm()
+        channel.nack()
+        channel.confirm()
+        assert channel.acked == [3]
+
+    def test_one_that_can_t_be_written_stays_and_the_next_one_goes(self, caplog: pytest.LogCaptureFixture) -> None:
+        connection, _ = self.look("b", "c")
+        channel = connection.channels[-1]
+        channel.unwritable[topology.delayed_key(1, "b")] = ValueError("no type of AMQP")
+        connection.loop.pass_time()
+        channel.confirm()
+        assert channel.acked == [2]
+        assert "message [b] stays" in caplog.text
+
+    def test_what_is_left_is_in_the_log_with_the_command_that_shows_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        connection, _ = self.look("b")
+        connection.loop.pass_time()
+        connection.channels[-1].confirm()
+        assert f"`amqp-rpc dlq list {topology.UNROUTED}`" in caplog.text
+
+    def test_the_declaration_waits_for_the_broker_a_moment_and_not_longer(self) -> None:
+        connection = FakeConnection(there={DELAY, topology.ABANDONED})
+        connection.messages[topology.ABANDONED] = 1
+        ended = run(connection, declarations(connection).declare(message("a", delay=1), {}))
+        for _ in range(200):
+            if not ended:
+                connection.loop.pass_time()
+        assert ended == [None]
+
+    def test_there_is_one_look_for_each_connection_and_one_for_each_new_queue_of_arrivals(self) -> None:
+        connection = FakeConnection(there={DELAY, topology.ABANDONED, *map(topology.arrivals_queue, "ab")})
+        known = declarations(connection)
+
+        def looks(queue: str) -> int:
+            run(connection, known.declare(message(queue, delay=1), {}))
+            requests = [request for channel in connection.channels for request in channel.requests]
+            return requests.count(("inspect", topology.ABANDONED))
+
+        assert [looks(queue) for queue in ("a", "b", "new")] == [1, 1, 2]
+
+    def test_a_server_looks_once_all_its_queues_are_there(self) -> None:
+        connection = FakeConnection(there={DELAY, topology.ABANDONED, *map(topology.lasting, "ab")})
+        known = declarations(connection)
+        assert run(connection, known.prepare({"a": {}, "b": {}})) == [[]]
+        requests = [request for channel in connection.channels for request in channel.requests]
+        assert requests.count(("inspect", topology.ABANDONED)) == 1
+        assert requests.index(("inspect", topology.ABANDONED)) > requests.index(
+            ("declare", topology.arrivals_queue("b"))
+        )
+
+    def test_a_user_who_may_not_read_them_is_no_worse_off(self) -> None:
+        connection = FakeConnection(there={DELAY})
+        connection.refuse(topology.ABANDONED, ReplyCode.ACCESS_REFUSED)
+        assert run(connection, declarations(connection).declare(message("a", delay=1), {})) == [None]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pika
 import pytest
@@ -12,7 +15,9 @@ import pytest
 from amqp_rpc import Client, Server, Service, context
 from amqp_rpc.amqp import declare
 from amqp_rpc.broker.node import Node
-from amqp_rpc.message.topology import arrivals_queue
+from amqp_rpc.errors import PublishRefused
+from amqp_rpc.message.topology import ABANDONED, UNROUTED, arrivals_queue
+from amqp_rpc.ops.browse import MOST_RETURNS
 from tests.served_by import Raw
 from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
@@ -23,6 +28,18 @@ Serve = Callable[..., Server]
 MANY = 200
 #: A delay that passes one level alone, the third.
 DELAY = 0.4
+
+
+@contextlib.contextmanager
+def channel_of(node: Node) -> Iterator[Any]:
+    """A channel that knows nothing of ours."""
+    with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
+        yield connection.channel()
+
+
+def counted(channel: Any, queue: str) -> int:
+    """The messages of a queue that no one has."""
+    return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 @pytest.fixture
@@ -85,6 +102,74 @@ def test_delayed_tasks_for_a_queue_that_was_deleted_hold_up_no_other_and_come_wh
             until(lambda: set(ran) >= set(range(MANY)), timeout=60, what="all delayed tasks")
     assert -1 not in ran, "it was in the queue when that was deleted"
     assert len(ran) == MANY
+
+
+class TestAbandoned:
+    """Delayed tasks of a queue that was removed for good: more than RabbitMQ hands on at a time."""
+
+    @pytest.fixture(params=[40, 100])
+    def left(self, request: pytest.FixtureRequest, node: Node, queue_name: str) -> Iterator[int]:
+        """So many of them, and one more, ``mine``, whose queue was deleted only by mistake."""
+        with Client(node.url, timeout=60) as client, channel_of(node) as raw:
+            client.enqueue("f", queue=queue_name, delay=DELAY)
+            until(lambda: counted(raw, arrivals_queue(queue_name)) == 1, what="the first delay")
+            # Tasks of other tests.
+            raw.queue_purge(ABANDONED)
+            client.enqueue_many("f", [(i,) for i in range(request.param)], queue=f"{queue_name}.gone", delay=3)
+            client.enqueue("f", "mine", queue=queue_name, delay=3)
+            for each in (queue_name, f"{queue_name}.gone"):
+                raw.queue_delete(each)
+                raw.queue_delete(arrivals_queue(each))
+            until(lambda: counted(raw, ABANDONED) == request.param + 1, what="all of them to be due")
+            yield request.param
+            raw.queue_purge(ABANDONED)
+
+    def test_they_hold_up_no_task_of_a_queue_that_is_there_again(
+        self, node: Node, queue_name: str, left: int, service: Service
+    ) -> None:
+        ran: list[str] = []
+
+        @service.task(queue=queue_name)
+        def f(what: str) -> None:
+            ran.append(what)
+
+        with Server(service, url=node.url), channel_of(node) as raw:
+            until(lambda: ran == ["mine"], what="the task that was abandoned")
+            with Client(node.url, timeout=60) as client:
+                client.enqueue(f, "new", delay=DELAY)
+            until(lambda: ran == ["mine", "new"])
+            until(lambda: counted(raw, ABANDONED) == left)
+
+    def test_a_client_that_declares_the_queue_again_brings_its_task_back(
+        self, node: Node, queue_name: str, left: int
+    ) -> None:
+        with Client(node.url, timeout=60) as client:
+            client.enqueue("f", "new", queue=queue_name, delay=60)
+        with channel_of(node) as raw:
+            until(lambda: counted(raw, arrivals_queue(queue_name)) == 1, what="the task that was abandoned")
+            until(lambda: counted(raw, ABANDONED) == left)
+
+    def test_they_are_listed_with_their_queue_and_can_be_replayed_or_dropped(
+        self, node: Node, queue_name: str, left: int
+    ) -> None:
+        with Client(node.url, timeout=60) as client:
+            dead = client.dead_letters(UNROUTED)
+            for _ in range(2 * MOST_RETURNS):
+                letters = dead.list(limit=None)
+            assert collections.Counter(letter.queue for letter in letters) == {
+                queue_name: 1,
+                f"{queue_name}.gone": left,
+            }
+            assert {letter.reason for letter in letters} == {"its delay was over, and its queue was gone"}
+            (mine,) = [letter for letter in letters if letter.queue == queue_name]
+            assert mine.body == [["mine"], {}]
+            with pytest.raises(PublishRefused, match=f"there is no queue '{queue_name}'"):
+                dead.replay(ids=mine.id)
+            client.enqueue("f", queue=queue_name)
+            assert dead.replay(ids=mine.id) == [mine.id]
+            with channel_of(node) as raw:
+                until(lambda: counted(raw, queue_name) == 2)
+            assert len(dead.drop(all=True)) == left
 
 
 def test_delayed_tasks_whose_queue_was_full_come_when_there_is_room(

@@ -116,3 +116,22 @@ def test_a_queue_whose_name_leaves_no_room_for_a_delay_is_refused():
 def test_the_bindings_of_the_levels_have_one_word_for_each_level_above():
     assert held_binding(LEVELS - 1) == "1.#"
     assert passed_binding(topology.LEVELS - 2) == "*.0.#"
+
+
+def test_the_sign_of_a_bound_has_a_name_that_amqp_takes_however_long_the_queue_s_is() -> None:
+    assert topology.bounded("rpc_queue.billing") == "amqp_rpc.bounded.rpc_queue.billing"
+    longest = [topology.bounded("ä" * 100 + each) for each in ("a" * 50, "b" * 50)]
+    assert longest[0] != longest[1]
+    assert all(len(each.encode()) <= 255 for each in longest)
+
+
+@given(st.integers(1, 2**LEVELS - 1), st.text(min_size=1, max_size=20))
+def test_the_queue_of_a_delayed_message_is_read_from_its_routing_key(count: int, queue: str) -> None:
+    assert topology.delayed_queue(delayed_key(count, queue)) == queue
+
+
+@pytest.mark.parametrize(
+    "key", ["", "thumbnails", "0.1.thumbnails", delayed_key(1, "x")[:-1], "x" + delayed_key(1, "x")]
+)
+def test_another_routing_key_is_that_of_no_delayed_message(key: str) -> None:
+    assert topology.delayed_queue(key) is None

@@ -13,7 +13,8 @@ from amqp_rpc.errors import BrokerError, ConfigurationError
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.topology import arrivals_queue
-from amqp_rpc.server.consumers import ArrivalsConsumer, TaskConsumer
+from amqp_rpc.server.calls import CallDispatcher
+from amqp_rpc.server.consumers import ArrivalsConsumer, CallConsumer, TaskConsumer
 from amqp_rpc.server.invoke import Settings
 from amqp_rpc.server.pool import Pool
 from amqp_rpc.server.replies import Replies
@@ -211,6 +212,8 @@ class Arrivals(Place):
     def __init__(self) -> None:
         super().__init__()
         self.moved: list[str | None] = []
+        #: The last request before each look for messages that found no queue.
+        self.looked: list[tuple[str, str]] = []
         dispatcher = self.consumer._dispatcher
         assert isinstance(dispatcher, TaskDispatcher)
         self.arrivals = ArrivalsConsumer(self.state, cast(Worker, self), dispatcher, cast(Replies, self))
@@ -226,6 +229,9 @@ class Arrivals(Place):
         return self
 
     def on_done(self, _callback: Any) -> None: ...
+
+    def look(self) -> None:
+        self.looked += [self.connection.channels[-1].requests[-1]]
 
 
 def test_suspects_that_arrive_together_are_moved_one_at_a_time_and_others_at_once() -> None:
@@ -243,6 +249,13 @@ def test_suspects_that_arrive_together_are_moved_one_at_a_time_and_others_at_onc
     assert place.moved[4:] == ["c", "d"]
 
 
+def test_a_queue_of_arrivals_that_is_declared_again_gets_what_found_no_queue_meanwhile() -> None:
+    place = Arrivals()
+    place.connection.channels[-1].cancel_consumers()
+    place.connection.loop.pass_time()
+    assert place.looked == [("bind", arrivals_queue("q"))] * 2
+
+
 def test_suspects_of_a_lost_channel_are_left_to_the_broker() -> None:
     place = Arrivals()
     for identity in ("a", "b"):
@@ -251,3 +264,21 @@ def test_suspects_of_a_lost_channel_are_left_to_the_broker() -> None:
     for _ in range(3):
         place.connection.loop.pass_time()
     assert place.moved == ["a"]
+
+
+@pytest.mark.parametrize(("bound", "signs"), [(None, []), (3, ["amqp_rpc.bounded.rpc_queue"])])
+def test_a_bound_on_calls_is_to_be_seen_before_the_queue_is_consumed(bound: int | None, signs: list[str]) -> None:
+    service = Service(max_length=bound)
+    service.rpc(abs)
+    connection = FakeConnection()
+    state = State(Pool(1), [service.queue], [])
+    state.begin(cast(Any, connection))
+    dispatcher = CallDispatcher(service.queue, service.functions, Settings(1000))
+    consumer = CallConsumer(state, cast(Worker, Place()), dispatcher, prefetch=3)
+    connection.consumers[service.queue] = 1
+    consumer.begin(cast(Any, connection))
+    consumer.on_open()
+    (channel,) = connection.channels
+    assert channel.exchanges == signs
+    asked = [each for each, _ in channel.requests if each != "prefetch"]
+    assert asked == [*(["declare_exchange"] if signs else []), "declare", "consume"]
