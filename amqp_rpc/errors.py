@@ -20,7 +20,7 @@
     │  │  ├─ FunctionNotFound             the server has no function of that name
     │  │  ├─ InvalidArguments(TypeError)  the arguments do not fit the function
     │  │  ├─ Expired                      it expired before a handler started
-    │  │  ├─ Overloaded                   too many calls are in flight
+    │  │  ├─ Overloaded                   too many calls are in flight, or wait
     │  │  └─ NotSent                      the request never left this process
     │  ├─ may have run
     │  │  ├─ CallTimeout(TimeoutError)    no answer in time
@@ -184,7 +184,7 @@ class Expired(CallError):
 
 
 class Overloaded(CallError):
-    """Too many calls are in flight, and none ended in time. This one did not run."""
+    """Too many calls are in flight, and none ended in time; or their queue is full. This one did not run."""
 
 
 class NotSent(CallError):

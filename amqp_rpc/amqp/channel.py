@@ -489,8 +489,8 @@ class Channel:
         return answer
 
     def confirms(self) -> BrokerAnswer[None]:
-        """Switch publisher confirms on: https://www.rabbitmq.com/docs/confirms."""
-        self._confirms = True
+        """Switch publisher confirms on; the broker counts from here: https://www.rabbitmq.com/docs/confirms."""
+        self._confirms, self._published = True, 0
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
         return self._ask(BrokerAnswer[None](), "confirm_delivery", lambda _frame: None)

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -121,6 +121,13 @@ class Call(ABC):
             f"within {self.timeout:g} s (max_pending, max_pending_bytes)"
         )
 
+    def crowded_out(self) -> Overloaded:
+        """Return the error for a call that found its queue full."""
+        return Overloaded(
+            f"{self.function}() was not sent: queue {self.queue!r} is full, as its service bounds it (max_length). It "
+            "did not run. Call it again later, or start more servers"
+        )
+
     def too_late(self, *, blocked: str | None, unconnected: str | None) -> AmqpRpcError:
         """Return the error of one whose time is over, and why the broker takes no messages, or is not connected."""
         within = f"within {self.timeout:g} s"
@@ -159,6 +166,20 @@ class Call(ABC):
     @abstractmethod
     def fail(self, error: AmqpRpcError) -> None:
         """End it with an error; any thread that has taken it."""
+
+
+class Place:
+    """A call's place in a queue that may be full: a `Receipt`, by which the broker says whether there was room."""
+
+    __slots__ = ("_call", "_crowded_out")
+
+    def __init__(self, call: Call, crowded_out: Callable[[Call], object]) -> None:
+        self._call, self._crowded_out = call, crowded_out
+
+    def arrive(self, taken: bool, /) -> None:
+        """Call back if it has none."""
+        if not taken:
+            self._crowded_out(self._call)
 
 
 def no_consumers(queue: str) -> str:

@@ -19,7 +19,7 @@ from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
 from amqp_rpc.amqp.session import Session
-from amqp_rpc.client.call import Call, Capacity, Room, no_consumers, no_queue
+from amqp_rpc.client.call import Call, Capacity, Place, Room, no_consumers, no_queue
 from amqp_rpc.client.liveness import Liveness
 from amqp_rpc.client.reply import Reply
 from amqp_rpc.errors import (
@@ -35,7 +35,7 @@ from amqp_rpc.errors import (
     Overloaded,
     Unroutable,
 )
-from amqp_rpc.message import codec
+from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
 from amqp_rpc.message.refusals import ReplyCode, body_too_large
@@ -57,6 +57,8 @@ PROOF_LASTS = 0.1
 #: and the nodes of a cluster restart one after another. The second is for idempotent calls, which then wait until their
 #: deadlines.
 _RECONNECTING, _RESTARTING = 1.0, 60.0
+#: Seconds until it is asked again whether a queue has a bound: someone may have made the queue anew.
+BOUND_LASTS = 60.0
 #: Seconds between two polls of a queue without consumers, for calls that wait for their server.
 _POLL = 0.1
 
@@ -197,6 +199,9 @@ class Requests(ReplyQueue):
         #: The knowledge about servers of queues; None without an open connection.
         self._servers: Servers | None = None
         self._timer_due = float("inf")
+        #: The queues over this connection that may be full; and the channel on which the broker confirms.
+        self._bounded: set[str] = set()
+        self._confirming: Channel | None = None
         self._budget = RetryBudget()
         self._liveness = Liveness(pending)
         #: True while a timer runs `_check_liveness`.
@@ -238,6 +243,10 @@ class Requests(ReplyQueue):
         # Also one that was lost, and that was not sent again in time.
         self._counters["timeouts"] += isinstance(error, CallTimeout)
         return error
+
+    def bound(self, queue: str) -> None:
+        """Have the broker confirm all calls to a queue: it refuses more than so many."""
+        self._bounded.add(queue)
 
     def end_all(self, error: BrokerError) -> None:
         """End every call: no other connection will be opened. Any thread."""
@@ -299,6 +308,7 @@ class Requests(ReplyQueue):
         held += self._large
         self._large.clear()
         self._servers = None
+        self._bounded.clear()
         self._last_error = error
         if self.connection.was_open:
             self._unsent.extend(held)
@@ -374,8 +384,13 @@ class Requests(ReplyQueue):
             return
         self._liveness.written(call)
         self._last_written = call.identity
+        message = Message(call.queue, properties, call.body)
         try:
-            if not self.channel.publish(Message(call.queue, properties, call.body), mandatory=True):
+            if self._bounded and call.queue in self._bounded:
+                sent = self._publish_confirmed(self.channel, call, message)
+            else:
+                sent = self.channel.publish(message, mandatory=True)
+            if not sent:
                 call.written = False
                 self._unsent.append(call)
         # AMQP can't carry it: the caller's headers. Nothing was written.
@@ -385,6 +400,16 @@ class Requests(ReplyQueue):
                 raise
             call.written = False
             self.end(call, call.unwritable(error))
+
+    def _publish_confirmed(self, channel: Channel, call: Call, message: Message) -> bool:
+        if self._confirming is not channel:
+            self._confirming = channel
+            channel.confirms()
+        return channel.publish_confirmed(message, Place(call, self.crowded_out), mandatory=True)
+
+    def crowded_out(self, call: Call) -> None:
+        """End a call that the broker has refused, since its queue is full."""
+        self.end(call, call.crowded_out())
 
     async def _send_large(self, connection: Connection) -> None:
         """Send the calls that may be larger than the broker takes, one after another, or end them."""
@@ -503,6 +528,8 @@ class Servers:
         self._asked: deque[str] = deque()
         #: True while that script runs.
         self._inspecting = False
+        #: When it was last asked whether a queue has a bound.
+        self._measured: dict[str, float] = {}
         #: The queues without a server that a timer asks for again.
         self._polled: set[str] = set()
 
@@ -547,6 +574,8 @@ class Servers:
                     if self._channel is None or not self._channel.is_open:
                         self._channel = await self._connection.open_channel()
                     state = await self._channel.inspect(self._asked[0])
+                    if state.consumers and self._is_to_be_measured(state.name):
+                        await self._measure(self._channel, state.name)
                 except ChannelClosed as closed:
                     self._channel = None
                     self._refused(self._asked.popleft(), closed)
@@ -557,6 +586,21 @@ class Servers:
         finally:
             # Whatever has ended it: the next call asks again.
             self._inspecting = False
+
+    def _is_to_be_measured(self, queue: str) -> bool:
+        return time.monotonic() - self._measured.get(queue, float("-inf")) >= BOUND_LASTS
+
+    async def _measure(self, channel: Channel, queue: str) -> None:
+        """Ask whether a queue has a bound: its server says so by an exchange."""
+        try:
+            await channel.inspect_exchange(topology.bounded(queue))
+        except ChannelClosed as closed:
+            self._channel = None
+            if closed.code != ReplyCode.NOT_FOUND:
+                raise
+        else:
+            self._requests.bound(queue)
+        self._measured[queue] = time.monotonic()
 
     def _found(self, state: QueueState) -> None:
         if state.consumers:
@@ -578,6 +622,8 @@ class Servers:
 
     def _unserved(self, queue: str, error: type[AmqpRpcError], cause: str) -> None:
         patient = []
+        # Its next server may declare it in another way.
+        self._measured.pop(queue, None)
         unserved_for = time.monotonic() - self._proved.get(queue, float("-inf"))
         for call in self._held.pop(queue, ()):
             call.wait_for_server |= call.idempotent and unserved_for < _RESTARTING

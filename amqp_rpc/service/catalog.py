@@ -57,7 +57,7 @@ class Catalog:
                 if other.queue_arguments != function.queue_arguments:
                     raise ConfigurationError(
                         f"{function.signature.where}: two services declare queue {service.queue!r} in two ways; give "
-                        f"both the same queue_type= and declare=, as at {other.signature.where}"
+                        f"both the same queue_type=, max_length= and declare=, as at {other.signature.where}"
                     )
             function.signature.verify()
             functions[name] = function

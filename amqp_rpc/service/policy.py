@@ -60,11 +60,14 @@ class CallQueue:
     name: str
     queue_type: QueueType = "classic"
     declare: Declare = "active"
+    max_length: int | None = None
 
     @property
     def arguments(self) -> dict[str, Any] | None:
         """The arguments of its declaration; None if another program declares it."""
-        return None if self.declare == "passive" else topology.task_arguments(self.queue_type)
+        if self.declare == "passive":
+            return None
+        return topology.task_arguments(self.queue_type, max_length=self.max_length)
 
     def __post_init__(self) -> None:
         topology.check_name(topology.dead_letter_queue(topology.check_name(self.name)))
@@ -74,6 +77,13 @@ class CallQueue:
                 f"not end with {topology.dead_letter_queue('')!r}"
             )
         _check_queue(self.queue_type, self.declare)
+        if self.max_length is not None:
+            if self.declare == "passive":
+                raise ConfigurationError(
+                    "max_length= is for a queue that the server declares; with declare='passive' another program "
+                    "declares it"
+                )
+            object.__setattr__(self, "max_length", count("max_length", self.max_length))
 
 
 @dataclass(frozen=True, slots=True)

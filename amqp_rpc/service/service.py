@@ -52,6 +52,8 @@ class Service:
             nodes, as today's RabbitMQ tutorials declare theirs.
         declare: ``"passive"``: another program declares the queue, whatever its arguments are, and the server uses it
             as it is; it does not start without it. ``"active"`` (the default): the server declares it.
+        max_length: Calls that may wait in the queue (None: any number). When it is full, a call raises `Overloaded` at
+            once: it did not run. Without a bound, calls wait in line, however long that is.
 
     Raises:
         ConfigurationError: The name is empty, has a dot, or is too long for AMQP; or another option makes no sense.
@@ -72,6 +74,7 @@ class Service:
         queue: str | None = None,
         queue_type: QueueType = "classic",
         declare: Declare = "active",
+        max_length: int | None = None,
     ) -> None:
         taken = name is not None and call_queue(name) == dead_letter_queue(CALL_QUEUE)
         if name is not None and (not name or taken or "." in name or too_long(dead_letter_queue(call_queue(name)))):
@@ -80,7 +83,7 @@ class Service:
                 f"empty, makes a queue's name of at most {LONGEST_NAME} bytes, and is not 'dead', as dead letters' is"
             )
         self.name = name
-        self._calls = CallQueue(call_queue(name) if queue is None else queue, queue_type, declare)
+        self._calls = CallQueue(call_queue(name) if queue is None else queue, queue_type, declare, max_length)
         self._functions: dict[str, Function] = {}
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}

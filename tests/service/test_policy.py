@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message.topology import LONGEST_DELAY
-from amqp_rpc.service.policy import Policy, SubscriptionOptions, TaskOptions
+from amqp_rpc.service.policy import CallQueue, Policy, SubscriptionOptions, TaskOptions
 from amqp_rpc.service.service import Service
 
 
@@ -34,6 +35,23 @@ def test_delays_are_not_the_same_for_what_failed_together():
 def test_a_policy_that_can_t_be_is_refused(options):
     with pytest.raises(ConfigurationError):
         Policy("q", **options)
+
+
+@pytest.mark.parametrize("bound", [0, -1, 1.5, True, "3"])
+def test_a_bound_on_calls_that_can_t_be_is_refused(bound: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_length"):
+        Service(max_length=bound)
+
+
+def test_a_bound_on_calls_is_for_a_queue_that_the_server_declares() -> None:
+    with pytest.raises(ConfigurationError, match="declare='passive'"):
+        Service(declare="passive", max_length=3)
+    assert CallQueue("q", max_length=3).arguments == {
+        "x-queue-type": "classic",
+        "x-max-length": 3,
+        "x-overflow": "reject-publish",
+    }
+    assert CallQueue("q").arguments == {"x-queue-type": "classic"}
 
 
 def test_numbers_may_be_timedeltas_and_are_kept_as_seconds():
