@@ -70,7 +70,7 @@ def context_of(tls: TLS) -> ssl.SSLContext:
     if tls.cacertfile is not None:
         read_file("cacertfile", tls.cacertfile)
     elif file := os.environ.get("SSL_CERT_FILE"):
-        # OpenSSL reads it by itself, and does not mind where there is none.
+        # OpenSSL reads it by itself, and ignores a missing one.
         read_file("SSL_CERT_FILE", file)
     try:
         context = ssl.create_default_context(cafile=tls.cacertfile)
@@ -256,7 +256,7 @@ class _Attempt:
         self._context = context
         #: The name that the certificate must have.
         self._name = tls.server_name_indication or host if tls is not None else host
-        #: What was going on, should the peer close the connection.
+        #: The handshake that the peer interrupts if it closes the connection.
         self._stage = "TLS" if tls is not None else "AMQP"
         self.sock: socket.socket = socket.socket(family, kind, protocol)
         self.sock.setblocking(False)

@@ -73,7 +73,7 @@ _BROKER_FLAGS: list[Callable[[Any], Any]] = [
     option("keyfile", metavar="FILE", show_default="in --certfile", cls=_Weaker, help="TLS: its key."),
     option("keyfile-password-file", metavar="FILE", cls=_Weaker, help="TLS: a file with the key's password."),
     option("verify", type=click.Choice(["verify_peer", "verify_none"]), show_default="verify_peer",
-           cls=_Weaker, help="TLS: verify_none believes whoever answers."),
+           cls=_Weaker, help="TLS: verify_none checks no certificate."),
     option("server-name-indication", metavar="NAME", show_default="the host of the URL",
            cls=_Weaker, help="TLS: the name that the broker's certificate must have."),
     option("minimum-version", type=click.Choice(["tlsv1.2", "tlsv1.3"], case_sensitive=False), show_default="tlsv1.2",

@@ -103,7 +103,7 @@ class BrokerOptions(TypedDict, total=False):
     keyfile: File | None
     #: A file with the key's password; none unless given.
     keyfile_password_file: File | None
-    #: ``verify_peer``; ``verify_none`` connects to whoever answers, and logs a warning each time.
+    #: ``verify_peer``; ``verify_none`` checks no certificate, and logs a warning at each start.
     verify: str | None
     #: The name that the broker's certificate must have; the URL's host unless given.
     server_name_indication: str | None
@@ -136,14 +136,14 @@ class TLS:
 
     @property
     def verifies(self) -> bool:
-        """Whether the broker must prove who it is."""
+        """Whether the broker's certificate is checked."""
         if self.ssl_context is not None:
             return bool(self.ssl_context.check_hostname)
         return self.verify == "verify_peer"
 
 
 def read_file(name: str, path: str) -> bytes:
-    """Return what is in a file that a setting names; raise `ConfigurationError` if it can't be read."""
+    """Return the bytes of a file that a setting names; raise `ConfigurationError` if it can't be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a path of a user's, as text
             return file.read()
@@ -368,12 +368,12 @@ class Addresses(tuple[Address, ...]):
         return ", ".join(map(str, self))
 
     def unverified(self) -> str | None:
-        """Return a warning where not every broker must prove who it is; else None."""
+        """Return a warning if the certificate of one is not checked; else None."""
         doubtful = [each for each in self if each.tls is not None and not each.tls.verifies]
         if not doubtful:
             return None
         how = "verify=verify_none" if doubtful[0].tls and doubtful[0].tls.ssl_context is None else "ssl_context"
-        return f"anyone may be the broker at {', '.join(map(str, doubtful))}: nobody checks its certificate ({how})"
+        return f"anyone may be the broker at {', '.join(map(str, doubtful))}: its certificate is not checked ({how})"
 
 
 def broker_addresses(

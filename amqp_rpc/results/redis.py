@@ -155,11 +155,11 @@ class RedisStore:
             options["ssl_check_hostname"] = looks and options.get("ssl_cert_reqs") != "none"
             if not options["ssl_check_hostname"]:
                 how = "ssl_cert_reqs is none" if looks else "ssl_check_hostname is False"
-                logger.warning("results: anyone may be the store at %s: nobody checks its certificate (%s)", self, how)
+                logger.warning("results: anyone may be the store at %s: its certificate is not checked (%s)", self, how)
 
 
 def _advice(url: str, reason: str) -> str:
-    """Return what to set, for a failure that TLS or its absence may be the reason of."""
+    """Return the setting that may mend a failure of TLS, or of a connection without it."""
     if not url.startswith("rediss://"):
         closed = "closed by server" in reason or "reset by peer" in reason
         return "For a Redis with TLS the URL starts with rediss://" if closed else ""
@@ -185,7 +185,7 @@ class _Login:
 
 def _secured(url: str) -> tuple[str, dict[str, Any]]:
     """Return the URL for redis-py, and its options: the host's name is checked, and a password may be in a file."""
-    # Before redis-py 6 the name is not checked unless it is told to.
+    # redis-py checks the name by default since version 6.
     options: dict[str, Any] = {"ssl_check_hostname": True} if url.startswith("rediss://") else {}
     address, _, query = url.partition("?")
     files = [each for each in query.split("&") if each.startswith("password_file=")]

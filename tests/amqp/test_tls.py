@@ -22,7 +22,7 @@ from tests.certificates import Authority, Pair
 from tests.waiting import until
 
 FULL = "NOT_ALLOWED - access to vhost '/' refused for user 'guest': connection limit (3) is reached"
-#: What a client gets from a broker that it believes, and that has no room: it was reached.
+#: Said to a client that has reached a broker which has no room.
 REACHED = "since a limit is reached"
 
 
@@ -45,7 +45,7 @@ class Broker:
             self.context.verify_mode = ssl.CERT_REQUIRED
             self.context.load_verify_locations(trust)
         self._methods = methods or (start(), TUNE, CLOSE)
-        #: What each connection has sent, the names that clients asked for, and the users that their certificates name.
+        #: The bytes of each connection, the names that clients asked for, and the users in their certificates.
         self.received: list[bytes] = []
         self.users: list[str] = []
         self.names: list[str | None] = []
@@ -87,7 +87,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody here trusts."""
+    """An authority that no client here trusts."""
     return Authority(tmp_path_factory.mktemp("other"))
 
 
@@ -227,8 +227,19 @@ def test_without_verification_anyone_is_believed_and_that_is_said(
             client.call("fib", 30, timeout=1)
         until(lambda: caplog.records, what="the warning")
     said = caplog.records[0].getMessage()
-    assert f"anyone may be the broker at amqps://guest:***@localhost:{broker.port}/: nobody checks its" in said
+    assert f"anyone may be the broker at amqps://guest:***@localhost:{broker.port}/: its certificate" in said
     assert "(verify=verify_none)" in said
+
+
+def test_a_revoked_certificate_of_a_client_is_named(listen: Listen, authority: Authority, local: Pair) -> None:
+    broker = listen(local, trust=authority.cacertfile)
+    broker.context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+    revoked = authority.issue(user="ann")
+    broker.context.load_verify_locations(authority.revoke(revoked))
+    files = {"certfile": revoked.certfile, "keyfile": revoked.keyfile}
+    error = error_at(broker.url(), cacertfile=authority.cacertfile, **files)
+    assert type(error) is NotConnected
+    assert f"accept the client's certificate, '{revoked.certfile}' (certificate revoked)" in str(error)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -74,7 +74,7 @@ def test_whoever_answers_is_believed_after_a_warning(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "anyone may be the store at" in record.getMessage()
-    assert f"nobody checks its certificate ({off.replace('=', ' is ')})" in record.getMessage()
+    assert f"its certificate is not checked ({off.replace('=', ' is ')})" in record.getMessage()
 
 
 def test_a_file_that_is_not_there_is_an_error_at_once() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from amqp_rpc import (
@@ -279,9 +280,13 @@ def contexts() -> None:
     """Keep their own type as context managers."""
     with Client("amqp://localhost", timeout=2.5, heartbeat=5, max_message_size=1000) as client:
         assert_type(client, Client)
+    with Client(cacertfile="ca.pem", certfile=Path("ann.pem"), auth_mechanism="external") as client:
+        assert_type(client, Client)
 
 
 async def async_contexts() -> None:
     """The same for asyncio."""
     async with AsyncClient(["amqp://a", "amqp://b"], timeout=2.5, results="sqlite:///a.db") as client:
+        assert_type(client, AsyncClient)
+    async with AsyncClient(verify="verify_none", ssl_context=None) as client:
         assert_type(client, AsyncClient)

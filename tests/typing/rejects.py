@@ -146,6 +146,8 @@ def events(client: Client) -> None:
 Client(timeout="5")  # error: arg-type
 Client(timeout=None)  # error: arg-type
 Client(retries=3)  # error: call-arg
+Client(cacertfile=5)  # error: arg-type
+Client(ssl_context="tls")  # error: arg-type
 AsyncClient(timeout="5")  # error: arg-type
 AsyncClient(retries=3)  # error: call-arg
 Service(5)  # error: arg-type
