@@ -310,7 +310,8 @@ def test_a_server_may_wait_for_a_broker_that_is_just_starting(url: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         later = free.getsockname()
-    server = Program("serve", "tests.served", "--wait-for-broker", "60", url=f"amqp://127.0.0.1:{later[1]}")
+    scheme = url.partition(":")[0]
+    server = Program("serve", "tests.served", "--wait-for-broker", "60", url=f"{scheme}://127.0.0.1:{later[1]}")
     server.until_said("Waiting for the broker: no connection to a broker at")
     with forwarding(later, ("127.0.0.1", port)):
         server.until_said("Ready.")
