@@ -4,6 +4,7 @@
 
     AmqpRpcError
     ├─ ConfigurationError(ValueError)     fix your code or settings
+    │  └─ DeclaredOtherwise               a queue or an exchange exists with other arguments
     ├─ BrokerError(ConnectionError)       the broker, or the way to it, failed
     │  ├─ NotConnected                    no connection could be opened
     │  ├─ ConnectionLost                  the connection broke
@@ -85,6 +86,10 @@ class AmqpRpcError(Exception):
 
 class ConfigurationError(AmqpRpcError, ValueError):
     """Code or settings are wrong; nothing was sent."""
+
+
+class DeclaredOtherwise(ConfigurationError):
+    """A queue or an exchange exists with other arguments, or the broker refuses to declare it."""
 
 
 class BrokerError(AmqpRpcError, ConnectionError):

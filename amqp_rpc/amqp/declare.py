@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.channel import AddressedDelivery, BrokerAnswer, Channel, ChannelClosed
-from amqp_rpc.errors import BrokerError, ConfigurationError
+from amqp_rpc.errors import BrokerError, ConfigurationError, DeclaredOtherwise
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties, republished
 from amqp_rpc.message.exchanges import Exchange
@@ -73,8 +73,8 @@ def other_arguments(queue: str, error: BaseException, *, than: str, remedy: str)
     limits of the virtual host, which other arguments don't change.
     """
     if is_conflict(str(error)):
-        return ConfigurationError(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
-    return ConfigurationError(f"the broker refuses queue {queue!r}: {error}")
+        return DeclaredOtherwise(f"queue {queue!r} exists with other arguments than {than}: {error}. {remedy}")
+    return DeclaredOtherwise(f"the broker refuses queue {queue!r}: {error}")
 
 
 class Declarations:

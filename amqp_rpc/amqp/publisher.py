@@ -25,6 +25,7 @@ from amqp_rpc.errors import (
     BrokerError,
     ConfigurationError,
     ConnectionLost,
+    DeclaredOtherwise,
     MessageTooLarge,
     NotConnected,
     PublishRefused,
@@ -137,7 +138,7 @@ class Publication(Outcome[AmqpRpcError | None]):
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:
         """Return the error if ``what``, a queue or exchange that it needs, exists with other arguments."""
-        return ConfigurationError(f"{what!r} exists with other arguments: {error}. {self.never}")
+        return DeclaredOtherwise(f"{what!r} exists with other arguments: {error}. {self.never}")
 
     def arrive(self, taken: bool, /) -> None:
         """Handle the broker's confirm, or nack."""
@@ -201,7 +202,7 @@ class Publication(Outcome[AmqpRpcError | None]):
         elif refused.conflict:
             publisher.end(self, self.conflict(refused.what, refused.error))
         elif refused.code == ReplyCode.PRECONDITION_FAILED:
-            publisher.end(self, ConfigurationError(f"{self.what}: {refused.error}. {self.never}"))
+            publisher.end(self, DeclaredOtherwise(f"{self.what}: {refused.error}. {self.never}"))
         else:
             # The node of the queue may be down for a while.
             self.trouble = refused.error

@@ -12,6 +12,7 @@ import click
 
 from amqp_rpc import broker as throwaway
 from amqp_rpc.cli.exits import Exit, one_line_errors
+from amqp_rpc.cli.options import Seconds
 
 
 @click.group("broker")
@@ -22,7 +23,7 @@ def broker() -> None:
 @broker.command()
 @click.option("--install", is_flag=True, help="If RabbitMQ is missing, install it with apt-get (needs root or sudo).")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, metavar="SECONDS",
+    "--timeout", type=Seconds(min_open=True), default=60.0, show_default=True, metavar="SECONDS",
     help="How long RabbitMQ may take to start.",
 )  # fmt: skip
 def start(*, install: bool, timeout: float) -> None:

@@ -15,19 +15,16 @@ from amqp_rpc.cli.options import (
     Broker,
     WithNegativeNumbers,
     arguments_in,
-    arguments_of,
-    broker_options,
-    content_type_option,
-    header_option,
-    no_words_beside_stdin,
+    function_arguments,
+    lines_help,
     option,
-    stdin_option,
     timeout_option,
     work_on_lines,
 )
 from amqp_rpc.cli.output import decoded_as_json
 from amqp_rpc.client.client import Client
 from amqp_rpc.errors import AmqpRpcError, CallError, CodecError, RemoteError
+from amqp_rpc.service.signature import CALL_OPTIONS
 
 _EPILOG = f"""\
 An argument is JSON if it parses as JSON, otherwise text. name=value is a named argument.
@@ -39,40 +36,33 @@ An argument is JSON if it parses as JSON, otherwise text. name=value is a named 
   amqp-rpc call fib 30 --content-type text/plain     (a tutorial's server)
   amqp-rpc call fib --stdin < numbers.jsonl
 
-With --stdin, each line is JSON: a list of positional arguments, an object of
-named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
-on standard output, in order: {{"line": 1, "result": 832040}}, or
-{{"line": 2, "error": "…"}}.
+{lines_help('"result": 832040')}
 
 Exit codes: {Exit.OK:d} result, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
 {Exit.NO_SERVER:d} no server, {Exit.TIMEOUT:d} timeout,
 {Exit.MAYBE_EXECUTED:d} the server died and the function may have run, {Exit.REMOTE_ERROR:d} the function raised,
-{Exit.BAD_ARGUMENTS:d} bad arguments, {Exit.NO_FUNCTION:d} no such function, {Exit.CONFIGURATION:d} wrong settings.
+{Exit.BAD_ARGUMENTS:d} bad arguments, {Exit.NO_FUNCTION:d} no such function, {Exit.USAGE:d} wrong command line.
 """
 
 
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
-@click.argument("function")
-@click.argument("arguments", nargs=-1)
-@broker_options
+@function_arguments(
+    CALL_OPTIONS,
+    header="A header of the call; may be given several times.",
+    stdin="Make a call for each line of JSON on standard input, many at a time.",
+)
 @timeout_option("Seconds that the call may take.")
 @click.option("--queue", metavar="NAME", show_default="rpc_queue, or rpc_queue.SERVICE", help="The queue of the call.")
-@content_type_option
-@header_option("A header of the call; may be given several times.")
 @click.option("--idempotent", is_flag=True, default=None, help="It may run twice: send it again if it is lost.")
 @option("wait-for-server", is_flag=True, help="If there is no server, wait for one, within the timeout.")
-@stdin_option("Make a call for each line of JSON on standard input, many at a time.")
 @click.option("--traceback", is_flag=True, help="If the function raises, show the server's traceback.")
-def call(
-    function: str, arguments: tuple[str, ...], *, broker: Broker, stdin: bool, traceback: bool, **options: Any
-) -> None:
+def call(function: str, *, arguments: Arguments | None, broker: Broker, traceback: bool, **options: Any) -> None:
     """Call FUNCTION on a server and print its result as JSON."""
-    no_words_beside_stdin(arguments, stdin=stdin)
-    positional, named = arguments_of(arguments, content_type=options["content_type"])
     with one_line_errors(), Client(**broker) as client:
-        if stdin:
+        if arguments is None:
             work_on_lines(arguments_in, partial(_calls, client, function, options))
             return
+        positional, named = arguments
         try:
             click.echo(decoded_as_json(client.submit(function, *positional, **options, **named).result()))
         except RemoteError as error:

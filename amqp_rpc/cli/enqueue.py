@@ -15,13 +15,9 @@ from amqp_rpc.cli.options import (
     Time,
     WithNegativeNumbers,
     arguments_in,
-    arguments_of,
-    broker_options,
-    content_type_option,
-    header_option,
-    no_words_beside_stdin,
+    function_arguments,
+    lines_help,
     option,
-    stdin_option,
     timeout_option,
     work_on_lines,
 )
@@ -50,15 +46,13 @@ parses as JSON, otherwise text. name=value is a named argument.
   amqp-rpc enqueue work Hello... --content-type text/plain
   amqp-rpc enqueue resize --stdin < pictures.jsonl
 
-With --stdin, each line is JSON: a list of positional arguments, an object of
-named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
-on standard output, in order: {{"line": 1, "id": "9f3c…"}}, or
-{{"line": 2, "error": "…"}}.
+{lines_help('"id": "9f3c…"')}
 
 Exit codes: {Exit.OK:d} enqueued (with --wait: its result is printed), {Exit.NO_BROKER:d} no broker, \
 {Exit.ACCESS_REFUSED:d} access refused, {Exit.REFUSED:d} the broker
-refused it, {Exit.CONFIGURATION:d} wrong settings; with --wait: {Exit.TIMEOUT:d} no result in time (the task goes on), \
-{Exit.REMOTE_ERROR:d} it failed for good.
+refused it, {Exit.CONFIGURATION:d} its queue exists with other arguments, {Exit.USAGE:d} wrong command line; \
+with --wait: {Exit.TIMEOUT:d} no result in time
+(the task goes on), {Exit.REMOTE_ERROR:d} it failed for good.
 """
 
 #: Seconds to ask the broker for the consumers of a queue, with --wait.
@@ -66,34 +60,32 @@ _STATE_TIMEOUT = 2.0
 
 
 @click.command(cls=WithNegativeNumbers, epilog=_EPILOG)
-@click.argument("function")
-@click.argument("arguments", nargs=-1)
-@broker_options
+@function_arguments(
+    TASK_OPTIONS,
+    header="A header of the task; may be given several times.",
+    stdin="Enqueue a task for each line of JSON on standard input.",
+)
 @option("queue", help="The task queue.", show_default="task_queue, or task_queue.SERVICE")
 @click.option("--delay", type=float, metavar="SECONDS", help="Seconds before a worker may start the task.")
 @click.option("--eta", type=Time(ago=False), metavar="TIME", help="The same as a time in ISO 8601.")
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds after which no worker starts the task.")
 @click.option("--priority", type=int, metavar="0-9", help="Higher priorities run first; the task's own by default.")
 @click.option("--unique-for", type=float, metavar="SECONDS", help="Do not enqueue an equal task again in this time.")
-@content_type_option
-@header_option("A header of the task; may be given several times.")
 @timeout_option("Seconds until the broker confirms the task; with --wait, as many again until it has its result.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it as JSON after the id.")
-@stdin_option("Enqueue a task for each line of JSON on standard input.")
 @click.option("--traceback", is_flag=True, help="With --wait: if the task fails, show the worker's traceback.")
 def enqueue(
-    function: str, arguments: tuple[str, ...], *, broker: Broker, timeout: float, wait: bool, stdin: bool,
-    traceback: bool, **options: Any,
+    function: str, *, arguments: Arguments | None, broker: Broker, timeout: float, wait: bool, traceback: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Enqueue a task for FUNCTION, and print its id when the broker has confirmed it."""
-    no_words_beside_stdin(arguments, stdin=stdin)
-    positional, named = arguments_of(arguments, TASK_OPTIONS, content_type=options["content_type"])
     with one_line_errors(), Client(**broker) as client:
-        if stdin:
+        if arguments is None:
             show_warnings()
             work = partial(_tasks, client, function, timeout, options, wait)
             work_on_lines(partial(arguments_in, options=TASK_OPTIONS), work)
             return
+        positional, named = arguments
         if not wait:
             show_warnings()
         task = client.enqueue(function, *positional, timeout=timeout, **options, **named)

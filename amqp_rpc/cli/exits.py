@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
     OK = 0  #: success; serve: stopped and drained
     ERROR = 1  #: an error without a code of its own
-    USAGE = 2  #: the command line is wrong
+    USAGE = 2  #: the command line is wrong, or a variable in its place
 
     NO_BROKER = 10  #: no connection to the broker, or the connection was lost
     ACCESS_REFUSED = 11  #: wrong user name, password, virtual host or permission
@@ -37,7 +37,7 @@ class Exit(IntEnum):
     NO_MODULE = 20  #: serve: there is no module of that name
     IMPORT_FAILED = 21  #: serve: the module exists and fails to import
     NO_SERVICE = 22  #: serve: the module has no service
-    CONFIGURATION = 23  #: code or settings are wrong
+    CONFIGURATION = 23  #: code is wrong; a queue or an exchange exists with other arguments
 
     BROKER_START_FAILED = 30  #: broker start: RabbitMQ did not start
     BROKER_NOT_AVAILABLE = 31  #: broker start: this machine has neither Docker nor rabbitmq-server
@@ -72,7 +72,9 @@ _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]]
     (NoSuchModule, Exit.NO_MODULE),
     (ImportFailed, Exit.IMPORT_FAILED),
     (NoSuchService, Exit.NO_SERVICE),
-    (errors.ConfigurationError, Exit.CONFIGURATION),
+    (errors.DeclaredOtherwise, Exit.CONFIGURATION),
+    # Of a value that an option can't have, wherever it is checked.
+    (errors.ConfigurationError, Exit.USAGE),
 ]
 
 
@@ -132,12 +134,13 @@ def fail_with(error: BaseException, *, traceback: bool = False) -> NoReturn:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn errors and Ctrl-C into one line and an exit code."""
+def one_line_errors(*, of_code: bool = False) -> Iterator[None]:
+    """Turn errors and Ctrl-C into one line and an exit code; ``of_code``: what is wrong is a user's code."""
     try:
         yield
     except errors.AmqpRpcError as error:
-        fail_with(error)
+        code = code_of(error)
+        fail(spoken(error), Exit.CONFIGURATION if of_code and code is Exit.USAGE else code)
     except OSError as error:
         # click ends quietly when the reader of the output has gone.
         if error.errno == errno.EPIPE:

@@ -40,7 +40,7 @@ published before "Listening" is printed, or while the connection is lost, are mi
 an exchange that was declared here stays.
 
 Exit codes: {Exit.OK:d} Ctrl-C, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused, \
-{Exit.CONFIGURATION:d} wrong settings: a pattern that never matches, an exchange of another type.
+{Exit.CONFIGURATION:d} an exchange of another type, {Exit.USAGE:d} wrong command line: a pattern that never matches.
 """
 
 

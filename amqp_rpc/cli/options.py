@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import queue
 import re
 import sys
@@ -25,10 +26,13 @@ from amqp_rpc.message.codec import ContentType
 from amqp_rpc.message.exchanges import DEFAULT, Exchange, Kind, as_exchange
 from amqp_rpc.message.settings import DEFAULT_HEARTBEAT, DEFAULT_TIMEOUT, OPTIONS_IN_A_URL, broker_addresses
 from amqp_rpc.message.text import plural
+from amqp_rpc.message.timing import LONGEST
 from amqp_rpc.service.signature import CALL_OPTIONS, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+#: The function of a command.
+Command = Callable[..., None]
 #: Positional arguments, and named ones.
 Arguments = tuple[list[Any], dict[str, Any]]
 
@@ -170,6 +174,42 @@ content_type_option: Callable[[F], F] = click.option(
 def stdin_option(help_text: str) -> Callable[[F], F]:
     """Return the decorator of ``--stdin``."""
     return click.option("--stdin", is_flag=True, help=help_text)
+
+
+def lines_help(result: str) -> str:
+    """Return the help of ``--stdin`` for a command that takes arguments; ``result`` is what its line has, as JSON."""
+    return f"""\
+With --stdin, each line is JSON: a list of positional arguments, an object of
+named ones, both ([[1], {{"x": 2}}]), or one argument. Each has a line of JSON
+on standard output, in order: {{"line": 1, {result}}}, or
+{{"line": 2, "error": "…"}}."""
+
+
+def function_arguments(options: Options, *, header: str, stdin: str) -> Callable[[Command], Command]:
+    """Return the decorator of a command that takes a function and its arguments, as words or as lines of JSON.
+
+    Args:
+        options: Those of the call, or task, which no argument may be named as.
+        header: The help of ``--header``.
+        stdin: The help of ``--stdin``. The command has None for its arguments then.
+    """
+
+    def decorated(function: Command) -> Command:
+        @click.argument("function")
+        @click.argument("arguments", nargs=-1)
+        @broker_options
+        @content_type_option
+        @header_option(header)
+        @stdin_option(stdin)
+        @functools.wraps(function)
+        def command(*, arguments: tuple[str, ...], stdin: bool, content_type: str | None, **given: Any) -> None:
+            no_words_beside_stdin(arguments, stdin=stdin)
+            words = None if stdin else arguments_of(arguments, options, content_type=content_type)
+            function(arguments=words, content_type=content_type, **given)
+
+        return command
+
+    return decorated
 
 
 def work_on_lines(read: Callable[[Any], T], work: Callable[[list[T]], Iterable[dict[str, Any] | AmqpRpcError]]) -> None:
@@ -339,6 +379,20 @@ class WithNegativeNumbers(click.Command):
                 message = f"No such option {word!r}; an argument that begins with - goes behind --"
                 raise click.NoSuchOption(word, message, ctx=ctx)
         return rest
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; not NaN, which is in every range, nor more than a wait can last."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(min=0, max=LONGEST, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of a text."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 class Time(click.ParamType):  # type: ignore[type-arg] # generic in the newest versions of click only

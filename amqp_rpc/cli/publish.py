@@ -42,8 +42,9 @@ output, in order: {{"line": 1, "id": "9f3c…"}}, or {{"line": 2, "error": "…"
 
 Exit codes: {Exit.OK:d} published (its id is printed), {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access \
 refused, {Exit.NO_SERVER:d} --mandatory without subscribers,
-{Exit.BAD_ARGUMENTS:d} too large, {Exit.REFUSED:d} the broker refused it, {Exit.CONFIGURATION:d} wrong settings: \
-a topic that is too long, an exchange of another type.
+{Exit.BAD_ARGUMENTS:d} too large, {Exit.REFUSED:d} the broker refused it, {Exit.CONFIGURATION:d} the \
+exchange exists otherwise,
+{Exit.USAGE:d} wrong command line: a topic that is too long, a header of ours.
 """
 
 

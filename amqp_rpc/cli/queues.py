@@ -63,7 +63,7 @@ Exit codes: {Exit.OK:d} printed, {Exit.NO_MODULE:d} no such module,
 @click.option("--json", "as_lines", is_flag=True, help="Print one JSON object per line.")
 def schedules(targets: tuple[str, ...], *, as_lines: bool) -> None:
     """List the schedules of modules with services, and when each ticks next."""
-    with one_line_errors():
+    with one_line_errors(of_code=True):
         found = [each for target in targets for service in load(target) for each in service.schedules]
         now = round(time.time() * 1000)
         rows = [
@@ -150,10 +150,11 @@ def _states(client: Client, names: tuple[str, ...]) -> dict[str, QueueState | No
 
 def _served(name: str) -> list[str]:
     """Return the queues of a module's services; the name itself if there is no such module."""
-    try:
-        services = load(name)
-    except NoSuchModule:
-        return [name]
+    with one_line_errors(of_code=True):
+        try:
+            services = load(name)
+        except NoSuchModule:
+            return [name]
     queues: list[str] = []
     for service in services:
         queues += [service.queue] if service.functions else []

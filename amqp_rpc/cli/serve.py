@@ -20,7 +20,7 @@ import click
 
 from amqp_rpc import __version__
 from amqp_rpc.cli.exits import Exit, one_line_errors
-from amqp_rpc.cli.options import broker_flags, heartbeat_option, option, seconds_option
+from amqp_rpc.cli.options import Seconds, broker_flags, heartbeat_option, option, seconds_option
 from amqp_rpc.cli.output import set_up_log
 from amqp_rpc.cli.supervisor import Parent, Supervisor
 from amqp_rpc.errors import BrokerError, ConfigurationError
@@ -34,6 +34,7 @@ from amqp_rpc.message.settings import (
 )
 from amqp_rpc.message.text import plural
 from amqp_rpc.server.server import Server
+from amqp_rpc.service.catalog import Catalog
 from amqp_rpc.service.function import Function
 from amqp_rpc.service.loading import load
 
@@ -52,7 +53,8 @@ Exit codes: {Exit.OK:d} stopped and drained, {Exit.DRAIN_TIMEOUT:d} not drained 
 once, {Exit.TIME_LIMIT:d} tasks exceeded their
 time limits and can't be ended otherwise, {Exit.NO_BROKER:d} no broker, {Exit.ACCESS_REFUSED:d} access refused,
 {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service, \
-{Exit.CONFIGURATION:d} wrong settings.
+{Exit.CONFIGURATION:d} its code is wrong, or a queue exists with other arguments,
+{Exit.USAGE:d} wrong command line.
 """
 #: Seconds in which a second signal is the same request as the first.
 _ONE_REQUEST = 1.0
@@ -75,7 +77,7 @@ _LEVELS = ["debug", "info", "warning", "error"]
 @heartbeat_option
 @option("max-message-size", type=int, default=DEFAULT_MAX_MESSAGE_SIZE, help="Bytes of a request's or result's body.")
 @seconds_option("drain-timeout", DEFAULT_DRAIN_TIMEOUT, "Seconds for running handlers to finish when it is stopped.",
-                type=click.FloatRange(min=0))  # fmt: skip
+                type=Seconds())  # fmt: skip
 @option("tracebacks/--no-tracebacks", default=True, help="Whether callers get the traceback when a function raises.")
 @seconds_option("clock-skew", DEFAULT_CLOCK_SKEW, "The most by which callers' clocks may differ from this one.")
 @option("results", metavar="URL", show_default="none",
@@ -91,7 +93,7 @@ _LEVELS = ["debug", "info", "warning", "error"]
     help="A configuration of the log for logging.config, as JSON (*.json) or INI.",
 )
 @seconds_option("wait-for-broker", 0.0, "Seconds to wait at the start for a broker that is not there yet.",
-                type=click.FloatRange(min=0))  # fmt: skip
+                type=Seconds())  # fmt: skip
 @click.option("--traceback", is_flag=True, help="Print the whole traceback if a module fails to import.")
 def serve(
     targets: tuple[str, ...],
@@ -104,7 +106,7 @@ def serve(
     **settings: Any,
 ) -> None:
     """Run the functions of services until Ctrl-C."""
-    with one_line_errors():
+    with one_line_errors(of_code=True):
         signals = _Signals()
         try:
             services = [service for target in targets for service in load(target)]
@@ -112,21 +114,24 @@ def serve(
             if traceback:
                 print_exception(error.__cause__ or error)
             raise
-        # In this order: the modules may set up a log of their own.
-        set_up_log(log_level and log_level.upper(), log_config)
-        make = partial(Server, *services, **settings)
-        running: _Process | Supervisor
-        if processes > 1:
-            if not hasattr(os, "killpg"):
+        Catalog(services)
+        with one_line_errors():
+            # In this order: the modules may set up a log of their own.
+            set_up_log(log_level and log_level.upper(), log_config)
+            make = partial(Server, *services, **settings)
+            server = make()
+            if processes > 1 and not hasattr(os, "killpg"):
                 raise ConfigurationError(
                     "--processes needs pipes and process groups of Unix, which this system has not; "
                     "start `amqp-rpc serve` once for each process"
                 )
+        running: _Process | Supervisor
+        if processes > 1:
             settings |= {"drain_timeout": drain_timeout, "log_level": log_level, "log_config": log_config}
             settings["wait_for_broker"] = wait_for_broker
-            running = _supervisor(make(), targets, processes, settings)
+            running = _supervisor(server, targets, processes, settings)
         else:
-            running = _Process(make, drain_timeout, wait_for_broker)
+            running = _Process(server, make, drain_timeout, wait_for_broker)
         signals.lead_to(running)
         sys.exit(running.run())
 
@@ -134,9 +139,10 @@ def serve(
 class _Process:
     """A server that runs in this process until a signal, the death of the supervisor or a time limit ends it."""
 
-    def __init__(self, make: Callable[[], Server], drain_timeout: float, wait_for_broker: float) -> None:
-        self._make = make
-        self._server = make()
+    def __init__(
+        self, server: Server, make: Callable[[], Server], drain_timeout: float, wait_for_broker: float
+    ) -> None:
+        self._server, self._make = server, make
         self._wait_until = time.monotonic() + wait_for_broker
         self._drain_timeout = drain_timeout
         self._supervisor = Parent.find()

@@ -17,7 +17,7 @@ from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Del
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import declare_exchange
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
+from amqp_rpc.errors import AmqpRpcError, BrokerError, DeclaredOtherwise, NotConnected
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import PublishedEvent, mark, read
@@ -118,7 +118,7 @@ class EventTap(Keeper):
             error: AmqpRpcError = closed.error
             # Only the exchange can exist with other settings: the queue is new.
             if closed.conflict:
-                error = ConfigurationError(other_exchange(str(self._exchange), error))
+                error = DeclaredOtherwise(other_exchange(str(self._exchange), error))
             self._fail(error)
             # For good, so that it is not opened again.
             self.close()

@@ -23,7 +23,7 @@ from amqp_rpc.amqp import declare
 from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConfigurationError, DeclaredOtherwise
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties, republished
@@ -383,7 +383,7 @@ class EventConsumer(Consumer):
             await declare.declare_exchange(channel, self._subscription.exchange)
         except ChannelClosed as closed:
             if closed.conflict:
-                self._explanation = ConfigurationError(other_exchange(str(self._subscription.exchange), closed.error))
+                self._explanation = DeclaredOtherwise(other_exchange(str(self._subscription.exchange), closed.error))
             raise
         if self._subscription.mode == "broadcast":
             await self._declare_instance(channel)

@@ -40,13 +40,13 @@ FAILURES = {
     "a timeout": (["tserved.hold", "5", "--timeout", "0.2"], Exit.TIMEOUT, "it may have run"),
     "a header of ours": (
         ["fib", "1", "--header", "attempt=3"],
-        Exit.CONFIGURATION,
+        Exit.USAGE,
         "a call can't have a header 'attempt'",
     ),
     "a header twice": (["fib", "1", "--header", "a=1", "--header", "a=2"], Exit.USAGE, "header a is given twice"),
     "another queue": (["fib", "1", "--queue", "nosuch"], Exit.NO_SERVER, "there is no queue 'nosuch'"),
-    "no timeout": (["fib", "1", "--timeout", "0"], Exit.CONFIGURATION, "more than 0"),
-    "a wrong URL": (["fib", "1", "--url", "http://x"], Exit.CONFIGURATION, "is not an AMQP URL"),
+    "no timeout": (["fib", "1", "--timeout", "0"], Exit.USAGE, "more than 0"),
+    "a wrong URL": (["fib", "1", "--url", "http://x"], Exit.USAGE, "is not an AMQP URL"),
     "an unknown host": (["fib", "1", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
 }
 

@@ -46,12 +46,12 @@ class TestEachCommand:
     def test_names_a_wrong_one_by_its_flag_in_one_line(self, command: str) -> None:
         code, said = run(*COMMANDS[command], "--url", TLS, "--cacertfile", "/nowhere")
         assert said == "amqp-rpc: --cacertfile '/nowhere' can't be read: no such file or directory\n"
-        assert code == Exit.CONFIGURATION
+        assert code == Exit.USAGE
 
     def test_reads_it_from_a_variable(self, command: str) -> None:
         code, said = run(*COMMANDS[command], AMQP_URL=TLS, AMQP_RPC_CERTFILE="/nowhere")
         assert said == "amqp-rpc: --certfile '/nowhere' can't be read: no such file or directory\n"
-        assert code == Exit.CONFIGURATION
+        assert code == Exit.USAGE
 
 
 def test_a_flag_counts_more_than_the_url_and_the_url_more_than_a_variable(tmp_path: Path) -> None:

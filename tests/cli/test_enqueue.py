@@ -52,12 +52,12 @@ def test_the_error_of_a_task_is_one_line_and_its_traceback_is_an_option(served: 
 
 
 FAILURES = {
-    "two times": (["resize", "--delay", "1", "--eta", "2040-01-01"], Exit.CONFIGURATION, "give one of them"),
-    "no function": (["images."], Exit.CONFIGURATION, "names no task"),
+    "two times": (["resize", "--delay", "1", "--eta", "2040-01-01"], Exit.USAGE, "give one of them"),
+    "no function": (["images."], Exit.USAGE, "names no task"),
     "an option as an argument": (["resize", "delay=3"], Exit.USAGE, "delay is an option of the task"),
     "a wrong host": (["resize", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
-    "late": (["resize", "--delay", "2", "--expires", "1"], Exit.CONFIGURATION, "no worker may take it before 2 s"),
-    "expired": (["total", *TASKS, "--expires", "0"], Exit.CONFIGURATION, "above 0"),
+    "late": (["resize", "--delay", "2", "--expires", "1"], Exit.USAGE, "no worker may take it before 2 s"),
+    "expired": (["total", *TASKS, "--expires", "0"], Exit.USAGE, "above 0"),
 }
 
 

@@ -154,14 +154,14 @@ def test_every_kind_of_exchange_can_be_named(
 
 
 FAILURES = {
-    "a pattern": (["listen", "a..b"], Exit.CONFIGURATION, "has an empty word"),
-    "part of a word": (["listen", "kern*"], Exit.CONFIGURATION, "whole words"),
-    "no topic": (["listen", "--exchange", "tcli_x", "--type", "direct"], Exit.CONFIGURATION, "needs a topic"),
+    "a pattern": (["listen", "a..b"], Exit.USAGE, "has an empty word"),
+    "part of a word": (["listen", "kern*"], Exit.USAGE, "whole words"),
+    "no topic": (["listen", "--exchange", "tcli_x", "--type", "direct"], Exit.USAGE, "needs a topic"),
     "no header": (["listen", "--header", "x", "--type", "headers"], Exit.USAGE, "NAME=VALUE"),
     "another kind, listen": (["listen", "--exchange", "tcli_fanout"], Exit.CONFIGURATION, "inequivalent arg 'type'"),
     "another kind": (["publish", "a", "--exchange", "tcli_fanout"], Exit.CONFIGURATION, "inequivalent arg 'type'"),
-    "a long topic": (["publish", "x" * 256], Exit.CONFIGURATION, "at most 255 bytes"),
-    "a header of ours": (["publish", "a", "--header", "attempt=3"], Exit.CONFIGURATION, "are amqp_rpc's"),
+    "a long topic": (["publish", "x" * 256], Exit.USAGE, "at most 255 bytes"),
+    "a header of ours": (["publish", "a", "--header", "attempt=3"], Exit.USAGE, "are amqp_rpc's"),
     "a wrong host": (["publish", "a", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
     "a wrong host, listen": (["listen", "--url", "amqp://x.invalid"], Exit.NO_BROKER, "name is not known"),
     "no such option": (["publish", "a", "--what"], Exit.USAGE, "No such option"),

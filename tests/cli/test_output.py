@@ -128,7 +128,7 @@ def test_a_file_that_can_t_be_used_is_one_line(tmp_path: Path, name: str, text: 
     if text is not None:
         (tmp_path / name).write_text(text)
     done = run("serve", "tests.served", "--log-config", str(tmp_path / name), url="amqp://nowhere.invalid")
-    assert done.returncode == Exit.CONFIGURATION
+    assert done.returncode == Exit.USAGE
     assert done.stderr.startswith(f"amqp-rpc: --log-config {tmp_path / name}: ")
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1

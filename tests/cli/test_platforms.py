@@ -121,6 +121,6 @@ def test_the_command_line_works_with_one_process(url: str) -> None:
 
 def test_several_processes_are_refused_in_one_line(url: str) -> None:
     code, said = command("serve", "services.fib", "--processes", "2", url=url)
-    assert code == Exit.CONFIGURATION
+    assert code == Exit.USAGE
     assert said.startswith("amqp-rpc: --processes needs pipes and process groups of Unix")
     assert len(said.splitlines()) == 1

@@ -294,7 +294,7 @@ def test_tasks_are_in_the_banner_in_the_log_and_in_the_counts(url: str) -> None:
 
 def test_queues_that_no_service_has_are_refused_with_a_list_of_queues(url: str) -> None:
     done = run("serve", "tests.served", "--queues", "tserved_sums,nope", url=url)
-    assert done.returncode == Exit.CONFIGURATION
+    assert done.returncode == Exit.USAGE
     assert done.stderr.startswith("amqp-rpc: no service here has a queue 'nope'; there are 'rpc_queue.tserved', ")
     assert len(done.stderr.splitlines()) == 1
 
