@@ -133,6 +133,8 @@ def replay(
     longer expires. One that names another queue needs --to, or a yes at a terminal: any program may write it.
     """
     _check_which(ids, **filters)
+    if to == "":
+        fail("--to is the name of a queue", Exit.USAGE)
     with _dead_letters(broker, queue, timeout) as dead:
         elsewhere = _done(dead, "replayed", {"ids": _resolved(dead, ids) if ids else None, **filters}, to)
         if elsewhere and _agreed(dead, elsewhere):

@@ -20,7 +20,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import Request
 from amqp_rpc.message.events import mark, read
 from amqp_rpc.message.exchanges import Exchange, bindings
-from amqp_rpc.message.settings import broker_addresses
+from amqp_rpc.message.settings import broker_addresses, positive
 from amqp_rpc.message.text import quoted
 from amqp_rpc.ops.listen import EventTap
 
@@ -62,6 +62,7 @@ def listen(
     """Print events as they arrive, until Ctrl-C."""
     # A lost connection is a line there.
     set_up_log(None, None)
+    heartbeat = positive("heartbeat", heartbeat, most=60_000)
     if exchange.kind == "topic" and not topics:
         topics = ("#",)
     bound = bindings(exchange, topics, headers if headers or exchange.kind == "headers" else None)

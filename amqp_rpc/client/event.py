@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.client.bulk import Batch
-from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, PublishRefused, Unroutable
+from amqp_rpc.errors import (
+    BrokerError,
+    ConfigurationError,
+    ConnectionLost,
+    DeclaredOtherwise,
+    PublishRefused,
+    Unroutable,
+)
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
 from amqp_rpc.message.envelope import Message
@@ -160,4 +167,4 @@ class EventPublication(Publication):
 
     def conflict(self, what: str, error: BrokerError) -> ConfigurationError:  # noqa: ARG002 - it needs one thing alone
         """Return the error where its exchange is another one."""
-        return ConfigurationError(f"{other_exchange(str(self._plan.exchange), error)}. Nothing was published")
+        return DeclaredOtherwise(f"{other_exchange(str(self._plan.exchange), error)}. Nothing was published")

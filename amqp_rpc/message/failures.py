@@ -233,7 +233,8 @@ def _fill(rebuilt: RemoteError, data: dict[str, Any]) -> None:
                     value = fields[key]
                     setattr(rebuilt, key, quoted(value.removesuffix("\n")) if isinstance(value, str) else value)
     for note in _listed(data.get("notes")):
-        rebuilt.add_note(quoted(note))
+        # The second line of a note does not begin as one of the log.
+        rebuilt.add_note(lines(text_of(note), "  ").removeprefix("  "))
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -119,12 +119,12 @@ def _bounded(record: logging.LogRecord) -> bool:
 
 
 def safe_repr(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Return a ``__repr__`` that works for an object whose constructor has raised: debuggers show those too."""
+    """Return a ``__repr__`` on one line, also for an object whose constructor has raised: debuggers show those."""
 
     @functools.wraps(show)
     def shown(self: Any) -> str:
         try:
-            return show(self)
+            return one_line(show(self))
         except AttributeError:
             return f"<{type(self).__qualname__}, not made>"
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -243,3 +244,89 @@ def test_a_line_of_json_is_arguments_as_on_the_wire() -> None:
     assert arguments_in("x") == (["x"], {})
     with pytest.raises(InvalidArguments, match="--wait-for-server"):
         arguments_in({"wait_for_server": True})
+
+
+#: A URL where nobody listens: what is wrong with an option is found before.
+NOBODY = "amqp://127.0.0.1:1"
+
+IMPOSSIBLE = [
+    ["call", "f", "--timeout", "0"],
+    ["call", "f", "--timeout", "nan"],
+    ["call", "f", "--timeout", "inf"],
+    ["call", "f", "--timeout", "soon"],
+    ["call", "f", "--queue", "q" * 256],
+    ["call", "f", "--header", "attempt=1"],
+    ["call", "f", "--content-type", "text/html"],
+    ["call", "f", "--url", "http://host"],
+    ["call", "f", "--url", "amqp://host:0"],
+    ["call", "f", "--cacertfile", "/nowhere", "--url", "amqps://host"],
+    ["enqueue", "f", "--timeout", "-1"],
+    ["enqueue", "f", "--delay", "-1"],
+    ["enqueue", "f", "--delay", "nan"],
+    ["enqueue", "f", "--expires", "0"],
+    ["enqueue", "f", "--priority", "256"],
+    ["enqueue", "f", "--unique-for", "0"],
+    ["enqueue", "f", "--eta", "yesterday"],
+    ["enqueue", "f", "--delay", "1", "--eta", "2999-01-01"],
+    ["publish", "a", "--timeout", "0"],
+    ["publish", "a", "--expires", "0"],
+    ["publish", "a..b"],
+    ["publish", "a", "--type", "fan"],
+    ["listen", "--heartbeat", "0"],
+    ["listen", "a..b"],
+    ["queues", "--timeout", "0"],
+    ["dlq", "list", "q", "--timeout", "0"],
+    ["dlq", "list", "q", "--limit", "-1"],
+    ["dlq", "list", "q", "--before", "soon"],
+    ["dlq", "replay", "q", "--all", "--to", ""],
+    ["broker", "start", "--timeout", "0"],
+    ["broker", "start", "--timeout", "nan"],
+]
+
+
+@pytest.mark.parametrize("words", IMPOSSIBLE, ids=" ".join)
+def test_a_value_that_an_option_can_t_have_is_usage_wherever_it_is_checked(words: list[str]) -> None:
+    done = CliRunner(env={"AMQP_URL": NOBODY}).invoke(main, words)
+    assert (done.exit_code, done.stdout) == (Exit.USAGE, ""), done.output
+    assert done.stderr
+
+
+def test_one_in_a_variable_too() -> None:
+    for variable, value in (("AMQP_RPC_TIMEOUT", "0"), ("AMQP_RPC_TIMEOUT", "soon"), ("AMQP_RPC_URL", "http://host")):
+        assert CliRunner(env={"AMQP_URL": NOBODY, variable: value}).invoke(main, ["call", "f"]).exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--threads", "0"],
+        ["--prefetch", "0"],
+        ["--processes", "0"],
+        ["--heartbeat", "0"],
+        ["--max-message-size", "0"],
+        ["--drain-timeout", "nan"],
+        ["--drain-timeout", "inf"],
+        ["--clock-skew", "-1"],
+        ["--wait-for-broker", "nan"],
+        ["--results", "nonsense"],
+        ["--results", "sqlite:///r.db", "--result-expires", "0"],
+        ["--queues", "nope"],
+        ["--log-config", "/nowhere"],
+        ["--url", "http://host"],
+        ["--threads", "0", "--processes", "2"],
+    ],
+    ids=" ".join,
+)
+def test_one_of_a_server_too(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "served_here.py").write_text("from amqp_rpc import Service\nservice = Service()\nservice.rpc(len)\n")
+    done = run("serve", "served_here", *words, url=NOBODY, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (Exit.USAGE, ""), done.stderr
+
+
+def test_what_is_wrong_with_the_code_is_not(tmp_path: Path) -> None:
+    twice = "from amqp_rpc import Service\nservice = Service()\nservice.rpc(len)\nservice.rpc(len)\n"
+    (tmp_path / "twice.py").write_text(twice)
+    for command in ("serve", "queues", "schedules"):
+        done = run(command, "twice", url=NOBODY, cwd=tmp_path)
+        # Asking for a queue of that name comes before the module.
+        assert done.returncode == (Exit.NO_BROKER if command == "queues" else Exit.CONFIGURATION), done.stderr

@@ -14,6 +14,7 @@ from amqp_rpc import errors
 from amqp_rpc.errors import RemoteError, one_line
 from amqp_rpc.message.failures import describe_raised, rebuild
 from amqp_rpc.message.text import bounded_logger, brief, lines, plural, quoted, text_of, traceback_text
+from amqp_rpc.ops.dead_letters import DeadLetters
 
 #: What forges a line of a log, and what controls a terminal: ESC, and CSI as one character.
 FORGED = "x]\n2026-11-28 00:00:00,000 CRITICAL Task transfer() succeeded"
@@ -90,6 +91,12 @@ class TestErrors:
             printed = traceback_text(type(each), each, None)
             assert not [line for line in printed.split("\n") if line.startswith("2026-11-28") or not line.isprintable()]
 
+    def test_a_note_of_several_lines_keeps_them(self):
+        error = ValueError("late")
+        error.add_note("It was here:\n  File a\x1b[2J")
+        rebuilt = rebuild(describe_raised(error, traceback=None))
+        assert rebuilt.__notes__ == ["It was here:\n    File a\\x1b[2J"]
+
     def test_an_error_reply_is_small_whatever_the_handler_said(self):
         for error in (ValueError("x" * HUGE), KeyError("x" * HUGE), OSError(1, "no", "x" * HUGE)):
             described = describe_raised(error, traceback=traceback_text(type(error), error, None))
@@ -152,3 +159,7 @@ def test_a_remote_error_has_its_message_and_shows_it_on_one_line():
     error = RemoteError()
     error.message = "a\nb"
     assert str(error) == "a\\nb"
+
+
+def test_what_an_object_says_of_itself_is_one_line():
+    assert repr(DeadLetters(None, FORGED, timeout=1.0, whole=False)).isprintable()  # type: ignore[arg-type] # it is not used
