@@ -23,7 +23,7 @@ from amqp_rpc.service.function import Function
 #: The items that stand for one call in the reply to a chunk: whether it has a result, and the result or the error.
 _OUTCOME = 2
 #: Bytes of a result that takes little time to decode, at most.
-_SMALL = 64 * 1024
+_SMALL = 4 * 1024
 #: The modules of types that msgspec makes itself, without a line of a user's code.
 _OURS = frozenset({"builtins", "typing", "types", "collections", "collections.abc", "datetime", "decimal", "uuid"})
 

@@ -35,11 +35,10 @@ from amqp_rpc.errors import (
     Overloaded,
     Unroutable,
 )
-from amqp_rpc.message import codec, topology
-from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, request_properties
+from amqp_rpc.message import topology
+from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, read_names, request_properties
 from amqp_rpc.message.refusals import ReplyCode, body_too_large
-from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE, LIVENESS_INTERVAL, Addresses
+from amqp_rpc.message.settings import LIVENESS_INTERVAL, Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
 
@@ -340,12 +339,11 @@ class Requests(ReplyQueue):
 
     def _reported(self, delivery: Delivery) -> None:
         try:
-            identities = codec.decode(delivery.body, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
+            identities = read_names(delivery.body)
         except CodecError as error:
             logger.debug("liveness message dropped: it can't be read: %s", error)
             return
-        if isinstance(identities, list):
-            self._liveness.reported(identities)
+        self._liveness.reported(identities)
 
     def _returned(self, queue: str, properties: Properties) -> None:
         call = self._pending.get(properties.correlation_id)

@@ -105,7 +105,7 @@ _made_key_in = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
 #: Bytes of a body that needs no look: all its keys together are few.
 _SMALL = 1024
 #: The largest map, or set, whose hashes need no look; and how many keys of a larger one may have another one's hash.
-_FEW = 16
+FEW_KEYS: Final = 16
 #: Keys that are looked at together; seconds of a processor that all of them may take, and each of them.
 _SLICE, _LONGEST_CHECK, _LONGEST_KEY = 2048, 0.1, 1e-5
 #: The types whose hashes are salted.
@@ -417,7 +417,7 @@ class _Reader:
         if not isinstance(elements, list):
             raise TypeError(f"a set is an array of its elements, not {type(elements).__name__}")
         self._spend(_A_MAP)
-        if len(elements) > _FEW:
+        if len(elements) > FEW_KEYS:
             check_hashes(elements)
         found = set(map(_key, elements))
         self._check_unique(len(elements), len(found))
@@ -438,7 +438,7 @@ class _Reader:
 
     def _map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         self._spend(_A_MAP + 2 * _AN_ITEM * max(0, len(pairs) - 3))
-        if len(pairs) > _FEW:
+        if len(pairs) > FEW_KEYS:
             check_hashes([key for key, _ in pairs])
         try:
             found = dict(pairs)
@@ -482,7 +482,7 @@ def check_hashes(keys: Sequence[Any]) -> None:
             if thread_time() > until:
                 raise ValueError("the keys of a map, or the elements of a set, take too long: their hashes collide")
         shared = len(keys) - len(made)
-        if shared > _FEW:
+        if shared > FEW_KEYS:
             raise ValueError(f"{shared} of {len(keys)} keys of a map, or elements of a set, have the hashes of others")
         if len(keys) <= _SLICE:
             return

@@ -6,11 +6,14 @@ The names and their meaning are the wire format (docs/wire-format.md); programs 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
+from amqp_rpc.errors import Undecodable
 from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.headers import (
@@ -57,6 +60,11 @@ _LONGEST_EXPIRATION: Final = 2**32 - 1
 _LENGTHS = (16_000, 8_000, 4_000, 2_000, 1_000, 500, 250, 125, 60, 0)
 #: The most characters of a header in `bare`.
 _LONGEST_TEXT = 300
+
+
+#: Bytes of a body that names other messages.
+_NAMES_LIMIT = 16 * 1024
+_names = msgspec.msgpack.Decoder(list[str]).decode
 
 
 @dataclass(slots=True)
@@ -328,3 +336,24 @@ def bare(message: Message) -> Message:
     kept = {name: text_of(each)[:_LONGEST_TEXT] if isinstance(each, str) else each for name, each in needed.items()}
     dropped = {HEADERS_DROPPED: True} if others(headers) else {}
     return replace(message, properties=copied(message.properties, headers=kept | dropped))
+
+
+def pack_names(names: Sequence[str]) -> Iterator[bytes]:
+    """Yield bodies that have these names together, each of them small enough for `read_names`."""
+    most = _NAMES_LIMIT // (5 + max((len(name.encode()) for name in names), default=0))
+    for start in range(0, len(names), most):
+        yield msgspec.msgpack.encode(names[start : start + most])
+
+
+def read_names(body: bytes) -> list[str]:
+    """Return the names in a small body, which is a message about other messages: the I/O thread reads it.
+
+    Raises:
+        Undecodable: It is no list of texts in msgpack, or has more than 16 KiB.
+    """
+    if len(body) > _NAMES_LIMIT:
+        raise Undecodable(f"a body ({len(body)} bytes) of names is no larger than {_NAMES_LIMIT} bytes")
+    try:
+        return _names(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(f"the body ({len(body)} bytes) is no list of names: {error}") from error

@@ -43,8 +43,6 @@ _IDLE = 1.0
 _GATHERED = 0.005
 #: Items that RabbitMQ 3.10 keeps in order when one command requeues them to a quorum queue.
 _IN_ORDER = 32
-#: The most ids in one receipt.
-_IDS = 1000
 #: The most that AMQP's prefetch can be.
 MOST_PREFETCH = 65_535
 
@@ -431,8 +429,8 @@ class ItemConsumer(Keeper):
         # In this order, which the broker keeps on one channel: a crash in between repeats items, and hides none from
         # `join`.
         for reply_to, identities in receipts.items():
-            for first in range(0, len(identities), _IDS):
-                self.channel.publish(items.receipt(reply_to, identities[first : first + _IDS]))
+            for receipt in items.receipts(reply_to, identities):
+                self.channel.publish(receipt)
         self.channel.ack(tags)
         self._forget_tags(tags)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from hashlib import blake2b
 from hmac import compare_digest
 from threading import Lock
@@ -20,9 +21,8 @@ from amqp_rpc.errors import CodecError, ConfigurationError, Undecodable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.dead_letter import dead_letter
-from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.envelope import Message, Properties, pack_names, read_names
 from amqp_rpc.message.headers import ITEM_ID
-from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.message.topology import LONGEST_NAME
 
 #: The ``type`` of an item that one of our clients has put, and of a receipt.
@@ -67,19 +67,20 @@ def receipt_to(properties: Properties) -> str | None:
     return reply_to if isinstance(reply_to, str) and topology.named_by_broker(reply_to) else None
 
 
-def receipt(reply_to: str, identities: list[str]) -> Message:
-    """Return the message that reports done items."""
-    body = codec.encode(identities, MSGPACK, limit=DEFAULT_MAX_MESSAGE_SIZE)
-    return Message(reply_to, Properties(content_type=MSGPACK, type=DONE), body)
+def receipts(reply_to: str, identities: list[str]) -> Iterator[Message]:
+    """Yield the messages that report done items."""
+    for body in pack_names(identities):
+        yield Message(reply_to, Properties(content_type=MSGPACK, type=DONE), body)
 
 
-def read_receipt(properties: Properties, body: bytes) -> list[object]:
-    """Return the ids that a receipt names, which may be anything; none if it can't be read."""
+def read_receipt(properties: Properties, body: bytes) -> list[str]:
+    """Return the ids that a receipt names; none if it can't be read."""
+    if properties.content_type != MSGPACK:
+        return []
     try:
-        identities = codec.decode(body, base_type(properties.content_type), limit=DEFAULT_MAX_MESSAGE_SIZE)
+        return read_names(body)
     except CodecError:
         return []
-    return identities if isinstance(identities, list) else []
 
 
 def token_of(identity: object) -> str:

@@ -31,6 +31,7 @@ from amqp_rpc.server.invoke import (
     Dispatcher,
     HandlerOutcome,
     Invocation,
+    Settings,
     Unfinished,
     exc_info,
     finish,
@@ -53,17 +54,23 @@ Item = tuple[bool, Any]
 
 @dataclass(slots=True)
 class Chunk:
-    """Many calls of one function in one message; each runs by itself, or was refused: then its item is known."""
+    """Many calls of one function in one message, as they arrived; each is checked, and runs, by itself."""
 
     request: Request
     function: Function
-    calls: list[Invocation | Item]
+    calls: list[Any]
 
 
 class CallDispatcher(Dispatcher):
     """The calls of one queue."""
 
     kind = "Call"
+
+    def __init__(self, queue: str, functions: dict[str, Function], settings: Settings) -> None:
+        super().__init__(queue, functions, settings)
+        self._concurrency = settings.concurrency
+        #: The room on the event loop for the calls of all chunks; that loop's.
+        self._room: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     def run(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer | Coroutine[Any, Any, Answer]:
         """Run the call in a delivery, or refuse it, and return the answer, whatever the function raises.
@@ -77,19 +84,18 @@ class CallDispatcher(Dispatcher):
                 return self._finish(ready, outcome)
             return self._answer(ready, outcome)
         if isinstance(ready, Chunk):
-            ran = [self._run_one(ready, call) for call in ready.calls]
+            ran = self._run_some(ready, 0)
             items = [each for each in ran if isinstance(each, tuple)]
-            return self._answer_all(ready, items) if len(items) == len(ran) else self._finish_all(ready, ran)
+            return self._answer_all(ready, items) if len(items) == len(ready.calls) else self._finish_all(ready, ran)
         return ready
 
     async def run_async(self, properties: Properties, body: bytes, *, redelivered: bool) -> Answer:
-        """Do as `run` for an ``async def`` function; all calls of a chunk run at the same time."""
+        """Do as `run` for an ``async def`` function; of the calls of all chunks, `Settings.concurrency` run at once."""
         ready = self.accept(properties, body, redelivered=redelivered)
         if isinstance(ready, Invocation):
             return self._answer(ready, await invoke_async(ready))
         if isinstance(ready, Chunk):
-            items = await asyncio.gather(*(self._run_one_async(ready, call) for call in ready.calls))
-            return self._answer_all(ready, items)
+            return self._answer_all(ready, await self._run_all_async(ready))
         return ready
 
     def accept(self, properties: Properties, body: bytes, *, redelivered: bool) -> Invocation | Chunk | Answer:
@@ -111,7 +117,7 @@ class CallDispatcher(Dispatcher):
                 raise Expired(f"the time for {function.name}() was over before it started")  # noqa: TRY301 - as above
             codec.check_encoding(request.content_encoding)
             if request.chunked:
-                return Chunk(request, function, self._calls(request, function))
+                return Chunk(request, function, self._calls(request))
             args, kwargs = self._arguments(request, function)
         except AmqpRpcError as error:
             return self._refused(request, error)
@@ -147,17 +153,11 @@ class CallDispatcher(Dispatcher):
         )
         return Answer(None, None, "again", again=Message(function.queue, counted, request.body))
 
-    def _calls(self, request: Request, function: Function) -> list[Invocation | Item]:
+    def _calls(self, request: Request) -> list[Any]:
         value = codec.decode(request.body, request.content_type, limit=self._max_size)
         if not isinstance(value, list):
             raise InvalidArguments(f"the body of a chunk is a list of calls; it was {brief(value)}")
-        calls: list[Invocation | Item] = []
-        for each in value:
-            try:
-                calls.append(Invocation(request, function, *self._bound(request, function, each)))
-            except InvalidArguments as error:
-                calls.append((False, describe_verdict(error, earlier=request.may_have_run)))
-        return calls
+        return value
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
         outcome = "expired" if isinstance(error, Expired) else "refused"
@@ -175,18 +175,49 @@ class CallDispatcher(Dispatcher):
         if logger.isEnabledFor(level) and (times := self._refusals.again(str(error))) is not None:
             logger.log(level, "queue %s: %s: %s%s", self.queue, what, error, times, extra=self.keys(request))
 
-    def _run_one(self, chunk: Chunk, call: Invocation | Item) -> Item | Coroutine[Any, Any, Item]:
+    def _run_some(self, chunk: Chunk, start: int) -> list[Item | Coroutine[Any, Any, Item]]:
+        """Run the calls of a chunk from one on, until all have run, or as many are to be awaited as may be at once."""
+        found: list[Item | Coroutine[Any, Any, Item]] = []
+        room = self._concurrency
+        while room and start + len(found) < len(chunk.calls):
+            found.append(one := self._run_one(chunk, chunk.calls[start + len(found)]))
+            room -= not isinstance(one, tuple)
+        return found
+
+    def _run_one(self, chunk: Chunk, arrived: Any) -> Item | Coroutine[Any, Any, Item]:
+        call = self._late(chunk) or self._bound_one(chunk, arrived)
         if not isinstance(call, Invocation):
             return call
-        if late := self._late(chunk):
-            return late
         outcome = invoke(call)
         return self._finish_one(chunk, call, outcome) if isinstance(outcome, Unfinished) else self._item(chunk, outcome)
 
-    async def _run_one_async(self, chunk: Chunk, call: Invocation | Item) -> Item:
-        if not isinstance(call, Invocation):
-            return call
-        return self._late(chunk) or self._item(chunk, await invoke_async(call))
+    async def _run_all_async(self, chunk: Chunk) -> list[Item]:
+        loop = asyncio.get_running_loop()
+        if self._room is None or self._room[0] is not loop:
+            self._room = loop, asyncio.Semaphore(self._concurrency)
+        room = self._room[1]
+        items: list[Item] = [(False, None)] * len(chunk.calls)
+        left = iter(enumerate(chunk.calls))
+
+        async def run_next() -> None:
+            for number, arrived in left:
+                async with room:
+                    call = self._late(chunk) or self._bound_one(chunk, arrived)
+                    if isinstance(call, Invocation):
+                        call = self._item(chunk, await invoke_async(call))
+                    items[number] = call
+                # Functions that never wait must not keep the others from the loop.
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(run_next() for _ in range(min(self._concurrency, len(items)))))
+        return items
+
+    def _bound_one(self, chunk: Chunk, arrived: Any) -> Invocation | Item:
+        request, function = chunk.request, chunk.function
+        try:
+            return Invocation(request, function, *self._bound(request, function, arrived))
+        except InvalidArguments as error:
+            return False, describe_verdict(error, earlier=request.may_have_run)
 
     async def _finish(self, call: Invocation, unfinished: Unfinished) -> Answer:
         return self._answer(call, await finish(call, unfinished))
@@ -195,9 +226,15 @@ class CallDispatcher(Dispatcher):
         return self._item(chunk, await finish(call, unfinished))
 
     async def _finish_all(self, chunk: Chunk, ran: list[Item | Coroutine[Any, Any, Item]]) -> Answer:
-        """Await those of a chunk that returned an awaitable, all at the same time."""
-        left = iter(await asyncio.gather(*(each for each in ran if not isinstance(each, tuple))))
-        return self._answer_all(chunk, [each if isinstance(each, tuple) else next(left) for each in ran])
+        """Await those of a chunk that returned an awaitable, and run the others then."""
+        items: list[Item] = []
+        while True:
+            left = iter(await asyncio.gather(*(each for each in ran if not isinstance(each, tuple))))
+            items += [each if isinstance(each, tuple) else next(left) for each in ran]
+            if len(items) == len(chunk.calls):
+                return self._answer_all(chunk, items)
+            # Ordinary functions never run on the event loop.
+            ran = await asyncio.to_thread(self._run_some, chunk, len(items))
 
     def _late(self, chunk: Chunk) -> Item | None:
         """Return the error of a call that is too late in its chunk to start; None while there is time."""

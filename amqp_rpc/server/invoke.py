@@ -36,7 +36,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, OCTETS, TEXT, base_type, packed
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied
 from amqp_rpc.message.failures import brief_error, describe_verdict
-from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE
+from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_THREADS
 from amqp_rpc.message.text import LONGEST_ERROR, brief, quoted, text_of, traceback_text
 from amqp_rpc.message.timing import Repeats
 from amqp_rpc.results.record import Record
@@ -171,6 +171,8 @@ class Settings:
 
     #: The most bytes of a body, in either direction.
     max_message_size: int
+    #: Calls of chunks that run at the same time, if they are awaited: the server's prefetch.
+    concurrency: int = DEFAULT_THREADS
     #: True if error replies to calls carry the handler's traceback.
     tracebacks: bool = True
     #: True if there is a store for the records of tasks.

@@ -132,7 +132,11 @@ class Server:
         #: Their schedules, by the queue of their scheduler.
         self.schedules: dict[str, list[Schedule]] = catalog.schedules
         settings = Settings(
-            max_message_size, tracebacks=tracebacks, records=self.results is not None, clock_skew=clock_skew
+            max_message_size,
+            concurrency=self.prefetch,
+            tracebacks=tracebacks,
+            records=self.results is not None,
+            clock_skew=clock_skew,
         )
         calls = {queue: CallDispatcher(queue, each, settings) for queue, each in self.functions.items()}
         suspects = Suspects()

@@ -22,9 +22,8 @@ from typing import Any
 
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.loop import Timer
-from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.envelope import ALIVE, Message, Properties
+from amqp_rpc.message.envelope import ALIVE, Message, Properties, pack_names
 from amqp_rpc.message.events import mark
 from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import LIVENESS_INTERVAL
@@ -43,8 +42,6 @@ logger: logging.Logger = bounded_logger(__name__)
 
 #: The most deliveries that one log line names.
 _MOST_NAMED = 5
-#: The most calls that one liveness message names, and its most bytes: far below any limit of a message's size.
-_MOST_ALIVE, _MOST_BYTES = 1000, 1024 * 1024
 #: Seconds until the first liveness message after a time without work: few calls take that long.
 _FIRST_LIVENESS = 0.1
 _NEVER = float("inf")
@@ -545,7 +542,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
         # such a name. Any other queue may be one of tasks.
         if not named_by_broker(reply_to):
             continue
-        for start in range(0, len(identities), _MOST_ALIVE):
+        for body in pack_names(identities):
             ours = Properties(
                 content_type=MSGPACK,
                 delivery_mode=1,
@@ -553,8 +550,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
                 expiration=str(int(LIVENESS_INTERVAL * 1000)),
                 type=ALIVE,
             )
-            named = identities[start : start + _MOST_ALIVE]
-            yield Message(reply_to, ours, codec.encode(named, MSGPACK, limit=_MOST_BYTES))
+            yield Message(reply_to, ours, body)
 
 
 def _identity(queue: str, delivery: Delivery) -> tuple[str, str] | None:

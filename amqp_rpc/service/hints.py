@@ -8,12 +8,17 @@ program whose hints use it has done so. It is a seam: a signature binds argument
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import sys
 import types
 import typing
 from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from msgspec import inspect as described
@@ -39,6 +44,18 @@ _NEVER_KEYS = (
     | described.ByteArrayType
 )
 
+#: The types whose hashes are not salted, by their descriptions: see `codec`.
+_UNSALTED: dict[Any, Any] = {
+    described.IntType: int,
+    described.FloatType: float,
+    described.DecimalType: Decimal,
+    described.UUIDType: UUID,
+    described.DateTimeType: datetime,
+    described.TimeType: time,
+    described.TimeDeltaType: timedelta,
+}
+_ALL_KEYS = tuple(_UNSALTED.values())
+
 
 class Hint:
     """A type hint that was checked, and the conversion to it.
@@ -47,13 +64,15 @@ class Hint:
         hint: It; see `problem` for those that can't be sent.
     """
 
-    __slots__ = ("_adapter", "exact", "hint", "raw")
+    __slots__ = ("_adapter", "_keys", "exact", "hint", "raw")
 
     def __init__(self, hint: Any) -> None:
         self.hint: Any = hint
         #: The type whose values need no conversion.
         self.exact: type | None = hint if isinstance(hint, type) and hint in _EXACT else None
         self._adapter = _adapter(hint)
+        #: What text may become as a key of a map or an element of a set; None if it has none whose hashes collide.
+        self._keys = _keys_of(hint) if self._adapter is None else _ALL_KEYS
         #: Whether it takes bytes and nothing else: then a body of text or bytes stays as it is.
         self.raw: bool = self._adapter is None and _only_bytes(hint)
 
@@ -70,6 +89,8 @@ class Hint:
         """
         if type(value) is self.exact or self.hint is Any:
             return value
+        if self._keys is not None:
+            _check_hashes(value, self._keys)
         if self._adapter is not None:
             return _validated(self._adapter, value)
         return msgspec.convert(
@@ -80,6 +101,69 @@ class Hint:
             str_keys=not binary,
             dec_hook=_rebuilt,
         )
+
+
+def _keys_of(hint: Any) -> tuple[Any, ...] | None:
+    try:
+        parts = list(_kinds(described.type_info(hint)))
+    except TypeError:
+        return None
+    keys = [part.key_type for part in parts if isinstance(part, described.DictType)]
+    keys += [part.item_type for part in parts if isinstance(part, described.SetType | described.FrozenSetType)]
+    kinds = [kind for key in keys for kind in _kinds(key)]
+    # A Counter and an OrderedDict are classes to msgspec, with any keys.
+    mapped = any(isinstance(part, described.CustomType) and issubclass(part.cls, dict) for part in parts)
+    if mapped or any(isinstance(kind, described.AnyType) for kind in kinds):
+        return _ALL_KEYS
+    found = {kind.cls if isinstance(kind, described.CustomType) else _UNSALTED.get(type(kind)) for kind in kinds}
+    return tuple(found - {None}) or None
+
+
+def _check_hashes(value: Any, texts: tuple[Any, ...]) -> None:
+    """Check the hashes of what a value has in lists and maps: each of them may become a set, or a map with other keys.
+
+    Args:
+        value: It, as it arrived.
+        texts: What text in it may become.
+
+    Raises:
+        msgspec.ValidationError: Too many are the same.
+    """
+    if type(value) not in (list, dict):
+        return
+    # The inner ones first: a list may be an element of a set.
+    for each in value.values() if type(value) is dict else value:
+        _check_hashes(each, texts)
+    if len(value) <= codec.FEW_KEYS:
+        return
+    words = [each for each in value if type(each) is str]
+    others = [each for each in value if type(each) is not str]
+    try:
+        codec.check_hashes(list(_hashable(others, tuple)))
+        codec.check_hashes(list(_hashable(others, frozenset)))
+        for kind in texts if len(words) > codec.FEW_KEYS else ():
+            codec.check_hashes(list(_read(words, kind)))
+    except ValueError as error:
+        raise msgspec.ValidationError(str(error)) from None
+
+
+def _hashable(values: list[Any], kind: type[tuple[Any, ...] | frozenset[Any]]) -> Iterator[Any]:
+    """Yield those of some values that can be elements of a set, where a list is a tuple, or a frozenset."""
+    for value in values:
+        with contextlib.suppress(TypeError):
+            element = kind(_hashable(value, kind)) if type(value) is list else value
+            hash(element)
+            yield element
+
+
+def _read(words: list[str], kind: Any) -> Iterator[Any]:
+    """Yield what those texts are that can be read as a type; a wrong one behind them must not hide the others."""
+    with contextlib.suppress(Exception):
+        yield from msgspec.convert(words, list[kind], strict=False, dec_hook=_rebuilt)
+        return
+    for word in words:
+        with contextlib.suppress(Exception):
+            yield msgspec.convert(word, kind, strict=False, dec_hook=_rebuilt)
 
 
 def problem(hint: Any) -> str | None:
@@ -219,6 +303,8 @@ def _rebuilt(kind: Any, value: Any) -> Any:
         raise TypeError(no_form(cls))
     if list in form.kinds or dict in form.kinds:
         return cls(_collected(kind, cls, value))
+    if isinstance(value, str) and issubclass(cls, Fraction) and "e" in value.lower():
+        raise ValueError("A fraction is two whole numbers: the power of ten of a few letters may fill all memory")
     if not isinstance(value, form.kinds) or (isinstance(value, bool) and bool not in form.kinds):
         names = " | ".join(each.__name__ for each in form.kinds)
         raise ValueError(f"Expected `{cls.__name__}` as `{names}`, got `{type(value).__name__}`")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from amqp_rpc.errors import Undecodable, Unencodable
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK
+from amqp_rpc.message.envelope import pack_names, read_names
 
 #: Python's hash of a whole number is its remainder by this.
 P = 2**61 - 1
@@ -250,3 +251,31 @@ class TestWhatIsOneOnItsWay:
     def test_an_extension_of_msgpack_that_can_t_be_read_is_refused_where_it_is_sent(self, code):
         with pytest.raises(Unencodable):
             codec.encode([[msgpack.ExtType(code, b"nonsense")], {}], MSGPACK, limit=LIMIT)
+
+
+class TestNames:
+    def test_they_come_in_bodies_that_can_be_read(self):
+        names = [f"{n}-é-" + "x" * (n % 250) for n in range(3000)]
+        bodies = [*pack_names(names)]
+        assert [name for body in bodies for name in read_names(body)] == names
+        assert max(map(len, bodies)) <= 16 * 1024
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"\x01",
+            msgpack.packb([1]),
+            msgpack.packb({"a": 1}),
+            msgpack.packb([["a"]]),
+            b"\xdd\xff\xff\xff\xff",
+            b"\x91" * 5000,
+            b"\x91\xa2\xff\xff",
+            msgpack.packb(["x" * 300] * 100),
+            msgpack.packb([msgpack.ExtType(6, msgpack.packb(COLLIDING["UUIDs"]))]),
+        ],
+        ids=lambda body: f"{body[:8]!r}",
+    )
+    def test_what_is_larger_or_no_list_of_texts_is_undecodable(self, body):
+        with pytest.raises(Undecodable):
+            read_names(body)

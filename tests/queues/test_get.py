@@ -291,7 +291,7 @@ def test_a_receipt_that_is_a_delivery_of_the_reply_queue_counts(session: FakeSes
     place = Place(session, prefetch=1)
     mine = place.consumer._receipts.unfinished("me")
     mine.add()
-    message = items.receipt("amq.gen-1", [mine.identity(0), "you-0"])
+    (message,) = items.receipts("amq.gen-1", [mine.identity(0), "you-0"])
     channel: Any = session.reply_queue.channel
     session.reply_queue.received(Delivery(channel, 1, False, message.properties, message.body))
     assert len(mine) == 0

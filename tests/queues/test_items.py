@@ -91,7 +91,7 @@ def test_a_receipt_goes_only_where_receipts_go(properties: Properties) -> None:
 
 
 def test_a_receipt_says_whose_items_are_done() -> None:
-    receipt = items.receipt(ADDRESS, ["me-7-a", "me-ff-b", "you-0-c"])
+    (receipt,) = items.receipts(ADDRESS, ["me-7-a", "me-ff-b", "you-0-c"])
     assert (receipt.routing_key, receipt.properties.type) == (ADDRESS, "done")
     assert items.read_receipt(receipt.properties, receipt.body) == ["me-7-a", "me-ff-b", "you-0-c"]
     assert [items.token_of(each) for each in ("me-7-a", "you", 5, None, "x" * 256)] == ["me", "you", "", "", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -521,6 +522,66 @@ class TestChunks:
         assert isinstance(dispatcher.accept(*calls, redelivered=False), Chunk)
         answered = asyncio.run(dispatcher.run_async(*calls, redelivered=False))
         assert outcomes(answered) == [1, "ValueError", "InvalidArguments", 2]
+
+    @pytest.mark.parametrize("awaits", [True, False], ids=["async def", "returns an awaitable"])
+    def test_no_more_of_its_calls_run_at_once_than_the_server_has_room_for(self, awaits):
+        running, most = 0, 0
+        own = Service()
+
+        async def work(n: int) -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            return n
+
+        own.rpc(work if awaits else as_ordinary(work))
+        dispatcher = CallDispatcher(own.queue, own.functions, Settings(10_000, concurrency=3))
+        calls = chunk(*((n,) for n in range(100)), function="work")
+
+        async def run() -> list[Any]:
+            if awaits:
+                return await asyncio.gather(*(dispatcher.run_async(*calls, redelivered=False) for _ in range(2)))
+            answered = dispatcher.run(*calls, redelivered=False)
+            assert asyncio.iscoroutine(answered)
+            return [await answered]
+
+        for answered in asyncio.run(run()):
+            assert outcomes(answered) == list(range(100))
+        assert most == 3
+
+    def test_async_functions_that_never_wait_leave_the_loop_to_others(self):
+        own = Service()
+
+        @own.rpc
+        async def work(n: int) -> int:
+            return n
+
+        dispatcher = CallDispatcher(own.queue, own.functions, Settings(10_000, concurrency=2))
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def run() -> None:
+            others = asyncio.ensure_future(count())
+            await dispatcher.run_async(*chunk(*((n,) for n in range(50)), function="work"), redelivered=False)
+            others.cancel()
+
+        asyncio.run(run())
+        assert turns > 10
+
+
+def as_ordinary(function: Any) -> Any:
+    @functools.wraps(function)
+    def ordinary(*args: Any) -> Any:
+        return function(*args)
+
+    return ordinary
 
 
 class TestAsync:
