@@ -226,7 +226,6 @@ class TestWhatIsOneOnItsWay:
             {Fraction(1, 2), "1/2"},
             {frozenset({Form.A}), frozenset({"a"})},
         ],
-        ids=str,
     )
     def test_keys_that_would_be_one_are_refused_where_they_are_sent(self, value):
         with pytest.raises(Unencodable, match="are one once they have arrived"):
