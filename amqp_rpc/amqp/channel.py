@@ -264,37 +264,6 @@ class Script:
             _defect(f"channel script {self._name}: failed while it was closed")
 
 
-class Acks:
-    """The acks that settle deliveries of a channel: one ``multiple`` ack for as many as possible.
-
-    A burst of deliveries is settled in about its order. One ack with ``multiple`` covers a channel's deliveries up to
-    its tag, so it may be used only once all of them are settled: https://www.rabbitmq.com/docs/confirms
-    """
-
-    def __init__(self) -> None:
-        #: All tags up to this one are settled, and these beyond it. Tags count from 1.
-        self._all = 0
-        self._beyond: set[int] = set()
-
-    def settle(self, tags: Sequence[int]) -> list[tuple[int, bool]]:
-        """Return the acks for deliveries that are settled now: each tag, and whether it covers all before it."""
-        if len(tags) == 1 and tags[0] > self._all + 1:
-            self._beyond.add(tags[0])
-            return [(tags[0], False)]
-        now = set(tags)
-        self._beyond |= now
-        last = covered = 0
-        while self._all + 1 in self._beyond:
-            self._all += 1
-            self._beyond.remove(self._all)
-            if self._all in now:
-                # The tag of an ack must be one that the broker still waits for.
-                last = self._all
-                covered += 1
-        together = [(last, covered > 1)] if covered else []
-        return together + [(tag, False) for tag in tags if tag > self._all]
-
-
 class Channel:
     """A channel of a connection; everything here belongs to the connection's I/O thread.
 
@@ -316,7 +285,7 @@ class Channel:
         self._unconfirmed: dict[int, Receipt] = {}
         self._confirms = False
         self._published = 0
-        self._acks = Acks()
+        self._acks = frames.Acks()
         raw.add_on_close_callback(_guarded(self._closed))
 
     def __enter__(self) -> Self:
