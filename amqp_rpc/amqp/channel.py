@@ -26,8 +26,9 @@ from amqp_rpc.amqp import frames
 from amqp_rpc.amqp.loop import where_signals_raise
 from amqp_rpc.errors import AccessRefused, BrokerError, ConnectionLost
 from amqp_rpc.message.envelope import Message, Properties
-from amqp_rpc.message.refusals import is_access, is_conflict
+from amqp_rpc.message.refusals import CONFIGURE, READ, WRITE, Need, Rights, is_access, is_conflict
 from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.topology import NAMED_BY_BROKER
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.stream import Stream
@@ -268,19 +269,20 @@ class Channel:
     """A channel of a connection; everything here belongs to the connection's I/O thread.
 
     Requests are sent at once; await the `BrokerAnswer` for what the broker says. Other operations on a closed channel
-    do nothing and return False: its deliveries and consumers are gone.
+    do nothing and return False: its deliveries and consumers are gone. What the broker allowed is noted in ``rights``.
     """
 
-    def __init__(self, raw: Any, *, stream: Stream, frame_max: int) -> None:
+    def __init__(self, raw: Any, *, stream: Stream, frame_max: int, rights: Rights) -> None:
         self._raw = raw
         self._number: int = raw.channel_number
         self._write = stream.write
         self._deliveries = stream.deliveries
-        self._writer = frames.MessageWriter(self._number, frame_max)
+        self._writer = frames.MessageWriter(self._number, frame_max, rights.written)
+        self._rights = rights
         #: True while it can be used.
         self.is_open: bool = True
-        #: Requests without an answer; and the error of later ones, once the channel is closed.
-        self._asked: dict[BrokerAnswer[Any], None] = {}
+        #: Requests without an answer, and the rights that each needs; and the error of later ones, once it is closed.
+        self._asked: dict[BrokerAnswer[Any], Sequence[Need]] = {}
         self._error: ChannelClosed | None = None
         self._unconfirmed: dict[int, Receipt] = {}
         self._confirms = False
@@ -306,37 +308,46 @@ class Channel:
         # Said, and not left to the default of the virtual host, which may be quorum. In a virtual host whose default is
         # classic, RabbitMQ takes both for the same.
         typed = {"x-queue-type": "classic", **(arguments or {})}
-        return self._ask(_State(), "queue_declare", queue, durable=not exclusive, exclusive=exclusive, arguments=typed)
+        needs = [(CONFIGURE, queue or NAMED_BY_BROKER)]
+        if "x-dead-letter-exchange" in typed:
+            needs += [(READ, queue), (WRITE, str(typed["x-dead-letter-exchange"]))]
+        options = {"durable": not exclusive, "exclusive": exclusive, "arguments": typed}
+        return self._ask(_State(), needs, "queue_declare", queue, **options)
 
     def declare_exchange(
         self, exchange: str, *, kind: str = "topic", durable: bool = True, arguments: dict[str, Any] | None = None
     ) -> BrokerAnswer[None]:
         """Declare an exchange."""
-        return self._ask(
-            BrokerAnswer[None](), "exchange_declare", exchange, exchange_type=kind, durable=durable, arguments=arguments
-        )
+        needs = [(CONFIGURE, exchange)]
+        if arguments and "alternate-exchange" in arguments:
+            needs += [(READ, exchange), (WRITE, str(arguments["alternate-exchange"]))]
+        options = {"exchange_type": kind, "durable": durable, "arguments": arguments}
+        return self._ask(BrokerAnswer[None](), needs, "exchange_declare", exchange, **options)
 
     def bind(
         self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any] | None = None
     ) -> BrokerAnswer[None]:
         """Route an exchange's messages with matching keys, or headers, to a queue."""
-        return self._ask(BrokerAnswer[None](), "queue_bind", queue, exchange, key, arguments)
+        needs = (WRITE, queue), (READ, exchange)
+        return self._ask(BrokerAnswer[None](), needs, "queue_bind", queue, exchange, key, arguments)
 
     def unbind(self, queue: str, exchange: str, key: str, *, arguments: dict[str, Any]) -> BrokerAnswer[None]:
         """Undo a binding; one that does not exist does no harm."""
-        return self._ask(BrokerAnswer[None](), "queue_unbind", queue, exchange, key, arguments)
+        needs = (WRITE, queue), (READ, exchange)
+        return self._ask(BrokerAnswer[None](), needs, "queue_unbind", queue, exchange, key, arguments)
 
     def bind_exchange(self, destination: str, source: str, key: str) -> BrokerAnswer[None]:
         """Route an exchange's messages with matching keys to another exchange."""
-        return self._ask(BrokerAnswer[None](), "exchange_bind", destination, source, key)
+        needs = (WRITE, destination), (READ, source)
+        return self._ask(BrokerAnswer[None](), needs, "exchange_bind", destination, source, key)
 
     def inspect(self, queue: str) -> BrokerAnswer[QueueState]:
         """Ask for a queue's state; when it does not exist, the broker closes the channel (404)."""
-        return self._ask(_State(), "queue_declare", queue, passive=True)
+        return self._ask(_State(), (), "queue_declare", queue, passive=True)
 
     def inspect_exchange(self, exchange: str) -> BrokerAnswer[None]:
         """Ask for an exchange; when it does not exist, the broker closes the channel (404)."""
-        return self._ask(BrokerAnswer[None](), "exchange_declare", exchange, passive=True)
+        return self._ask(BrokerAnswer[None](), (), "exchange_declare", exchange, passive=True)
 
     def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
         """Take one message from a queue; None where it is empty."""
@@ -348,11 +359,13 @@ class Channel:
         if self._raw.is_open:
             self._raw.basic_get(queue, callback=_guarded(arrived))
         # pika reports nothing for an empty queue; the answer to a second request says that the first was answered.
-        return self._ask(got, "queue_declare", queue, passive=True)
+        return self._ask(got, [(READ, queue)], "queue_declare", queue, passive=True)
 
     def delete(self, queue: str) -> BrokerAnswer[None]:
         """Delete a queue that is empty and has no consumer; for any other one, the broker closes the channel (406)."""
-        return self._ask(BrokerAnswer[None](), "queue_delete", queue, if_unused=True, if_empty=True)
+        return self._ask(
+            BrokerAnswer[None](), [(CONFIGURE, queue)], "queue_delete", queue, if_unused=True, if_empty=True
+        )
 
     def purge(self, queue: str) -> None:
         """Empty a queue."""
@@ -385,7 +398,7 @@ class Channel:
             arguments: The consumer's, as RabbitMQ has them.
         """
         consumer = Consumer(self, on_delivery)
-        if not self._may_ask(consumer):
+        if not self._may_ask(consumer, [(READ, queue)]):
             return consumer
         if on_cancelled is not None:
             self._raw.add_on_cancel_callback(_guarded(lambda _frame: on_cancelled()))
@@ -462,7 +475,7 @@ class Channel:
         self._confirms, self._published = True, 0
         self._deliveries.confirm(self._number, self._confirmed)
         # pika wants a callback for confirms too; they don't come its way.
-        return self._ask(BrokerAnswer[None](), "confirm_delivery", lambda _frame: None)
+        return self._ask(BrokerAnswer[None](), (), "confirm_delivery", lambda _frame: None)
 
     def on_returned(self, callback: Callable[[str, Properties], object]) -> None:
         """Call back with the routing key and the properties of each mandatory message that reached no queue."""
@@ -535,7 +548,7 @@ class Channel:
         """Return properties as pika's."""
         raise NotImplementedError
 
-    def _may_ask(self, answer: BrokerAnswer[Any]) -> bool:
+    def _may_ask(self, answer: BrokerAnswer[Any], needs: Sequence[Need] = ()) -> bool:
         """Return whether the broker can be asked, and have the answer wait; where it can't, the answer says so.
 
         pika raises for a channel that is not open. Where the whole connection is closing, no answer comes: its scripts
@@ -544,17 +557,17 @@ class Channel:
         if self._error is not None:
             answer.fail(self._error)
         elif self._raw.is_open:
-            self._asked[answer] = None
+            self._asked[answer] = needs
             return True
         return False
 
-    def _ask(self, answer: A, method: str, *args: Any, **options: Any) -> A:
-        if self._may_ask(answer):
+    def _ask(self, answer: A, needs: Sequence[Need], method: str, *args: Any, **options: Any) -> A:
+        if self._may_ask(answer, needs):
             getattr(self._raw, method)(*args, callback=_guarded(partial(self._answered, answer)), **options)
         return answer
 
     def _answered(self, answer: BrokerAnswer[Any], frame: Any) -> None:
-        self._asked.pop(answer, None)
+        self._rights.use(self._asked.pop(answer, ()))
         answer.read(frame)
 
     def _waiting(self) -> list[BrokerAnswer[Any]]:
@@ -583,6 +596,8 @@ class Channel:
         if type(reason).__name__ == "ChannelClosedByBroker":
             code, text = reason.reply_code, reason.reply_text
             kind = AccessRefused if is_access(code, text) else BrokerError
+            # The broker serves requests in order: it is the oldest one that it has refused, or a message.
+            text += self._rights.missing(text, next(iter(self._asked.values()), ()))
             self._error = ChannelClosed(kind(f"the broker closed the channel: {code} {text}"), code)
             for answer in self._waiting():
                 answer.fail(self._error)

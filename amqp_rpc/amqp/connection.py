@@ -33,6 +33,7 @@ from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.headers import read_text
 from amqp_rpc.message.refusals import (
     ReplyCode,
+    Rights,
     body_too_large,
     connection_refused,
     is_access,
@@ -61,7 +62,6 @@ _WORKED = 5.0
 
 #: Bytes of a body that every broker takes; and up to which a larger one is tried with the next power of two.
 _SMALL, _DOUBLED = 16 * 1024, 16 * 1024 * 1024
-
 _FRAME_HEADER = 2
 
 
@@ -89,7 +89,7 @@ class Connection:
         listeners: Notified of each opening and each loss, in their order.
         name: Its name in the broker's tools.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
-        thread: The I/O thread; one of its own, unless given.
+        thread, rights: The I/O thread, and the rights that the program uses; its own ones, unless given.
         persistent: True to try again for ever from the beginning.
     """
 
@@ -102,7 +102,9 @@ class Connection:
         heartbeat: float,
         thread: IOThread | None = None,
         persistent: bool = False,
+        rights: Rights | None = None,
     ) -> None:
+        self._rights = rights or Rights()
         self._addresses = random.sample(addresses, len(addresses))
         #: The current address, or the one that is tried.
         self.address: Address = self._addresses[0]
@@ -226,7 +228,7 @@ class Connection:
         assert stream is not None
 
         def opened(raw: Any) -> None:
-            channel = _Channel(raw, stream=stream, frame_max=frame_max)
+            channel = _Channel(raw, stream=stream, frame_max=frame_max, rights=self._rights)
             self._channels.add(channel)
             answer.arrive(channel)
 

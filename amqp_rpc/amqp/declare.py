@@ -3,6 +3,7 @@
 All of it is channel scripts, on a channel of their own: the broker closes a channel when it refuses a declaration,
 and unconfirmed messages must not be on it. The declaration of an existing queue with the same arguments does
 nothing: https://www.rabbitmq.com/docs/queues#declaration
+A user without the right to configure uses what is there: to ask for it needs no right.
 
 RabbitMQ forgets a queue that was declared in the last second when its node is killed. A server therefore waits once,
 before it is ready, for all queues that no server has prepared before (`Declarations.prepare`). A client never waits:
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.channel import AddressedDelivery, BrokerAnswer, Channel, ChannelClosed
@@ -97,6 +98,10 @@ class Declarations:
         #: since the broker may have been away, and after a new queue of arrivals. And a flag that is set meanwhile.
         self._looks = False
         self._offering = False
+        #: The names of existing ones that this user may not declare.
+        self._refused: set[str] = set()
+        #: True for a server, which needs the dead-letter queues of its queues.
+        self._buries = False
 
     def has(self, message: Message) -> bool:
         """Return whether a message can be published at once."""
@@ -145,8 +150,9 @@ class Declarations:
             if message.exchange is None:
                 await self._declare_queue(message.routing_key, arguments, delayed=bool(message.delay))
             elif message.exchange.name:
-                await declare_exchange(await self._open(), message.exchange)
-                self._exchanges.add(message.exchange)
+                channel, exchange = await self._open(), message.exchange
+                await self._declare(declare_exchange(channel, exchange), exchange=exchange.name)
+                self._exchanges.add(exchange)
         except ChannelClosed as closed:
             if closed.code == ReplyCode.NOT_FOUND and topology.holds_arrivals(self._what):
                 # The exchange to which it is bound: someone has deleted it.
@@ -161,12 +167,13 @@ class Declarations:
         Each queue has a marker exchange, which routes nothing: it exists once the queue has lasted. All new queues
         wait together. The refusals are returned, each for one queue.
         """
-        known = self._trusting and await self._exists(exchange=topology.lasting("delay"))
+        self._buries = True
+        known = self._trusting and await exists(self._connection, exchange=topology.lasting("delay"))
         markers: list[str] = []
         refusals: list[Refused] = []
         for queue, arguments in queues.items():
             try:
-                lasting = await self._exists(exchange=topology.lasting(queue))
+                lasting = await exists(self._connection, exchange=topology.lasting(queue))
                 # Nothing is delayed for a dead-letter queue.
                 delay = 0 if topology.holds_dead_letters(queue) else 1
                 await self._declare_all(Message(queue, Properties(), b"", delay=delay), arguments)
@@ -181,7 +188,12 @@ class Declarations:
         if markers:
             await self._connection.pause(LASTING_AFTER)
         for marker in markers:
-            await (await self._open()).declare_exchange(marker)
+            try:
+                await (await self._open()).declare_exchange(marker)
+            except ChannelClosed as closed:
+                # Without the right to configure it, the next start waits as well.
+                if closed.code != ReplyCode.ACCESS_REFUSED:
+                    raise
         return refusals
 
     def look(self) -> None:
@@ -258,50 +270,97 @@ class Declarations:
         return self._channel
 
     async def _declare_queue(self, queue: str, arguments: dict[str, Any] | None, *, delayed: bool) -> None:
-        channel = await self._open()
         temporary = topology.fleeting(queue)
-        ours = arguments is not None and not topology.of_instance(queue)
-        if ours and (temporary or queue not in self._queues):
-            await self._declare(channel, queue, arguments)
-            if not (temporary or topology.holds_dead_letters(queue)):
-                await self._declare_dead_letters(channel, queue, arguments)
+        if arguments is not None and not topology.of_instance(queue) and (temporary or queue not in self._queues):
+            allowed = await self._declare(self._declare_one(queue, arguments), queue=queue)
+            # Without the right to configure, a client leaves the dead-letter queue to the server.
+            if not (temporary or topology.holds_dead_letters(queue)) and (allowed or self._buries):
+                await self._declare_dead_letters(queue, arguments)
         looks = delayed and not self._delays
         if looks:
-            if not (self._trusting and await self._exists(exchange=topology.lasting("delay"))):
-                await declare_delays(channel)
+            if not (self._trusting and await exists(self._connection, exchange=topology.lasting("delay"))):
+                # The highest level is declared last: with it, all are there.
+                highest = topology.delay(topology.LEVELS - 1)
+                await self._declare(self._declare_delays(), exchange=highest)
             self._delays = True
         if delayed:
             if not topology.of_instance(queue):
                 # Always: a binding that was forgotten, or a queue that was deleted, exists again.
-                self._what = topology.arrivals_queue(queue)
-                looks |= not await self._exists(queue=self._what)
-                await declare_arrivals_at(channel, queue)
-                self._what = ""
+                arrivals = topology.arrivals_queue(queue)
+                looks |= not await exists(self._connection, queue=arrivals)
+                await self._declare(self._declare_arrivals_at(queue), queue=arrivals)
             # In this order: a message that is offered now finds the queue.
             self._looks |= looks
             self._delayed[queue] = time.monotonic()
         if not temporary:
             self._queues.add(queue)
 
-    async def _declare_dead_letters(self, channel: Channel, queue: str, arguments: dict[str, Any] | None) -> None:
+    async def _declare_dead_letters(self, queue: str, arguments: dict[str, Any]) -> None:
         dead = topology.dead_letter_queue(queue)
-        if not await self._exists(queue=dead):
-            await self._declare(channel, dead, topology.dead_letter_arguments(arguments or {}))
+        if not await exists(self._connection, queue=dead):
+            await self._declare(self._declare_one(dead, topology.dead_letter_arguments(arguments)), queue=dead)
 
-    async def _declare(self, channel: Channel, queue: str, arguments: dict[str, Any] | None) -> None:
+    async def _declare(self, declaration: Coroutine[Any, Any, object], *, queue: str = "", exchange: str = "") -> bool:
+        """Declare something; return False where this user may not, but it is there, and is used as it is."""
+        name = queue or exchange
+        if name in self._refused and await exists(self._connection, queue=queue, exchange=exchange):
+            declaration.close()
+            return False
+        # An exchange of events is named by its message.
         self._what = queue
-        await channel.declare(queue, arguments=arguments)
+        try:
+            await declaration
+        except ChannelClosed as closed:
+            if not await usable(self._connection, closed, queue=queue, exchange=exchange):
+                raise
+            self._refused.add(name)
         self._what = ""
+        return name not in self._refused
 
-    async def _exists(self, *, queue: str = "", exchange: str = "") -> bool:
-        """Return whether a queue or an exchange exists, asked on a channel that the broker closes where it does not."""
-        with await self._connection.open_channel() as probe:
-            try:
-                await (probe.inspect(queue) if queue else probe.inspect_exchange(exchange))
-            except ChannelClosed as closed:
-                # A user who may not ask is no worse off than if it existed.
-                return closed.code != ReplyCode.NOT_FOUND
-        return True
+    async def _declare_one(self, queue: str, arguments: dict[str, Any]) -> None:
+        await (await self._open()).declare(queue, arguments=arguments)
+
+    async def _declare_delays(self) -> None:
+        await declare_delays(await self._open())
+
+    async def _declare_arrivals_at(self, queue: str) -> None:
+        await declare_arrivals_at(await self._open(), queue)
+
+
+async def exists(connection: Connection, *, queue: str = "", exchange: str = "") -> bool:
+    """Return whether a queue or an exchange exists, asked on a channel that the broker closes where it does not."""
+    with await connection.open_channel() as probe:
+        try:
+            await (probe.inspect(queue) if queue else probe.inspect_exchange(exchange))
+        except ChannelClosed as closed:
+            # A user who may not ask is no worse off than if it existed.
+            return closed.code != ReplyCode.NOT_FOUND
+    return True
+
+
+async def usable(connection: Connection, refused: ChannelClosed, *, queue: str = "", exchange: str = "") -> bool:
+    """Return whether a queue or an exchange is there for a user who was refused the right to declare it."""
+    return refused.code == ReplyCode.ACCESS_REFUSED and await exists(connection, queue=queue, exchange=exchange)
+
+
+async def ensure_exchange(connection: Connection, exchange: Exchange) -> None:
+    """Declare an exchange of events, on a channel of its own; without the right to, use the one that is there."""
+    try:
+        with await connection.open_channel() as channel:
+            await declare_exchange(channel, exchange)
+    except ChannelClosed as closed:
+        if not await usable(connection, closed, exchange=exchange.name):
+            raise
+
+
+async def ensure_queue(connection: Connection, queue: str, arguments: dict[str, Any]) -> None:
+    """Declare a queue, on a channel of its own; without the right to, use the one that is there."""
+    try:
+        with await connection.open_channel() as channel:
+            await channel.declare(queue, arguments=arguments)
+    except ChannelClosed as closed:
+        if not await usable(connection, closed, queue=queue):
+            raise
 
 
 def _sent_on(channel: Channel, delivery: AddressedDelivery) -> BrokerAnswer[bool] | None:

@@ -79,12 +79,16 @@ class Acks:
 
 
 class MessageWriter:
-    """Writes the messages of one channel: of that number, with frames of at most so many bytes."""
+    """Writes the messages of one channel: of that number, with frames of at most so many bytes.
+
+    The names of the exchanges are added to ``written``.
+    """
 
     #: The limit of cached frames, one for each queue or topic.
     _MOST_REMEMBERED = 1000
 
-    def __init__(self, channel: int, frame_max: int) -> None:
+    def __init__(self, channel: int, frame_max: int, written: set[str] | None = None) -> None:
+        self._written: set[str] = set() if written is None else written
         self._channel = channel
         self._most = frame_max - OVERHEAD
         self._methods: dict[tuple[str, str, bool], bytes] = {}
@@ -100,7 +104,9 @@ class MessageWriter:
             return None
         if message.delay:
             # Each delay has a key of its own: a cache of them would push out the keys that repeat.
-            method = self._method(*address(message), mandatory=mandatory)
+            exchange, key = address(message)
+            self._written.add(exchange)
+            method = self._method(exchange, key, mandatory=mandatory)
         else:
             target = "" if message.exchange is None else message.exchange.name, message.routing_key, mandatory
             method = self._methods.get(target) or self._remember(target)
@@ -136,6 +142,7 @@ class MessageWriter:
         if len(self._methods) >= self._MOST_REMEMBERED:
             self._methods.clear()
         exchange, routing_key, mandatory = target
+        self._written.add(exchange)
         method = self._methods[target] = self._method(exchange, routing_key, mandatory=mandatory)
         return method
 

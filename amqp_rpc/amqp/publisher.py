@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.declare import Declarations, Refused
@@ -226,8 +227,9 @@ class Publisher(Keeper):
         self._pending: InFlight[Publication] = InFlight()
         #: The queues and exchanges that were declared over the open connection; None without one.
         self.declarations: Declarations | None = None
-        #: The name of the queue for replies, while there is one.
+        #: The name of the queue for replies, while there is one; and called when a message needs it.
         self.reply_queue: str | None = None
+        self.on_replied: Callable[[], object] = int
         #: Queues that other programs have declared, with arguments that are not known here.
         self.foreign: set[str] = set()
         self._unsent: deque[Publication] = deque()
@@ -311,6 +313,8 @@ class Publisher(Keeper):
         blocked = connection is None or connection.blocked is not None
         if channel is None or declarations is None or blocked or (publication.replied and self.reply_queue is None):
             self._unsent.append(publication)
+            if publication.replied and self.reply_queue is None and self._connection is not None:
+                self.on_replied()
             if channel is None:
                 self.open()
         # In this order: behind one of the same target that waits for its declaration, it waits too.
@@ -362,6 +366,8 @@ class Publisher(Keeper):
 
     def ready(self) -> None:
         """Publish the messages that waited for the channel."""
+        # From now on a thread that waits for a confirm may read it.
+        self.connection.loop.share(True)
         self.send_unsent()
 
     def on_unblocked(self) -> None:
@@ -377,7 +383,7 @@ class Publisher(Keeper):
         if limit is not None:
             self._end_large(limit)
         elif isinstance(error, AccessRefused):
-            self._end_refused(error)
+            self.end_refused(error)
         self._keep_for_later(error)
 
     def lost(self, error: BrokerError) -> None:
@@ -408,7 +414,7 @@ class Publisher(Keeper):
         for publication in large:
             publication.unwritable(self, body_too_large(len(publication.message.body), limit))
 
-    def _end_refused(self, error: BrokerError) -> None:
+    def end_refused(self, error: BrokerError) -> None:
         """End those that the broker refused."""
         meant = [each for _, each in self._pending if _is_about(str(error), each.message)]
         # The broker reads them in order, and none behind the one that it refused: with several, it may have the first.

@@ -1,6 +1,7 @@
 """The exclusive queue to which replies to one client come, over one connection: named by the broker, gone with it.
 
-Requests are written on its channel, so that their returns come there too; `client` adds the calls.
+It is declared when a message first asks for a reply: who only publishes events needs no right to have one. Requests are
+written on its channel, so that their returns come there too; `client` adds the calls.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class ReplyQueue(Keeper):
     def __init__(self, publisher: Publisher) -> None:
         super().__init__("reply queue")
         self._publisher = publisher
+        publisher.on_replied = self.need
+        #: True once something asks for a reply.
+        self._needed = False
         #: The queue's name, while it exists.
         self.address: str | None = None
         self._declared = ""
@@ -63,6 +67,16 @@ class ReplyQueue(Keeper):
             receiver.received(delivery)
         else:
             self.unknown(delivery)
+
+    def need(self) -> None:
+        """Declare the queue, unless that was tried: something asks for a reply; the I/O thread's."""
+        if not self._needed:
+            self._needed = True
+            self.open()
+
+    def wanted(self) -> bool:
+        """Return whether something has asked for a reply, and was not refused."""
+        return self._needed
 
     def unknown(self, delivery: Delivery) -> None:
         """Drop a message that has no receiver: it comes too late, or was never asked for."""
@@ -86,6 +100,8 @@ class ReplyQueue(Keeper):
         """Forget the queue."""
         self._forget()
         if isinstance(error, AccessRefused):
+            # All that asks for a reply ends now; the next one asks the broker again.
+            self._needed = False
             self._publisher.end_replied(error)
 
     def lost(self, error: BrokerError) -> None:  # noqa: ARG002 - for those who override it

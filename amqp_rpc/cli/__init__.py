@@ -19,7 +19,7 @@ from amqp_rpc.cli.enqueue import enqueue
 from amqp_rpc.cli.exits import Exit, fail
 from amqp_rpc.cli.listen import listen
 from amqp_rpc.cli.publish import publish
-from amqp_rpc.cli.queues import queues, schedules
+from amqp_rpc.cli.queues import permissions, queues, schedules
 from amqp_rpc.cli.serve import serve
 
 _EPILOG = """\
@@ -66,5 +66,5 @@ def main() -> None:
     """Call Python functions in other processes through RabbitMQ as simply as local ones."""
 
 
-for _command in (serve, call, enqueue, publish, listen, queues, schedules, dlq, broker):
+for _command in (serve, call, enqueue, publish, listen, queues, schedules, dlq, permissions, broker):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""``amqp-rpc queues`` and ``amqp-rpc schedules``: what waits in queues, and when schedules tick. It is a seam."""
+"""`amqp-rpc queues`, `schedules` and `permissions`: what waits, when schedules tick, who may do what. It is a seam."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from amqp_rpc.cli.options import Broker, broker_options, timeout_option
 from amqp_rpc.cli.output import as_json, columns, local, terminal_width
 from amqp_rpc.client.client import Client
 from amqp_rpc.message import topology
+from amqp_rpc.message.refusals import permissions as set_permissions
+from amqp_rpc.message.refusals import three_patterns
 from amqp_rpc.message.settings import broker_addresses
+from amqp_rpc.service import permissions as rights
+from amqp_rpc.service.catalog import Catalog
 from amqp_rpc.service.loading import NoSuchModule, load
 from amqp_rpc.service.schedules import moment
 
@@ -56,6 +60,104 @@ then, and prints its schedules at its start.
 Exit codes: {Exit.OK:d} printed, {Exit.NO_MODULE:d} no such module,
 {Exit.IMPORT_FAILED:d} it fails to import, {Exit.NO_SERVICE:d} it has no service.
 """
+
+
+#: The roles, and what each does, for help and errors.
+_ROLES = {
+    "caller": "calls functions and enqueues tasks",
+    "server": "serves a service, all of it; or the calls of a queue",
+    "worker": "runs tasks",
+    "subscriber": "handles events",
+    "scheduler": "enqueues tasks by schedules, and runs them",
+    "publisher": "publishes events",
+    "listener": "prints events (`amqp-rpc listen`)",
+    "operator": "reads, replays and drops dead letters",
+}
+
+_EPILOG_OF_PERMISSIONS = f"""\
+ROLE is what the user's programs do:
+
+\b
+{"".join(f"  {role:<11} {what}{chr(10)}" for role, what in _ROLES.items())}
+TARGET is a module with services, module:service, or the name of a queue (of a publisher or listener: of an exchange).
+
+\b
+  amqp-rpc permissions server services.fib --user fib
+  amqp-rpc permissions caller services.fib --user web --delay
+  amqp-rpc permissions publisher amqp_rpc.events --user shop
+  amqp-rpc permissions operator thumbnails --json
+
+The patterns of servers are for a new virtual host too. Those of the others are for one where the servers have been
+started: what is there, they need no right to configure.
+
+Write on amq.default is write to every queue of the virtual host. Who must not
+reach a queue at all needs a virtual host of his own.
+
+Exit codes: {Exit.OK:d} printed, {Exit.NO_MODULE:d} no such module, {Exit.IMPORT_FAILED:d} it fails to import,
+{Exit.NO_SERVICE:d} it has no service, or none of that kind.
+"""
+
+
+@click.command(epilog=_EPILOG_OF_PERMISSIONS)
+@click.argument("role", type=click.Choice(list(_ROLES)), metavar="ROLE")
+@click.argument("target")
+@click.option("--user", default="USER", metavar="NAME", help="The user of RabbitMQ.")
+@click.option("--vhost", default="/", metavar="NAME", show_default=True, help="The virtual host.")
+@click.option("--delay", "delays", is_flag=True, help="A caller's tasks have delays.")
+@click.option("--unique", is_flag=True, help="A caller's tasks have unique keys (unique_for).")
+@click.option("--json", "as_object", is_flag=True, help="Print a JSON object.")
+def permissions(role: str, target: str, *, user: str, vhost: str, as_object: bool, **options: bool) -> None:
+    """Print the narrowest permissions of RabbitMQ that a ROLE needs, as a command."""
+    with one_line_errors():
+        needs = _needs(role, target, **options)
+    if as_object:
+        configure, write, read = three_patterns(needs)
+        of = {"role": role, "target": target, "user": user, "vhost": vhost}
+        click.echo(as_json({**of, "configure": configure, "write": write, "read": read}))
+    else:
+        click.echo(set_permissions(user, vhost, needs))
+
+
+def _needs(role: str, target: str, *, delays: bool, unique: bool) -> rights.Needs:
+    try:
+        found = Catalog(load(target))
+    except NoSuchModule:
+        if ":" in target:
+            raise
+        # It is a name, then.
+        return _needs_of_name(role, topology.check_name(target), delays=delays, unique=unique)
+    exchanges = {
+        function.subscription.exchange.name
+        for each in found.events.values()
+        for function in each.values()
+        if function.subscription is not None
+    } - {""}
+    needs = {
+        **rights.parts(found),
+        "caller": rights.caller(delays=delays, unique=unique),
+        "publisher": {need for each in exchanges for need in rights.publisher(each)},
+        "listener": {need for each in exchanges for need in rights.listener(each)},
+        "operator": {
+            need for each in (*found.functions, *found.tasks, *found.events) for need in rights.operator(each)
+        },
+    }[role]
+    if not needs:
+        fail(f"a {role} {_ROLES[role]}, and {target} has none", Exit.NO_SERVICE)
+    return needs
+
+
+def _needs_of_name(role: str, name: str, *, delays: bool, unique: bool) -> rights.Needs:
+    if role == "scheduler":
+        fail(f"the schedules of {name!r} are not known: give the module, or module:service", Exit.NO_MODULE)
+    return {
+        "caller": rights.caller(delays=delays, unique=unique),
+        "server": rights.server(name),
+        "worker": rights.worker(name),
+        "subscriber": rights.subscriber(name, topology.EVENTS),
+        "publisher": rights.publisher(name),
+        "listener": rights.listener(name),
+        "operator": rights.operator(name),
+    }[role]
 
 
 @click.command(epilog=_EPILOG_OF_SCHEDULES)

@@ -215,6 +215,8 @@ class Requests(ReplyQueue):
         connection = self._connection
         if self.address is None or self._servers is None or connection is None or connection.blocked is not None:
             self._unsent.append(call)
+            if connection is not None:
+                self.need()
         elif len(call.body) > connection.fits:
             self._large.append(call)
             if len(self._large) == 1:

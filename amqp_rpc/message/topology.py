@@ -31,6 +31,10 @@ TASK_QUEUE = "task_queue"
 DELAY = "amqp_rpc.delay"
 ARRIVALS = f"{DELAY}.arrivals"
 
+#: The name of a level, and what a regular expression does not take as it is.
+_LEVEL = re.compile(rf"{re.escape(DELAY)}\.\d\d")
+_SPECIAL = re.compile(r"[.^$*+?{}\[\]|()\\]")
+
 #: The exchange of the messages whose delay is over and for which no queue is bound, and the queue that keeps them.
 UNROUTED = f"{DELAY}.unrouted"
 ABANDONED = f"{UNROUTED}.dead"
@@ -67,6 +71,12 @@ RECORD_ARGUMENTS: Final[dict[str, object]] = {"x-max-length": 1, "x-overflow": "
 #: https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLIES = "amq.rabbitmq.reply-to"
 DIRECT_REPLY_TO = f"{DIRECT_REPLIES}."
+
+
+#: The prefix of the names that RabbitMQ chooses; and the name of the default exchange where rights are about it.
+NAMED_BY_BROKER = "amq.gen-"
+DEFAULT_EXCHANGE = "amq.default"
+
 
 #: Deliveries that a message may have when they must not be bounded: the largest number of 32 bits.
 MOST_DELIVERIES = 2**31 - 1
@@ -206,7 +216,7 @@ def item_arguments(queue_type: str, *, maxsize: int = 0) -> dict[str, object]:
 
 def named_by_broker(queue: str) -> bool:
     """Return whether a queue's name is one that RabbitMQ chose, as it does for reply queues."""
-    return queue.startswith("amq.gen-")
+    return queue.startswith(NAMED_BY_BROKER)
 
 
 def unique(queue: str, key: bytes, seconds: float) -> str:
@@ -407,3 +417,25 @@ def check_name(name: str) -> str:
     if size > LONGEST_NAME:
         raise ConfigurationError(f"{name[:40]!r}…: a name in AMQP has at most {LONGEST_NAME} bytes")
     return name
+
+
+def pattern(name: str) -> str:
+    r"""Return the regular expression of a name for RabbitMQ's permissions; one for all names that differ by chance.
+
+    Example:
+        >>> print(pattern("thumbs.dead"), pattern("amqp_rpc.delay.03"), pattern("amq.gen-x7Zq"))
+        thumbs\.dead amqp_rpc\.delay\.\d\d amq\.gen-.*
+    """
+    if named_by_broker(name):
+        return _escaped(NAMED_BY_BROKER) + ".*"
+    if _LEVEL.fullmatch(name):
+        return _escaped(f"{DELAY}.") + r"\d\d"
+    if fleeting(name):
+        return _escaped(_UNIQUE) + ".*"
+    if of_instance(name):
+        return _escaped(name.rpartition(".")[0] + ".") + ".*"
+    return _escaped(name)
+
+
+def _escaped(name: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", name)

@@ -2,7 +2,8 @@
 
 Kept messages are requeued at the end, however it ends. A quorum queue counts that, and drops a message that was
 requeued too often (`topology.dead_letter_arguments`). If a queue was declared without our limit, or a policy lowers it,
-a message that was requeued several times is replaced by a copy at the queue's end.
+a message that was requeued several times is replaced by a copy at the queue's end. A reader who may not publish leaves
+it where it is.
 
 It is a seam: it knows messages, and not whether they are dead letters.
 """
@@ -17,12 +18,12 @@ from typing import Self
 from amqp_rpc.amqp.channel import AddressedDelivery, BrokerAnswer, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.session import Session
-from amqp_rpc.errors import PublishRefused
+from amqp_rpc.errors import BrokerError, PublishRefused
 from amqp_rpc.message.dead_letter import renewed
 from amqp_rpc.message.envelope import Message, Properties, lighter
 from amqp_rpc.message.headers import HISTORY, delivery_count
 from amqp_rpc.message.refusals import ReplyCode
-from amqp_rpc.message.topology import delayed_queue
+from amqp_rpc.message.topology import NOWHERE, delayed_queue
 
 #: A message that was requeued so many times is replaced by a copy.
 MOST_RETURNS = 5
@@ -105,6 +106,9 @@ class Cursor:
         self._bytes = 0
         #: All copies (`_mark`): one may be delivered here before the end, and must not be yielded again.
         self._published: set[object] = set()
+        #: True once it was asked whether this user may publish, and the broker's refusal.
+        self._asked = False
+        self._refusal: BrokerError | None = None
         #: The copies that the broker refused; their messages stay where they are.
         self.refused: list[Move] = []
 
@@ -151,13 +155,25 @@ class Cursor:
                 return None
         return None
 
+    async def forbidden(self) -> BrokerError | None:
+        """Return the broker's refusal if this user may not publish: asked once, by a message for no queue."""
+        if not self._asked:
+            self._asked = True
+            with await self._session.open_channel() as probe:
+                probe.publish(Message(NOWHERE, Properties(), b""))
+                try:
+                    await probe.inspect(self._queue)
+                except ChannelClosed as closed:
+                    self._refusal = closed.error if closed.code == ReplyCode.ACCESS_REFUSED else None
+        return self._refusal
+
     async def keep(self, delivery: AddressedDelivery) -> None:
         """Leave a message in the queue.
 
         One that came by a delay can't be replaced: its routing key, which a copy would lose, says where it belongs.
         """
         often = (delivery_count(delivery.properties.headers) or 0) >= MOST_RETURNS
-        if often and delayed_queue(delivery.routing_key) is None:
+        if often and delayed_queue(delivery.routing_key) is None and await self.forbidden() is None:
             await self.move(delivery, renewed(delivery.properties, delivery.body, queue=self._queue))
 
     async def move(self, delivery: Delivery, message: Message) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from amqp_rpc.amqp.channel import AddressedDelivery
 from amqp_rpc.amqp.pending import blocking
+from amqp_rpc.amqp.publisher import fresh
 from amqp_rpc.amqp.session import Session
 from amqp_rpc.errors import (
     AmqpRpcError,
@@ -227,6 +228,8 @@ class DeadLetters:
             way.done = cursor.done
             while way.goes_on(cursor) and (delivery := await cursor.next()) is not None:
                 way.seen += 1
+                if way.verb == "replayed" and (refusal := await cursor.forbidden()) is not None:
+                    raise fresh(refusal)
                 if not choice.takes(delivery.properties):
                     await cursor.keep(delivery)
                 elif way.verb == "replayed":

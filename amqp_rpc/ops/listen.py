@@ -15,7 +15,7 @@ from typing import Self
 
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.connection import Connection
-from amqp_rpc.amqp.declare import declare_exchange
+from amqp_rpc.amqp.declare import ensure_exchange
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, DeclaredOtherwise, NotConnected
 from amqp_rpc.message import codec
@@ -106,7 +106,7 @@ class EventTap(Keeper):
         """Declare, bind and consume; a refusal is final."""
         channel.prefetch(_PREFETCH)
         try:
-            await declare_exchange(channel, self._exchange)
+            await ensure_exchange(self.connection, self._exchange)
             state = await channel.declare("", exclusive=True)
             for binding in self._bindings:
                 await channel.bind(state.name, binding.exchange, binding.key, arguments=dict(binding.arguments))

@@ -17,6 +17,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery
+from amqp_rpc.amqp.declare import ensure_queue
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.publisher import Publication
@@ -305,7 +306,7 @@ class ItemConsumer(Keeper):
             if self._arguments is None:
                 await channel.inspect(self._queue)
             else:
-                await channel.declare(self._queue, arguments=self._arguments)
+                await ensure_queue(self.connection, self._queue, self._arguments)
         except ChannelClosed as refused:
             if refused.code == ReplyCode.NOT_FOUND:
                 self._fail(items.missing(self._queue))

@@ -380,7 +380,7 @@ class EventConsumer(Consumer):
     async def declare(self, channel: Channel) -> None:
         """Declare and bind everything."""
         try:
-            await declare.declare_exchange(channel, self._subscription.exchange)
+            await declare.ensure_exchange(self.connection, self._subscription.exchange)
         except ChannelClosed as closed:
             if closed.conflict:
                 self._explanation = DeclaredOtherwise(other_exchange(str(self._subscription.exchange), closed.error))

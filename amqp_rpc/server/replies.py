@@ -24,12 +24,12 @@ from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, bare, lighter
+from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.headers import HEADERS_DROPPED
-from amqp_rpc.message.refusals import is_limit
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Repeats
-from amqp_rpc.message.topology import DIRECT_REPLY_TO
+from amqp_rpc.message.topology import DIRECT_REPLY_TO, LEVELS, delay
 from amqp_rpc.server.invoke import too_large
 from amqp_rpc.server.state import State
 from amqp_rpc.server.tasks import about_to_be_dropped
@@ -319,19 +319,28 @@ class CopyPublisher(Publisher):
         await super().set_up(channel)
         assert self.declarations is not None
         for refused in await self.declarations.prepare(self._prepared):
-            if is_limit(str(refused.error)) and not self._state.started.is_set():
+            # A limit is reached, or a right is missing.
+            if isinstance(refused.error, AccessRefused) and not self._state.started.is_set():
                 self._state.failed(refused.error)
                 return
             # A queue with other arguments: its consumer ends the start, and reports why.
             if not refused.conflict and (times := self._repeats.again(f"{refused.what}: {refused.error}")) is not None:
                 logger.error("%s: %s; it is declared again when it is needed%s", refused.what, refused.error, times)
+        if self._prepared:
+            # As for replies: a server that may not publish retries is not ready. These reach no queue.
+            for level in range(LEVELS):
+                channel.publish(Message(_TO_NOBODY.routing_key, Properties(), b"", exchange=Exchange(delay(level))))
+            await channel.inspect_exchange(_ALWAYS_THERE)
 
     def closed(self, error: BrokerError, code: int) -> None:
-        """End the start, if the broker allows no such channel."""
+        """End the start, if the broker allows no such channel, or no retries."""
         super().closed(error, code)
         self._state.trouble = error
         if isinstance(error, AccessRefused):
             self._state.failed(error)
+
+    def end_refused(self, error: BrokerError) -> None:
+        """Keep the copies that the broker refused: their deliveries are not acked, and the right may come back."""
 
     def lost(self, error: BrokerError) -> None:
         """End the start, if the broker closed the connection for what it asked for."""

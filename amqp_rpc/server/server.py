@@ -49,6 +49,7 @@ from amqp_rpc.server.tasks import EventDispatcher, Suspects, TaskDispatcher
 from amqp_rpc.server.worker import Worker
 from amqp_rpc.service.catalog import Catalog
 from amqp_rpc.service.function import Function
+from amqp_rpc.service.permissions import SERVER, parts
 from amqp_rpc.service.schedules import Schedule
 from amqp_rpc.service.service import Service
 
@@ -160,6 +161,7 @@ class Server:
             self._pool,
             [*dispatchers, *map(arrivals_queue, durable)],
             ["replies", *(["retries"] if arguments else []), *self.schedules],
+            needs=parts(catalog)[SERVER],
         )
         self._state.on_stuck = lambda handlers: self.on_stuck(handlers)  # noqa: PLW0108 - a user sets it later
         self._state.ends_when_stuck = lambda handlers: self.ends_when_stuck(handlers)  # noqa: PLW0108 - as above
@@ -206,6 +208,7 @@ class Server:
                 heartbeat=heartbeat,
                 thread=thread,
                 persistent=persistent,
+                rights=self._state.rights,
             )
 
         self._connection = connection("calls", *self._consumers)

@@ -11,7 +11,7 @@ from amqp_rpc.amqp.channel import Channel, Delivery
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
-from amqp_rpc.message.refusals import ReplyCode, is_conflict
+from amqp_rpc.message.refusals import Need, ReplyCode, Rights, is_conflict
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.server.pool import Pool
 
@@ -30,8 +30,11 @@ class State:
     #: The connection that consumes, after `begin`.
     connection: Connection
 
-    def __init__(self, pool: Pool, queues: Iterable[str], parts: Iterable[str]) -> None:
+    def __init__(self, pool: Pool, queues: Iterable[str], parts: Iterable[str], *, needs: Iterable[Need] = ()) -> None:
         self.counters: Counter[str] = Counter()
+        #: Those that all its connections use: what one of them lacks at first is said with all that they need.
+        self.rights: Rights = Rights()
+        self.rights.use(needs)
         #: Set once every part is ready, or one has failed.
         self.started: threading.Event = threading.Event()
         self.failure: AmqpRpcError | None = None

@@ -5,7 +5,8 @@ Everything exists on the fake broker, unless a test gives the names that do::
     connection = FakeConnection()                       # every queue and exchange exists
     connection = FakeConnection(there={"q", "x"})       # inspecting any other name closes the channel (404)
     connection.arguments["q"] = {"x-max-length": 1}     # declaring q with others closes the channel (406)
-    connection.refuse("q", ReplyCode.ACCESS_REFUSED)    # declaring, inspecting or consuming q closes the channel
+    connection.refuse("q", ReplyCode.NOT_FOUND)         # declaring, inspecting or consuming q closes the channel
+    connection.refuse("q", ReplyCode.ACCESS_REFUSED)    # the same, but not for inspecting, which needs no right
     connection.hold("q")                                # requests for q wait until connection.answer()
 
 Give it to the object under test with ``cast("Connection", connection)``, or annotate the parameter as ``Any``. Then
@@ -55,6 +56,9 @@ class Timers:
         callback(*args)
 
     post = leave = do
+
+    def share(self, _shared: bool) -> None:
+        """Nobody else works here."""
 
 
 class Timer:
@@ -173,8 +177,12 @@ class FakeConnection:
         else:
             serve()
 
-    def refusal(self, name: str, *, passive: bool, arguments: dict[str, Any] | None = None) -> ReplyCode | None:
-        if (code := self._refused.get(name)) is not None:
+    def refusal(
+        self, name: str, *, passive: bool, asks: bool = False, arguments: dict[str, Any] | None = None
+    ) -> ReplyCode | None:
+        code = self._refused.get(name)
+        # To ask needs no right.
+        if code is not None and not (asks and code == ReplyCode.ACCESS_REFUSED):
             return code
         if passive and self.there is not None and name not in self.there:
             return ReplyCode.NOT_FOUND
@@ -428,7 +436,8 @@ class FakeChannel:
         def serve() -> None:
             if answer not in self._asked:
                 return
-            code = self._connection.refusal(name, passive=passive, arguments=arguments)
+            asks = operation.startswith("inspect")
+            code = self._connection.refusal(name, passive=passive, asks=asks, arguments=arguments)
             if code is not None:
                 self.closed_by_broker(code)
                 return

@@ -85,10 +85,48 @@ def test_a_queue_that_is_refused_keeps_no_other_from_being_prepared():
     assert exchanges(connection) == [topology.lasting("b")]
 
 
-def test_a_user_who_may_not_ask_for_a_marker_is_no_worse_off():
+def test_a_server_that_may_not_configure_the_marker_of_its_queue_waits_at_each_start():
     connection = FakeConnection(there={DELAY})
     connection.refuse(topology.lasting("a"), ReplyCode.ACCESS_REFUSED)
-    assert run(connection, declarations(connection).prepare({"a": {}})) == [[]]
+    ended = run(connection, declarations(connection).prepare({"a": {}}))
+    assert ended == []
+    connection.loop.pass_time()
+    assert ended == [[]]
+
+
+def test_a_server_that_may_not_configure_a_queue_uses_the_one_that_is_there_and_needs_its_dead_letter_queue():
+    connection = FakeConnection(there={DELAY, topology.lasting("a"), "a", topology.arrivals_queue("a")})
+    for name in ("a", "a.dead", topology.arrivals_queue("a")):
+        connection.refuse(name, ReplyCode.ACCESS_REFUSED)
+    [[refused]] = run(connection, declarations(connection).prepare({"a": {}}))
+    assert (refused.what, refused.code) == ("a.dead", ReplyCode.ACCESS_REFUSED)
+    assert run(connection, declarations(connection).declare(message("a", delay=1), {})) == [None]
+
+
+def test_what_a_user_may_not_declare_is_asked_for_the_next_time_and_declared_only_where_it_is_gone():
+    connection = FakeConnection(there={"a"})
+    connection.refuse("a", ReplyCode.ACCESS_REFUSED)
+    known = declarations(connection)
+    for _ in range(3):
+        assert run(connection, known.declare(message("a"), {})) == [None]
+        known.forget(message("a"))
+    assert queues(connection) == ["a"]
+    connection.there = set()
+    [refused] = run(connection, known.declare(message("a"), {}))
+    assert (refused.what, queues(connection)) == ("a", ["a", "a"])
+
+
+def test_an_exchange_that_is_there_needs_no_right_to_configure_it():
+    event = Message("t", Properties(), b"", exchange=Exchange("x"))
+    connection = FakeConnection(there={"x"})
+    connection.refuse("x", ReplyCode.ACCESS_REFUSED)
+    known = declarations(connection)
+    assert run(connection, known.declare(event, {})) == [None]
+    assert known.has(event)
+    connection.there = set()
+    known.distrust()
+    [refused] = run(connection, known.declare(event, {}))
+    assert refused.code == ReplyCode.ACCESS_REFUSED
 
 
 def test_a_preparation_ends_with_its_connection():

@@ -180,9 +180,29 @@ def test_a_queue_whose_node_is_away_is_tried_again(place):
     assert publication.value is None
 
 
-def test_no_permission_for_a_queue_ends_its_messages(place):
+def test_no_permission_for_a_queue_that_is_not_there_ends_its_messages():
+    place = Place(FakeConnection(there=set()))
     place.connection.refuse("q", ReplyCode.ACCESS_REFUSED)
     assert isinstance(error(place.send()), AccessRefused)
+
+
+def test_a_queue_that_is_there_needs_no_right_to_configure_it(place):
+    for name in ("q", topology.arrivals_queue("q")):
+        place.connection.refuse(name, ReplyCode.ACCESS_REFUSED)
+    sent = [place.send(arguments={}), place.send(arguments={}), place.send(arguments={}, delay=1)]
+    for _ in sent:
+        place.channel.confirm()
+    assert [each.value for each in sent] == [None] * 3
+    assert [queue for channel in place.connection.channels for queue in channel.queues].count("q") == 1
+
+
+def test_a_reply_queue_is_asked_for_by_the_first_message_that_wants_a_reply(place):
+    asked = []
+    place.publisher.on_replied = lambda: asked.append(len(place.channel.published))
+    place.send()
+    assert asked == []
+    place.send(kind=Replied)
+    assert asked == [1]
 
 
 def test_a_delayed_message_needs_the_delay_queues_and_a_later_one_finds_them():

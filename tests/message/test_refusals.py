@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
-from amqp_rpc.message.refusals import is_access, is_conflict, is_limit, largest_body
+from amqp_rpc.message.refusals import (
+    CONFIGURE,
+    READ,
+    WRITE,
+    Rights,
+    is_access,
+    is_conflict,
+    is_limit,
+    largest_body,
+    three_patterns,
+)
 
 #: Each with what it is: a limit, another refusal of access, a conflict, a large message, or something else.
 TEXTS = """
@@ -44,3 +57,84 @@ def test_the_text_decides_where_a_code_has_several_meanings(text: str) -> None:
     assert is_access(code, said) == (meaning in ("limit", "access"))
     assert is_conflict(said) == (meaning == "conflict")
     assert largest_body(said) == (16777216 if meaning == "size" else None)
+
+
+#: Without the right, as RabbitMQ 3.10 has it; and with it, as 4.0 and 4.3 do.
+REFUSED = "403 ACCESS_REFUSED - {}access to {} in vhost '{}' refused for user 'ann'"
+
+
+@pytest.mark.parametrize("said", ["", "right "])
+@pytest.mark.parametrize(
+    ("needs", "named", "right", "patterns"),
+    [
+        ([], "exchange 'amq.default'", WRITE, ("^$", r"^amq\.default$", "^$")),
+        ([], "exchange 'amqp_rpc.delay.07'", WRITE, ("^$", r"^amqp_rpc\.delay\.\d\d$", "^$")),
+        ([(CONFIGURE, "thumbs")], "queue 'thumbs'", CONFIGURE, ("^thumbs$", "^$", "^$")),
+        ([(READ, "thumbs")], "queue 'thumbs'", READ, ("^$", "^$", "^thumbs$")),
+        ([], "queue 'thumbs'", READ, ("^$", "^$", "^thumbs$")),
+        ([(WRITE, "q"), (READ, "x")], "exchange 'x'", READ, ("^$", "^q$", "^x$")),
+        ([(CONFIGURE, "q"), (WRITE, "")], "exchange 'amq.default'", WRITE, ("^q$", r"^amq\.default$", "^$")),
+        # A reply queue is of no use to who may not consume it.
+        ([(CONFIGURE, "amq.gen-")], "queue 'amq.gen-7Zq'", CONFIGURE, (r"^amq\.gen-.*$", "^$", r"^amq\.gen-.*$")),
+    ],
+)  # fmt: skip
+def test_a_missing_right_is_said_with_the_command_that_gives_it(said, needs, named, right, patterns):
+    text = REFUSED.format(said.replace("right", right), named, "/")
+    missing = Rights().missing(text, needs)
+    assert missing.startswith(f". User 'ann' lacks the right to {right} {named}. ")
+    assert shlex.split(missing.partition("needs: ")[2]) == [
+        "rabbitmqctl",
+        "set_permissions",
+        "-p",
+        "/",
+        "ann",
+        *patterns,
+    ]
+
+
+def test_the_command_has_all_that_the_broker_allowed_before():
+    rights = Rights()
+    rights.use([(CONFIGURE, "amq.gen-a"), (CONFIGURE, "amq.gen-b")])
+    rights.use([(READ, "amq.gen-a")])
+    rights.written |= {"", "amqp_rpc.delay.03", "amqp_rpc.delay.04"}
+    missing = rights.missing(REFUSED.format("", "queue 'it''s'", "a b"), [(CONFIGURE, "it''s")])
+    assert shlex.split(missing.partition("needs: ")[2])[2:] == [
+        "-p", "a b", "ann", r"^(amq\.gen-.*|it''s)$", r"^(amq\.default|amqp_rpc\.delay\.\d\d)$", r"^amq\.gen-.*$",
+    ]  # fmt: skip
+
+
+def test_a_topic_has_permissions_of_its_own():
+    missing = Rights().missing(REFUSED.format("", "topic 'pay.x' in exchange 'logs'", "/"), [])
+    assert missing.endswith(
+        r"the right to write topic 'pay.x': rabbitmqctl set_topic_permissions -p / ann logs '^pay\.x$' '.*'"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [each.partition(" ")[2] for each in TEXTS.strip().splitlines() if "exchange 'amq" not in each]
+)
+def test_other_refusals_lack_no_right(text):
+    assert Rights().missing(text, [(CONFIGURE, "q")]) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["thumbs.dead", "thumbs"], r"^thumbs(\.dead)?$"),
+        (["a.b.c", "a.b", "a.b.d", "x"], r"^(a\.b(\.(c|d))?|x)$"),
+        (["amqp_rpc.delay.03", "amqp_rpc.delay.arrivals"], r"^amqp_rpc\.delay\.(\d\d|arrivals)$"),
+        (["a.", "a", ".b"], r"^(\.b|a(\.)?)$"),
+        ([], "^$"),
+    ],
+)
+def test_a_pattern_has_common_beginnings_once_and_fits_exactly_its_names(names, wanted):
+    patterns = three_patterns([(READ, name) for name in names])
+    assert patterns == ("^$", "^$", wanted)
+    assert all(re.search(patterns[2], name) for name in names)
+    assert not any(re.search(patterns[2], name) for name in ("thumbs.dea", "a.b.", "a.c", "amqp_rpc.delay", "b", ".c"))
+
+
+def test_a_command_that_is_too_long_for_an_error_is_named_instead():
+    needs = [(READ, f"a.rather.long.name.of.a.queue.{number}".replace(".", "_")) for number in range(40)]
+    missing = Rights().missing(REFUSED.format("", "queue 'q'", "/"), [(READ, "q"), *needs])
+    assert missing.endswith("is printed by: amqp-rpc permissions server MODULE --vhost / --user ann")

@@ -41,15 +41,15 @@ def tap(connection: FakeConnection) -> Tap:
 
 
 def deliver(connection: FakeConnection, topic: str) -> None:
-    channel = connection.channels[-1]
+    channel = next(each for each in reversed(connection.channels) if each.consuming)
     (_, on_delivery) = next(iter(channel.consuming.values()))
     on_delivery(AddressedDelivery(channel, 7, False, Properties(), b"", "x", topic))  # type: ignore[arg-type]
 
 
 def test_it_binds_a_queue_of_its_own_and_yields_and_acks_events(connection: FakeConnection, tap: Tap) -> None:
     tap.on_open()
-    (channel,) = connection.channels
-    assert channel.exchanges == ["x"]
+    channel, declaring = connection.channels
+    assert declaring.exchanges == ["x"]
     assert channel.bindings == [("amq.gen-1", "x", "a.#"), ("amq.gen-1", "x", "b")]
     assert (tap.times_ready, str(tap)) == (1, "a.#, b of the topic exchange 'x'")
     deliver(connection, "a.b")
@@ -64,19 +64,27 @@ def test_it_binds_a_queue_of_its_own_and_yields_and_acks_events(connection: Fake
 def test_a_refusal_ends_it_with_one_error(
     connection: FakeConnection, tap: Tap, code: ReplyCode, error: type[Exception]
 ) -> None:
+    connection.there = set()
     connection.refuse("x", code)
     tap.on_open()
     with pytest.raises(error):
         list(tap)
+    opened = len(connection.channels)
     connection.loop.pass_time()
-    assert (len(connection.channels), tap.times_ready) == (1, 0)
+    assert (len(connection.channels), tap.times_ready) == (opened, 0)
+
+
+def test_an_exchange_that_is_there_needs_no_right_to_configure_it(connection: FakeConnection, tap: Tap) -> None:
+    connection.refuse("x", ReplyCode.ACCESS_REFUSED)
+    tap.on_open()
+    assert tap.times_ready == 1
 
 
 def test_a_deleted_queue_is_declared_again(connection: FakeConnection, tap: Tap) -> None:
     tap.on_open()
     connection.channels[0].cancel_consumers()
     connection.loop.pass_time()
-    assert (len(connection.channels), tap.times_ready) == (2, 2)
+    assert (len([each for each in connection.channels if each.consuming]), tap.times_ready) == (1, 2)
 
 
 def test_a_lost_connection_is_followed_by_another_one_but_for_the_first(connection: FakeConnection, tap: Tap) -> None:

@@ -26,6 +26,7 @@ class FakeSession(Session):
         for follower in (self.reply_queue, publisher):
             follower.begin(cast("Connection", self.fake))
             follower.on_open()
+        self.reply_queue.need()
         #: Hooks that run during a wait, and when the connection is asked for.
         self.while_it_waits: Callable[[], object] = lambda: None
         self.while_it_connects: Callable[[], object] = lambda: None
@@ -50,7 +51,5 @@ class FakeSession(Session):
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
-    # The fake loop has no shared work.
-    monkeypatch.setattr("tests.amqp.fake.Timers.share", lambda *_: None, raising=False)
+def session() -> FakeSession:
     return FakeSession()

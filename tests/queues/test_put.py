@@ -132,8 +132,7 @@ def test_an_item_without_a_reply_queue_is_refused_at_once(session: FakeSession) 
     one = producer(session)
     channel = session.reply_queue.channel
     assert channel is not None
-    session.fake.refuse("", ReplyCode.ACCESS_REFUSED)
-    session.while_it_waits = session.fake.loop.pass_time
+    session.fake.refuse("amq.gen-1", ReplyCode.ACCESS_REFUSED)
     channel.closed_by_broker(ReplyCode.ACCESS_REFUSED)  # type: ignore[attr-defined] # it is a fake
     with pytest.raises(AccessRefused, match="403"):
         do_put(session, one)
