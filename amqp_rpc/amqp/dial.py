@@ -431,7 +431,7 @@ def _presented(sock: ssl.SSLSocket) -> list[dict[str, Any]]:
     try:
         # Python 3.13 has it without the underscore, and there without the decoding.
         return [each.get_info() for each in sock._sslobj.get_unverified_chain() or ()]  # type: ignore[attr-defined] # noqa: SLF001
-    except Exception:
+    except (AttributeError, ValueError, OSError):
         return []
 
 
