@@ -100,6 +100,9 @@ class TLSNode(TypedNode):
             f"ssl_options.cacertfile = {trusted}",
             "ssl_options.verify = verify_peer",
         ]
+        if not any("fail_if_no_peer_cert" in each for each in settings):
+            # RabbitMQ 4 takes no client without a certificate unless it is told to.
+            own.append("ssl_options.fail_if_no_peer_cert = false")
         super().__init__(settings=[*own, *settings], **options)
 
     @property

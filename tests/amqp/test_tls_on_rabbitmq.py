@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,36 +68,37 @@ class Secured(NamedTuple):
         return {**files, "auth_mechanism": "external"}
 
 
-def secured(all_nodes: nodes.Nodes, folder: Path, *settings: str) -> Iterator[Secured]:
+def secured(all_nodes: nodes.Nodes, *settings: str) -> Iterator[Secured]:
     require_node()
-    folder.chmod(0o755)
-    authority = Authority(folder / "authority")
-    issued = authority.issue("localhost", "127.0.0.1", "::1")
-    pair = Pair(folder / "broker.pem", folder / "broker.key")
-    pair.replace_by(issued)
-    node = all_nodes.new(
-        pair=pair,
-        trusted=authority.cacertfile,
-        plugins=["rabbitmq_auth_mechanism_ssl"],
-        settings=["ssl_cert_login_from = common_name", *settings],
-    )
-    node.start()
-    yield Secured(node, authority, pair)
-    node.close()
+    # A node may run as another user, who can't read pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="amqp-rpc-tests-tls-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        authority = Authority(folder / "authority")
+        pair = Pair(folder / "broker.pem", folder / "broker.key")
+        pair.replace_by(authority.issue("localhost", "127.0.0.1", "::1"))
+        node = all_nodes.new(
+            pair=pair,
+            trusted=authority.cacertfile,
+            plugins=["rabbitmq_auth_mechanism_ssl"],
+            settings=["ssl_cert_login_from = common_name", *settings],
+        )
+        node.start()
+        yield Secured(node, authority, pair)
+        node.close()
 
 
 @pytest.fixture(scope="module")
-def broker(all_nodes: nodes.Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def broker(all_nodes: nodes.Nodes) -> Iterator[Secured]:
     """A node that takes passwords and certificates."""
-    mechanisms = ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL"]
-    yield from secured(all_nodes, tmp_path_factory.mktemp("tls"), *mechanisms)
+    yield from secured(all_nodes, "auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL")
 
 
 @pytest.fixture(scope="module")
-def strict(all_nodes: nodes.Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def strict(all_nodes: nodes.Nodes) -> Iterator[Secured]:
     """A node that takes nothing but certificates, over TLS 1.2."""
     settings = ["auth_mechanisms.1 = EXTERNAL", "ssl_options.fail_if_no_peer_cert = true"]
-    yield from secured(all_nodes, tmp_path_factory.mktemp("strict"), *settings, "ssl_options.versions.1 = tlsv1.2")
+    yield from secured(all_nodes, *settings, "ssl_options.versions.1 = tlsv1.2")
 
 
 def error_of(url: str, **options: Any) -> AmqpRpcError:
