@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import struct
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import hypothesis
+import pika.data
 import pytest
 
 from amqp_rpc.broker.node import Node
@@ -159,3 +162,30 @@ def require_node() -> None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+class Unreadable:
+    """A header that is valid AMQP and that pika can't read: one that ended connections, and came back for ever."""
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+
+
+UNREADABLE = {
+    "a timestamp of the year 60 000": b"T" + struct.pack(">Q", 2**60),
+    "a time in a table": b"F" + struct.pack(">I", 11) + b"\1tT" + struct.pack(">Q", 2**60),
+}
+
+
+@pytest.fixture(params=UNREADABLE.values(), ids=UNREADABLE)
+def unreadable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Unreadable:
+    original = pika.data.encode_value
+
+    def encode(pieces: list[bytes], value: Any) -> int:
+        if isinstance(value, Unreadable):
+            pieces.append(value.encoded)
+            return len(value.encoded)
+        return original(pieces, value)
+
+    monkeypatch.setattr(pika.data, "encode_value", encode)
+    return Unreadable(request.param)

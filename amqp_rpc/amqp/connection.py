@@ -19,12 +19,14 @@ from functools import partial
 from typing import Any, Protocol
 
 import pika
+import pika.data
 import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
 from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, advice_for, context_of
+from amqp_rpc.amqp.frames import salvaged
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, call, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
 from amqp_rpc.amqp.stream import IS_TLS, NOT_AMQP, Stream
@@ -523,7 +525,7 @@ class _PikaConnection(SelectConnection):
     """pika's connection, made to survive a message whose properties pika can't read.
 
     A header with, say, a timestamp of the year 60 000 raises in pika; the connection would end, the broker would
-    deliver the message again, and so for ever. Such a message is handed on without properties, to be dead-lettered.
+    deliver the message again, and so for ever. Such a message is handed on without that header (`frames.salvaged`).
     """
 
     _frame_buffer: bytes
@@ -562,10 +564,8 @@ class _PikaConnection(SelectConnection):
         except Exception as error:
             if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
                 raise
-            logger.warning("message: its properties can't be read; handed on without them: %r", error)
-            # Channel, class, weight and body size stay; the flags say that no property follows.
-            kept = self._frame_buffer[1:3] + (14).to_bytes(4, "big") + self._frame_buffer[7:19]
-            self._frame_buffer = bytes([_FRAME_HEADER]) + kept + b"\0\0" + self._frame_buffer[-1:]
+            logger.warning("message: a header can't be read; handed on without it, and not run: %r", error)
+            self._frame_buffer = salvaged(self._frame_buffer, pika.data.decode_table)
             return super()._read_frame()
 
 

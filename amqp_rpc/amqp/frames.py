@@ -9,13 +9,14 @@ Source: AMQP 0-9-1, sections 2.3.5, 4.2.3, 4.2.5 and 4.2.6, https://www.rabbitmq
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from amqp_rpc.errors import MessageTooLarge
 from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import Message, Properties
+from amqp_rpc.message.headers import UNREADABLE
 from amqp_rpc.message.topology import delayed_key, highest_level
 
 METHOD, HEADER, BODY = 1, 2, 3
@@ -245,6 +246,8 @@ def _table(headers: dict[str, Any]) -> bytes:
     return _size(len(table)) + table
 
 
+#: Characters of the names of what is lost of a message.
+_LONGEST_LOST = 300
 _DELIVER = b"\x00\x3c\x00\x3c"
 _ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 #: Those whose value is no short text, and those that `Properties` has no place for.
@@ -317,6 +320,86 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
     except (ValueError, IndexError, struct.error):
         return None
     return found
+
+
+#: The properties as they follow each other, and how each is read.
+_FIELDS: Final = (
+    (CONTENT_TYPE, "short"), (CONTENT_ENCODING, "short"), (HEADERS, "table"), (DELIVERY_MODE, 1), (PRIORITY, 1),
+    (CORRELATION_ID, "short"), (REPLY_TO, "short"), (EXPIRATION, "short"), (MESSAGE_ID, "short"), (TIMESTAMP, 8),
+    (TYPE, "short"), (USER_ID, "short"), (APP_ID, "short"), (CLUSTER_ID, "short"),
+)  # fmt: skip
+#: Octets of the values of headers, by their types; those of the others are written before them.
+_SIZES: Final = dict(zip(b"tbBsUuIilLfdDTV", (1, 1, 1, 2, 2, 2, 4, 4, 8, 8, 4, 8, 5, 8, 0), strict=True))
+
+
+def salvaged(frame: bytes, read: Callable[[bytes, int], object]) -> bytes:
+    """Return a header frame with all that can be read of one, and with a header that names the rest (`UNREADABLE`).
+
+    Args:
+        frame: It; pika can't read it.
+        read: pika's reader of a table at a position.
+    """
+    _, _, size, flags = _read_content(frame, 7)
+    position, end = 21, len(frame) - 1
+    pieces: list[bytes] = []
+    lost: list[str] = []
+    kept, at, table = 0, 0, b""
+    for bit, kind in _FIELDS:
+        if bit == HEADERS:
+            at = len(pieces)
+        if not flags & bit:
+            continue
+        after = _end_of(frame, position, kind)
+        if after > end or flags & MORE:
+            lost.append("the properties")
+            break
+        if bit == HEADERS:
+            table = b"".join(_readable_headers(frame[position + 4 : after], read, lost))
+        else:
+            kept |= bit
+            pieces.append(frame[position:after])
+        position = after
+    named = _short(UNREADABLE) + b"S" + _long(f"{', '.join(lost)}"[:_LONGEST_LOST].encode(errors="backslashreplace"))
+    pieces.insert(at, _long(table + named))
+    values = b"".join(pieces)
+    channel = frame[1] << 8 | frame[2]
+    return _content(HEADER, channel, _BEFORE_PROPERTIES + len(values), _BASIC, 0, size, kept | HEADERS) + values + _END
+
+
+def _end_of(data: bytes, position: int, kind: str | int) -> int:
+    """Return where a value ends; behind the data, if its length can't be read."""
+    try:
+        if kind == "short":
+            return position + 1 + data[position]
+        return position + (4 + int(_read_size(data, position)[0]) if isinstance(kind, str) else kind)
+    except (IndexError, struct.error):
+        return len(data) + 1
+
+
+def _readable_headers(table: bytes, read: Callable[[bytes, int], object], lost: list[str]) -> Iterator[bytes]:
+    """Yield the headers of a table that can be read, and add the names of the others to those that are lost."""
+    position = 0
+    while position < len(table):
+        value = _end_of(table, position, "short")
+        name = table[position + 1 : value].decode(errors="backslashreplace")
+        size = _SIZES.get(table[value], "table" if table[value] in b"SxAF" else None) if value < len(table) else None
+        after = len(table) + 1 if size is None else _end_of(table, value + 1, size)
+        if after > len(table):
+            lost.append(f"header {name!r} and those behind it")
+            return
+        header = table[position:after]
+        try:
+            read(_long(header), 0)
+        # It raises anything.
+        except Exception:
+            lost.append(f"header {name!r}")
+        else:
+            yield header
+        position = after
+
+
+def _long(value: bytes) -> bytes:
+    return _size(len(value)) + value
 
 
 def _read_table(data: bytes, position: int, end: int) -> dict[str, Any]:

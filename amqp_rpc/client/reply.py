@@ -17,6 +17,7 @@ from amqp_rpc.errors import AmqpRpcError, CodecError, MessageTooLarge, Undecodab
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, RESULTS, Properties
 from amqp_rpc.message.failures import abridged, rebuild
+from amqp_rpc.message.headers import UNREADABLE
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
 from amqp_rpc.service.function import Function
 
@@ -109,6 +110,9 @@ class Decoder:
         large = len(body) > self.limit
         if large and (kind != ERROR or len(body) > DEFAULT_MAX_MESSAGE_SIZE):
             self._fail(function, MessageTooLarge, self._over(body))
+        lost = (reply.properties.headers or {}).get(UNREADABLE)
+        if lost is not None and None in (reply.properties.type, reply.properties.content_type):
+            self._fail(function, Undecodable, f"its properties can't be read: {lost}")
         try:
             content_type = codec.base_type(reply.properties.content_type)
             raw = kind != ERROR and not codec.packed(content_type) and self._are_bytes(content_type, reply)

@@ -29,6 +29,7 @@ from amqp_rpc.message.headers import (
     REASON,
     TOPIC,
     TRACEBACK,
+    UNREADABLE,
     read_count,
     read_reason,
     read_time,
@@ -230,6 +231,11 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float, to:
             {named: [identity or ""]},
         )
     headers = properties.headers or {}
+    if (lost := headers.get(UNREADABLE)) is not None:
+        raise PublishRefused(
+            f"dead letter [{properties.message_id}] has lost what could not be read of it ({brief(lost)}); it is not "
+            "replayed without that. Publish the message again, or drop the letter"
+        )
     if headers.get(HEADERS_DROPPED):
         raise PublishRefused(
             f"dead letter [{properties.message_id}] has lost the headers of its publisher, which left no room for ours "

@@ -26,6 +26,7 @@ from amqp_rpc.message.headers import (
     IDEMPOTENT,
     SHORTENED,
     TICK,
+    UNREADABLE,
     WANTS_ALIVE,
     milliseconds,
     only_carried,
@@ -132,12 +133,14 @@ class Request:
     said: str | None = None
     #: When a scheduled task was due, Unix milliseconds.
     tick: int | None = None
+    #: What could not be read of it; None where all was.
+    unreadable: str | None = None
 
     @classmethod
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
-        deadline, attempt, crashes, tick = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK))
+        deadline, attempt, crashes, tick, lost = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK, UNREADABLE))
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
         said = kind if type(kind) is str else read_text(kind)
@@ -162,7 +165,17 @@ class Request:
             body=body,
             said=said,
             tick=None if tick is None else _tick(tick),
+            unreadable=None if lost is None else read_text(lost),
         )
+
+    def check(self) -> None:
+        """Check that all of it was read: what is not known is not the default.
+
+        Raises:
+            Undecodable: A property, or a header, could not be read.
+        """
+        if self.unreadable is not None:
+            raise Undecodable(f"its properties can't be read: {self.unreadable}")
 
     @property
     def may_have_run(self) -> bool:

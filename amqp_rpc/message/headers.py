@@ -40,6 +40,8 @@ TRACEBACK: Final = "traceback"
 HISTORY: Final = "history"
 #: True: the publisher's headers are not in this copy of its message, since they left no room for ours.
 HEADERS_DROPPED: Final = "headers_dropped"
+#: Names what could not be read of a message: it is in a message as it is received, which is then not run.
+UNREADABLE: Final = "unreadable"
 #: Of an item's dead letter: the id that the item had.
 ITEM_ID: Final = "id"
 
@@ -48,7 +50,7 @@ ITEM_ID: Final = "id"
 RESERVED: Final = frozenset(
     {
         ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
-        REASON, QUEUE, DIED, TRACEBACK, HISTORY, HEADERS_DROPPED,
+        REASON, QUEUE, DIED, TRACEBACK, HISTORY, HEADERS_DROPPED, UNREADABLE,
     }
 )  # fmt: skip
 #: Those that amqp_rpc adds to an event on its way; a handler sees all others.
@@ -142,7 +144,8 @@ def shortened(name: str, value: object, most: int) -> str | None:
 def delivery_count(headers: Mapping[str, Any] | None) -> int | None:
     """Return how often a quorum queue got the message back; None from a classic queue, which does not count."""
     counted = (headers or {}).get(_DELIVERY_COUNT)
-    return counted if isinstance(counted, int) else None
+    # In a classic queue it is a stranger's.
+    return counted if type(counted) is int and counted >= 0 else None
 
 
 def read_reason(headers: Mapping[str, Any]) -> object:

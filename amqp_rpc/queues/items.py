@@ -22,7 +22,7 @@ from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, pack_names, read_names
-from amqp_rpc.message.headers import ITEM_ID
+from amqp_rpc.message.headers import ITEM_ID, UNREADABLE
 from amqp_rpc.message.topology import LONGEST_NAME
 
 #: The ``type`` of an item that one of our clients has put, and of a receipt.
@@ -49,6 +49,8 @@ def value(properties: Properties, body: bytes, *, limit: int) -> Any:
         Undecodable, MessageTooLarge: It can't be read.
     """
     try:
+        if (lost := (properties.headers or {}).get(UNREADABLE)) is not None:
+            raise Undecodable(f"its properties can't be read: {lost}")  # noqa: TRY301 - all others are raised below
         codec.check_encoding(properties.content_encoding)
         return codec.decode(body, base_type(properties.content_type), limit=limit)
     except CodecError:

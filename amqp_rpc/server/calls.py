@@ -104,6 +104,7 @@ class CallDispatcher(Dispatcher):
             return Answer(None, None, "probe")
         request = Request.read(properties, body, redelivered=redelivered)
         try:
+            request.check()
             function = self._find(request)
             if redelivered and not self._expired(request) and (request.idempotent or function.idempotent):
                 return self._again(request, function, properties)

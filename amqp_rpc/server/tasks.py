@@ -113,9 +113,10 @@ class TaskDispatcher(Dispatcher):
         """Return the invocation for a delivery, or the end of a task that can't run."""
         request = Request.read(properties, body, redelivered=redelivered)
         # Before it is decoded: the decoding may be what kills workers.
-        if redelivered and (ended := self._crashed(request, properties)) is not None:
+        if redelivered and request.unreadable is None and (ended := self._crashed(request, properties)) is not None:
             return ended
         try:
+            request.check()
             function = self._find(request)
             if self._expired(request):
                 raise Expired(f"its time was over before a worker received it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter

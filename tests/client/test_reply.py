@@ -55,6 +55,14 @@ def test_text_that_does_not_fit_the_annotation_says_so() -> None:
         read(b"many", returns=int)
 
 
+def test_a_reply_that_lost_its_type_is_no_result_in_text() -> None:
+    with pytest.raises(Undecodable, match="its properties can't be read: the properties") as caught:
+        read(b"30", returns=int, headers={"unreadable": "the properties"})
+    assert caught.value.may_have_run
+    lost = {"unreadable": "header 'score'"}
+    assert read(b"30", returns=int, headers=lost, type="result", content_type=codec.JSON) == 30
+
+
 def test_a_reply_without_a_type_in_json_is_a_result() -> None:
     assert read(b'{"n": [1, 2]}', content_type=codec.JSON) == {"n": [1, 2]}
 

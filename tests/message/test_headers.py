@@ -60,7 +60,14 @@ def test_the_reason_of_a_death_is_ours_or_the_brokers():
 
 
 @pytest.mark.parametrize(
-    ("given", "counted"), [(None, None), ({}, None), ({"x-delivery-count": 3}, 3), ({"x-delivery-count": "3"}, None)]
+    ("given", "counted"),
+    [
+        (None, None),
+        ({}, None),
+        ({"x-delivery-count": 3}, 3),
+        ({"x-delivery-count": "3"}, None),
+        ({"x-delivery-count": -3}, None),
+    ],
 )
 def test_the_delivery_count_is_a_quorum_queues(given, counted):
     assert delivery_count(given) == counted

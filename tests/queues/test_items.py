@@ -119,3 +119,8 @@ def test_a_dead_letter_keeps_the_item_and_says_why() -> None:
     assert properties.headers == {"mine": 1, "reason": "no picture", "queue": "q", "id": "7"}
     assert (properties.message_id, properties.reply_to, properties.delivery_mode) == ("new", None, 2)
     assert properties.content_type == "image/png"
+
+
+def test_an_item_that_lost_a_header_can_not_be_read() -> None:
+    with pytest.raises(Undecodable, match="header 'x'"):
+        items.value(Properties(content_type=JSON, headers={"unreadable": "header 'x'"}), b"1", limit=10)

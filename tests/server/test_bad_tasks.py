@@ -199,3 +199,26 @@ def test_a_queue_that_was_full_takes_tasks_again_when_it_was_worked_off(
     client.enqueue(work, 3).result(timeout=20)
     assert ran == [1, 3]
     assert raw.count(queue) == 0
+
+
+def test_a_task_that_lost_a_header_is_a_dead_letter_with_its_id(
+    client: Client, raw: Raw, serve: Serve, service: Service, unreadable: object
+) -> None:
+    queue = f"t{secrets.token_hex(6)}"
+    ran: list[str] = []
+    declare_dead(raw, queue)
+
+    @service.task(queue=queue, retries=0)
+    def only(text: str) -> None:
+        ran.append(text)
+
+    serve(service)
+    raw.send(queue, b"rm -rf /", type="delete_all", message_id="m1", headers={"score": unreadable, "mine": 1})
+    until(lambda: raw.count(f"{queue}.dead") == 1)
+    (letter,) = client.dead_letters(queue).list()
+    assert (letter.id, letter.function, letter.body) == ("m1", "delete_all", "rm -rf /")
+    assert "header 'score'" in letter.reason
+    assert ran == []
+    # What could not be read is not there any more, so nobody can run it by a replay.
+    with pytest.raises(PublishRefused, match="could not be read of it"):
+        client.dead_letters(queue).replay(ids="m1")
