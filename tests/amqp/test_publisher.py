@@ -15,6 +15,7 @@ from amqp_rpc.errors import (
     BrokerError,
     ConfigurationError,
     ConnectionLost,
+    DeclaredOtherwise,
     MessageTooLarge,
     NotConnected,
     PublishRefused,
@@ -562,7 +563,7 @@ def test_arguments_that_no_queue_may_have_are_not_said_to_be_another_queue_s(pla
     publication = place.send()
     said = "406 PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q'"
     place.declaring.closed_by_broker(ReplyCode.PRECONDITION_FAILED, BrokerError(said))
-    assert type(error(publication)) is ConfigurationError
+    assert type(error(publication)) is DeclaredOtherwise
     assert "exists" not in str(error(publication))
 
 

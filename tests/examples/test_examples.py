@@ -128,7 +128,9 @@ def test_several_processes_does_not_measure_a_server_that_is_there_already(fib_s
 
 def test_deadlines_and_retries(url):
     with serving("examples.report", url=url):
-        assert example("deadlines_and_retries", url=url).splitlines() == [
+        lines = example("deadlines_and_retries", url=url).splitlines()
+        # The reply to the call that ended too early may come while the program still runs.
+        assert [line for line in lines if "late or unknown" not in line] == [
             "a handler sees what is left: True",
             "within its time: 7.0",
             "not within its time: may have run: True",

@@ -159,7 +159,10 @@ def test_a_queue_that_is_deleted_is_used_again_once_it_is_declared_again(
     ("declared", "advice"),
     [
         ({"durable": False}, r"No other option makes it the same: give Service declare='passive'"),
-        ({"durable": True, "arguments": {"x-queue-type": "quorum"}}, r"Give Service the same queue_type=, or declare="),
+        (
+            {"durable": True, "arguments": {"x-queue-type": "quorum"}},
+            r"Give Service the same queue_type= and max_length=, or",
+        ),
     ],
 )
 def test_the_advice_for_calls_names_options_that_help(

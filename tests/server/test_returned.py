@@ -168,7 +168,8 @@ def test_those_of_a_chunk_are_awaited_together_and_stay_in_their_order(
         await together.wait()
         return n
 
-    serve(service, threads=1)
+    # As many of a chunk run at once as the prefetch allows.
+    serve(service, threads=1, prefetch=3)
     assert list(client.map(meet, [3, 1, 2], chunksize=3)) == [3, 1, 2]
     with pytest.raises(ValueError, match="-1"):
         list(client.map(meet, [1, -1, 2], chunksize=3))
