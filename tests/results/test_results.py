@@ -391,7 +391,7 @@ def comes_again(raw: Raw, queue: str) -> None:
     raw.channel.basic_nack(0, multiple=True, requeue=True)
 
 
-@pytest.mark.parametrize("identity", ["7", "0123456789abcdef" * 2])
+@pytest.mark.parametrize("identity", [secrets.token_hex(2), secrets.token_hex(16)], ids=["a number", "one like ours"])
 def test_two_programs_that_give_the_same_ids_lose_no_task_and_get_no_result_of_the_other(
     other: Client, serve: Serve, service: Service, queue: str, results: str, raw: Raw, identity: str
 ) -> None:

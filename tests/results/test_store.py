@@ -79,14 +79,14 @@ class TestEveryStore:
         assert store.get(began.id) == ended
 
     def test_keeps_tasks_apart_that_have_one_id_and_by_it_alone_finds_the_first(self, store):
-        first = a_record(id="7")
-        others = [a_record(id="7", function=f"other {n}") for n in range(150)]
+        first = a_record()
+        others = [a_record(id=first.id, function=f"other {n}") for n in range(150)]
         for record in (replace(first, state="STARTED").bare(), *others, first):
             store.put(record, expires=60)
-        assert store.get("7") == first
-        assert [store.get("7", record.fingerprint) for record in (first, *others)] == [first, *others]
-        assert store.get("7", "nobody's") is None
-        assert store.get("8", first.fingerprint) is None
+        assert store.get(first.id) == first
+        assert [store.get(first.id, record.fingerprint) for record in (first, *others)] == [first, *others]
+        assert store.get(first.id, "nobody's") is None
+        assert store.get(first.id + "8", first.fingerprint) is None
 
     def test_forgets_what_has_expired(self, store):
         short, long = a_record(), a_record()
