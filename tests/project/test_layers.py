@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,9 @@ def made_in(function: ast.AST) -> dict[str, set[str]]:
     return made
 
 
-@pytest.mark.parametrize("module", SOURCES)
+@pytest.mark.parametrize(
+    "module", [name for name, path in SOURCES.items() if re.search(r"Properties|Message\(|copied\(", path.read_text())]
+)
 def test_what_was_received_is_published_again_by_one_function_alone(module: str):
     """`envelope.republished`: all else would hand on what a stranger has written for the broker to act on."""
     whole = ast.walk(ast.parse(SOURCES[module].read_text()))
