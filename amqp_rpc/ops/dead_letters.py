@@ -22,7 +22,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
 from amqp_rpc.message.text import safe_repr
-from amqp_rpc.message.topology import dead_letter_queue, delayed_queue
+from amqp_rpc.message.topology import UNROUTED, dead_letter_queue, delayed_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
 
 T = TypeVar("T")
@@ -309,8 +309,11 @@ class _Way:
 
 
 def _home(delivery: AddressedDelivery, queue: str) -> str:
-    """Return the queue of a delayed message that found no queue, by its routing key; ``queue`` for any other letter."""
-    return delayed_queue(delivery.routing_key) or queue
+    """Return the queue of a delayed message that found no queue, by its routing key; ``queue`` for any other letter.
+
+    In other queues anybody may choose the routing key, with a binding of his own.
+    """
+    return (delayed_queue(delivery.routing_key) if queue == UNROUTED else None) or queue
 
 
 def _letter(delivery: AddressedDelivery, queue: str, *, whole: bool) -> DeadLetter:

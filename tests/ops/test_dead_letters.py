@@ -24,13 +24,14 @@ from amqp_rpc import (
     ConnectionLost,
     DeadLetter,
     DeadLetters,
+    NamesAnotherQueue,
     PublishRefused,
     Reject,
     Server,
     Service,
 )
 from amqp_rpc.message.headers import only_carried
-from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
+from amqp_rpc.message.topology import dead_letter_arguments, delayed_key, task_arguments
 from amqp_rpc.ops.browse import MOST_RETURNS, Cursor
 from amqp_rpc.ops.dead_letters import Progress
 from tests.served_by import Raw
@@ -61,7 +62,7 @@ def declare_dead(raw: Raw, queue: str, arguments: dict[str, object]) -> None:
     until(lambda: raw.count(f"{queue}.dead") == 0)
 
 
-def put(raw: Raw, queue: str, *ids: str, body: bytes = b'[["a.png"], {"size": 3}]', **headers: Any) -> None:
+def put(raw: Raw, queue: str, /, *ids: str, body: bytes = b'[["a.png"], {"size": 3}]', **headers: Any) -> None:
     """Put letters as a worker does."""
     for number, each in enumerate(ids):
         raw.send(
@@ -504,3 +505,30 @@ def test_a_connection_that_is_lost_in_the_middle_says_what_was_done(
     with pytest.raises(ConnectionLost) as raised:
         dead.replay(all=True, progress=cut)
     assert 0 < len(raised.value.ids) < 250
+
+
+def test_a_letter_that_names_another_queue_stays_unless_that_is_said(raw: Raw, queue: str, dead: DeadLetters) -> None:
+    put(raw, queue, "mine")
+    put(raw, queue, "forged", queue="payments")
+    until(lambda: raw.count(f"{queue}.dead") == 2)
+    with pytest.raises(NamesAnotherQueue, match="1 of 2 dead letters were replayed; the others stay: ") as caught:
+        dead.replay(all=True)
+    assert (caught.value.ids, caught.value.queues) == (("mine",), {"payments": ["forged"]})
+    with pytest.raises(ConfigurationError, match="to= is a queue, by its name, not ''"):
+        dead.replay(all=True, to="")
+    assert dead.replay(all=True, to=queue) == ["forged"]
+    until(lambda: raw.count(queue) == 2)
+
+
+def test_a_letter_with_the_key_of_a_delayed_message_is_one_of_its_queue(
+    raw: Raw, queue: str, dead: DeadLetters
+) -> None:
+    raw.channel.exchange_declare(f"{queue}.x", "fanout")
+    raw.channel.queue_bind(f"{queue}.dead", f"{queue}.x")
+    properties = pika.BasicProperties(message_id="1", content_type="application/json")
+    raw.channel.basic_publish(f"{queue}.x", delayed_key(1, "payments"), b"[[], {}]", properties)
+    raw.channel.exchange_delete(f"{queue}.x")
+    (letter,) = until(dead.list)
+    assert letter.queue == queue
+    assert dead.replay(all=True) == ["1"]
+    until(lambda: raw.count(queue) == 1)
