@@ -13,8 +13,9 @@ from amqp_rpc.broker.ports import greet
 from chaos.record import FAULTS, Record
 from chaos.stage import NODE_TIMEOUT, QUEUE, Stage, until
 
-#: Seconds after the end of a fault within which every server must consume again.
-COMES_BACK = 30.0
+#: Seconds after the end of a fault within which every server must consume again. RabbitMQ 4.3 itself gives up after 30,
+#: when it waits for a node that it can't see.
+COMES_BACK = 60.0
 #: Seconds between two nodes of a cluster, for faults that hit each node in turn.
 IN_TURN = (0.5, 3.0)
 #: Seconds without a fault after each.
