@@ -84,7 +84,7 @@ def stop_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
 def drain_in_turn(stage: Stage, chance: random.Random) -> Callable[[], object]:
     """Do as `stop_in_turn`, with ``rabbitmq-upgrade drain`` before each stop: leaders move away, clients are closed."""
     for node in stage.nodes:
-        node.ctl("eval", "rabbit_maintenance:drain().")
+        node.ctl("eval", "rabbit_maintenance:drain().", timeout=NODE_TIMEOUT)
         node.stop()
         node.start(timeout=NODE_TIMEOUT)
         time.sleep(chance.uniform(*IN_TURN))

@@ -178,12 +178,15 @@ class Nodes:
         first = self.new(**options)
         nodes: list[Node] = [first]
         nodes += [self.new(port_mapper=first.port_mapper, cookie=first.cookie, **options) for _ in range(count - 1)]
-        for node in nodes:
-            node.start(timeout=START_TIMEOUT)
-            if node is not first:
-                node.ctl("stop_app")
-                node.ctl("join_cluster", first.name)
-                node.ctl("start_app")
+        with contextlib.ExitStack() as ends:
+            for node in nodes:
+                ends.callback(node.close)
+                node.start(timeout=START_TIMEOUT)
+                if node is not first:
+                    node.ctl("stop_app", timeout=START_TIMEOUT)
+                    node.ctl("join_cluster", first.name, timeout=START_TIMEOUT)
+                    node.ctl("start_app", timeout=START_TIMEOUT)
+            ends.pop_all()
         return nodes
 
     def close(self) -> None:
