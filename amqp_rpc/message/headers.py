@@ -74,7 +74,8 @@ BROKER_PREFIX: Final = "x-"
 #: The headers that name more routing keys of a message: https://www.rabbitmq.com/docs/sender-selected
 MORE_KEYS: Final = frozenset({"CC", "BCC"})
 #: How often a quorum queue got a message back: https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
-_DELIVERY_COUNT: Final = "x-delivery-count"
+#: And how often it delivered the message before, for whatever reason, from RabbitMQ 4.3 on.
+_COUNTS: Final = ("x-delivery-count", "x-acquired-count")
 #: Why RabbitMQ itself dead-lettered a message: a policy may tell it to.
 _FIRST_DEATH_REASON: Final = "x-first-death-reason"
 
@@ -142,10 +143,15 @@ def shortened(name: str, value: object, most: int) -> str | None:
 
 
 def delivery_count(headers: Mapping[str, Any] | None) -> int | None:
-    """Return how often a quorum queue got the message back; None from a classic queue, which does not count."""
-    counted = (headers or {}).get(_DELIVERY_COUNT)
-    # In a classic queue it is a stranger's.
-    return counted if type(counted) is int and counted >= 0 else None
+    """Return how often a quorum queue got the message back; None from a classic queue, which does not count.
+
+    From RabbitMQ 4.3 on only failures count: the end of a consumer's channel, and not its timeout.
+    """
+    headers = headers or {}
+    failed, acquired = _COUNTS
+    counted = headers.get(failed, 0 if acquired in headers else None)
+    # In a classic queue it is a stranger's; from a quorum queue it is pika's class of whole numbers.
+    return counted if isinstance(counted, int) and not isinstance(counted, bool) and counted >= 0 else None
 
 
 def read_reason(headers: Mapping[str, Any]) -> object:

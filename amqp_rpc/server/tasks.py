@@ -262,7 +262,7 @@ class TaskDispatcher(Dispatcher):
             "consumer_timeout; retrying it",
             self.named(request), extra=self.keys(request),
         )  # fmt: skip
-        if counted is not None and crashes == 1:
+        if counted is not None and crashes < SUSPECTED:
             return None
         # A classic queue counts nothing: the requeued copy is counted, since a worker that is killed can't count.
         # It arrives a moment later, after this delivery's ack: else a worker that it kills leaves both behind.

@@ -59,6 +59,10 @@ def test_the_reason_of_a_death_is_ours_or_the_brokers():
     assert read_reason({}) is None
 
 
+class Long(int):
+    """As pika's class of whole numbers of 64 bits."""
+
+
 @pytest.mark.parametrize(
     ("given", "counted"),
     [
@@ -67,6 +71,10 @@ def test_the_reason_of_a_death_is_ours_or_the_brokers():
         ({"x-delivery-count": 3}, 3),
         ({"x-delivery-count": "3"}, None),
         ({"x-delivery-count": -3}, None),
+        ({"x-acquired-count": 3}, 0),
+        ({"x-acquired-count": 3, "x-delivery-count": 2}, 2),
+        ({"x-delivery-count": True}, None),
+        ({"x-delivery-count": Long(2)}, 2),
     ],
 )
 def test_the_delivery_count_is_a_quorum_queues(given, counted):

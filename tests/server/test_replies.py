@@ -215,6 +215,8 @@ def direct_name(
 @pytest.mark.parametrize(
     "name",
     [
+        # As RabbitMQ 4.3 has made it.
+        "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA3ODkzNjc0MAAAAyAAAAAAawsl1g==.pevvwhu0KB5Q9D+m7jIgLw==",
         direct_name(),
         direct_name(b"reply@1", head=b"\x83Xw"),
         direct_name(head=b"\x83gw", numbers=9),

@@ -153,6 +153,19 @@ def test_a_task_that_a_stopping_broker_gave_to_many_is_not_taken_for_what_ended_
     assert deaths(before, Properties(headers=headers)) == expected
 
 
+def test_a_task_that_rabbitmq_4_3_took_back_from_another_worker_runs_and_no_crash_is_counted() -> None:
+    service = Service()
+    service.task(queue="q", name="work")(lambda: None)
+    tasks = TaskDispatcher("q", {"work": service.tasks[0]}, Settings(100))
+    task = tasks.accept(
+        Properties(type="work", content_type="application/json", headers={"x-acquired-count": 9}),
+        b"[[],{}]",
+        redelivered=True,
+    )
+    assert isinstance(task, TaskInvocation)
+    assert task.request.crashes == 0
+
+
 def test_a_requeued_task_keeps_the_count_of_the_workers_that_it_ended() -> None:
     headers = {"attempt": 2, "crashes": 2, "x-delivery-count": 1, "x-death": [], "mine": "x"}
     properties = Properties(headers=headers, type="f", message_id="1", reply_to="r", expiration="1000")
