@@ -27,7 +27,7 @@ from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, Configurat
 from amqp_rpc.message import topology
 from amqp_rpc.message.codec import JSON
 from amqp_rpc.message.envelope import Message, Properties, republished
-from amqp_rpc.message.exchanges import Binding, other_exchange, recorded
+from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange, recorded
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.refusals import ReplyCode, consumer_timeout
 from amqp_rpc.message.text import bounded_logger, plural
@@ -235,7 +235,7 @@ class CallConsumer(Consumer):
         arguments = self._dispatcher.arguments
         if arguments is not None and "x-max-length" in arguments:
             # In this order: a caller that finds the queue served finds this as well.
-            await channel.declare_exchange(topology.bounded(self.queue))
+            await declare.ensure_exchange(self.connection, Exchange(topology.bounded(self.queue)))
         if arguments is None or arguments.get("x-queue-type") == "quorum":
             # A queue of another program is not deleted, and a quorum queue counts how often it returned a message.
             await self.declared(channel)

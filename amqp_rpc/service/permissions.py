@@ -54,9 +54,13 @@ def operator(queue: str) -> Needs:
     return {(WRITE, DEFAULT_EXCHANGE), (READ, topology.dead_letter_queue(queue))}
 
 
-def server(queue: str, *, declares: bool = True) -> Needs:
-    """Return the rights of a server for the calls of a queue; ``declares``: not another program."""
+def server(queue: str, *, declares: bool = True, bounded: bool = False) -> Needs:
+    """Return the rights of a server for the calls of a queue; ``declares``: not another program.
+
+    One that is ``bounded`` (``Service(max_length=)``) has an exchange that says so.
+    """
     needs = {(CONFIGURE, topology.dead_letter_queue(queue)), (READ, queue), (WRITE, DEFAULT_EXCHANGE)}
+    needs |= {(CONFIGURE, topology.bounded(queue))} if bounded else set()
     return needs | ({(CONFIGURE, queue)} if declares else set())
 
 
@@ -94,7 +98,9 @@ def parts(catalog: Catalog) -> dict[str, Needs]:
     """Return the rights of a server of some services, by role; those of the server are all of them."""
     needs: dict[str, Needs] = {SERVER: set(), WORKER: set(), SUBSCRIBER: set(), SCHEDULER: set()}
     for queue, functions in catalog.functions.items():
-        needs[SERVER] |= server(queue, declares=queue_arguments(functions) is not None)
+        arguments = queue_arguments(functions)
+        bounded = arguments is not None and "x-max-length" in arguments
+        needs[SERVER] |= server(queue, declares=arguments is not None, bounded=bounded)
     for queue, functions in catalog.tasks.items():
         needs[WORKER] |= worker(queue, declares=queue_arguments(functions) is not None)
     for queue, functions in catalog.events.items():

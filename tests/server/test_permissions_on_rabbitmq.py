@@ -86,7 +86,9 @@ class Served:
 
     def __init__(self, name: str) -> None:
         self.ran: Counter[str] = Counter()
-        self.rpc, self.work, self.mail, self.clock = (Service(f"{name}_{part}") for part in "abcd")
+        self.work, self.mail, self.clock = (Service(f"{name}_{part}") for part in "bcd")
+        # With a bound: its server has one thing more to declare.
+        self.rpc = Service(f"{name}_a", max_length=1000)
         self.queue = f"{name}.thumbs"
 
         @self.rpc.rpc
