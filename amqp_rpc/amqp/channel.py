@@ -349,6 +349,10 @@ class Channel:
         """Ask for an exchange; when it does not exist, the broker closes the channel (404)."""
         return self._ask(BrokerAnswer[None](), (), "exchange_declare", exchange, passive=True)
 
+    def served(self) -> BrokerAnswer[None]:
+        """Wait until the broker has served all requests and messages before this one, which needs no right."""
+        return self._ask(BrokerAnswer[None](), (), "basic_qos")
+
     def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
         """Take one message from a queue; None where it is empty."""
         got = _Got()

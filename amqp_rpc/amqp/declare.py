@@ -100,6 +100,9 @@ class Declarations:
         self._offering = False
         #: The names of existing ones that this user may not declare.
         self._refused: set[str] = set()
+        #: Those of them of which this user may not even ask whether they exist, and those that were found not to.
+        self._unsure: set[str] = set()
+        self._missing: set[str] = set()
         #: True for a server, which needs the dead-letter queues of its queues.
         self._buries = False
 
@@ -121,6 +124,8 @@ class Declarations:
     def forget(self, message: Message) -> None:
         """Declare again what a message needs: it was returned, so a part of it is gone."""
         self._queues.discard(message.routing_key)
+        if message.routing_key in self._unsure:
+            self._missing.add(message.routing_key)
         if message.delay:
             self.distrust()
 
@@ -303,7 +308,11 @@ class Declarations:
     async def _declare(self, declaration: Coroutine[Any, Any, object], *, queue: str = "", exchange: str = "") -> bool:
         """Declare something; return False where this user may not, but it is there, and is used as it is."""
         name = queue or exchange
-        if name in self._refused and await exists(self._connection, queue=queue, exchange=exchange):
+        if (
+            name in self._refused
+            and name not in self._missing
+            and await exists(self._connection, queue=queue, exchange=exchange)
+        ):
             declaration.close()
             return False
         # An exchange of events is named by its message.
@@ -311,7 +320,10 @@ class Declarations:
         try:
             await declaration
         except ChannelClosed as closed:
-            if not await usable(self._connection, closed, queue=queue, exchange=exchange):
+            if name in self._missing:
+                self._missing.discard(name)
+                raise
+            if not await usable(self._connection, closed, queue=queue, exchange=exchange, unsure=self._unsure):
                 raise
             self._refused.add(name)
         self._what = ""
@@ -327,20 +339,36 @@ class Declarations:
         await declare_arrivals_at(await self._open(), queue)
 
 
-async def exists(connection: Connection, *, queue: str = "", exchange: str = "") -> bool:
-    """Return whether a queue or an exchange exists, asked on a channel that the broker closes where it does not."""
+async def exists(
+    connection: Connection, *, queue: str = "", exchange: str = "", unsure: set[str] | None = None
+) -> bool:
+    """Return whether a queue or an exchange exists, asked on a channel that the broker closes where it does not.
+
+    From RabbitMQ 4.2.6 on that needs some right to it: without one the answer is True, and its name goes to ``unsure``.
+    """
     with await connection.open_channel() as probe:
         try:
             await (probe.inspect(queue) if queue else probe.inspect_exchange(exchange))
         except ChannelClosed as closed:
+            if unsure is not None and closed.code == ReplyCode.ACCESS_REFUSED:
+                unsure.add(queue or exchange)
             # A user who may not ask is no worse off than if it existed.
             return closed.code != ReplyCode.NOT_FOUND
     return True
 
 
-async def usable(connection: Connection, refused: ChannelClosed, *, queue: str = "", exchange: str = "") -> bool:
+async def usable(
+    connection: Connection,
+    refused: ChannelClosed,
+    *,
+    queue: str = "",
+    exchange: str = "",
+    unsure: set[str] | None = None,
+) -> bool:
     """Return whether a queue or an exchange is there for a user who was refused the right to declare it."""
-    return refused.code == ReplyCode.ACCESS_REFUSED and await exists(connection, queue=queue, exchange=exchange)
+    if refused.code != ReplyCode.ACCESS_REFUSED:
+        return False
+    return await exists(connection, queue=queue, exchange=exchange, unsure=unsure)
 
 
 async def ensure_exchange(connection: Connection, exchange: Exchange) -> None:

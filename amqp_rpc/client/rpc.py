@@ -596,7 +596,7 @@ class Servers:
             await channel.inspect_exchange(topology.bounded(queue))
         except ChannelClosed as closed:
             self._channel = None
-            if closed.code != ReplyCode.NOT_FOUND:
+            if closed.code not in (ReplyCode.NOT_FOUND, ReplyCode.ACCESS_REFUSED):
                 raise
         else:
             self._requests.bound(queue)
@@ -613,7 +613,11 @@ class Servers:
             self._unserved(state.name, NoServer, no_consumers(state.name))
 
     def _refused(self, queue: str, closed: ChannelClosed) -> None:
-        if closed.code == ReplyCode.NOT_FOUND:
+        if closed.code == ReplyCode.ACCESS_REFUSED:
+            self.prove(queue)  # who has no right to it may not ask, from RabbitMQ 4.2.6 on: its calls are sent
+            for call in self._held.pop(queue, ()):
+                self._requests.send(call)
+        elif closed.code == ReplyCode.NOT_FOUND:
             self._requests.inspected(QueueState(queue, messages=0, consumers=0))
             self._unserved(queue, Unroutable, no_queue(queue, self._addresses))
         else:

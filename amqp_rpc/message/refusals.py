@@ -197,6 +197,10 @@ class Rights:
         said, topic, kind, name, vhost, user = found.groups()
         asked = [(right, _alike(each)) for right, each in needs]
         likely = WRITE if kind == "exchange" else READ
+        if said == CONFIGURE and not asked:
+            # A question whether something exists, which from RabbitMQ 4.2.6 on needs a right to it, whichever it is:
+            # https://github.com/rabbitmq/rabbitmq-server/pull/16272
+            said = likely
         rights = [said] if said else [right for right, each in asked if each == _alike(name)] or [likely]
         lacking = f". User {user!r} lacks the right to {' or '.join(rights)}"
         if topic is not None:

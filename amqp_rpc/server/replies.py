@@ -40,8 +40,8 @@ logger: logging.Logger = bounded_logger(__name__)
 _MOST_UNTOLD = 1000
 #: How often the broker may refuse the copy of a call before it is dropped.
 _MOST_REFUSALS = 5
-#: A message that the broker drops: it asks whether this user may write. And an exchange that every broker has.
-_TO_NOBODY, _ALWAYS_THERE = Message("amqp_rpc.nobody", Properties(), b""), "amq.direct"
+#: A message that the broker drops: it asks whether this user may write.
+_TO_NOBODY = Message("amqp_rpc.nobody", Properties(), b"")
 #: The first version that reads names of direct reply-to with care. The Erlang process in one begins with its format and
 #: the length of its node's name, and the name follows.
 _READS_NAMES = (4, 3)
@@ -183,7 +183,7 @@ class ReplyChannel(Keeper):
         # Without the right to write, the broker closes the channel now, and not with the first reply. Until it may, the
         # server is not ready, and what it has run stays unacked.
         channel.publish(_TO_NOBODY)
-        await channel.inspect_exchange(_ALWAYS_THERE)
+        await channel.served()
 
     def ready(self) -> None:
         """Publish the replies that waited."""
@@ -330,7 +330,7 @@ class CopyPublisher(Publisher):
             # As for replies: a server that may not publish retries is not ready. These reach no queue.
             for level in range(LEVELS):
                 channel.publish(Message(_TO_NOBODY.routing_key, Properties(), b"", exchange=Exchange(delay(level))))
-            await channel.inspect_exchange(_ALWAYS_THERE)
+            await channel.served()
 
     def closed(self, error: BrokerError, code: int) -> None:
         """End the start, if the broker allows no such channel, or no retries."""

@@ -314,6 +314,9 @@ class FakeChannel:
     def inspect_exchange(self, exchange: str) -> BrokerAnswer[None]:
         return self._ask("inspect_exchange", exchange, _nothing, passive=True)
 
+    def served(self) -> BrokerAnswer[None]:
+        return self._ask("served", "", _nothing)
+
     def get(self, queue: str) -> BrokerAnswer[Delivery | None]:
         return self._ask("get", queue, _nothing)
 

@@ -145,7 +145,7 @@ def test_a_server_answers_calls_and_keeps_dead_letters_and_may_publish_no_event(
         client.publish(served.rpc.queue, 5, exchange="", content_type="application/json")
         until(lambda: client.dead_letters(served.rpc.queue).list())
         with Client(place.url, timeout=60) as limited:
-            refused(lambda: limited.publish("orders.x", 1), "configure")
+            refused(lambda: limited.publish("orders.x", 1), "(configure|write)")
 
 
 def test_a_caller_calls_and_enqueues_and_may_declare_no_queue(place: Place, served: Served, name: str) -> None:
@@ -157,7 +157,7 @@ def test_a_caller_calls_and_enqueues_and_may_declare_no_queue(place: Place, serv
             assert client.enqueue("resize", 8, queue=served.queue, delay=0.3).result() == 8
             assert client.enqueue("resize", 9, queue=served.queue, unique_for=60).result() == 9
             refused(lambda: client.enqueue("resize", 7, queue=f"{name}.new"), "configure")
-            refused(lambda: client.publish("orders.x", 1), "configure")
+            refused(lambda: client.publish("orders.x", 1), "(configure|write)")
 
 
 def test_a_worker_runs_retries_and_buries_and_may_read_no_other_queue(place: Place, served: Served, name: str) -> None:
@@ -194,7 +194,7 @@ def test_a_publisher_publishes_and_may_call_nothing(place: Place, served: Served
             client.publish("orders.x", 1)
             client.publish("orders.x", 2)
             until(lambda: served.ran["write"] == 2)
-            refused(lambda: client.call(f"{name}_a.charge", 5), "configure")
+            refused(lambda: client.call(f"{name}_a.charge", 5), "(configure|write)")
             client.publish("orders.x", 3)
             until(lambda: served.ran["write"] == 3)
 
