@@ -318,6 +318,8 @@ class ItemConsumer(Keeper):
 
     def ready(self) -> None:
         """Consume, if a caller waits."""
+        # From now on a thread that waits for an item may read it.
+        self.connection.loop.share(True)
         self._want(self._wanted)
 
     def closed(self, error: BrokerError, code: int) -> None:  # noqa: ARG002 - as `Keeper` has it

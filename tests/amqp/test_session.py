@@ -240,6 +240,16 @@ async def identity() -> str:
     return "still here"
 
 
+def with_reply_queue(session: Session) -> None:
+    """Have the session declare its reply queue, as the first message that asks for a reply does."""
+
+    async def need() -> None:
+        session.reply_queue.need()
+
+    run(session, need())
+    until(lambda: session.reply_queue.address)
+
+
 def test_a_message_is_published_with_its_queue_and_confirmed(session, raw):
     publication = Publication(Message("session_two", Properties(message_id="1"), b"x"), {}, timeout=20.0)
     session.publish(publication)
@@ -260,8 +270,7 @@ def test_replies_go_to_the_receiver_of_their_type(session, raw):
             got.append(b"lost")
 
     assert session.reply_queue.receiver("news", News) is session.reply_queue.receiver("news", News)
-    run(session, identity())
-    until(lambda: session.reply_queue.address)
+    with_reply_queue(session)
     for kind, body in (("other", b"dropped"), ("news", b"kept")):
         raw.send(session.reply_queue.address, body, type=kind)
     until(lambda: got)
@@ -272,8 +281,7 @@ def test_replies_go_to_the_receiver_of_their_type(session, raw):
 
 
 def test_of_many_replies_that_nobody_asked_for_the_log_has_few_lines(session, raw, caplog):
-    run(session, identity())
-    until(lambda: session.reply_queue.address)
+    with_reply_queue(session)
     kept: list[bytes] = []
 
     class Last(Receiver):
@@ -312,7 +320,7 @@ def test_a_keeper_follows_each_connection(session, raw):
 
 
 def test_a_script_that_a_signal_cuts_off_on_the_main_thread_is_dropped_with_its_connection(session):
-    until(lambda: run(session, identity()) and session.reply_queue.address)
+    with_reply_queue(session)
     closed: list[str] = []
 
     async def cut_off() -> None:
