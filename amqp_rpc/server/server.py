@@ -259,7 +259,11 @@ class Server:
             silent = NotConnected(f"the broker at {self.addresses} did not answer within {seconds:g} s")
             self._state.failure = self._state.unready(seconds) if self._connection.was_open else silent
         if self._state.failure is not None:
-            self._close()
+            # Where `stop` has ended the start, it drains and closes.
+            if not self._stopping.is_set():
+                self._close()
+                # It may be called just now, and would wait for a loop that has ended.
+                self._state.drained.set()
             raise self._state.failure
 
     def wait(self, timeout: Seconds | None = None) -> bool:
