@@ -73,12 +73,13 @@ def fuzz(name: str, *, seed: int, most: int, seconds: float) -> tuple[int, float
         faulthandler.dump_traceback_later(STUCK, exit=True)
         try:
             slowest = max(slowest, run(name, data))
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
             raise Failed(_kept(name, data, error)) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         count += 1
-    faulthandler.cancel_dump_traceback_later()
     return count, slowest
 
 

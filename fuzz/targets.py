@@ -6,6 +6,7 @@ decoded can be encoded, frames read the same however they are cut.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import traceback
@@ -120,6 +121,7 @@ CALLS = CallDispatcher("rpc_queue", dict(service.functions), _SETTINGS)
 TASKS = TaskDispatcher("fuzz_tasks", {each.name: each for each in service.tasks}, _SETTINGS)
 EVENTS = EventDispatcher(service.subscriptions[0], _SETTINGS)
 _WRITER = MessageWriter(1, 131_072)
+_LOOP = asyncio.new_event_loop()
 
 
 def decode(draw: Draw) -> None:
@@ -136,13 +138,7 @@ def decode(draw: Draw) -> None:
 def call(draw: Draw) -> None:
     """Answer a call, or a chunk of calls."""
     answer = CALLS.run(inputs.properties(draw), inputs.body(draw), redelivered=draw.chance(20))
-    if isinstance(answer, Coroutine):
-        # As the event loop would, up to the end: no handler here waits.
-        try:
-            answer.send(None)
-        except StopIteration as end:
-            answer = end.value
-    _check(answer)
+    _check(_LOOP.run_until_complete(answer) if isinstance(answer, Coroutine) else answer)
 
 
 def task(draw: Draw) -> None:
