@@ -23,6 +23,8 @@ from chaos.tasks.served import BOUNDED, CLASSIC, QUEUE, event_key, service
 _LOOK = 0.2
 #: The same for the end of all tasks.
 _SETTLED_LOOK = 2.0
+#: Seconds after which a queue's count has been taken anew: RabbitMQ's ``quorum_tick_interval``, and a moment.
+_OLDEST_COUNT = 6.0
 #: Seconds without progress after which tasks that are left count as stuck: longer than any delay, retry or start of a
 #: worker. And the most seconds after the last fault, for tasks that run again and again.
 STUCK, SETTLE = 60.0, 900.0
@@ -147,9 +149,15 @@ class TaskStage(Stage):
             missing = TaskHistory.read(self.folder).missing()
             return letters is not None and len(missing) <= letters
 
+        def left_later() -> dict[str, str]:
+            # A quorum queue's counts are up to five seconds old, and a task on its way from one queue to another may be
+            # in neither count.
+            time.sleep(_OLDEST_COUNT)
+            return self.left()
+
         patience = Patience(time.monotonic())
         # In this order: to read all records takes long.
-        while (left := self.left()) or not accounted():
+        while (left := self.left()) or not accounted() or (left := left_later()):
             messages = sum(int(count) if count.isdecimal() else math.inf for count in left.values())
             if not patience.lasts(time.monotonic(), left=messages, executions=recorded(self.folder)):
                 return False
