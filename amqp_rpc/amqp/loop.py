@@ -60,17 +60,21 @@ def call(callback: Callable[..., object], *args: Any) -> None:
 
 #: The threads that run loops.
 _io_threads: set[int] = set()
-#: All loops of this process.
-_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+#: All loops of this process, by their ids: unlike a weak set, this can be listed while another thread adds one.
+_loops: weakref.WeakValueDictionary[int, Loop] = weakref.WeakValueDictionary()
+
+
+def _all_loops() -> list[Loop]:
+    return [loop for reference in _loops.valuerefs() if (loop := reference()) is not None]
 
 
 def any_works_here() -> bool:
     """Return whether this very thread is at work in one of the loops of this process."""
-    return any(loop.works_here() for loop in list(_loops))
+    return any(loop.works_here() for loop in _all_loops())
 
 
 def _forked() -> None:
-    for loop in list(_loops):
+    for loop in _all_loops():
         loop.disown()
 
 
@@ -129,7 +133,6 @@ class Loop:
     """
 
     def __init__(self) -> None:
-        _loops.add(self)
         self._selector = selectors.DefaultSelector()
         #: True where a thread that waits does not notice what another one watches: select() and poll() copy it before.
         self._copies = not hasattr(self._selector, "fileno")
@@ -159,6 +162,8 @@ class Loop:
         self._on_relieved: Callable[[], object] = int
         self._stopped = False
         self._closed = False
+        # Last: from here on, other threads look at it.
+        _loops[id(self)] = self
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Have another thread call ``callback(*args)`` soon; any thread."""

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from amqp_rpc.amqp.loop import READ, WRITE, Loop
+from amqp_rpc.amqp.loop import READ, WRITE, Loop, any_works_here
 from tests.waiting import until
 
 
@@ -232,3 +232,34 @@ def test_a_thread_that_waits_in_select_notices_what_another_one_watches(monkeypa
         ours.close()
         peers.close()
         loop.close()
+
+
+def test_a_log_line_is_written_while_another_thread_makes_a_loop(monkeypatch):
+    """pika's lines ask all loops who is at work. What that raised would keep a connection from hearing of its loss."""
+    made = selectors.DefaultSelector
+
+    def looked_at():
+        assert not any_works_here()
+        return made()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", looked_at)
+    Loop().close()
+
+
+def test_loops_are_listed_while_other_threads_make_some():
+    over = threading.Event()
+
+    def make():
+        while not over.is_set():
+            Loop().close()
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3000):
+            assert not any_works_here()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
