@@ -1,4 +1,4 @@
-"""A peer that plays a broker, and is none: calls and servers end in time with an error of ours, and nothing stays."""
+"""Against a peer that is no proper broker, calls and starts end in time with an error of ours. No thread stays."""
 
 from __future__ import annotations
 
@@ -51,15 +51,17 @@ def delivery(channel: int, tag: str, body: bytes = b"x", announced: int | None =
 
 
 def returned(channel: int) -> bytes:
-    header = pika.frame.Header(channel, 1, pika.BasicProperties(correlation_id="zz")).marshal()
+    properties = pika.BasicProperties(correlation_id="zz")
     return (
-        method(channel, spec.Basic.Return(312, "NO_ROUTE", "", "q")) + header + pika.frame.Body(channel, b"x").marshal()
+        method(channel, spec.Basic.Return(312, "NO_ROUTE", "", "q"))
+        + pika.frame.Header(channel, 1, properties).marshal()
+        + pika.frame.Body(channel, b"x").marshal()
     )
 
 
 @dataclass
 class Wrong:
-    """What a peer does otherwise than a broker."""
+    """The mistakes of a peer."""
 
     #: Sent for the start of the handshake; then the connection is closed, unless it stays silent.
     start: bytes | None = None
@@ -137,7 +139,7 @@ WRONG = {
 
 
 class Peer:
-    """Answers each connection as a broker does, but for what is wrong."""
+    """Answers each connection as a broker does, with one mistake."""
 
     def __init__(self, wrong: Wrong) -> None:
         self._wrong = wrong
@@ -189,31 +191,31 @@ class Peer:
             self._over.wait(self._wrong.pause)
 
     def _answer(self, asked: spec.amqp_object.Method, channel: int) -> bytes:
+        found: bytes | None = None
         match asked:
             case spec.Connection.StartOk():
-                return self._wrong.asked or method(0, spec.Connection.Tune(*self._wrong.tune))
+                found = self._wrong.asked or method(0, spec.Connection.Tune(*self._wrong.tune))
             case spec.Connection.Open():
-                return method(0, spec.Connection.OpenOk()) + self._wrong.opened
+                found = method(0, spec.Connection.OpenOk()) + self._wrong.opened
             case spec.Queue.Declare():
-                return method(channel, spec.Queue.DeclareOk(asked.queue or "amq.gen-peer", 0, 1))
+                found = method(channel, spec.Queue.DeclareOk(asked.queue or "amq.gen-peer", 0, 1))
             case spec.Basic.Consume():
-                return method(channel, spec.Basic.ConsumeOk(asked.consumer_tag)) + self._wrong.consumed(
-                    channel, asked.consumer_tag
-                )
+                begun = method(channel, spec.Basic.ConsumeOk(asked.consumer_tag))
+                found = begun + self._wrong.consumed(channel, asked.consumer_tag)
             case spec.Basic.Cancel():
-                return method(channel, spec.Basic.CancelOk(asked.consumer_tag))
+                found = method(channel, spec.Basic.CancelOk(asked.consumer_tag))
             case spec.Basic.Get():
-                return method(channel, spec.Basic.GetEmpty())
-            case spec.Queue.Delete() | spec.Queue.Purge():
-                return b""
-        usual = getattr(spec, type(asked).NAME.split(".")[0])
-        answer = getattr(usual, type(asked).NAME.split(".")[1] + "Ok", None)
-        return b"" if answer is None else method(channel, answer())
+                found = method(channel, spec.Basic.GetEmpty())
+        if found is not None:
+            return found
+        kind, _, verb = type(asked).NAME.partition(".")
+        usual = getattr(getattr(spec, kind), f"{verb}Ok", None)
+        return b"" if usual is None else method(channel, usual())
 
 
 @dataclass
 class Came:
-    """What came of a call and of a server."""
+    """The outcomes of a call and of a start, and the threads that are left."""
 
     call: object
     server: object
