@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery, QueueState
+from amqp_rpc.amqp.channel import Channel, Delivery, QueueState
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publication, Publisher, fresh
 from amqp_rpc.amqp.reply_queue import ReplyQueue
 from amqp_rpc.amqp.session import Session
-from amqp_rpc.client.call import Call, Capacity, Place, Room, no_consumers, no_queue
-from amqp_rpc.client.liveness import Liveness
+from amqp_rpc.client.call import Call, Capacity, Place, Room
 from amqp_rpc.client.reply import Reply
+from amqp_rpc.client.servers import Liveness, Servers
 from amqp_rpc.errors import (
     AccessRefused,
     AmqpRpcError,
@@ -31,13 +31,10 @@ from amqp_rpc.errors import (
     ConnectionLost,
     MaybeExecuted,
     MessageTooLarge,
-    NoServer,
     Overloaded,
-    Unroutable,
 )
-from amqp_rpc.message import topology
 from amqp_rpc.message.envelope import ALIVE, APPLICATION, Message, Properties, read_names, request_properties
-from amqp_rpc.message.refusals import ReplyCode, body_too_large
+from amqp_rpc.message.refusals import body_too_large
 from amqp_rpc.message.settings import LIVENESS_INTERVAL, Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import FIRST_RETRY, LONGEST_RETRY, MOST_ATTEMPTS, RetryBudget, backoff
@@ -49,17 +46,6 @@ logger: logging.Logger = bounded_logger(__name__)
 
 #: With at most this many calls in flight each request is sent at once; with more, requests are sent in batches.
 _FEW = 8
-#: Seconds for which the broker's answer, or a reply of the queue's server, proves that the queue has a server.
-#: Within them a burst of calls asks once; after them a call costs one more round trip, about a third of a millisecond.
-PROOF_LASTS = 0.1
-#: Seconds since a queue had a server in which a call waits for the next one: servers reconnect in less than a second,
-#: and the nodes of a cluster restart one after another. The second is for idempotent calls, which then wait until their
-#: deadlines.
-_RECONNECTING, _RESTARTING = 1.0, 60.0
-#: Seconds until it is asked again whether a queue has a bound: someone may have made the queue anew.
-BOUND_LASTS = 60.0
-#: Seconds between two polls of a queue without consumers, for calls that wait for their server.
-_POLL = 0.1
 
 
 class Caller(Session):
@@ -245,10 +231,6 @@ class Requests(ReplyQueue):
         self._counters["timeouts"] += isinstance(error, CallTimeout)
         return error
 
-    def bound(self, queue: str) -> None:
-        """Have the broker confirm all calls to a queue: it refuses more than so many."""
-        self._bounded.add(queue)
-
     def end_all(self, error: BrokerError) -> None:
         """End every call: no other connection will be opened. Any thread."""
         if not isinstance(error, ConnectionLost):
@@ -275,7 +257,11 @@ class Requests(ReplyQueue):
 
     def on_open(self) -> None:
         """Start to look for servers over this connection, and open the channel."""
-        self._servers = Servers(self.connection, self, self._addresses, self._served)
+        self._servers = Servers(
+            self.connection, self._addresses, self._served,
+            send=self.send, end=self.end, inspected=self._inspected,
+        )  # fmt: skip
+        self._bounded = self._servers.bounded
         super().on_open()
 
     async def set_up(self, channel: Channel) -> None:
@@ -309,7 +295,6 @@ class Requests(ReplyQueue):
         held += self._large
         self._large.clear()
         self._servers = None
-        self._bounded.clear()
         self._last_error = error
         if self.connection.was_open:
             self._unsent.extend(held)
@@ -496,7 +481,7 @@ class Requests(ReplyQueue):
             for queue in self._liveness.look():
                 self._servers.inspect(queue)
 
-    def inspected(self, state: QueueState) -> None:
+    def _inspected(self, state: QueueState) -> None:
         """Retry or end the calls of a queue that its state shows to be lost."""
         for call in self._liveness.lost(state):
             if call.idempotent:
@@ -505,146 +490,3 @@ class Requests(ReplyQueue):
             else:
                 cause = f"the server that had it is gone, and queue {call.queue!r} has no consumers now"
                 self.end(call, call.lost(cause))
-
-
-class Servers:
-    """The knowledge about servers of queues over one connection, and the calls that wait for it.
-
-    The questions have a channel of their own: the broker closes it when a queue does not exist.
-    """
-
-    def __init__(
-        self, connection: Connection, requests: Requests, addresses: Addresses, served: dict[str, float]
-    ) -> None:
-        self._connection = connection
-        self._requests = requests
-        self._addresses = addresses
-        self._channel: Channel | None = None
-        #: When each queue was last known to have a server, also over an earlier connection, which proves nothing now.
-        self._proved = served
-        self._since = time.monotonic()
-        self._held: defaultdict[str, list[Call]] = defaultdict(list)
-        #: The queues to ask the broker for, in order: the script `_inspect` is asking for the first.
-        self._asked: deque[str] = deque()
-        #: True while that script runs.
-        self._inspecting = False
-        #: When it was last asked whether a queue has a bound.
-        self._measured: dict[str, float] = {}
-        #: The queues without a server that a timer asks for again.
-        self._polled: set[str] = set()
-
-    def proved(self, queue: str) -> bool:
-        """Return whether the queue was known to have a server within the last `PROOF_LASTS` seconds."""
-        at = self._proved.get(queue, float("-inf"))
-        return time.monotonic() - at <= PROOF_LASTS and at >= self._since
-
-    def prove(self, queue: str) -> None:
-        """Note that the queue has a server: it has just answered."""
-        self._proved[queue] = time.monotonic()
-
-    def disprove(self, queue: str) -> None:
-        """Note that the queue has no server after all."""
-        if queue in self._proved:
-            self._proved[queue] = min(self._proved[queue], time.monotonic() - 2 * PROOF_LASTS)
-
-    def hold(self, call: Call) -> None:
-        """Keep a call until it is known whether its queue has a server."""
-        self._held[call.queue].append(call)
-        self.inspect(call.queue)
-
-    def release(self) -> list[Call]:
-        """Remove and return the calls that are held, for the next connection."""
-        held = [call for calls in self._held.values() for call in calls]
-        self._held.clear()
-        return held
-
-    def inspect(self, queue: str) -> None:
-        """Ask the broker for a queue's consumers, unless it is being asked."""
-        if queue not in self._asked:
-            self._asked.append(queue)
-        if not self._inspecting:
-            self._inspecting = True
-            self._connection.run(self._inspect())
-
-    async def _inspect(self) -> None:
-        """Ask for one queue after another."""
-        try:
-            while self._asked:
-                try:
-                    if self._channel is None or not self._channel.is_open:
-                        self._channel = await self._connection.open_channel()
-                    state = await self._channel.inspect(self._asked[0])
-                    if state.consumers and self._is_to_be_measured(state.name):
-                        await self._measure(self._channel, state.name)
-                except ChannelClosed as closed:
-                    self._channel = None
-                    self._refused(self._asked.popleft(), closed)
-                else:
-                    # In this order: a call that is sent below may ask for its queue again.
-                    self._asked.popleft()
-                    self._found(state)
-        finally:
-            # Whatever has ended it: the next call asks again.
-            self._inspecting = False
-
-    def _is_to_be_measured(self, queue: str) -> bool:
-        return time.monotonic() - self._measured.get(queue, float("-inf")) >= BOUND_LASTS
-
-    async def _measure(self, channel: Channel, queue: str) -> None:
-        """Ask whether a queue has a bound: its server says so by an exchange."""
-        try:
-            await channel.inspect_exchange(topology.bounded(queue))
-        except ChannelClosed as closed:
-            self._channel = None
-            if closed.code not in (ReplyCode.NOT_FOUND, ReplyCode.ACCESS_REFUSED):
-                raise
-        else:
-            self._requests.bound(queue)
-        self._measured[queue] = time.monotonic()
-
-    def _found(self, state: QueueState) -> None:
-        if state.consumers:
-            self.prove(state.name)
-        self._requests.inspected(state)
-        if state.consumers:
-            for call in self._held.pop(state.name, ()):
-                self._requests.send(call)
-        else:
-            self._unserved(state.name, NoServer, no_consumers(state.name))
-
-    def _refused(self, queue: str, closed: ChannelClosed) -> None:
-        if closed.code == ReplyCode.ACCESS_REFUSED:
-            self.prove(queue)  # who has no right to it may not ask, from RabbitMQ 4.2.6 on: its calls are sent
-            for call in self._held.pop(queue, ()):
-                self._requests.send(call)
-        elif closed.code == ReplyCode.NOT_FOUND:
-            self._requests.inspected(QueueState(queue, messages=0, consumers=0))
-            self._unserved(queue, Unroutable, no_queue(queue, self._addresses))
-        else:
-            for call in self._held.pop(queue, ()):
-                self._requests.end(call, fresh(closed.error))
-
-    def _unserved(self, queue: str, error: type[AmqpRpcError], cause: str) -> None:
-        patient = []
-        # Its next server may declare it in another way.
-        self._measured.pop(queue, None)
-        unserved_for = time.monotonic() - self._proved.get(queue, float("-inf"))
-        for call in self._held.pop(queue, ()):
-            call.wait_for_server |= call.idempotent and unserved_for < _RESTARTING
-            # A retry's queue had a server, which may come back.
-            if call.wait_for_server or call.attempt > 1 or unserved_for < _RECONNECTING:
-                patient.append(call)
-            else:
-                self._requests.end(call, error(f"{call.function}() was not sent: {cause}"))
-        if patient:
-            self._held[queue] = patient
-            if queue not in self._polled:
-                self._polled.add(queue)
-                self._connection.loop.call_later(_POLL, partial(self._poll, queue))
-
-    def _poll(self, queue: str) -> None:
-        self._polled.discard(queue)
-        held = [call for call in self._held.pop(queue, ()) if not call.done()]
-        if held:
-            self._held[queue] = held
-            self.inspect(queue)

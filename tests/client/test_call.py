@@ -26,7 +26,8 @@ from amqp_rpc.amqp.publisher import Publisher
 from amqp_rpc.client.call import Capacity, encode_argument, no_consumers, no_queue
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
-from amqp_rpc.client.rpc import Requests, Servers
+from amqp_rpc.client.rpc import Requests
+from amqp_rpc.client.servers import Servers
 from amqp_rpc.message.codec import OCTETS, TEXT
 from amqp_rpc.message.settings import broker_addresses
 from amqp_rpc.message.timing import Deadline
@@ -288,7 +289,9 @@ def test_a_look_at_a_queue_that_fails_does_not_keep_others_from_being_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connection = FakeConnection()
-    servers = Servers(cast("Connection", connection), requests(Counter(), connection), broker_addresses("amqp://x"), {})
+    servers = Servers(
+        cast("Connection", connection), broker_addresses("amqp://x"), {}, send=print, end=print, inspected=print
+    )
     inspected: list[str] = []
 
     def inspect(_channel: FakeChannel, name: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from amqp_rpc import AsyncClient, Client, Server, Service
 from amqp_rpc.broker import Node
-from amqp_rpc.client import rpc
+from amqp_rpc.client import servers
 from amqp_rpc.errors import AmqpRpcError, MaybeExecuted, Overloaded
 from tests.served_by import Raw
 from tests.waiting import until
@@ -139,7 +139,7 @@ def test_after_a_lost_connection_the_broker_confirms_again(node: Node, service: 
 def test_a_queue_that_gets_a_bound_later_is_seen_to_have_one(
     client: Client, serve: Serve, service: Service, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc, "BOUND_LASTS", 0.1)
+    monkeypatch.setattr(servers, "BOUND_LASTS", 0.1)
 
     @service.rpc
     def work(n: int) -> int:

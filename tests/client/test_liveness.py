@@ -13,8 +13,8 @@ from amqp_rpc import Client, MaybeExecuted, Server, Service
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.client.future import PendingCall
-from amqp_rpc.client.liveness import Liveness
 from amqp_rpc.client.reply import Decoder
+from amqp_rpc.client.servers import Liveness
 from tests.programs import serving
 from tests.served_by import Raw
 from tests.waiting import until

@@ -28,7 +28,7 @@ from amqp_rpc import (
     Unroutable,
 )
 from amqp_rpc.broker import Node
-from amqp_rpc.client import rpc
+from amqp_rpc.client import servers
 from tests.programs import serving
 from tests.served_by import Raw
 from tests.waiting import until
@@ -323,7 +323,7 @@ def test_a_server_that_has_stopped_is_missed_by_the_next_call(client: Client, se
 def test_a_call_waits_for_a_server_that_comes_back_at_once_and_an_idempotent_one_for_a_restart(
     client: Client, serve: Serve, service: Service, monkeypatch: pytest.MonkeyPatch, *, idempotent: bool
 ) -> None:
-    monkeypatch.setattr(rpc, "_RECONNECTING", 0.1 if idempotent else 20.0)
+    monkeypatch.setattr(servers, "_RECONNECTING", 0.1 if idempotent else 20.0)
 
     @service.rpc(idempotent=idempotent)
     def one() -> int:
