@@ -533,6 +533,11 @@ class _PikaConnection(SelectConnection):
     #: Why its stream ended before it was open: pika keeps no more than a guess at what that may mean.
     ended_with: Exception | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        #: Anyone may publish any number of such messages.
+        self._unreadable = Repeats()
+        super().__init__(*args, **options)
+
     def _on_stream_terminated(self, error: Exception | None) -> None:
         ended = error or self._error
         if isinstance(ended, pika.exceptions.ConnectionClosedByBroker):
@@ -564,7 +569,8 @@ class _PikaConnection(SelectConnection):
         except Exception as error:
             if where_signals_raise() or self._frame_buffer[:1] != bytes([_FRAME_HEADER]):
                 raise
-            logger.warning("message: a header can't be read; handed on without it, and not run: %r", error)
+            if (times := self._unreadable.again("header")) is not None:
+                logger.warning("message: a header can't be read; handed on without it, and not run: %r%s", error, times)
             self._frame_buffer = salvaged(self._frame_buffer, pika.data.decode_table)
             return super()._read_frame()
 

@@ -232,9 +232,9 @@ def _fill(rebuilt: RemoteError, data: dict[str, Any]) -> None:
                     # Python shows those of a SyntaxError with the traceback.
                     value = fields[key]
                     setattr(rebuilt, key, quoted(value.removesuffix("\n")) if isinstance(value, str) else value)
-    for note in _listed(data.get("notes")):
-        # The second line of a note does not begin as one of the log.
-        rebuilt.add_note(lines(text_of(note), "  ").removeprefix("  "))
+    for note in _listed(data.get("notes"))[:_MOST_NOTES]:
+        # Python prints a note from the beginning of a line on: no line of it begins as one of the log.
+        rebuilt.add_note(lines(text_of(note), "  "))
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Final
 
 from amqp_rpc.errors import Undecodable
 from amqp_rpc.message.text import bounded_logger, plural
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.results import Store
 from amqp_rpc.results.record import Key, Record
 
@@ -57,6 +58,8 @@ class Recorder:
         self._remembered: OrderedDict[Key, Record] = OrderedDict()
         #: The bytes of their results.
         self._size = 0
+        #: The log lines about records that another program may have written.
+        self._unreadable = Repeats()
         #: The results that there was no room for.
         self._lost = 0
         self._closing = threading.Event()
@@ -96,7 +99,8 @@ class Recorder:
             try:
                 record = self._store.get(*key)
             except Undecodable as error:
-                logger.warning("task [%s]: its record can't be read, so it is run: %s", key[0], error)
+                if (times := self._unreadable.again("record")) is not None:
+                    logger.warning("task [%s]: its record can't be read, so it is run: %s%s", key[0], error, times)
                 return None
             # The store may have raised anything: the task must run.
             except Exception as error:

@@ -31,7 +31,7 @@ from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange, record
 from amqp_rpc.message.headers import CRASHES
 from amqp_rpc.message.refusals import ReplyCode, consumer_timeout
 from amqp_rpc.message.text import bounded_logger, plural
-from amqp_rpc.message.timing import LONGEST, backoff
+from amqp_rpc.message.timing import LONGEST, Repeats, backoff
 from amqp_rpc.server import redelivered_check
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.replies import Arrival, Replies
@@ -405,12 +405,13 @@ class EventConsumer(Consumer):
         await self.declared(channel)
         wanted: Bindings = frozenset(self._subscription.bindings)
         # In this order: a binding that exists, or may exist, is always in the record.
-        known = await change_record(self.connection, self.queue, add=wanted)
+        known = await change_record(self.connection, self.queue, self._state.repeats, add=wanted)
         await self._bind(channel)
         # Once per start: with servers of two versions, one that reconnects would undo the other's bindings.
         stale: Bindings = frozenset() if known is None or self._compared else known - wanted
         if stale:
-            await change_record(self.connection, self.queue, remove=await self._unbind(stale))
+            undone = await self._unbind(stale)
+            await change_record(self.connection, self.queue, self._state.repeats, remove=undone)
         if known is None or wanted - known:
             # Events that are published once this server is ready must not be lost with the broker's last second.
             await self.connection.pause(declare.LASTING_AFTER)
@@ -435,10 +436,8 @@ class EventConsumer(Consumer):
         if channel is not None:
             channel.close()
         if refused:
-            logger.warning(
-                "queue %s: %s of its record can't be undone, such as %s",
-                self.queue, plural(len(refused), "binding", "bindings"), refused[0],
-            )  # fmt: skip
+            some = plural(len(refused), "binding", "bindings")
+            _warn(self._state.repeats, self.queue, "%s of its record can't be undone, such as %s", some, refused[0])
         return frozenset(undone)
 
     async def _declare_instance(self, channel: Channel) -> None:
@@ -459,7 +458,12 @@ class EventConsumer(Consumer):
 
 
 async def change_record(
-    connection: Connection, queue: str, *, add: Bindings = frozenset(), remove: Bindings = frozenset()
+    connection: Connection,
+    queue: str,
+    repeats: Repeats,
+    *,
+    add: Bindings = frozenset(),
+    remove: Bindings = frozenset(),
 ) -> Bindings | None:
     """Change the record of a queue's bindings, and return the bindings before; None without a record, or if that fails.
 
@@ -468,10 +472,10 @@ async def change_record(
     """
     channel = await connection.open_channel()
     try:
-        return await _change(connection, channel, queue, add, remove)
+        return await _change(connection, channel, queue, repeats, add, remove)
     except ChannelClosed as closed:
         # The node of the record may be away.
-        logger.warning("queue %s: bindings that are not in the code any more stay: %s", queue, closed)
+        _warn(repeats, queue, "bindings that are not in the code any more stay: %s", closed)
         return None
     finally:
         # It requeues a record that is not acked.
@@ -479,7 +483,7 @@ async def change_record(
 
 
 async def _change(
-    connection: Connection, channel: Channel, queue: str, add: Bindings, remove: Bindings
+    connection: Connection, channel: Channel, queue: str, repeats: Repeats, add: Bindings, remove: Bindings
 ) -> Bindings | None:
     record = topology.bindings_record(queue)
     await channel.confirms()
@@ -499,15 +503,21 @@ async def _change(
     known: Bindings | None = frozenset().union(*(bindings for bindings, _ in read)) if read else None
     new = ((known or frozenset()) | add) - remove
     if dropped := sum(count for _, count in read):
-        logger.warning("queue %s: %d entries of the record of its bindings can't be ours; dropped", queue, dropped)
+        _warn(repeats, queue, "%d entries of the record of its bindings can't be ours; dropped", dropped)
     elif new == known and len(taken) == 1:
         return known
     # In this order: the new record is confirmed before the old one is acked.
     if not await channel.confirmed(Message(record, Properties(content_type=JSON, delivery_mode=2), _written(new))):
-        logger.warning("queue %s: the broker refuses the record of its bindings", queue)
+        _warn(repeats, queue, "the broker refuses the record of its bindings")
         return None
     channel.ack([delivery.tag for delivery in taken])
     return known
+
+
+def _warn(repeats: Repeats, queue: str, text: str, *values: object) -> None:
+    """Warn of a record, which any program may write."""
+    if (times := repeats.again(f"{queue}: {text}")) is not None:
+        logger.warning(f"queue %s: {text}%s", queue, *values, times)  # noqa: G004 - one of a few texts
 
 
 def _written(bindings: Bindings) -> bytes:

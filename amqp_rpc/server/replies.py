@@ -432,10 +432,11 @@ class Copy(Publication):
         self._lighter = self._lighter or chain(lighter(self.message), [bare(self.message)])
         self.written = False
         if (message := next(self._lighter, None)) is not None:
-            if HEADERS_DROPPED in (message.properties.headers or {}):
-                logger.warning("queue %s: message published without its publisher's headers: %s", key, error)
-            elif first:
-                logger.warning("queue %s: message published with shorter headers of ours: %s", key, error)
+            dropped = HEADERS_DROPPED in (message.properties.headers or {})
+            if dropped or first:
+                how = "without its publisher's headers" if dropped else "with shorter headers of ours"
+                if (times := self._state.repeats.again(f"{key}: {how}")) is not None:
+                    logger.warning("queue %s: message published %s: %s%s", key, how, error, times)
             self.message = message
             publisher.send(self)
         elif self._accepted:

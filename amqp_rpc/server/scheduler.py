@@ -68,6 +68,8 @@ FORGET_AFTER = 30 * 86_400_000
 _LARGEST_TOKEN, _ROOM_FOR_OTHERS = 1024 * 1024, 64 * 1024
 #: Bytes of a schedule in a token, beside its name; and milliseconds by which a new leader may be behind without a word.
 _ENTRY, _A_LITTLE = 20, 5_000
+#: The subject of log lines about a token as a whole.
+_ITSELF = "scheduler"
 #: The end of the year 9999, where calendars end.
 _LAST_MOMENT = 253_402_300_800_000
 
@@ -116,13 +118,14 @@ class Timetable:
             dealt = json.loads(body)["dealt"]
             found = {str(name): int(moment) for name, moment in dealt.items()}
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            self._warn("token can't be read: %.200r", body)
+            self._warn(_ITSELF, "token can't be read: %.200r", body)
             return
         later = {name: moment for name, moment in found.items() if self.dealt.get(name, 0) < moment < _LAST_MOMENT}
         if ahead := [name for name in later if later[name] >= until]:
             self._warn(
-                "token ignored: it is forged, or of a clock that is ahead; it has ticks to come of %.200r", ahead[0]
-            )
+                _ITSELF, "token ignored: it is forged, or of a clock that is ahead; it has ticks to come of %.200r",
+                ahead[0],
+            )  # fmt: skip
         for name, moment in later.items():
             if moment < until:
                 self._deal(name, moment)
@@ -143,10 +146,9 @@ class Timetable:
                 continue
             dealt = self.dealt.get(name)
             if dealt is not None and dealt > now + MOST_AHEAD:
-                logger.warning(
-                    "%s: its ticks were handled up to %s, which is in the future: a clock was wrong; it continues from "
-                    "now",
-                    name, said(dealt),
+                self._warn(
+                    name, "its ticks were handled up to %s, which is in the future: a clock was wrong; it continues "
+                    "from now", said(dealt),
                 )  # fmt: skip
                 dealt = None
             elif dealt is not None and dealt > now + _A_LITTLE:
@@ -220,12 +222,14 @@ class Timetable:
             left += others[name]
             del self.dealt[name]
         self._warn(
-            "token has more than %d bytes of schedules that are not known here; the oldest are forgotten", self.room
-        )
+            _ITSELF, "token has more than %d bytes of schedules that are not known here; the oldest are forgotten",
+            self.room,
+        )  # fmt: skip
 
-    def _warn(self, text: str, value: object) -> None:
-        if (times := self._repeats.again(text)) is not None:
-            logger.warning(f"scheduler: {text}%s", value, times)  # noqa: G004 - one of a few texts
+    def _warn(self, name: str, text: str, value: object) -> None:
+        """Warn of a token, which any program may write: of a schedule, or of itself."""
+        if (times := self._repeats.again(f"{name}: {text}")) is not None:
+            logger.warning(f"%s: {text}%s", name, value, times)  # noqa: G004 - one of a few texts
 
     def _until(self, name: str) -> int:
         """Return a known schedule's next tick."""

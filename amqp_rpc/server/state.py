@@ -13,6 +13,7 @@ from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.message.refusals import Need, ReplyCode, Rights, is_conflict
 from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.server.pool import Pool
 
 logger: logging.Logger = bounded_logger(__name__)
@@ -44,6 +45,8 @@ class State:
         self.drained: threading.Event = threading.Event()
         #: The deliveries that are not settled, by their identity. Any thread may copy it.
         self.unacked: dict[int, Delivery] = {}
+        #: The log lines about what any program may write: headers, a record.
+        self.repeats: Repeats = Repeats()
         self.on_stuck: Callable[[int], object] = lambda _handlers: None
         self.ends_when_stuck: Callable[[int], bool] = lambda _handlers: False
         #: The queues of which more deliveries may arrive.

@@ -438,7 +438,7 @@ class TestWhatElseAnExceptionHas:
         error = ValueError("bad")
         error.add_note("order 7")
         rebuilt = over(error, traceback="Traceback ...")
-        assert rebuilt.__notes__ == ["order 7", "\nOn the server:\n  Traceback ..."]
+        assert rebuilt.__notes__ == ["  order 7", "\nOn the server:\n  Traceback ..."]
 
     def test_a_cause_arrives_with_its_own(self):
         rebuilt = over(caused())

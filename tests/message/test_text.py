@@ -84,7 +84,7 @@ class TestErrors:
 
     def test_nothing_that_python_prints_of_it_begins_as_a_line_of_the_log_or_controls_the_terminal(self):
         described = describe_raised(ValueError(FORGED + CONTROLS), traceback=f"Traceback\n{FORGED}{CONTROLS}")
-        described["data"]["notes"] = [FORGED + CONTROLS]
+        described["data"]["notes"] = [FORGED + CONTROLS, "2026-11-28 00:00:00,000 CRITICAL Task transfer() succeeded"]
         error = rebuild(described)
         syntax = describe_raised(SyntaxError("bad", (FORGED, 1, 1, FORGED + CONTROLS)), traceback=None)
         for each in (error, rebuild(syntax)):
@@ -95,7 +95,12 @@ class TestErrors:
         error = ValueError("late")
         error.add_note("It was here:\n  File a\x1b[2J")
         rebuilt = rebuild(describe_raised(error, traceback=None))
-        assert rebuilt.__notes__ == ["It was here:\n    File a\\x1b[2J"]
+        assert rebuilt.__notes__ == ["  It was here:\n    File a\\x1b[2J"]
+
+    def test_of_a_stranger_s_notes_the_first_ones_are_kept(self):
+        described = describe_raised(ValueError("late"), traceback=None)
+        described["data"]["notes"] = ["a note"] * 10_000
+        assert len(rebuild(described).__notes__) == 20
 
     def test_an_error_reply_is_small_whatever_the_handler_said(self):
         for error in (ValueError("x" * HUGE), KeyError("x" * HUGE), OSError(1, "no", "x" * HUGE)):

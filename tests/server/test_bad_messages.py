@@ -272,7 +272,7 @@ def test_a_dead_letter_queue_that_takes_no_more_stops_nothing(raw: Raw, served: 
 
 
 def test_a_call_that_lost_a_header_is_answered_and_does_not_run(
-    raw: Raw, serve: Serve, service: Service, unreadable: object
+    raw: Raw, serve: Serve, service: Service, unreadable: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran = []
 
@@ -297,6 +297,8 @@ def test_a_call_that_lost_a_header_is_answered_and_does_not_run(
     assert raw.ask(service.queue, b"good")[0].type == "result"
     assert ran == ["good"]
     assert until(lambda: raw.count(service.queue) == 0)
+    # Of three such messages.
+    assert len([each for each in caplog.messages if "a header can't be read" in each]) == 1
 
 
 def test_a_call_too_deep_to_encode_is_not_sent(client: Client) -> None:

@@ -15,6 +15,7 @@ from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.settings import broker_addresses
+from amqp_rpc.message.timing import Repeats
 from amqp_rpc.server.replies import Copy, CopyPublisher, DirectReplyChannel, ReplyChannel, is_direct_name
 from amqp_rpc.server.state import State
 from tests.amqp.fake import FakeChannel, FakeConnection
@@ -26,6 +27,7 @@ class Acks:
     def __init__(self) -> None:
         self.acked: list[Delivery] = []
         self.counters: Counter[str] = Counter()
+        self.repeats = Repeats()
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
         self.acked += deliveries
@@ -103,27 +105,30 @@ def test_a_task_that_the_broker_refuses_stays_and_a_call_is_dropped_in_the_end(
     assert len(caplog.records) == 1
 
 
-def test_a_copy_that_amqp_can_t_carry_goes_with_fewer_headers_and_says_so(
-    copies: CopyPublisher, connection: FakeConnection, acks: Acks
+def test_copies_that_amqp_can_t_carry_go_with_fewer_headers_and_one_warning_of_a_kind_says_so(
+    copies: CopyPublisher, connection: FakeConnection, acks: Acks, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent(copies, connection, copy(acks, attempt=2))
     channel = connection.channels[0]
     channel.confirm()
-    channel.unwritable["q"] = ConfigurationError("too large")
-    made = copy(acks, attempt=2, error="x", mine="y")
-    copies.add(made)
-    del_after = channel.unwritable
-
     real = channel.publish
 
     def publish(message: Message, *, mandatory: bool = False) -> bool:
         if "mine" not in (message.properties.headers or {}):
-            del_after.clear()
+            channel.unwritable.clear()
         return real(message, mandatory=mandatory)
 
     channel.publish = publish  # type: ignore[method-assign]
-    copies.send(made)
-    assert channel.published[-1].properties.headers == {"attempt": 2, "headers_dropped": True}
+    for _ in range(3):
+        channel.unwritable["q"] = ConfigurationError("too large")
+        made = copy(acks, attempt=2, error="x", mine="y")
+        copies.add(made)
+        copies.send(made)
+        assert channel.published[-1].properties.headers == {"attempt": 2, "headers_dropped": True}
+    assert [each.message for each in caplog.records] == [
+        "queue q: message published with shorter headers of ours: too large",
+        "queue q: message published without its publisher's headers: too large",
+    ]
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["a task", "a call"])

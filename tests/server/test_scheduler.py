@@ -276,6 +276,15 @@ def test_a_leader_learns_of_no_ticks_to_come(caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_of_many_forged_tokens_far_ahead_one_warning_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    table = known(NOW)
+    for _ in range(9):
+        table.merge(token(a=NOW + 365 * 86_400_000))
+        assert table.due(NOW) == []
+    (said,) = [each.message for each in caplog.records]
+    assert said.startswith("a: its ticks were handled up to 2028-01-15T08:00:00+00:00, which is in the future")
+
+
 def test_a_new_leader_that_waits_for_its_clock_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     table = known(NOW + 59_000)
     for _ in range(3):
