@@ -227,7 +227,8 @@ class Servers:
 
     def _refused(self, queue: str, closed: ChannelClosed) -> None:
         if closed.code == ReplyCode.ACCESS_REFUSED:
-            self.prove(queue)  # who has no right to it may not ask, from RabbitMQ 4.2.6 on: its calls are sent
+            # From RabbitMQ 4.2.6 on, a user without a right to it may not ask for it: its calls are sent.
+            self.prove(queue)
             for call in self._held.pop(queue, ()):
                 self._send(call)
         elif closed.code == ReplyCode.NOT_FOUND:

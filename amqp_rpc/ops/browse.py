@@ -10,7 +10,7 @@ It is a seam: it knows messages, and not whether they are dead letters.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Self
@@ -71,7 +71,7 @@ class Move(Publication):
 
 
 def _mark(properties: Properties, body: bytes) -> object:
-    """Return a mark that a copy and its later dead letter share, and no other message has.
+    """Return a mark that a copy and its later dead letter share, and no message that differs from them.
 
     The id alone is no such mark: two programs may give the same. A replay's history names its last death.
     """
@@ -104,8 +104,9 @@ class Cursor:
         self._unacked = 0
         self._moves: list[Move] = []
         self._bytes = 0
-        #: All copies (`_mark`): one may be delivered here before the end, and must not be yielded again.
-        self._published: set[object] = set()
+        #: How many copies there are, by `_mark`: each may be delivered here before the end, and is not yielded again.
+        #: Of two equal messages, which of them is the copy makes no difference.
+        self._published: Counter[object] = Counter()
         #: True once it was asked whether this user may publish, and the broker's refusal.
         self._asked = False
         self._refusal: BrokerError | None = None
@@ -132,8 +133,10 @@ class Cursor:
             while self._arrived:
                 delivery = self._arrived.popleft()
                 self._unacked += 1
-                if not self._published or _mark(delivery.properties, delivery.body) not in self._published:
+                mark = _mark(delivery.properties, delivery.body) if self._published else None
+                if not self._published[mark]:
                     return delivery
+                self._published[mark] -= 1
                 polls = 0
             try:
                 state = await self._channel.inspect(self._queue)
@@ -180,7 +183,7 @@ class Cursor:
         """Publish a copy in a message's place, which is acked once the broker has confirmed the copy."""
         move = Move(message, delivery)
         self._moves.append(move)
-        self._published.add(_mark(message.properties, message.body))
+        self._published[_mark(message.properties, message.body)] += 1
         self._bytes += len(message.body)
         self._session.publisher.add(move)
         self._session.publisher.send(move)
@@ -218,7 +221,7 @@ class Cursor:
             await ended
             self._moves.pop(0)
             # Its headers may have become shorter.
-            self._published.add(_mark(move.message.properties, move.message.body))
+            self._published.setdefault(_mark(move.message.properties, move.message.body), 1)
             if move.value is not None:
                 self.refused.append(move)
             else:

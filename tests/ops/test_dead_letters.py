@@ -241,15 +241,15 @@ def test_an_expired_task_runs_when_it_is_replayed(
 def test_letters_that_have_one_id_are_all_replayed_and_all_stay_in_a_list(
     raw: Raw, queue: str, dead: DeadLetters
 ) -> None:
-    """Programs that number their messages from 1 give the same ids."""
-    for body in (b"a", b"b", b"c"):
+    """Programs that number their messages from 1 give equal ids, and a crash at a bad moment makes one letter two."""
+    for body in (b"a", b"b", b"b"):
         headers = {"queue": queue, "reason": "R"}
         raw.send(f"{queue}.dead", body, message_id="1", type="resize", delivery_mode=2, headers=headers)
     # Often enough for each to be replaced by a copy.
     for _ in range(MOST_RETURNS + 2):
         assert [letter.id for letter in dead.list()] == ["1"] * 3
     assert dead.replay(all=True) == ["1"] * 3
-    assert [raw.get(queue)[1] for _ in range(3)] == [b"a", b"b", b"c"]
+    assert [raw.get(queue)[1] for _ in range(3)] == [b"a", b"b", b"b"]
     assert dead.list() == []
 
 
