@@ -25,7 +25,7 @@ from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils import nbio_interface
 
 from amqp_rpc.amqp.channel import BrokerAnswer, Channel, ChannelClosed, Script
-from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, advice_for, context_of
+from amqp_rpc.amqp.dial import CLOSED_EARLY, PROTOCOL_HEADER, Dial, advice_for, context_of, words_of
 from amqp_rpc.amqp.frames import salvaged
 from amqp_rpc.amqp.loop import IOThread, Loop, Timer, any_works_here, call, where_signals_raise
 from amqp_rpc.amqp.pending import Outcome, Wait
@@ -640,17 +640,9 @@ _IN_HANDSHAKE = (
 
 def _say(reason: BaseException) -> str:
     """Return a cause in a few words."""
-    words = str(reason) or type(reason).__name__
     if isinstance(reason, pika.exceptions.ChannelClosed | pika.exceptions.ConnectionClosed):
-        words = f"{reason.reply_code} {reason.reply_text}"
-    elif isinstance(reason, _IN_HANDSHAKE):
+        return f"{reason.reply_code} {reason.reply_text}"
+    if isinstance(reason, _IN_HANDSHAKE):
         # pika keeps the cause as text alone; the words are those of `stream`.
-        found = [each for each in (NOT_AMQP, IS_TLS) if each in words]
-        words = found[0] if found else CLOSED_EARLY
-    elif isinstance(reason, socket.gaierror):
-        words = f"the host's name is not known ({reason.strerror})"
-    elif isinstance(reason, TimeoutError | pika.exceptions.ConnectionOpenAborted):
-        words = "no answer in time"
-    elif isinstance(reason, OSError) and reason.strerror:
-        words = reason.strerror.lower()
-    return words
+        return next((each for each in (NOT_AMQP, IS_TLS) if each in str(reason)), CLOSED_EARLY)
+    return words_of(TimeoutError() if isinstance(reason, pika.exceptions.ConnectionOpenAborted) else reason)

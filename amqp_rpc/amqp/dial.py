@@ -466,6 +466,17 @@ def _in_turn(addresses: list[Any]) -> list[Any]:
     return [each for each in chain.from_iterable(zip_longest(*families.values())) if each is not None]
 
 
+def words_of(cause: BaseException) -> str:
+    """Return the cause of a connection that could not be opened, or was lost, in a few words."""
+    if isinstance(cause, socket.gaierror):
+        return f"the host's name is not known ({cause.strerror})"
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(cause) or type(cause).__name__
+
+
 def advice_for(cause: BaseException, address: Address) -> str:
     """Return the advice for an address at which no connection could be opened; none for a fault of this machine."""
     if isinstance(cause, TLSFailed):
