@@ -28,6 +28,8 @@ A value that might be such a key, such as a frozen dataclass or an enum, is deco
 The work for a body is bounded by its size, whoever wrote it. A value takes at most `MEMORY` bytes for each byte of the
 limit. Text has a salted hash in Python; numbers, UUIDs, times and tuples have not, so a stranger can choose thousands
 with one hash, and a map of n such keys takes n² steps. A map or a set of them is checked before it is built.
+
+It is longer than other modules: each type is written and read here, side by side, with the bounds on both.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 

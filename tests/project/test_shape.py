@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -42,6 +43,12 @@ def test_a_figure_is_within_its_bound(measured: dict[str, tuple[str, str]], name
 
 def test_each_figure_has_a_bound(measured: dict[str, tuple[str, str]]) -> None:
     assert measured.keys() == AT_MOST.keys()
+
+
+def test_a_file_of_more_than_600_lines_says_why_it_is_one_thing() -> None:
+    shape = Shape()
+    long = [module for module, lines in shape.lines.items() if lines > 600]
+    assert [each for each in long if "longer than other" not in (ast.get_docstring(shape.trees[each]) or "")] == []
 
 
 def test_no_test_reaches_for_a_private_attribute_through_another() -> None:
