@@ -209,7 +209,7 @@ class CallOptions(NamedTuple):
     headers: dict[str, Any] | None = None
 
     @classmethod
-    def take(cls, kwargs: dict[str, Any]) -> CallOptions:
+    def pop(cls, kwargs: dict[str, Any]) -> CallOptions:
         """Take them out of the named arguments of a call.
 
         Raises:

@@ -564,7 +564,7 @@ class Client:
         self, kind: type[C], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, awaited: bool = False
     ) -> C:
         """Send a call; ``awaited``: the thread that does waits for it next."""
-        how = CallOptions.take(kwargs)
+        how = CallOptions.pop(kwargs)
         (queue, name), known = target(function, how.queue)
         body = how.encode(name, known, args, kwargs, limit=self._limit)
         return self._call(kind, queue, name, body, Decoder(known, self._limit), how, chunk=False, awaited=awaited)
@@ -584,7 +584,7 @@ class Client:
         """
         in_flight, size = options.pop("in_flight", DEFAULT_IN_FLIGHT), options.pop("chunksize", 1)
         in_flight, size = count("in_flight", in_flight), count("chunksize", size)
-        how = CallOptions.take(options)
+        how = CallOptions.pop(options)
         (queue, name), known = target(function, how.queue)
         if options:
             raise TypeError(f"map() got an unexpected keyword argument {min(options)!r}")

@@ -432,7 +432,7 @@ class Requests(ReplyQueue):
 
     def _retry(self, call: Call, cause: str) -> bool:
         """Send a written call again after a back-off, if that is allowed; return whether it is."""
-        if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.take():
+        if not call.idempotent or call.attempt >= MOST_ATTEMPTS or not self._budget.spend():
             return False
         delay = backoff(call.attempt, first=FIRST_RETRY, most=LONGEST_RETRY)
         call.written, call.attempt = False, call.attempt + 1

@@ -251,7 +251,7 @@ class RetryBudget:
         self._earned = earned
         self._left = most
 
-    def take(self) -> bool:
+    def spend(self) -> bool:
         """Spend one retry; return whether there was one left."""
         if self._left < 1:
             return False

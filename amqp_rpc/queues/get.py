@@ -134,7 +134,7 @@ class ItemConsumer(Keeper):
         """The number of prefetched items that no caller has."""
         return len(self._arrived)
 
-    async def take(self, count: int, *, wait: bool, until: float) -> Taken:
+    async def receive(self, count: int, *, wait: bool, until: float) -> Taken:
         """Return an item, which its caller then holds; the caller wants so many, one after another.
 
         Raises:

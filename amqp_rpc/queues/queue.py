@@ -189,7 +189,7 @@ class Queue(Generic[T]):
                 has not answered yet.
             ConfigurationError: The queue exists with other arguments; or this object is closed.
         """
-        taken = await self._consumer.take(1, wait=block and _waits(timeout), until=_until(timeout))
+        taken = await self._consumer.receive(1, wait=block and _waits(timeout), until=_until(timeout))
         with self._lock:
             self._taken.setdefault(_taker(), OrderedDict())[taken] = None
         value: T = taken.value
@@ -226,11 +226,11 @@ class Queue(Generic[T]):
     async def take_many(self, most: int, timeout: Seconds | None) -> list[Taken]:
         """Return many items, which `handle` acks or requeues: the first half of `get_many`."""
         most = count("most", most)
-        some = [await self._consumer.take(most, wait=_waits(timeout), until=_until(timeout))]
+        some = [await self._consumer.receive(most, wait=_waits(timeout), until=_until(timeout))]
         try:
             with contextlib.suppress(Empty):
                 while len(some) < most:
-                    some.append(await self._consumer.take(most - len(some), wait=False, until=0.0))
+                    some.append(await self._consumer.receive(most - len(some), wait=False, until=0.0))
         except BaseException:
             self._consumer.requeue(some)
             raise

@@ -24,7 +24,7 @@ AT_MOST = {
     "protocols with one implementer": 0,
     "most overloads of a method": 4,
     "import cycles": 0,
-    "modules with a function take": 5,
+    "modules with a function take": 3,
     "odd lines of prose per 100": 1.0,
 }
 

@@ -53,7 +53,7 @@ class Place:
             self.channel.deliver("q", self.message(reply_to))
 
     def take(self, *, wait: bool = True, until: float = NEVER) -> Taken:
-        return self.session.finish(self.consumer.take(1, wait=wait, until=until))
+        return self.session.finish(self.consumer.receive(1, wait=wait, until=until))
 
     def take_some(self, count: int, reply_to: str | None = THERE) -> list[Taken]:
         """Get as many items as are delivered, each after a wait."""
