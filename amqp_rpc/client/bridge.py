@@ -23,14 +23,13 @@ from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
 from amqp_rpc.client.reply import Reply
 from amqp_rpc.client.rpc import Caller
-from amqp_rpc.client.task import DEFAULT_RESULT_TIMEOUT, TaskHandle
+from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message.events import PublishedEvent
 from amqp_rpc.message.text import bounded_logger, safe_repr
-from amqp_rpc.message.timing import Seconds
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue
-from amqp_rpc.results.record import Record, State
+from amqp_rpc.results.record import State
 
 if TYPE_CHECKING:
     from amqp_rpc.ops.listen import EventTap
@@ -335,19 +334,9 @@ class AsyncTaskHandle(Front[TaskHandle[R]], Generic[R]):
         """Its state, to await: ``await handle.state``; see `TaskHandle.state`."""
         return self._run(TaskHandle.find_state)
 
-    async def ready(self) -> bool:
-        """Return whether it has ended: `TaskHandle.ready`, awaited."""
-        return bool(await self._run(TaskHandle.ready))
-
-    async def record(self) -> Record | None:
-        """Return the store's record of it: `TaskHandle.record`, awaited."""
-        found: Record | None = await self._run(TaskHandle.record)
-        return found
-
-    async def result(self, *, timeout: Seconds = DEFAULT_RESULT_TIMEOUT) -> R:
-        """Return the function's result, or raise its error: `TaskHandle.result`, awaited."""
-        found: R = await self._run(TaskHandle.result, timeout=timeout)
-        return found
+    ready = awaited(TaskHandle[R].ready)
+    record = awaited(TaskHandle[R].record)
+    result = awaited(TaskHandle[R].result)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call back on its end: `TaskHandle.add_done_callback`, which says on which thread."""
