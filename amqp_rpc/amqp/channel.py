@@ -571,7 +571,8 @@ class Channel:
         return answer
 
     def _answered(self, answer: BrokerAnswer[Any], frame: Any) -> None:
-        self._rights.use(self._asked.pop(answer, ()))
+        if needs := self._asked.pop(answer, ()):
+            self._rights.use(needs)
         answer.read(frame)
 
     def _waiting(self) -> list[BrokerAnswer[Any]]:

@@ -44,7 +44,7 @@ from amqp_rpc.results import Store
 from amqp_rpc.results.record import Record, State, fingerprint
 from amqp_rpc.service.function import Function, registered_task
 from amqp_rpc.service.other_libraries import hint
-from amqp_rpc.service.policy import check_task_queue, priority_of
+from amqp_rpc.service.policy import priority_of
 from amqp_rpc.service.service import queues_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Plan:
         self._timeout = timeout
         queue, delay = options.pop("queue", None), options.pop("delay", None)
         eta, expires = options.pop("eta", None), options.pop("expires", None)
-        self._priority = priority_of(options.pop("priority", None))
+        priority = options.pop("priority", None)
+        self._priority = None if priority is None else priority_of(priority)
         content_type = options.pop("content_type", None)
         headers = options.pop("headers", None)
         self._headers = None if headers is None else check_headers(headers, "a task") or None
@@ -146,7 +147,7 @@ class Plan:
         else:
             raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
         # Here: a name that AMQP can't carry would end the connection, each time that it is written.
-        check_task_queue(self.queue)
+        topology.check_task_queue(self.queue)
         topology.check_name(self.function)
 
     async def enqueue(

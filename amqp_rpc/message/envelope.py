@@ -28,11 +28,9 @@ from amqp_rpc.message.headers import (
     TICK,
     UNREADABLE,
     WANTS_ALIVE,
-    milliseconds,
     only_carried,
     others,
     read_count,
-    read_milliseconds,
     read_text,
     shortened,
 )
@@ -54,6 +52,8 @@ PROBE: Final = "amqp_rpc.probe"
 #: The type of the scheduler's token.
 CLOCK: Final = "amqp_rpc.clock"
 
+#: The digits of the numbers that are too long for 64 bits.
+_LONGEST_NUMBER = 20
 #: The longest time to live, in milliseconds: RabbitMQ closes the channel (406) for more than 32 bits.
 _LONGEST_EXPIRATION: Final = 2**32 - 1
 
@@ -144,7 +144,7 @@ class Request:
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
         said = kind if type(kind) is str else read_text(kind)
-        due = None if deadline is None else read_milliseconds(deadline)
+        due = None if deadline is None else _read_milliseconds(deadline)
         return cls(
             function=(function if type(function) is str else read_text(function)) or None,
             content_type=base_type(said),
@@ -187,9 +187,26 @@ class Request:
         return self.deadline is not None and now > self.deadline + clock_skew
 
 
+def _read_milliseconds(value: object) -> float | None:
+    """Return a number of milliseconds that is written as text or as a number; None for other values."""
+    if isinstance(value, str):
+        # At most as long as a number of 64 bits, and digits that `int` takes.
+        return int(value) if len(value) < _LONGEST_NUMBER and value.isdecimal() else None
+    # A number out of range, such as a float of 1e300 or NaN, is no time.
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
 def _tick(value: object) -> int | None:
-    tick = read_milliseconds(value)
+    tick = _read_milliseconds(value)
     return int(tick) if tick is not None and tick >= 1 else None
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a Unix time as a header has it: the digits of its milliseconds.
+
+    They are text: a number of 64 bits is no value that all clients read (Perl's can't).
+    """
+    return str(int(seconds * 1000))
 
 
 def request_properties(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.message.headers import ADDED_TO_EVENTS, DEADLINE, TOPIC, milliseconds, others, read_time
+from amqp_rpc.message.envelope import Properties, Request, milliseconds
+from amqp_rpc.message.headers import ADDED_TO_EVENTS, DEADLINE, TOPIC, others, read_time
 from amqp_rpc.message.topology import comes_back
 
 

@@ -17,7 +17,7 @@ from amqp_rpc.message.text import brief, text_of
 ATTEMPT: Final = "attempt"
 #: The number of workers that died with it at this attempt.
 CRASHES: Final = "crashes"
-#: When it expires, Unix milliseconds: see `milliseconds`.
+#: When it expires, Unix milliseconds: see `envelope.milliseconds`.
 DEADLINE: Final = "deadline"
 #: True: the call may run more than once.
 IDEMPOTENT: Final = "idempotent"
@@ -25,7 +25,7 @@ IDEMPOTENT: Final = "idempotent"
 CHUNK: Final = "chunk"
 #: True: the caller understands liveness messages (type ``alive``).
 WANTS_ALIVE: Final = "alive"
-#: The schedule of a task, and when the task was due, Unix milliseconds: see `milliseconds`.
+#: The schedule of a task, and when the task was due, Unix milliseconds, in the same way.
 SCHEDULE: Final = "schedule"
 TICK: Final = "tick"
 #: The topic of an event, once a subscriber has received it.
@@ -62,9 +62,6 @@ OF_DEATH: Final = frozenset({REASON, DIED, TRACEBACK, CRASHES, LAST_ERROR, QUEUE
 FOR_PEOPLE: Final = frozenset({TRACEBACK, LAST_ERROR, HISTORY})
 SHORTENED: Final = FOR_PEOPLE | {REASON}
 DECISIVE: Final = RESERVED - FOR_PEOPLE - {WANTS_ALIVE}
-
-#: The digits of the numbers that are too long for 64 bits.
-_LONGEST_NUMBER = 20
 
 #: The characters of a reason that stay in any case.
 _SHORTEST_REASON = 30
@@ -162,23 +159,6 @@ def read_reason(headers: Mapping[str, Any]) -> object:
 def read_count(value: object, default: int) -> int:
     """Return a whole number from 0, or the default."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a Unix time as a header has it: the digits of its milliseconds.
-
-    They are text: a number of 64 bits is no value that all clients read (Perl's can't).
-    """
-    return str(int(seconds * 1000))
-
-
-def read_milliseconds(value: object) -> float | None:
-    """Return a number of milliseconds that is written as text or as a number; None for other values."""
-    if isinstance(value, str):
-        # At most as long as a number of 64 bits, and digits that `int` takes.
-        return int(value) if len(value) < _LONGEST_NUMBER and value.isdecimal() else None
-    # A number out of range, such as a float of 1e300 or NaN, is no time.
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def read_time(value: object, *, per_second: int) -> datetime | None:

@@ -419,6 +419,26 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_task_queue(queue: str) -> None:
+    """Raise `ConfigurationError` for a task queue's name that is empty, too long, no text, or means another queue."""
+    try:
+        size = len(queue.encode())
+    except (AttributeError, UnicodeEncodeError):
+        size = 0
+    taken = size and (holds_calls(queue) or is_taken(queue))
+    if taken or not 0 < size <= LONGEST_DELAYED_NAME:
+        raise ConfigurationError(
+            f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
+            f"does not begin with {CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
+            f"with {dead_letter_queue('')!r}"
+        )
+
+
+def is_taken(queue: str) -> bool:
+    """Return whether a name is one of the broker's, one of ours, or a dead-letter queue's."""
+    return queue.startswith(("amq.", "amqp_rpc.")) or holds_dead_letters(queue)
+
+
 def pattern(name: str) -> str:
     r"""Return the regular expression of a name for RabbitMQ's permissions; one for all names that differ by chance.
 

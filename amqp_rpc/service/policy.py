@@ -10,7 +10,7 @@ from amqp_rpc.errors import ConfigurationError
 from amqp_rpc.message import topology
 from amqp_rpc.message.settings import count, positive
 from amqp_rpc.message.timing import Seconds, backoff, seconds_of, whole
-from amqp_rpc.message.topology import HIGHEST_PRIORITY, LONGEST_DELAY, LONGEST_DELAYED_NAME
+from amqp_rpc.message.topology import HIGHEST_PRIORITY, LONGEST_DELAY
 
 #: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
 QueueType = Literal["quorum", "classic"]
@@ -71,7 +71,7 @@ class CallQueue:
 
     def __post_init__(self) -> None:
         topology.check_name(topology.dead_letter_queue(topology.check_name(self.name)))
-        if _taken(self.name):
+        if topology.is_taken(self.name):
             raise ConfigurationError(
                 f"{self.name!r} can't name a queue of calls: it does not begin with 'amq.' or 'amqp_rpc.', and does "
                 f"not end with {topology.dead_letter_queue('')!r}"
@@ -121,7 +121,7 @@ class Policy:
         return topology.dead_letter_arguments(topology.task_arguments(self.queue_type))
 
     def __post_init__(self) -> None:
-        check_task_queue(self.queue)
+        topology.check_task_queue(self.queue)
         _check_queue(self.queue_type, self.declare)
         if self.declare == "passive" and (self.max_length is not None or self.max_priority is not None):
             raise ConfigurationError(
@@ -189,26 +189,6 @@ def priority_of(priority: int | None) -> int | None:
     if number is None or not 0 <= number <= HIGHEST_PRIORITY:
         raise ConfigurationError(f"a priority is a whole number from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
     return number
-
-
-def check_task_queue(queue: str) -> None:
-    """Raise `ConfigurationError` for a task queue's name that is empty, too long, no text, or means another queue."""
-    try:
-        size = len(queue.encode())
-    except (AttributeError, UnicodeEncodeError):
-        size = 0
-    taken = size and (topology.holds_calls(queue) or _taken(queue))
-    if taken or not 0 < size <= LONGEST_DELAYED_NAME:
-        raise ConfigurationError(
-            f"{queue!r} can't name a task queue: it is text, not empty, has at most {LONGEST_DELAYED_NAME} bytes, "
-            f"does not begin with {topology.CALL_QUEUE!r}, which holds calls, 'amq.' or 'amqp_rpc.', and does not end "
-            f"with {topology.dead_letter_queue('')!r}"
-        )
-
-
-def _taken(queue: str) -> bool:
-    """Return whether a name is one of the broker's, one of ours, or a dead-letter queue's."""
-    return queue.startswith(("amq.", "amqp_rpc.")) or topology.holds_dead_letters(queue)
 
 
 def _check_queue(queue_type: object, declare: object) -> None:

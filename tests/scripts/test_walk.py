@@ -7,10 +7,8 @@ import pytest
 from scripts.picture import PAGE
 from scripts.walk import modules, walk
 
-#: The most modules that each may pass, client and server together. Besides what all of them pass, a call reads its
-#: deadline in `headers`, and asks for its queue's state with a right that `refusals` remembers, so that a 403 can say
-#: which one is missing; the client of a task reads its times in `timing`.
-AT_MOST = {"call": 27, "task": 26, "event": 25}
+#: The most modules that each may pass, client and server together.
+AT_MOST = {"call": 25, "task": 25, "event": 25}
 #: Words in the names of modules that a call has nothing to do with.
 NOT_FOR_CALLS = ("task", "event", "subscri", "recorder", "result", "declare", "outbox", "publisher", "delay", "dead")
 
