@@ -407,11 +407,12 @@ class Time(click.ParamType):  # type: ignore[type-arg] # generic in the newest v
         """Return the time of a text."""
         if isinstance(value, datetime):
             return value
-        if self._ago and (match := _AGO.fullmatch(value.removesuffix("ago").strip())):
-            number, unit = match.groups()
-            return datetime.now(UTC) - timedelta(**{_UNITS[unit]: float(number)})
         try:
+            if self._ago and (match := _AGO.fullmatch(value.removesuffix("ago").strip())):
+                number, unit = match.groups()
+                return datetime.now(UTC) - timedelta(**{_UNITS[unit]: float(number)})
             return datetime.fromisoformat(value).astimezone()
-        except ValueError:
+        # An age of more years than a calendar has, and a first or last day that is in no other zone.
+        except (ValueError, OverflowError):
             ago = " or an age such as 90s, 15m, 2h or 7d" if self._ago else ""
             self.fail(f"{value!r} is not a time in ISO 8601 such as 2026-01-31T12:00{ago}", param, ctx)

@@ -402,3 +402,9 @@ def test_times_are_iso_8601_or_ages() -> None:
         assert abs(datetime.now(UTC) - 1.5 * HOUR - Time(ago=True).convert(text, None, None)) < timedelta(minutes=1)
     with pytest.raises(click.BadParameter, match="not a time"):
         Time(ago=False).convert("90m", None, None)
+
+
+@pytest.mark.parametrize("text", ["99999999999d", "1000000w ago", "9" * 400 + "s"])
+def test_an_age_of_more_years_than_a_calendar_has_is_a_wrong_option(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a time in ISO 8601"):
+        Time(ago=True).convert(text, None, None)
