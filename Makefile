@@ -7,7 +7,7 @@ PROVIDE := $(BIN)/python -c 'import sys; from amqp_rpc import broker; \
 	sys.excepthook = lambda kind, error, trace: print(f"error: {error}", file=sys.stderr); broker.provide()'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types check shape bench fuzz chaos chaos-tasks broker-start broker-stop clean
+.PHONY: help setup demo test test-fast lint types audit check shape bench fuzz chaos chaos-tasks broker-start broker-stop clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(READY)  ## check the style (ruff)
 types: $(READY)  ## check the types (mypy --strict)
 	@$(BIN)/mypy
 
+audit: $(READY)  ## ask for known vulnerabilities in what the package needs (pip-audit)
+	@$(BIN)/python -m scripts.audit
+
 check: lint types test  ## lint, types and test
 
 shape: $(READY)  ## print the package in figures: modules, lines, imports, prose
@@ -51,7 +54,7 @@ bench: $(READY)  ## measure the speed, beside peers and a floor in C (about 26 m
 	@$(PROVIDE)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-fuzz: $(READY)  ## read ten million inputs that nobody would write (about 15 minutes)
+fuzz: $(READY)  ## read ten million inputs that nobody would write (about 20 minutes of one processor)
 	@$(BIN)/python -m fuzz $(ARGS)
 
 chaos: $(READY)  ## break everything under load, and count what went wrong (about 10 minutes)

@@ -1,6 +1,7 @@
-"""Inputs that nobody would write, for all that reads what strangers send: ``python -m fuzz``.
+"""The fuzzer, ``python -m fuzz``: odd inputs for each reader of strangers' bytes.
 
-`draw` turns bytes into choices, `inputs` makes bodies, properties and frames of the choices, `targets` reads them with
-the package's own code, and ``python -m fuzz`` runs the targets. One input is a string of bytes, whoever makes it: a
-random mutation, hypothesis or atheris. Inputs that once failed are kept in ``fuzz/corpus``.
+`draw` turns bytes into choices, `inputs` makes bodies, properties and messages of the choices, `wire` makes frames, and
+`targets` read them with the package's own code. `engines` make the bytes: random mutations, hypothesis and atheris.
+`reader` holds each input to its time and its memory. Inputs that reach what others do not, and all that once failed,
+are kept in ``fuzz/corpus``: `corpus` reads it, and ``python -m fuzz.reach`` chooses it.
 """

@@ -1,16 +1,22 @@
-"""Bodies, properties and frames, made of choices: well formed in most places, and odd in some."""
+"""Bodies, properties and whole messages, made of choices: well formed in most places, and odd in some."""
 
 from __future__ import annotations
 
 import json
 import struct
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgpack
 
+from amqp_rpc.errors import FunctionNotFound, InvalidArguments
+from amqp_rpc.message import codec
+from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Properties
+from amqp_rpc.message.failures import describe_raised, describe_verdict
 from fuzz.draw import Draw
 
 #: Texts that a careless reader of numbers, times or terminals stumbles over.
@@ -23,7 +29,7 @@ TEXTS = (
 FUNCTIONS = (
     "integer", "number", "text", "octets", "flag", "decimal", "date", "moment", "span", "identity", "integers",
     "numbers", "names", "table", "order", "colour", "pair", "maybe", "either", "anything", "twice", "coroutine",
-    "nope", "", None, b"\xff",
+    "raises", "nope", "", None, b"\xff",
 )  # fmt: skip
 _HEADERS = (
     "deadline", "attempt", "idempotent", "crashes", "alive", "chunk", "tick", "schedule", "history", "reason", "queue",
@@ -119,6 +125,9 @@ def packed_call(draw: Draw) -> bytes:
 
 def body(draw: Draw) -> bytes:
     """Return a body: a call, a chunk of calls, a value, in MessagePack or JSON; a third of them are mutated."""
+    if draw.chance(30):
+        made = draw.one(GOOD[draw.one(_GOOD_NAMES)])
+        return mutated(draw, made) if draw.chance(50) else made
     match draw.number(7):
         case 0 | 1 | 2 | 3:
             made = packed_call(draw)
@@ -192,99 +201,198 @@ def properties(draw: Draw) -> Properties:
     )  # fmt: skip
 
 
-def _short(data: bytes) -> bytes:
-    return bytes([len(data)]) + data
+# Right messages that are changed in a few places: they get past the first check.
 
 
-def _table(draw: Draw, depth: int = 0) -> bytes:
-    out = b""
-    for _ in range(draw.number(3)):
-        kind = draw.one(b"SStIlIlTFADdfbBuUiLVxsZ\x00")
-        match chr(kind):
-            case "S":
-                text = draw.octets(draw.number(5))
-                value = struct.pack(">I", len(text)) + text
-            case "F":
-                value = _table(draw, depth + 1) if depth <= _DEEPEST else bytes(4)
-            case "A":
-                value = bytes(4)
-            case "t":
-                value = draw.octets(1)
-            case "I":
-                value = draw.octets(4)
-            case "l" | "T" | "d":
-                value = draw.octets(8)
-            case "D":
-                value = draw.octets(5)
-            case _:
-                value = draw.octets(draw.number(8))
-        out += _short(draw.one((b"alive", b"deadline", b"\xff", b"a" * 200, b"x-death"))) + bytes([kind]) + value
-    return struct.pack(">I", len(out)) + out
+def _encoded(*values: Any) -> tuple[bytes, ...]:
+    return tuple(codec.encode(value, MSGPACK, limit=1 << 20) for value in values)
 
 
-def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    """Return a frame of AMQP 0-9-1 (section 2.3.5 of its specification)."""
-    return struct.pack(">BHL", kind, channel, len(payload)) + payload + b"\xce"
+#: Values that fit the hint of each function of `fuzz.targets`, as they are sent.
+GOOD: Mapping[str, tuple[bytes, ...]] = {
+    "integer": _encoded(0, -1, 2**63, 10**30),
+    "number": _encoded(1, 0.5, float("inf")),
+    "text": _encoded("", "a", "é" * 20),
+    "octets": _encoded(b"", b"\xff" * 20),
+    "flag": _encoded(True, False),
+    "decimal": _encoded(Decimal("1.50"), Decimal("NaN")),
+    "date": _encoded(date(2026, 1, 31)),
+    "moment": _encoded(datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)),
+    "span": _encoded(timedelta(days=-1, microseconds=1)),
+    "identity": _encoded(UUID(int=7)),
+    "integers": _encoded({1, 2**40}, set()),
+    "numbers": _encoded([], [1.5, 2]),
+    "names": _encoded(frozenset({"a", "b"})),
+    "table": _encoded({"a": 1}, {"a": 1, "b": "x"}),
+    "order": _encoded(
+        {"id": 1}, {"id": 1, "what": "y", "when": datetime(2026, 1, 1, tzinfo=UTC), "parts": [{"id": 2}]}
+    ),
+    "colour": _encoded("red", "2"),
+    "pair": _encoded((1, "a")),
+    "maybe": _encoded(None, 5),
+    "either": _encoded(5, "5"),
+    "anything": _encoded([{"a": [1, b"x", {2}]}], None),
+    "twice": _encoded(2, 2**62),
+    "coroutine": _encoded(3),
+    "raises": _encoded(0, 1, 2, 3, 4, 5, 6),
+}
+_GOOD_NAMES = tuple(GOOD)
+_ARRAY_OF_2, _NO_NAMED = b"\x92", b"\x80"
 
 
-def content_header(draw: Draw, channel: int, size: int) -> bytes:
-    """Return a content header's frame with any properties."""
-    flags = draw.number(65535)
-    if draw.chance(90):
-        flags &= 0xFFFC
-    values = b""
-    for bit in range(15, 1, -1):
-        if flags >> bit & 1:
-            if bit == 13:  # noqa: PLR2004 - the headers' bit
-                values += _table(draw)
-            elif bit in (12, 11):  # delivery mode and priority: one octet
-                values += draw.octets(1).ljust(1, b"\0")
-            elif bit == 6:  # noqa: PLR2004 - the timestamp's bit
-                values += draw.octets(8).ljust(8, b"\0")
+def request(draw: Draw, *, chunks: bool = False) -> tuple[Properties, bytes]:
+    """Return the properties and the body of a call or a task: a right one, changed in a few places, or any."""
+    if draw.chance(25):
+        return properties(draw), body(draw)
+    name = draw.one(_GOOD_NAMES)
+    called = _ARRAY_OF_2 + b"\x91" + draw.one(GOOD[name]) + _NO_NAMED
+    headers: dict[str, Any] = {"deadline": "99999999999999", "alive": True, "attempt": 1 + draw.number(2)}
+    if chunks and draw.chance(15):
+        headers["chunk"] = True
+        called = _array([called] * draw.number(3))
+    found = Properties(
+        content_type=MSGPACK,
+        headers=headers,
+        correlation_id="c",
+        reply_to="amq.gen-x",
+        message_id="m",
+        timestamp=10**9,
+        type=name,
+        app_id="amqp_rpc",
+    )
+    return _changed(draw, found), mutated(draw, called) if draw.chance(35) else called
+
+
+def _changed(draw: Draw, found: Properties) -> Properties:
+    """Return properties with some of them, and some of their headers, replaced."""
+    if draw.chance(40):
+        others = properties(draw)
+        for name in draw.some(Properties.__slots__, 3):
+            if name != "headers":
+                setattr(found, name, getattr(others, name))
+        if draw.chance(50):
+            found.headers = {**(found.headers or {}), **(others.headers or {})}
+    return found
+
+
+def event(draw: Draw) -> tuple[Properties, bytes]:
+    """Return the properties and the body of an event."""
+    if draw.chance(25):
+        return properties(draw), body(draw)
+    payload = draw.one((*GOOD["order"], *GOOD["either"], *GOOD["anything"]))
+    headers = {"tenant": "a", "attempt": 1 + draw.number(1)}
+    found = Properties(content_type=MSGPACK, headers=headers, message_id="m", timestamp=10**9, type="event")
+    return _changed(draw, found), mutated(draw, payload) if draw.chance(35) else payload
+
+
+_DIED: dict[str, Any] = {
+    "reason": "ValueError: no", "died": 1_760_000_000_000, "queue": "q", "traceback": "Traceback:\n  x\n", "attempt": 3,
+    "crashes": 1, "error": "no", "history": '[{"died": 1759000000000, "reason": "x", "attempt": 1}]',
+}  # fmt: skip
+
+
+def letter(draw: Draw) -> tuple[Properties, bytes]:
+    """Return the properties and the body of a dead letter."""
+    found, body_ = request(draw)
+    if draw.chance(80):
+        died = dict(_DIED)
+        for name in draw.some(tuple(_DIED), 2):
+            if draw.chance(60):
+                del died[name]
             else:
-                values += _short(draw.one((b"", b"abc", b"\xff\xfe", b"x" * 255)))
-    return frame(2, channel, struct.pack(">HHQH", 60, 0, size, flags) + values)
+                died[name] = _header(draw)
+        found.headers = {**(found.headers or {}), **died}
+    return found, body_
 
 
-def delivery(draw: Draw) -> bytes:
-    """Return a delivery: its method, its header and its body, whose size may not be the one that it says."""
-    channel, size = draw.one((1, 1, 1, 2, 3)), draw.one((0, 1, 5, 100))
-    content = draw.octets(size)
-    tag = _short(draw.one((b"ctag", b"ctag", b"addr", b"nope")))
-    names = _short(draw.one((b"", b"amqp_rpc.events", b"\xff"))) + _short(draw.one((b"q", b"\xff", b"r" * 255)))
-    method = struct.pack(">HH", 60, 60) + tag + draw.octets(8).ljust(8, b"\0") + bytes([draw.number(3)]) + names
-    said = draw.one((len(content), len(content), len(content), 2**64 - 1, len(content) + 3, max(0, len(content) - 1)))
-    parts = [frame(1, channel, method), content_header(draw, channel, said)]
-    while content:
-        cut = 1 + draw.number(len(content) - 1)
-        parts.append(frame(3, channel, content[:cut]))
-        content = content[cut:]
-    if draw.chance(10):
-        parts.reverse()
-    return b"".join(parts)
+def _raised() -> dict[str, Any]:
+    error = OSError(2, "no such file", "a\nb")
+    error.__cause__ = LookupError("x")
+    error.add_note("a note")
+    return describe_raised(ExceptionGroup("two", [error, ValueError(1, {2})]), traceback="Traceback:\n  x\n")
 
 
-def _other_frame(draw: Draw) -> bytes:
-    match draw.number(5):
-        case 0:
-            return frame(8, 0, b"")
-        case 1:
-            confirm = struct.pack(">HHQB", 60, draw.one((80, 120)), draw.number(2**63), draw.number(255))
-            return frame(1, draw.one((1, 2)), confirm)
-        case 2:
-            return frame(draw.number(255), draw.number(65535), draw.octets(draw.number(20)))
-        case 3:
-            return b"AMQP\0\0\x09\1"
-        case 4:
-            return draw.octets(draw.number(30))
-    return struct.pack(">BHL", draw.one((1, 2, 3)), 1, draw.number(2**32 - 1))
+_ERRORS = _encoded(
+    _raised(),
+    describe_verdict(FunctionNotFound("no such function")),
+    describe_verdict(InvalidArguments("no"), ran=True, earlier=True),
+    describe_raised(KeyError("k"), traceback=None) | {"type": "shop.Closed"},
+)
 
 
-def frames(draw: Draw) -> tuple[bytes, bool]:
-    """Return what a peer may send, and whether it is deliveries and nothing else."""
-    clean = not draw.chance(50)
-    parts = [delivery(draw) if clean or draw.chance(70) else _other_frame(draw) for _ in range(1 + draw.number(3))]
-    data = b"".join(parts)
-    if not clean and draw.chance(70):
-        data = mutated(draw, data)
-    return data, clean
+def reply(draw: Draw, name: str) -> tuple[Properties, bytes, bool]:
+    """Return the properties and the body of a reply of a function, and whether it is one to a chunk of calls."""
+    if draw.chance(20):
+        found = Properties(
+            content_type=draw.one((MSGPACK, JSON, TEXT, None)),
+            type=draw.one(("result", "error", "results", "alive", None, "x")),
+        )
+        return found, body(draw), draw.chance(30)
+    good = draw.one(GOOD.get(name) or GOOD["anything"])
+    kind = draw.one(("result", "error", "results"))
+    if kind == "results":
+        ends = (b"\x92\xc3" + good, *(b"\x92\xc2" + error for error in _ERRORS))
+        good = _array([draw.one(ends) for _ in range(draw.number(3))])
+    elif kind == "error":
+        good = draw.one(_ERRORS)
+    found = Properties(content_type=MSGPACK, headers={"alive": True}, correlation_id="c", type=kind, app_id="amqp_rpc")
+    return _changed(draw, found), mutated(draw, good) if draw.chance(50) else good, kind == "results"
+
+
+def record(draw: Draw) -> bytes:
+    """Return a record of a task, as a store keeps it."""
+    values = [
+        b"\xa1m", b"\xa1f", draw.one(_encoded("STARTED", "RETRY", "SUCCESS", "FAILURE", "PENDING", "x")), b"\xa1f",
+        b"\xa1q", b"\x01", _NUMBER, draw.one((_NUMBER, b"\xc0")), b"\xc0", draw.one((b"\xc0", b"\xa1e")),
+        draw.one(_encoded("result", "error", None)), draw.one(_encoded(MSGPACK, None)),
+        draw.one((b"\xc4\x01\x01", b"\xc0")),
+    ]  # fmt: skip
+    if draw.chance(40):
+        values[draw.number(len(values) - 1)] = packed(draw)
+    made = b"\x9d" + b"".join(values)
+    return mutated(draw, made) if draw.chance(20) else made
+
+
+_NUMBER = b"\xcb" + struct.pack(">d", 1.76e9)
+
+
+#: Now, for the tokens of schedules: the same input reads the same tomorrow.
+NOW = 1_760_000_600_000
+
+
+def token(draw: Draw) -> bytes:
+    """Return the body of a token of schedules."""
+    names = draw.some(("fuzz: every 60 s", "fuzz: cron", "other", "\u202e", "x" * 300), 3)
+    moments = (
+        f"{NOW - 60_000}", f"{NOW - 400_000}", f"{NOW}", f"{NOW + 100}", "0", "-1", "1e400", "NaN", '"5"', "null", "[]",
+        "99999999999999", f"{NOW}.5",
+    )  # fmt: skip
+    dealt = ",".join(f"{json.dumps(name)}:{draw.one(moments)}" for name in names)
+    made = f'{{"dealt":{{{dealt}}}}}'.encode()
+    return mutated(draw, made) if draw.chance(20) else made
+
+
+def bindings(draw: Draw) -> bytes:
+    """Return the record of a queue's bindings."""
+    each = [
+        f'{{"exchange":{_of(draw, ("amqp_rpc.events", "e", "", "x" * 256))},'
+        f'"key":{_of(draw, ("a.#", "*", "a.b", "", "a" * 256))},"arguments":{_arguments(draw)}}}'
+        for _ in range(draw.number(3))
+    ]
+    made = f"[{','.join(each)}]".encode()
+    return mutated(draw, made) if draw.chance(20) else made
+
+
+def _of(draw: Draw, texts: tuple[str, ...]) -> str:
+    return written(draw) if draw.chance(20) else json.dumps(draw.one(texts))
+
+
+def _arguments(draw: Draw) -> str:
+    return written(draw) if draw.chance(20) else draw.one(("{}", "{}", '{"x-match":"all","a":1}', "null"))
+
+
+def names(draw: Draw) -> bytes:
+    """Return a list of ids in MessagePack, as receipts and liveness messages have them."""
+    each = [_text(draw.one(("m", "token-0-x", "-", "t-ffff-\u0663", *TEXTS)).encode()) for _ in range(draw.number(4))]
+    made = _array(each)
+    return mutated(draw, made) if draw.chance(30) else made
