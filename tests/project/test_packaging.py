@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -32,22 +33,46 @@ def test_the_source_distribution_includes_every_file_of_the_repository() -> None
     assert [each for each in included if not (ROOT / each.removeprefix("/")).exists()] == []
 
 
-def test_one_that_is_built_has_them(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a source distribution that is built and unpacked."""
     if importlib.util.find_spec("hatchling") is None:
         pytest.skip("hatchling, which builds it, is not installed: pip install hatchling")
-    files = in_the_repository()
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    (built,) = tmp_path.iterdir()
+    (built,) = folder.iterdir()
     with tarfile.open(built) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-        (information,) = [name for name in archive.getnames() if name.endswith("/PKG-INFO")]
-        file = archive.extractfile(information)
-        assert file is not None
-        metadata = file.read().decode()
-    assert set(files) - names == set()
-    assert names - set(files) <= {"PKG-INFO"}
-    assert "\nProject-URL: " in metadata
+        archive.extractall(folder, filter="data")
+    (found,) = [each for each in folder.iterdir() if each.is_dir()]
+    return found
+
+
+def test_one_that_is_built_has_them(unpacked: Path) -> None:
+    files = set(in_the_repository())
+    built = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    assert files - built == set()
+    assert built - files <= {"PKG-INFO"}
+    assert "\nProject-URL: " in (unpacked / "PKG-INFO").read_text()
+    # By name too: what is not in the repository would be missing from both.
+    for needed in ("tests/fuzz/test_fuzz.py", "docs/architecture.md", "fuzz/corpus/decode.txt", "examples", ".ci/run"):
+        assert (unpacked / needed).exists(), needed
+
+
+#: The tests that read files of the repository when they are collected, and some that do not.
+COLLECTED = ("tests/examples", "tests/fuzz", "tests/project", "tests/scripts")
+
+
+def test_its_tests_are_collected(unpacked: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *COLLECTED]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=unpacked, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    folders = "|".join(COLLECTED)
+    assert found == {name for name in in_the_repository() if re.fullmatch(rf"({folders})/test_\w+\.py", name)}
 
 
 def test_an_index_shows_no_link_that_leads_nowhere() -> None:
