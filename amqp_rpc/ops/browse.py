@@ -10,7 +10,7 @@ It is a seam: it knows messages, and not whether they are dead letters.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Self
@@ -104,9 +104,9 @@ class Cursor:
         self._unacked = 0
         self._moves: list[Move] = []
         self._bytes = 0
-        #: How many copies there are, by `_mark`: each may be delivered here before the end, and is not yielded again.
-        #: Of two equal messages, which of them is the copy makes no difference.
-        self._published: Counter[object] = Counter()
+        #: All copies, by `_mark`, and whether each is in this queue: one may be delivered here before the end, and must
+        #: not be yielded again.
+        self._published: dict[object, bool] = {}
         #: True once it was asked whether this user may publish, and the broker's refusal.
         self._asked = False
         self._refusal: BrokerError | None = None
@@ -133,10 +133,8 @@ class Cursor:
             while self._arrived:
                 delivery = self._arrived.popleft()
                 self._unacked += 1
-                mark = _mark(delivery.properties, delivery.body) if self._published else None
-                if not self._published[mark]:
+                if not self._published or not self._is_copy(delivery):
                     return delivery
-                self._published[mark] -= 1
                 polls = 0
             try:
                 state = await self._channel.inspect(self._queue)
@@ -183,7 +181,7 @@ class Cursor:
         """Publish a copy in a message's place, which is acked once the broker has confirmed the copy."""
         move = Move(message, delivery)
         self._moves.append(move)
-        self._published[_mark(message.properties, message.body)] += 1
+        self._note(message)
         self._bytes += len(message.body)
         self._session.publisher.add(move)
         self._session.publisher.send(move)
@@ -221,7 +219,7 @@ class Cursor:
             await ended
             self._moves.pop(0)
             # Its headers may have become shorter.
-            self._published.setdefault(_mark(move.message.properties, move.message.body), 1)
+            self._note(move.message)
             if move.value is not None:
                 self.refused.append(move)
             else:
@@ -229,6 +227,14 @@ class Cursor:
                 if move.message.routing_key != self._queue:
                     self.done.append(str(move.message.properties.message_id))
         self._bytes = 0
+
+    def _note(self, message: Message) -> None:
+        self._published[_mark(message.properties, message.body)] = message.routing_key == self._queue
+
+    def _is_copy(self, delivery: Delivery) -> bool:
+        """Return whether a message is a copy, or its dead letter: one in this queue was not requeued before."""
+        here = self._published.get(_mark(delivery.properties, delivery.body))
+        return here is not None and not (here and delivery.redelivered)
 
     def _ack(self, delivery: Delivery) -> None:
         self._channel.ack([delivery.tag])
