@@ -43,6 +43,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
+from operator import methodcaller
 from time import thread_time
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
@@ -73,6 +74,8 @@ _TYPES: Final[dict[str | None, str]] = {
     **dict.fromkeys((None, "", OCTETS, "binary/octet-stream", "application/x-binary", "application/data"), OCTETS),
 }
 
+_PACKED: Final = frozenset({MSGPACK, JSON})
+
 #: Content encodings that change no byte, in small letters.
 _PLAIN: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "7bit", "8bit", "binary", "identity", "none"})
 
@@ -99,7 +102,7 @@ _A_LIST, _A_MAP, _AN_ITEM, _AN_EXTENSION, _A_BYTE = 88, 240, 40, 104, 13
 #: bytes of a body may look the same.
 _HEAVY = bytes([*range(0x80, 0xA8), 0xC4, *range(0xC7, 0xCA), 0xD0, *range(0xD4, 0xD9), *range(0xDC, 0xFB)])
 #: The first bytes of extensions.
-_extension_in = re.compile(rb"[\xc7-\xc9\xd4-\xd8]").search
+_EXTENSIONS = bytes([*range(0xC7, 0xCA), *range(0xD4, 0xD9)])
 #: A string of JSON; the keys that Python's encoder may have made of numbers, True, False and None.
 _JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _made_key_in = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
@@ -135,7 +138,7 @@ def _other_type(content_type: str) -> str:
 
 def packed(content_type: str) -> bool:
     """Return whether bodies of a content type are values; the bodies of all others are text or bytes."""
-    return content_type in (MSGPACK, JSON)
+    return content_type in _PACKED
 
 
 def check_content_type(content_type: str | None) -> None:
@@ -145,11 +148,7 @@ def check_content_type(content_type: str | None) -> None:
 
 
 def check_encoding(encoding: object) -> None:
-    """Check that a content encoding changes no byte.
-
-    Raises:
-        Undecodable: It does, or is not known.
-    """
+    """Raise `Undecodable` unless a content encoding is known, and changes no byte."""
     if encoding is not None and (not isinstance(encoding, str) or encoding.strip().lower() not in _PLAIN):
         raise Undecodable(f"content encoding {encoding!r} is not known here; send none")
 
@@ -230,13 +229,29 @@ class _Doubtful(Exception):
     """The value may have a part that can't be read."""
 
 
+#: Packers that no thread uses now: to make one takes longer than to pack a usual body.
+_packers: list[msgpack.Packer] = []
+
+
+def _to_msgpack(value: object) -> bytes:
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_pack_other)
+    body: bytes = packer.pack(value)
+    # One that has raised is dropped, and so is one whose buffer has grown.
+    if len(body) <= _LEAST_LIMIT:
+        _packers.append(packer)
+    return body
+
+
 def _pack(value: object, limit: int) -> bytes:
     read = _unpack
     try:
-        body: bytes = msgpack.packb(value, default=_pack_other)
+        body = _to_msgpack(value)
         # An extension may be a user's own object of msgpack's class, which is written as it is.
         if len(body) <= _SMALL:
-            if _extension_in(body) is None:
+            if len(body.translate(None, _EXTENSIONS)) == len(body):
                 return body
         elif len(body) > limit or not _is_heavy(body, limit):
             return body
@@ -259,13 +274,8 @@ def _unreadable(reason: str) -> str:
 def _extension(value: Any, *, verified: bool = False, in_set: bool = False) -> Any:
     """Return the extension or the plain value for a type that msgpack does not know.
 
-    Args:
-        value: It.
-        verified: The body is decoded before it is sent.
-        in_set: It is an element of a set.
-
     Raises:
-        _Doubtful: It may be unreadable where it stands, and is not ``verified``.
+        _Doubtful: It may be unreadable where it stands, and the body is not ``verified``: decoded before it is sent.
     """
     if isinstance(value, datetime):
         return _timestamp(value)
@@ -376,12 +386,9 @@ def _memory(size: int, limit: int) -> int:
 
 
 class _Reader:
-    """Reads one body; counts the memory of its values, and checks the hashes of keys before a map is made of them.
+    """Reads a well-formed body; counts the memory of its values, and checks the hashes of keys before a map is made.
 
-    Args:
-        size: The bytes of the body, which is well-formed.
-        limit: The most bytes of a body.
-        unique: Whether keys that become one on their way are an error: those of maps, and elements of sets.
+    With ``unique``, keys of a map, and elements of a set, that become one on their way are an error.
     """
 
     __slots__ = ("_left", "_sets", "_unique")
@@ -549,23 +556,16 @@ def _reason(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Form:
-    """How a type is written, and read where a type hint names it.
+    """How a type is written, and read where a type hint names it."""
 
-    Args:
-        plain: Returns what is sent for a value.
-        kinds: The types of what is sent: the class rebuilds a value from one of these. Without any, a type hint can't
-            name it.
-    """
-
+    #: Returns what is sent for a value.
     plain: Callable[[Any], Any]
+    #: The types of what is sent: the class rebuilds a value from one of these. Without any, no type hint can name it.
     kinds: tuple[type, ...]
 
 
-def _item(scalar: Any) -> Any:
-    return scalar.item()
-
-
 _TEXT = Form(str, (str,))
+_item = methodcaller("item")
 
 #: The types that travel as other types: one table for values and for type hints. A form holds for subclasses too. A
 #: class is found by its module and name, so that no library is imported for a type that the program does not use.

@@ -8,6 +8,7 @@ import enum
 import subprocess
 import sys
 from collections import Counter, OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -340,6 +341,41 @@ class TestRoundTrips:
 
     def test_json_keeps_letters_as_they_are(self):
         assert encode(["é"], JSON, limit=LIMIT) == '["é"]'.encode()
+
+
+class TestBodiesOneAfterAnother:
+    """Each is written by what has written others before."""
+
+    def test_a_body_after_a_refused_one_has_nothing_of_it(self):
+        for _ in range(3):
+            with pytest.raises(Unencodable):
+                encode(["begun", object()], MSGPACK, limit=LIMIT)
+            assert encode(["next"], MSGPACK, limit=LIMIT) == msgpack.packb(["next"])
+
+    def test_a_body_after_a_large_one_is_whole(self):
+        encode(b"x" * 300_000, MSGPACK, limit=LIMIT)
+        assert encode(["next"], MSGPACK, limit=LIMIT) == msgpack.packb(["next"])
+
+    def test_a_value_whose_own_code_encodes_another_one_is_whole(self):
+        @dataclasses.dataclass
+        class Nested:
+            text: str
+
+            def __getattribute__(self, name: str) -> object:
+                encode(["inside"], MSGPACK, limit=LIMIT)
+                return super().__getattribute__(name)
+
+        assert encode(["before", Nested("a"), "after"], MSGPACK, limit=LIMIT) == msgpack.packb(
+            ["before", {"text": "a"}, "after"]
+        )
+
+    def test_bodies_of_many_threads_are_whole(self):
+        def wrong(number: int) -> list[int]:
+            values = [[number, index, {"text": str(number) * index}] for index in range(200)]
+            return [n for n, value in enumerate(values) if encode(value, MSGPACK, limit=LIMIT) != msgpack.packb(value)]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(wrong, range(8))) == [[]] * 8
 
 
 class TestRefusals:
