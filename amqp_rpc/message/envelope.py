@@ -121,52 +121,68 @@ class Request:
     correlation_id: str | None
     message_id: str | None
     attempt: int
-    crashes: int
     deadline: float | None
-    idempotent: bool
-    chunked: bool
     redelivered: bool
     #: All of its headers.
     headers: Mapping[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
     #: The content type as its sender wrote it.
-    said: str | None = None
-    #: When a scheduled task was due, Unix milliseconds.
-    tick: int | None = None
-    #: What could not be read of it; None where all was.
-    unreadable: str | None = None
+    said: str | None
 
     @classmethod
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
         """Return the request in a delivery."""
         headers = properties.headers or {}
-        deadline, attempt, crashes, tick, lost = map(headers.get, (DEADLINE, ATTEMPT, CRASHES, TICK, UNREADABLE))
         function, kind, encoding = properties.type, properties.content_type, properties.content_encoding
+        reply_to, message_id = properties.reply_to, properties.message_id
+        attempt, deadline = headers.get(ATTEMPT), headers.get(DEADLINE)
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
         said = kind if type(kind) is str else read_text(kind)
         due = None if deadline is None else _read_milliseconds(deadline)
+        # By position, in the order above: by names it would take four times as long.
         return cls(
-            function=(function if type(function) is str else read_text(function)) or None,
-            content_type=base_type(said),
-            content_encoding=None if encoding is None else read_text(encoding),
+            (function if type(function) is str else read_text(function)) or None,
+            base_type(said),
+            None if encoding is None else read_text(encoding),
             # pika gives bytes for text that is not UTF-8: no reply can go there.
-            reply_to=(properties.reply_to or None) if isinstance(properties.reply_to, str) else None,
-            correlation_id=properties.correlation_id,
-            message_id=properties.message_id
-            if type(properties.message_id) is str
-            else read_text(properties.message_id),
-            attempt=attempt if type(attempt) is int and attempt >= 0 else read_count(attempt, 1),
-            crashes=0 if crashes is None else read_count(crashes, 0),
-            deadline=None if due is None else due / 1000,
-            idempotent=headers.get(IDEMPOTENT) is True,
-            chunked=headers.get(CHUNK) is True,
-            redelivered=redelivered,
-            headers=headers,
-            body=body,
-            said=said,
-            tick=None if tick is None else _tick(tick),
-            unreadable=None if lost is None else read_text(lost),
+            (reply_to or None) if isinstance(reply_to, str) else None,
+            properties.correlation_id,
+            message_id if type(message_id) is str else read_text(message_id),
+            attempt if type(attempt) is int and attempt >= 0 else read_count(attempt, 1),
+            None if due is None else due / 1000,
+            redelivered,
+            headers,
+            body,
+            said,
         )
+
+    # Those that few messages have are read when they are asked for.
+
+    @property
+    def crashes(self) -> int:
+        """How many workers died with it at this attempt."""
+        return read_count(self.headers.get(CRASHES), 0)
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether its caller allows it to run more than once."""
+        return self.headers.get(IDEMPOTENT) is True
+
+    @property
+    def chunked(self) -> bool:
+        """Whether its body is a list of calls."""
+        return self.headers.get(CHUNK) is True
+
+    @property
+    def tick(self) -> int | None:
+        """When a scheduled task was due, Unix milliseconds."""
+        tick = _read_milliseconds(self.headers.get(TICK))
+        return int(tick) if tick is not None and tick >= 1 else None
+
+    @property
+    def unreadable(self) -> str | None:
+        """Names what could not be read of it; None where all was."""
+        return read_text(self.headers.get(UNREADABLE))
 
     def check(self) -> None:
         """Check that all of it was read: what is not known is not the default.
@@ -174,7 +190,7 @@ class Request:
         Raises:
             Undecodable: A property, or a header, could not be read.
         """
-        if self.unreadable is not None:
+        if self.headers.get(UNREADABLE) is not None:
             raise Undecodable(f"its properties can't be read: {self.unreadable}")
 
     @property
@@ -194,11 +210,6 @@ def _read_milliseconds(value: object) -> float | None:
         return int(value) if len(value) < _LONGEST_NUMBER and value.isdecimal() else None
     # A number out of range, such as a float of 1e300 or NaN, is no time.
     return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 else None
-
-
-def _tick(value: object) -> int | None:
-    tick = _read_milliseconds(value)
-    return int(tick) if tick is not None and tick >= 1 else None
 
 
 def milliseconds(seconds: float) -> str:
@@ -234,17 +245,16 @@ def request_properties(
         ours[CHUNK] = True
     if headers:
         ours |= headers
-    return Properties(
-        content_type=content_type,
-        headers=ours,
-        correlation_id=identity,
-        reply_to=reply_to,
-        # RabbitMQ drops the call once its caller has stopped waiting: https://www.rabbitmq.com/docs/ttl
-        expiration=str(max(1, int(remaining * 1000))),
-        message_id=identity,
-        timestamp=int(now),
-        type=function,
-    )
+    # Set one by one, as all properties of messages that are sent often: named arguments take three times as long.
+    made = Properties(content_type)
+    made.headers = ours
+    made.correlation_id = made.message_id = identity
+    made.reply_to = reply_to
+    # RabbitMQ drops the call once its caller has stopped waiting: https://www.rabbitmq.com/docs/ttl
+    made.expiration = str(max(1, int(remaining * 1000)))
+    made.timestamp = int(now)
+    made.type = function
+    return made
 
 
 def copied(properties: Properties, **changes: Any) -> Properties:
@@ -330,15 +340,13 @@ def task_properties(
         ours[DEADLINE] = milliseconds(expires)
     if headers:
         ours |= headers
-    return Properties(
-        content_type=content_type,
-        headers=ours,
-        delivery_mode=2,
-        priority=priority,
-        message_id=identity,
-        timestamp=int(now),
-        type=function,
-    )
+    made = Properties(content_type)
+    made.headers = ours
+    made.delivery_mode, made.priority = 2, priority
+    made.message_id = identity
+    made.timestamp = int(now)
+    made.type = function
+    return made
 
 
 def lighter(message: Message) -> Iterator[Message]:

@@ -46,6 +46,8 @@ from amqp_rpc.service.function import Function
 
 #: The types of most results: a result of such a type needs no look at what it is.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+#: The types of results that are bytes already.
+_BYTES = bytes, bytearray, memoryview
 
 
 class NotAResult(TypeError):
@@ -253,7 +255,7 @@ class Dispatcher:
     def _bound(request: Request, function: Function, value: Any) -> tuple[list[Any], dict[str, Any]]:
         """Return a call's arguments, checked and converted by the function's type hints."""
         match value:
-            case [list() as args, dict() as kwargs] if all(isinstance(name, str) for name in kwargs):
+            case [list() as args, dict() as kwargs] if not kwargs or all(isinstance(name, str) for name in kwargs):
                 return function.signature.compile().bind(args, kwargs, binary=request.content_type == MSGPACK)
         raise InvalidArguments(f"a call is [positional, named], such as [[30], {{}}]; it was {brief(value)}")
 
@@ -272,7 +274,7 @@ class Dispatcher:
             body = codec.encode(result, self._reply_type(request), limit=self._max_size)
         except CodecError as error:
             raise type(error)(f"{function.name}() ran, and its result was not sent: {error}") from error
-        return self._reply(request, RESULT, body, raw=isinstance(result, bytes | bytearray | memoryview))
+        return self._reply(request, RESULT, body, raw=isinstance(result, _BYTES))
 
     def _error(self, request: Request, described: dict[str, Any]) -> Message:
         content_type = self._reply_type(request)
@@ -290,13 +292,11 @@ class Dispatcher:
     @staticmethod
     def _reply(request: Request, kind: str, body: bytes, *, raw: bool = False) -> Message:
         """Return a reply, with the content type as the caller wrote it; ``raw``: it is bytes, if it is not packed."""
-        properties = Properties(
-            content_type=request.said if packed(request.content_type) else OCTETS if raw else TEXT,
-            correlation_id=request.correlation_id,
-            type=kind,
-            delivery_mode=1,
-            app_id=APPLICATION,
-        )
+        properties = Properties(request.said if packed(request.content_type) else OCTETS if raw else TEXT)
+        properties.correlation_id = request.correlation_id
+        properties.type = kind
+        properties.delivery_mode = 1
+        properties.app_id = APPLICATION
         # A task's reply may have no address: then only its record in the store keeps it.
         return Message(request.reply_to or "", properties, body)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amqp_rpc.errors import Undecodable
 from amqp_rpc.message.envelope import (
     Message,
     Properties,
@@ -133,11 +134,30 @@ class TestReading:
 
     odd = st.none() | st.integers(-(2**63), 2**64) | st.floats() | st.binary() | st.text() | st.lists(st.booleans())
 
+    ours = st.sampled_from(["deadline", "idempotent", "chunk", "attempt", "crashes", "tick", "unreadable"])
+
     @settings(max_examples=60, deadline=None)
-    @given(st.dictionaries(st.sampled_from(["deadline", "idempotent", "chunk", "attempt"]), odd), odd, odd)
+    @given(st.dictionaries(ours, odd), odd, odd)
     def test_nothing_that_amqp_can_carry_makes_reading_fail(self, headers, name, content_type):
         request = read(headers=headers, type=name, content_type=content_type)
         assert isinstance(request.expired(0.0), bool)
+        assert isinstance(request.may_have_run, bool)
+        assert request.tick is None or request.tick > 0
+        assert {type(request.idempotent), type(request.chunked)} == {bool}
+        assert (headers.get("unreadable") is None) == (request.unreadable is None)
+
+    def test_a_request_of_which_something_could_not_be_read_is_refused(self):
+        read(headers={"unreadable": None}).check()
+        with pytest.raises(Undecodable, match="header 'x'"):
+            read(headers={"unreadable": "header 'x'"}).check()
+
+    @pytest.mark.parametrize(("value", "crashes"), [(None, 0), (2, 2), (-1, 0), ("2", 0), (True, 0)])
+    def test_crashes_are_a_count(self, value, crashes):
+        assert read(headers={"crashes": value}).crashes == crashes
+
+    @pytest.mark.parametrize(("value", "tick"), [(None, None), (5, 5), ("5", 5), (0, None), ("x", None), (1.5, 1)])
+    def test_a_tick_is_text_or_a_number(self, value, tick):
+        assert read(headers={"tick": value}).tick == tick
 
 
 def test_a_message_becomes_lighter_by_texts_that_people_read_and_keeps_its_publishers_headers():
