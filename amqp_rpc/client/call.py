@@ -70,14 +70,10 @@ class Call(ABC):
         queue: str,
         function: str,
         body: bytes,
-        *,
         timeout: float,
-        idempotent: bool,
-        wait_for_server: bool,
-        chunk: bool,
         decoder: Decoder,
-        content_type: str = MSGPACK,
-        headers: dict[str, Any] | None = None,
+        how: CallOptions,
+        chunk: bool = False,  # noqa: FBT002 - by position, as all of these: named arguments of a class take longer
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -86,12 +82,12 @@ class Call(ABC):
         self.body = body
         self.timeout = timeout
         self.expires_at: float = time.monotonic() + timeout
-        self.idempotent = idempotent
-        self.wait_for_server = wait_for_server
+        self.idempotent: bool = decoder.idempotent if how.idempotent is None else bool(how.idempotent)
+        self.wait_for_server: bool = how.wait_for_server
         self.chunk = chunk
         self.decoder = decoder
-        self.content_type = content_type
-        self.headers = headers
+        self.content_type: str = how.content_type
+        self.headers: dict[str, Any] | None = how.headers
         #: The request was given to the connection: from then on it may run.
         self.written = False
         self.attempt = 1

@@ -619,18 +619,6 @@ class Client:
         chunk: bool,
         awaited: bool,
     ) -> C:
-        call = kind(
-            self._session.identity(),
-            queue,
-            name,
-            body,
-            timeout=self._seconds(how.timeout),
-            idempotent=decoder.idempotent if how.idempotent is None else bool(how.idempotent),
-            wait_for_server=how.wait_for_server,
-            chunk=chunk,
-            decoder=decoder,
-            content_type=how.content_type,
-            headers=how.headers,
-        )
+        call = kind(self._session.identity(), queue, name, body, self._seconds(how.timeout), decoder, how, chunk)
         call.submit(self._session, awaited=awaited)
         return call

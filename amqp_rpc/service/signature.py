@@ -292,7 +292,8 @@ class _Compiled:
             )
         if self._simple and len(args) == len(positional) and not kwargs:
             return [
-                self.convert(field, value, binary=binary) for field, value in zip(positional, args, strict=True)
+                value if type(value) is field.exact else self.convert(field, value, binary=binary)
+                for field, value in zip(positional, args, strict=True)
             ], kwargs
         bound = [
             self.convert(positional[i] if i < len(positional) else self._rest, value, binary=binary)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from amqp_rpc import (
 )
 from amqp_rpc.amqp.pending import InFlight
 from amqp_rpc.amqp.publisher import Publisher
-from amqp_rpc.client.call import Capacity, encode_argument, no_consumers, no_queue
+from amqp_rpc.client.call import CallOptions, Capacity, encode_argument, no_consumers, no_queue
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.rpc import Requests
@@ -39,11 +39,7 @@ if TYPE_CHECKING:
 
 
 def call(*, written: bool = False, attempt: int = 1, **options: Any) -> PendingCall:
-    made = PendingCall(
-        "id", "rpc_queue", "charge", b"", timeout=2.5,
-        chunk=False, decoder=Decoder(None, 1000),
-        **{"idempotent": False, "wait_for_server": False, **options},
-    )  # fmt: skip
+    made = PendingCall("id", "rpc_queue", "charge", b"", 2.5, Decoder(None, 1000), CallOptions(**options))
     made.written, made.attempt = written, attempt
     return made
 

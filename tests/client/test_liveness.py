@@ -12,6 +12,7 @@ import pytest
 from amqp_rpc import Client, MaybeExecuted, Server, Service
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import InFlight
+from amqp_rpc.client.call import CallOptions
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from amqp_rpc.client.servers import Liveness
@@ -34,10 +35,7 @@ class Watched:
     def write(
         self, identity: str, *, idempotent: bool = True, timeout: float = 10.0, queue: str = QUEUE
     ) -> PendingCall:
-        call = PendingCall(
-            identity, queue, "f", b"", timeout=timeout,
-            idempotent=idempotent, wait_for_server=False, chunk=False, decoder=Decoder(None, 1000),
-        )  # fmt: skip
+        call = PendingCall(identity, queue, "f", b"", timeout, Decoder(None, 1000), CallOptions(idempotent=idempotent))
         self.pending.add(identity, call)
         call.written = True
         self.liveness.written(call)
