@@ -177,6 +177,9 @@ class Batch(ABC, Generic[T]):
         """Wait for confirms until only that many publications are left without."""
         while len(self._waiting) > left:
             number, publication = self._waiting.popleft()
+            if publication.done() and publication.value is None:
+                self._accepted += 1
+                continue
             try:
                 await self._session.confirm(publication)
                 self._accepted += 1

@@ -85,7 +85,7 @@ class EventPlan:
         )
         body = codec.encode(payload, content_type, limit=self._limit)
         message = Message(topic, properties, body, exchange=self.exchange)
-        publication = EventPublication(message, self, timeout=self._timeout)
+        publication = EventPublication(message, self, self._timeout)
         self._session.publish(publication)
         return publication
 
@@ -119,7 +119,7 @@ class EventPublication(Publication):
     never: str = "No subscriber gets it"
     again: str = "Publish it again only if they may get it twice"
 
-    def __init__(self, message: Message, plan: EventPlan, *, timeout: float) -> None:
+    def __init__(self, message: Message, plan: EventPlan, timeout: float) -> None:
         super().__init__(message, {}, timeout=timeout)
         self._plan = plan
 

@@ -146,6 +146,7 @@ class Plan:
                 self._priority = known.task.priority
         else:
             raise ConfigurationError(f"enqueue takes a task's name or a registered function, not {function!r}")
+        self._decoder = Decoder(self._known, limit) if self._result else None
         # Here: a name that AMQP can't carry would end the connection, each time that it is written.
         topology.check_task_queue(self.queue)
         topology.check_name(self.function)
@@ -207,22 +208,19 @@ class Plan:
             headers=self._headers,
         )
         delay = self._delay if self._eta is None else units(max(0.0, self._eta - now))
-        publication = TaskPublication(
-            Message(self.queue, properties, body, delay),
-            self._arguments,
-            guessed=self._guessed,
-            replied=self._result,
-            timeout=self._timeout,
-        )
-        handle = TaskHandle[Any](
+        message = Message(self.queue, properties, body, delay)
+        # By position, and without the handle's type: a class that is called by names, or as `TaskHandle[Any]`, takes
+        # twice as long, and many tasks may be enqueued.
+        publication = TaskPublication(message, self._arguments, self._timeout, self._guessed, self._result)
+        handle: TaskHandle[Any] = TaskHandle(
             publication.identity,
             self.queue,
             self.function,
             self._session,
-            Decoder(self._known, self._limit) if self._result else None,
-            store=self._store,
-            replied=self._result,
-            known_as=None if self._store is None else fingerprint(self.queue, self.function, self._content_type, body),
+            self._decoder,
+            self._store,
+            self._result,
+            None if self._store is None else fingerprint(self.queue, self.function, self._content_type, body),
         )
         if self._result:
             # Before it is published: a worker may be faster than the confirm.
@@ -277,7 +275,7 @@ class TaskPublication(Publication):
     again: str = "Enqueue it again only if it may run twice"
 
     def __init__(
-        self, message: Message, arguments: dict[str, Any] | None, *, guessed: bool, replied: bool, timeout: float
+        self, message: Message, arguments: dict[str, Any] | None, timeout: float, guessed: bool, replied: bool
     ) -> None:
         super().__init__(message, arguments, timeout=timeout)
         self.guessed: bool = guessed
@@ -329,7 +327,7 @@ class KeyPublication(TaskPublication):
     once = True
 
     def __init__(self, message: Message, arguments: dict[str, Any], *, function: str, timeout: float) -> None:
-        super().__init__(message, arguments, guessed=False, replied=False, timeout=timeout)
+        super().__init__(message, arguments, timeout, guessed=False, replied=False)
         self._function = function
 
     @property
@@ -403,7 +401,6 @@ class TaskHandle(Generic[R]):
         function: str,
         session: Caller,
         decoder: Decoder | None,
-        *,
         store: Store | None,
         replied: bool,
         known_as: str | None = None,
@@ -417,7 +414,7 @@ class TaskHandle(Generic[R]):
         self._replied = replied
         #: Its fingerprint, which tells it from other tasks with its id; None if only its id is known.
         self._known_as = known_as
-        self._reply = Outcome[Reply]()
+        self._reply: Outcome[Reply] = Outcome()
 
     @property
     def state(self) -> State:

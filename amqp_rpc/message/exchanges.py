@@ -159,14 +159,13 @@ def check_published(topic: str, exchange: Exchange) -> None:
     check_topic(topic)
     if exchange.kind != "topic":
         return
-    words = topic.split(".")
-    if "" in words:
+    if not topic or ".." in topic or "." in (topic[0], topic[-1]):
         where = "has an empty word" if topic else "is empty"
         raise ConfigurationError(
             f"the topic {topic!r} {where}: it is words with dots between them, as 'orders.eu.paid'. '*' in a "
             "subscription stands for one word"
         )
-    if wildcards := set(words) & set(_WILDCARDS):
+    if ("*" in topic or "#" in topic) and (wildcards := set(topic.split(".")) & set(_WILDCARDS)):
         raise ConfigurationError(
             f"the topic {topic!r} has the wildcard {min(wildcards)!r}: a subscription has a pattern, and an event has "
             "one topic"

@@ -189,7 +189,7 @@ class ItemConsumer(Keeper):
 
     async def _next(self, count: int, *, wait: bool, by: float) -> Delivery:
         while True:
-            waiter = Outcome[Exception | None]()
+            waiter: Outcome[Exception | None] = Outcome()
             self._waiters.append(waiter)
             if self._arrived:
                 waiter.tell(None)

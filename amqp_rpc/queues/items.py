@@ -32,13 +32,11 @@ DONE: Final = "done"
 
 def item(queue: str, body: bytes, *, identity: str) -> Message:
     """Return the message of an item; its ``reply_to`` is set when it is published."""
-    properties = Properties(
-        content_type=MSGPACK,
-        delivery_mode=2,
-        message_id=identity,
-        timestamp=int(time.time()),
-        type=ITEM,
-    )
+    properties = Properties(MSGPACK)
+    properties.delivery_mode = 2
+    properties.message_id = identity
+    properties.timestamp = int(time.time())
+    properties.type = ITEM
     return Message(queue, properties, body)
 
 

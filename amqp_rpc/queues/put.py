@@ -96,7 +96,6 @@ class ItemPublication(Publication):
         self,
         message: Message,
         arguments: dict[str, Any] | None,
-        *,
         producer: ItemProducer,
         number: int,
         until: float | None,
@@ -238,10 +237,10 @@ class ItemProducer:
             publication = ItemPublication(
                 items.item(self._queue, body, identity=self.unfinished.identity(number)),
                 self._arguments,
-                producer=self,
-                number=number,
-                until=until if wait else None,
-                timeout=to_answer(self._timeout) if until == NEVER else max(_SHORTEST, until - time.monotonic()),
+                self,
+                number,
+                until if wait else None,
+                to_answer(self._timeout) if until == NEVER else max(_SHORTEST, until - time.monotonic()),
             )
             self._session.publish(publication)
         except BaseException:
@@ -269,6 +268,9 @@ class ItemProducer:
         """Wait until at most ``left`` items are unconfirmed."""
         while len(batch.sent) > left:
             place, publication = batch.count - len(batch.sent), batch.sent.popleft()
+            if publication.done() and publication.value is None:
+                batch.put += 1
+                continue
             try:
                 await self._confirm(publication)
                 batch.put += 1
