@@ -90,6 +90,7 @@ class Connection:
         addresses: Those of the broker; they are tried in random order, so that clients spread over a cluster.
         listeners: Notified of each opening and each loss, in their order.
         name: Its name in the broker's tools.
+        label: Its name in the log: a program may have several.
         heartbeat: Seconds between heartbeats, rounded to whole ones as AMQP has them.
         thread, rights: The I/O thread, and the rights that the program uses; its own ones, unless given.
         persistent: True to try again for ever from the beginning.
@@ -101,6 +102,7 @@ class Connection:
         listeners: Sequence[Listener],
         *,
         name: str,
+        label: str = "connection",
         heartbeat: float,
         thread: IOThread | None = None,
         persistent: bool = False,
@@ -121,7 +123,7 @@ class Connection:
         self.fits: int = _SMALL
         self._limit: int | None = None
         self._listeners = listeners
-        self._name = name
+        self._name, self._label = name, label
         self._heartbeat = max(1, round(heartbeat))
         #: The broker's version, such as (4, 3), once it was open; empty where the broker does not say.
         self.version: tuple[int, ...] = ()
@@ -386,11 +388,11 @@ class Connection:
             connection.close()
             return
         if self.was_open and self._failures:
-            times = self._repeats.again(f"open again to {self.address}")
+            times = self._repeats.again(said := f"{self._label}: open again to {self.address}")
             level = logging.DEBUG if times is None else logging.WARNING
-            logger.log(level, "connection: open again to %s, attempt=%d%s", self.address, self._failures, times or "")
+            logger.log(level, "%s, attempt=%d%s", said, self._failures, times or "")
         if not self.was_open and (unverified := Addresses([self.address]).unverified()) is not None:
-            logger.warning("connection: %s", unverified)
+            logger.warning("%s: %s", self._label, unverified)
         # Another node may have another limit, and another version.
         self.was_open, self.version = True, _version(connection.server_properties)
         self.blocked, self.fits, self._limit = None, _SMALL, None
@@ -407,7 +409,7 @@ class Connection:
         if connection is self._pika and self._failures:
             self._failures = self._short_lived = 0
             if (times := self._repeats.over()) is not None:
-                logger.warning("connection: has worked for %.0f s%s", _WORKED, times)
+                logger.warning("%s: has worked for %.0f s%s", self._label, _WORKED, times)
 
     def _not_opened(self, connection: Any, reason: BaseException) -> None:
         refused = self._login and self._login.refused
@@ -430,7 +432,7 @@ class Connection:
             script.stop()
         self._failures += 1
         if not (self.was_open or self._closing) and self._failures < len(self._addresses):
-            logger.info("%s; trying another address", error)
+            logger.info("%s: %s; trying another address", self._label, error)
             self._connect()
             return
         # In this order: a thread that learns of the loss may call again at once, and needs another connection then.
@@ -450,7 +452,7 @@ class Connection:
             # An outage is one warning at its beginning, others at growing intervals, and one at its end.
             first = self._failures == 1 or bool(times) or isinstance(error, AccessRefused)
             level = logging.WARNING if first else logging.INFO
-        logger.log(level, "%s; trying again in %.1f s%s", error, delay, times or "")
+        logger.log(level, "%s: %s; trying again in %.1f s%s", self._label, error, delay, times or "")
         if self._reconnect is not None:
             self._reconnect.cancel()
         self._reconnect = self.loop.call_later(delay, self._connect)
@@ -480,11 +482,11 @@ class Connection:
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = str(frame.method.reason)
-        logger.warning("connection: blocked by the broker, which takes no messages: %s", self.blocked)
+        logger.warning("%s: blocked by the broker, which takes no messages: %s", self._label, self.blocked)
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked = None
-        logger.warning("connection: unblocked, the broker takes messages again")
+        logger.warning("%s: unblocked, the broker takes messages again", self._label)
         for listener in self._listeners:
             listener.on_unblocked()
 

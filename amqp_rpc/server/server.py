@@ -205,6 +205,7 @@ class Server:
                 addresses,
                 listeners,
                 name=f"{name} ({purpose})",
+                label=f"connection ({purpose})",
                 heartbeat=heartbeat,
                 thread=thread,
                 persistent=persistent,

@@ -187,15 +187,19 @@ def test_connections_that_open_and_break_at_once_come_at_growing_intervals_and_f
 
     with listening(break_at_once) as port:
         link = connection.Connection(
-            broker_addresses(f"amqp://127.0.0.1:{port}"), [bad, good], name="t", heartbeat=60, persistent=True
-        )
+            broker_addresses(f"amqp://127.0.0.1:{port}"), [bad, good],
+            name="t", label="connection (calls)", heartbeat=60, persistent=True,
+        )  # fmt: skip
         link.start()
         until(lambda: good.losses >= 9)
         assert bad.losses >= 9
         assert link.close(20)
     said = [each for each in caplog.records if "trying again in" in each.message]
-    waits = [float(each.args[1]) for each in said if isinstance(each.args, tuple)]  # type: ignore[arg-type]
+    waits = [float(each.args[2]) for each in said if isinstance(each.args, tuple)]  # type: ignore[arg-type]
     assert max(waits[:4]) < 0.01
     assert waits[8] > 0.1
     warnings = [each.message for each in caplog.records if each.levelno >= logging.WARNING and not each.exc_info]
     assert len(warnings) <= 4
+    # A server has several.
+    assert all(each.message.startswith("connection (calls): ") for each in said)
+    assert any(each.message.startswith("connection (calls): open again to ") for each in caplog.records)
