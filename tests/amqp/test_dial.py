@@ -125,11 +125,21 @@ def dialed() -> tuple[tuple[Any, ...] | None, bytes | Exception]:
 
 @pytest.mark.parametrize("other", [silent, closing, http])
 def test_an_address_where_no_broker_answers_does_not_keep_the_next_one_from_it(
-    peers: Peers, other: Callable[[socket.socket], object]
+    peers: Peers, other: Callable[[socket.socket], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, broker = peers.add(other), peers.add(answering)
+    waits: list[float] = []
+    call_later = Loop.call_later
+
+    def noted(loop: Loop, seconds: float, callback: Callable[[], object]) -> Any:
+        waits.append(seconds)
+        return call_later(loop, seconds, callback)
+
+    monkeypatch.setattr(Loop, "call_later", noted)
     assert dialed() == (broker.address, ANSWER)
     until(lambda: first.accepted, what="the first address to be tried")
+    # The first wait is the test's own.
+    assert waits[1] == 0.25
 
 
 def test_a_family_that_this_system_lacks_is_passed_over(peers: Peers) -> None:

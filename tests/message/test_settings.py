@@ -82,6 +82,7 @@ def test_a_url_is_read_as_rabbitmq_reads_it(url, expected):
             r"its options \(heartbeat=\) are not read; heartbeat= is an argument, as in",
         ),
         ("amqp://host?locale=en&x=1", r"its options \(locale=, x=\) are not read; give them as arguments, where"),
+        ("amqp://u:12#3@host/", "'@' stands behind the host. Write special characters of a password .* as %XX"),
         ("amqp://host/#x", r"what stands behind '\?' or '#' is not read"),
         ("amqp://host/v/", "the virtual host ends with '/'. Leave that out, or write %2F"),
         ("amqp+ssl://host", r"write amqps:// for amqp\+ssl://"),

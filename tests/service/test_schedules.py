@@ -136,6 +136,21 @@ def test_what_is_no_cron_expression_is_refused_with_what_would_be_right(expressi
     assert '"*/5 * * * *" is every five minutes' in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("expression", "days"),
+    [
+        ("0 0 2 * MON", ["Tue 02", "Mon 08", "Mon 15"]),
+        ("0 0 */2 * MON", ["Mon 15", "Mon 29", "Mon 13"]),
+        ("0 0 2 * *", ["Tue 02", "Thu 02", "Sun 02"]),
+    ],
+)
+def test_a_day_of_the_month_or_of_the_week_is_enough_unless_one_begins_with_a_star(
+    expression: str, days: list[str]
+) -> None:
+    found = ticks(Cron.parse(expression), at("2026-06-01T12:00", UTC), 3)
+    assert [datetime.fromtimestamp(tick / 1000, UTC).strftime("%a %d") for tick in found] == days
+
+
 def test_an_expression_that_never_comes_true_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="never comes true"):
         Cron.parse("0 0 */9 2 MON#5")
@@ -170,6 +185,46 @@ def test_what_falls_into_the_hour_that_comes_twice_is_due_once(moment: str, fold
 def test_every_half_hour_follows_the_time_that_passes() -> None:
     half_hours = ticks(Cron.parse("*/30 * * * *", "Europe/Berlin"), at("2026-10-25T00:00"), 12)
     assert {b - a for a, b in pairwise(half_hours)} == {1_800_000}
+
+
+#: Each with the day before, and then the ticks with their offsets, as the zone's own clocks show them.
+AT_CHANGES = {
+    "each hour, also of the one that comes twice": (
+        "0 * * * *", "America/Los_Angeles", "2026-11-01T07:30:00+00:00",
+        ["2026-11-01T01:00:00-07:00", "2026-11-01T01:00:00-08:00", "2026-11-01T02:00:00-08:00"],
+    ),
+    "once a day, in the hour that comes twice": (
+        "30 1 * * *", "America/Los_Angeles", "2026-11-01T00:00:00+00:00",
+        ["2026-11-01T01:30:00-07:00", "2026-11-02T01:30:00-08:00"],
+    ),
+    "once a day, in the hour that is left out": (
+        "30 2 * * *", "America/Los_Angeles", "2026-03-08T00:00:00+00:00",
+        ["2026-03-08T03:00:00-07:00", "2026-03-09T02:30:00-07:00"],
+    ),
+    "at nine, whatever the clocks do": (
+        "0 9 * * *", "Europe/Berlin", "2026-10-24T00:00:00+00:00",
+        ["2026-10-24T09:00:00+02:00", "2026-10-25T09:00:00+01:00"],
+    ),
+    "clocks that are put back by half an hour": (
+        "45 1 * * *", "Australia/Lord_Howe", "2026-04-03T20:00:00+00:00",
+        ["2026-04-05T01:45:00+11:00", "2026-04-06T01:45:00+10:30"],
+    ),
+    "clocks that are put back for a month of fasting": (
+        "0 9 * * *", "Africa/Casablanca", "2026-02-14T00:00:00+00:00",
+        ["2026-02-14T09:00:00+01:00", "2026-02-15T09:00:00+00:00"],
+    ),
+    "@daily": ("@daily", "Europe/Berlin", "2026-03-28T12:00:00+00:00",
+        ["2026-03-29T00:00:00+01:00", "2026-03-30T00:00:00+02:00"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", AT_CHANGES)
+def test_ticks_when_clocks_are_changed_are_those_that_people_expect(what: str) -> None:
+    expression, zone, start, expected = AT_CHANGES[what]
+    found = ticks(Cron.parse(expression, zone), at(start, UTC), len(expected))
+    shown = [datetime.fromtimestamp(tick / 1000, ZoneInfo(zone)).isoformat() for tick in found]
+    assert shown == expected
 
 
 @settings(deadline=None)
