@@ -19,11 +19,12 @@ number  Python                        payload
 ======  ============================  =========================================
 
 In JSON the same values have the form that people write by hand: ISO 8601 text, the number's text, a list. The types of
-`FORMS` travel as maps, lists, numbers and text in both, and are rebuilt from the receiver's type hints.
+`text.FORMS` travel as maps, lists, numbers and text in both, and are rebuilt from the receiver's type hints.
 
 All that is encoded can be decoded. An array that is a key of a map, or an element of a set, arrives as a tuple, since
 it can only have been a tuple. A map can't be a key: it is refused where it is sent. msgpack's own types need no check.
-A value that might be such a key, such as a frozen dataclass or an enum, is decoded once before it is sent.
+A value that might be such a key, such as a frozen dataclass or an enum, is decoded once before it is sent. So is a body
+that may have an extension: one of msgpack's own class is written as it is, whatever its number.
 
 The work for a body is bounded by its size, whoever wrote it. A value takes at most `MEMORY` bytes for each byte of the
 limit. Text has a salted hash in Python; numbers, UUIDs, times and tuples have not, so a stranger can choose thousands
@@ -35,15 +36,15 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 from __future__ import annotations
 
-import dataclasses
-import enum
+import gc
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import lru_cache, partial
-from operator import methodcaller
+from functools import partial
+from threading import get_ident
 from time import thread_time
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
@@ -53,7 +54,7 @@ import msgspec
 
 from amqp_rpc.errors import ConfigurationError, MessageTooLarge, Undecodable, Unencodable
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
-from amqp_rpc.message.text import advice, brief, by_name, no_form, text_of
+from amqp_rpc.message.text import brief, plain_form, text_of
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -80,6 +81,7 @@ _PACKED: Final = frozenset({MSGPACK, JSON})
 _PLAIN: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "7bit", "8bit", "binary", "identity", "none"})
 
 _BIG_INT, _DATE, _TIMEDELTA, _DECIMAL, _UUID, _SET, _FROZENSET, _TIME = range(1, 9)
+_UUID_SIZE: Final = 16
 
 #: Sets inside of sets that a body may have, and tuples inside of a key.
 _DEEPEST_SETS, _DEEPEST_KEY = 8, 64
@@ -109,6 +111,10 @@ _made_key_in = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
 
 #: Bytes of a body that needs no look: all its keys together are few.
 _SMALL = 1024
+#: Bytes of a body that is quick to decode, at most: an event loop leaves larger ones to a thread.
+LARGE: Final = 256 * 1024
+#: The threads that read a larger one, and have switched the garbage collector off meanwhile.
+_pausing: set[int] = set()
 #: The largest map, or set, whose hashes need no look; and how many keys of a larger one may have another one's hash.
 FEW_KEYS: Final = 16
 #: Keys that are looked at together; seconds of a processor that all of them may take, and each of them.
@@ -196,13 +202,13 @@ def decode(body: bytes, content_type: str, *, limit: int, raw: bool = False) -> 
     try:
         if content_type == MSGPACK:
             if size > _SMALL:
-                return _unpack(body, limit)
+                return _unpack(body, limit) if size <= LARGE else _uncollected(_unpack, body, limit)
             _well_formed(body)
             return _read(body)
         if content_type == JSON:
             if size > _SMALL:
                 _check_json(body, limit)
-            return json.loads(body)
+            return json.loads(body) if size <= LARGE else _uncollected(json.loads, body)
         if raw:
             return body
         if content_type == TEXT:
@@ -222,6 +228,7 @@ def _text_or_bytes(body: bytes) -> str | bytes:
         return body
 
 
+_TOO_MANY: Final = "it has so many values that they take too much memory; send fewer of them, or as bytes"
 _NAIVE: Final = "a datetime without a time zone is ambiguous: {!r}; give it tzinfo"
 
 
@@ -246,15 +253,20 @@ def _to_msgpack(value: object) -> bytes:
 
 
 def _pack(value: object, limit: int) -> bytes:
-    read = _unpack
+    read: Callable[[bytes, int], Any] = _unpack
     try:
         body = _to_msgpack(value)
         # An extension may be a user's own object of msgpack's class, which is written as it is.
         if len(body) <= _SMALL:
             if len(body.translate(None, _EXTENSIONS)) == len(body):
                 return body
-        elif len(body) > limit or not _is_heavy(body, limit):
+        elif len(body) > limit:
             return body
+        elif not _is_heavy(body, limit):
+            # Byte by byte: a pattern takes longer than to read the body.
+            if not any(first in body for first in _EXTENSIONS):
+                return body
+            read = _check
     except _Doubtful:
         body = msgpack.packb(value, default=_pack_doubtful)
         read = _unpack_unique
@@ -290,7 +302,7 @@ def _extension(value: Any, *, verified: bool = False, in_set: bool = False) -> A
     # Only what has a hash can be a key or an element, where a map can't be read, and text may be there beside it.
     if not verified and type(value).__hash__ is not None:
         raise _Doubtful
-    plain = _plain_form(value)
+    plain = plain_form(value)
     if isinstance(plain, dict | list | tuple):
         return plain
     # msgpack asks for the plain value once, so it has to know the type of this one.
@@ -357,6 +369,50 @@ def _unpack_extension(code: int, data: Any, read_set: Callable[[Any], set[Any]] 
 
 _three_integers = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _read = msgspec.msgpack.Decoder(ext_hook=_unpack_extension).decode
+
+
+def _check_extension(code: int, data: Any) -> Any:
+    """Do as `_unpack_extension`, in less time: what surely is an extension's payload is not read."""
+    if code == _BIG_INT or (code == _UUID and len(data) == _UUID_SIZE):
+        return None
+    if code in (_SET, _FROZENSET):
+        elements = _check(data)
+        if type(elements) is list and not {list, dict} & set(map(type, elements)):
+            return None
+    return _unpack_extension(code, data)
+
+
+_checker = msgspec.msgpack.Decoder(ext_hook=_check_extension).decode
+
+
+def _check(body: Any, _limit: int = 0) -> Any:
+    return _checker(body) if len(body) <= LARGE else _uncollected(_checker, body)
+
+
+def _uncollected(read: Callable[..., Any], *args: Any) -> Any:
+    """Read a large body without the garbage collector, which would look at all new values again and again."""
+    # Off by the program's choice, or by another thread's, which ends it: a thread ends only what it has begun.
+    if not gc.isenabled():
+        return read(*args)
+    thread = get_ident()
+    _pausing.add(thread)
+    gc.disable()
+    try:
+        return read(*args)
+    finally:
+        gc.enable()
+        _pausing.discard(thread)
+
+
+def _forked() -> None:
+    if _pausing:
+        _pausing.clear()
+        gc.enable()
+
+
+# Windows has no forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _unpack(body: bytes, limit: int) -> Any:
@@ -435,7 +491,7 @@ class _Reader:
     def _spend(self, memory: int) -> None:
         self._left -= memory
         if self._left < 0:
-            raise ValueError("it has so many values that they take too much memory; send fewer of them, or as bytes")
+            raise ValueError(_TOO_MANY)
 
     def _extension(self, code: int, data: Any) -> Any:
         self._spend(_AN_EXTENSION)
@@ -471,12 +527,7 @@ def _key(value: Any, around: int = 0) -> Any:
 
 
 def check_hashes(keys: Sequence[Any]) -> None:
-    """Check the hashes of the keys of one map, or of the elements of one set, before it is made of them.
-
-    Raises:
-        ValueError: A stranger has chosen them so that it takes hours to be made.
-        TypeError: One has no hash.
-    """
+    """Raise `ValueError` for keys of a map, or elements of a set, whose hashes would keep it from being made soon."""
     kinds = set(map(type, keys))
     if kinds <= _SALTED:
         return
@@ -498,17 +549,13 @@ def check_hashes(keys: Sequence[Any]) -> None:
 
 
 def _check_json(body: bytes, limit: int) -> None:
-    """Check that the values of a body in JSON take no more memory than they may.
-
-    Raises:
-        ValueError: They take more.
-    """
+    """Raise `ValueError` if the values of a body in JSON take more memory than they may."""
     most = _memory(len(body), limit)
     if len(body) * (_A_MAP // 2) <= most or _json_memory(body) <= most:
         return
     # Without the text, which may have these marks too.
     if _json_memory(_JSON_STRING.sub(b"", body)) + 4 * len(body) > most:
-        raise ValueError("it has so many values that they take too much memory; send fewer of them, or as text")
+        raise ValueError(_TOO_MANY)
 
 
 def _json_memory(body: bytes) -> int:
@@ -543,7 +590,7 @@ def _plain(value: Any) -> Any:
         return msgspec.to_builtins(value)
     if isinstance(value, set | frozenset):
         return list(value)
-    return _plain_form(value, in_json=True)
+    return plain_form(value, in_json=True)
 
 
 #: NaN and infinity are no JSON: readers in other languages would fail.
@@ -552,97 +599,3 @@ _to_json = json.JSONEncoder(default=_plain, ensure_ascii=False, allow_nan=False,
 
 def _reason(error: Exception) -> str:
     return text_of(error) or type(error).__name__
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Form:
-    """How a type is written, and read where a type hint names it."""
-
-    #: Returns what is sent for a value.
-    plain: Callable[[Any], Any]
-    #: The types of what is sent: the class rebuilds a value from one of these. Without any, no type hint can name it.
-    kinds: tuple[type, ...]
-
-
-_TEXT = Form(str, (str,))
-_item = methodcaller("item")
-
-#: The types that travel as other types: one table for values and for type hints. A form holds for subclasses too. A
-#: class is found by its module and name, so that no library is imported for a type that the program does not use.
-FORMS: Final[dict[str, Form]] = {
-    "pathlib.PurePath": _TEXT,
-    # The same class in Python 3.13.
-    "pathlib._local.PurePath": _TEXT,
-    "ipaddress.IPv4Address": _TEXT,
-    "ipaddress.IPv6Address": _TEXT,
-    "ipaddress.IPv4Network": _TEXT,
-    "ipaddress.IPv6Network": _TEXT,
-    "fractions.Fraction": Form(str, (str, int)),
-    "builtins.complex": Form(str, (str, int, float)),
-    "collections.deque": Form(list, (list,)),
-    "collections.OrderedDict": Form(dict, (dict,)),
-    "collections.Counter": Form(dict, (dict,)),
-    "numpy.bool": Form(_item, (bool,)),
-    "numpy.bool_": Form(_item, (bool,)),
-    "numpy.integer": Form(_item, (int,)),
-    "numpy.floating": Form(_item, (int, float)),
-    "numpy.str_": Form(_item, (str,)),
-    "numpy.bytes_": Form(_item, (bytes,)),
-    # Its other scalars, such as datetime64, arrive as Python's.
-    "numpy.generic": Form(_item, ()),
-    "pydantic.networks._BaseUrl": _TEXT,
-    "pydantic.networks._BaseMultiHostUrl": _TEXT,
-}
-
-
-def form_of(kind: type) -> Form | None:
-    """Return the form of a class, or of the nearest class that it inherits from."""
-    found = by_name(kind, FORMS)
-    return None if found is None or advice(kind) is not None else found
-
-
-def _plain_form(value: Any, *, in_json: bool = False) -> Any:
-    """Return the plain form of a value: a map of a dataclass's fields, an enum's value, a path's text.
-
-    Raises:
-        TypeError: It has no form.
-    """
-    return _writer(type(value), in_json)(value)  # type: ignore[arg-type] # mypy takes no class for hashable
-
-
-@lru_cache(maxsize=1024)
-def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
-    if issubclass(kind, enum.Enum):
-        return lambda member: member.value
-    if issubclass(kind, msgspec.Struct):
-        return _struct_writer(kind)
-    form = form_of(kind)
-    if form is not None:
-        return form.plain
-    if advice(kind) is not None:
-        raise TypeError(no_form(kind))
-    serializer = getattr(kind, "__pydantic_serializer__", None)
-    if serializer is not None:
-        mode = "json" if in_json else "python"
-        # The model's own validation reads fields by their aliases, and no computed ones.
-        return lambda model: serializer.to_python(model, mode=mode, by_alias=True, round_trip=True)
-    if dataclasses.is_dataclass(kind):
-        return _fields_writer([field.name for field in dataclasses.fields(kind)])
-    if hasattr(kind, "__attrs_attrs__"):
-        return _fields_writer([attribute.name for attribute in kind.__attrs_attrs__])
-    raise TypeError(no_form(kind))
-
-
-def _fields_writer(names: list[str]) -> Callable[[Any], Any]:
-    return lambda value: {name: getattr(value, name) for name in names}
-
-
-def _struct_writer(kind: type[msgspec.Struct]) -> Callable[[Any], Any]:
-    """Return the writer of a Struct: with the names, the tag and the shape that its class asks for."""
-    config = kind.__struct_config__
-    if config.array_like:
-        tag = [] if config.tag is None else [config.tag]
-        return lambda value: [*tag, *(getattr(value, name) for name in kind.__struct_fields__)]
-    names = list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
-    tagged = {} if config.tag_field is None else {config.tag_field: config.tag}
-    return lambda value: tagged | {encoded: getattr(value, name) for encoded, name in names}

@@ -1,14 +1,22 @@
-"""Values as text for people: in errors, logs and lists; whatever a stranger wrote is quoted and cut."""
+"""Values in other forms: as text for people, and as what msgpack and JSON have for types that they don't know.
+
+In errors, logs and lists, whatever a stranger wrote is quoted and cut.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import functools
 import logging
 import reprlib
 import traceback
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from types import TracebackType
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from amqp_rpc.errors import LONGEST, one_line
 
@@ -176,3 +184,97 @@ def no_form(kind: type) -> str:
 def by_name(kind: type, table: Mapping[str, V]) -> V | None:
     """Return the entry of a class, or of the nearest class that it inherits from, in a table of modules and names."""
     return next((table[name] for c in kind.__mro__ if (name := f"{c.__module__}.{c.__qualname__}") in table), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """How a type is written, and read where a type hint names it."""
+
+    #: Returns what is sent for a value.
+    plain: Callable[[Any], Any]
+    #: The types of what is sent: the class rebuilds a value from one of these. Without any, no type hint can name it.
+    kinds: tuple[type, ...]
+
+
+_TEXT = Form(str, (str,))
+_item = methodcaller("item")
+
+#: The types that travel as other types: one table for values and for type hints. A form holds for subclasses too. A
+#: class is found by its module and name, so that no library is imported for a type that the program does not use.
+FORMS: Final[dict[str, Form]] = {
+    "pathlib.PurePath": _TEXT,
+    # The same class in Python 3.13.
+    "pathlib._local.PurePath": _TEXT,
+    "ipaddress.IPv4Address": _TEXT,
+    "ipaddress.IPv6Address": _TEXT,
+    "ipaddress.IPv4Network": _TEXT,
+    "ipaddress.IPv6Network": _TEXT,
+    "fractions.Fraction": Form(str, (str, int)),
+    "builtins.complex": Form(str, (str, int, float)),
+    "collections.deque": Form(list, (list,)),
+    "collections.OrderedDict": Form(dict, (dict,)),
+    "collections.Counter": Form(dict, (dict,)),
+    "numpy.bool": Form(_item, (bool,)),
+    "numpy.bool_": Form(_item, (bool,)),
+    "numpy.integer": Form(_item, (int,)),
+    "numpy.floating": Form(_item, (int, float)),
+    "numpy.str_": Form(_item, (str,)),
+    "numpy.bytes_": Form(_item, (bytes,)),
+    # Its other scalars, such as datetime64, arrive as Python's.
+    "numpy.generic": Form(_item, ()),
+    "pydantic.networks._BaseUrl": _TEXT,
+    "pydantic.networks._BaseMultiHostUrl": _TEXT,
+}
+
+
+def form_of(kind: type) -> Form | None:
+    """Return the form of a class, or of the nearest class that it inherits from."""
+    found = by_name(kind, FORMS)
+    return None if found is None or advice(kind) is not None else found
+
+
+def plain_form(value: Any, *, in_json: bool = False) -> Any:
+    """Return the plain form of a value: a map of a dataclass's fields, an enum's value, a path's text.
+
+    Raises:
+        TypeError: It has no form.
+    """
+    return _writer(type(value), in_json)(value)  # type: ignore[arg-type] # mypy takes no class for hashable
+
+
+@functools.lru_cache(maxsize=1024)
+def _writer(kind: type, in_json: bool) -> Callable[[Any], Any]:
+    if issubclass(kind, enum.Enum):
+        return lambda member: member.value
+    if issubclass(kind, msgspec.Struct):
+        return _struct_writer(kind)
+    form = form_of(kind)
+    if form is not None:
+        return form.plain
+    if advice(kind) is not None:
+        raise TypeError(no_form(kind))
+    serializer = getattr(kind, "__pydantic_serializer__", None)
+    if serializer is not None:
+        mode = "json" if in_json else "python"
+        # The model's own validation reads fields by their aliases, and no computed ones.
+        return lambda model: serializer.to_python(model, mode=mode, by_alias=True, round_trip=True)
+    if dataclasses.is_dataclass(kind):
+        return _fields_writer([field.name for field in dataclasses.fields(kind)])
+    if hasattr(kind, "__attrs_attrs__"):
+        return _fields_writer([attribute.name for attribute in kind.__attrs_attrs__])
+    raise TypeError(no_form(kind))
+
+
+def _fields_writer(names: list[str]) -> Callable[[Any], Any]:
+    return lambda value: {name: getattr(value, name) for name in names}
+
+
+def _struct_writer(kind: type[msgspec.Struct]) -> Callable[[Any], Any]:
+    """Return the writer of a Struct: with the names, the tag and the shape that its class asks for."""
+    config = kind.__struct_config__
+    if config.array_like:
+        tag = [] if config.tag is None else [config.tag]
+        return lambda value: [*tag, *(getattr(value, name) for name in kind.__struct_fields__)]
+    names = list(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    tagged = {} if config.tag_field is None else {config.tag_field: config.tag}
+    return lambda value: tagged | {encoded: getattr(value, name) for encoded, name in names}

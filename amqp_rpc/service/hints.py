@@ -1,6 +1,6 @@
 """Type hints: which ones can be sent, and how values are converted to them.
 
-msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.html. The types of `codec.FORMS` are
+msgspec does the conversion: https://jcristharif.com/msgspec/supported-types.html. The types of `text.FORMS` are
 rebuilt here, as the same table writes them. pydantic validates a hint that uses it, and is never imported here: a
 program whose hints use it has done so. It is a seam: a signature binds arguments, and this converts each.
 """
@@ -24,7 +24,7 @@ import msgspec
 from msgspec import inspect as described
 
 from amqp_rpc.message import codec
-from amqp_rpc.message.text import SENDABLE, advice, no_form
+from amqp_rpc.message.text import SENDABLE, advice, form_of, no_form
 
 #: The types that need no conversion.
 _EXACT = frozenset({int, str, bytes, bool, float, list, dict, type(None)})
@@ -239,7 +239,7 @@ def _kind_problem(kind: Any) -> str | None:
 def _class_problem(cls: type) -> str | None:
     if cls is object or _is_pydantic(cls):
         return None
-    form = codec.form_of(cls)
+    form = form_of(cls)
     if form is not None and form.kinds:
         return None
     told = advice(cls)
@@ -298,7 +298,7 @@ def _rebuilt(kind: Any, value: Any) -> Any:
     adapter = _adapter(kind)
     if adapter is not None:
         return _validated(adapter, value)
-    form = codec.form_of(cls)
+    form = form_of(cls)
     if form is None:
         raise TypeError(no_form(cls))
     if list in form.kinds or dict in form.kinds:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+import gc
+import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -21,6 +24,7 @@ from amqp_rpc.errors import Undecodable, Unencodable
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import JSON, MSGPACK
 from amqp_rpc.message.envelope import pack_names, read_names
+from tests.waiting import until
 
 #: Python's hash of a whole number is its remainder by this.
 P = 2**61 - 1
@@ -246,10 +250,86 @@ class TestWhatIsOneOnItsWay:
             '"1":': 3,
         }
 
+    @pytest.mark.parametrize("beside", [0, 1000, 5000, codec.LARGE])
     @pytest.mark.parametrize("code", [0, 2, 4, 6, 8, 9, 127])
-    def test_an_extension_of_msgpack_that_can_t_be_read_is_refused_where_it_is_sent(self, code):
-        with pytest.raises(Unencodable):
-            codec.encode([[msgpack.ExtType(code, b"nonsense")], {}], MSGPACK, limit=LIMIT)
+    def test_an_extension_of_msgpack_that_can_t_be_read_is_refused_where_it_is_sent(self, code, beside):
+        foreign = msgpack.ExtType(code, b"nonsense")
+        for value in (foreign, {foreign: 1}, {"a": [(foreign,)]}, {frozenset({foreign})}):
+            with pytest.raises(Unencodable, match="could not be read"):
+                codec.encode([["x" * beside, value], {}], MSGPACK, limit=LIMIT)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20) | bodies)
+        | st.builds(msgpack.Timestamp, st.integers(-(2**40), 2**40), st.integers(0, 10**9 - 1)),
+        st.sampled_from([0, 1000, 5000]),
+    )
+    def test_each_other_one_can_be_read(self, foreign, beside):
+        try:
+            body = codec.encode([["x" * beside, foreign], {}], MSGPACK, limit=LIMIT)
+        except Unencodable:
+            return
+        decoded(body)
+
+
+class TestTheGarbageCollector:
+    """New values are no garbage: to look at all of them again and again takes three times as long as to make them."""
+
+    @pytest.fixture
+    def on(self, monkeypatch) -> list[bool]:
+        """Whether it was on, each time that a body was read."""
+        seen, unpack = [], codec._unpack
+        monkeypatch.setattr(codec, "_unpack", lambda *args: (seen.append(gc.isenabled()), unpack(*args))[1])
+        return seen
+
+    def test_it_pauses_while_a_large_body_is_read_alone(self, on):
+        for size in (codec.LARGE - 5, codec.LARGE - 4):
+            decoded(codec.encode("x" * size, MSGPACK, limit=LIMIT))
+        with pytest.raises(Undecodable):
+            decoded(b"\xc1" * (codec.LARGE + 1))
+        assert on == [True, False, False]
+        assert gc.isenabled()
+
+    def test_where_it_is_off_it_is_left_alone_since_another_thread_may_be_about_to_switch_it_on(self, monkeypatch):
+        body, touched = codec.encode("x" * codec.LARGE, MSGPACK, limit=LIMIT), []
+        gc.disable()
+        try:
+            monkeypatch.setattr(gc, "disable", lambda: touched.append("disable"))
+            monkeypatch.setattr(gc, "enable", lambda: touched.append("enable"))
+            decoded(body)
+        finally:
+            monkeypatch.undo()
+            gc.enable()
+        assert not touched
+
+    def test_it_is_on_after_two_threads_have_read_at_the_same_time(self, monkeypatch):
+        body, both = codec.encode("x" * codec.LARGE, MSGPACK, limit=LIMIT), threading.Barrier(2)
+        first_ended = threading.Event()
+
+        def read(*_: Any) -> None:
+            if both.wait(20) == 0:
+                first_ended.wait(20)
+
+        monkeypatch.setattr(codec, "_unpack", read)
+        threads = [threading.Thread(target=decoded, args=[body]) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: not all(thread.is_alive() for thread in threads))
+        first_ended.set()
+        for thread in threads:
+            thread.join(20)
+        assert gc.isenabled()
+
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_it_is_on_in_a_child_that_is_forked_meanwhile(self, monkeypatch):
+        def fork(*_: Any) -> int:
+            assert not gc.isenabled()
+            if (child := os.fork()) == 0:
+                os._exit(0 if gc.isenabled() else 1)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        monkeypatch.setattr(codec, "_unpack", fork)
+        assert decoded(codec.encode("x" * codec.LARGE, MSGPACK, limit=LIMIT)) == 0
 
 
 class TestNames:

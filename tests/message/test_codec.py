@@ -21,12 +21,13 @@ from zoneinfo import ZoneInfo
 import msgpack
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc.errors import MessageTooLarge, Undecodable, Unencodable
 from amqp_rpc.message.codec import (
     JSON,
+    LARGE,
     MSGPACK,
     OCTETS,
     TEXT,
@@ -180,6 +181,18 @@ def nested(leaves, keys):
     return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=20)
 
 
+def filling(value, size):
+    """The text that makes a list of both a body of so many bytes."""
+    least = len(encode([value, ""], MSGPACK, limit=LIMIT)) - 1
+    # Two lengths below 300 can't be had.
+    assume(size - least > 300)
+    for head in 1, 2, 3, 5:
+        text = "x" * (size - least - head)
+        if len(encode(text, MSGPACK, limit=LIMIT)) == size - least:
+            return text
+    raise AssertionError("a text of some lengths has no head of its own")
+
+
 class TestRoundTrips:
     @quick
     @given(nested(exact | st.sets(hashable, max_size=4) | st.frozensets(hashable, max_size=4), hashable))
@@ -206,6 +219,24 @@ class TestRoundTrips:
             assert unreadable(value)
         else:
             assert decode(body, MSGPACK, limit=LIMIT) == [[arriving(value)], {"named": arriving(value)}]
+
+    @pytest.mark.parametrize("threshold", [1024, LARGE])
+    @settings(max_examples=40, deadline=None)
+    @given(anything, st.integers(-1, 1))
+    @example({(1, 2): "a", Cell(1): 2}, 0)
+    @example([UUID(int=5), {1, (2, 3)}, frozenset({UUID(int=6)}), 2**100, Decimal("1.1")], 1)
+    def test_so_it_is_around_each_size_from_which_a_body_is_read_in_another_way(self, threshold, value, offset):
+        with contextlib.suppress(Unencodable):
+            beside = filling(value, threshold + offset)
+            body = encode([value, beside], MSGPACK, limit=threshold + offset)
+            assert len(body) == threshold + offset
+            assert decode(body, MSGPACK, limit=len(body)) == [arriving(value), beside]
+            for refused in (
+                lambda: encode([value, beside], MSGPACK, limit=len(body) - 1),
+                lambda: decode(body, MSGPACK, limit=len(body) - 1),
+            ):
+                with pytest.raises(MessageTooLarge):
+                    refused()
 
     @quick
     @given(st.integers(1, 12), st.integers(0, 300), st.booleans())

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amqp_rpc import Client, Queue, Server, Service, Unencodable
+from amqp_rpc.message.codec import LARGE
 
 
 class Color(enum.Enum):
@@ -93,6 +95,7 @@ REFUSED = [
     object(),
     range(3),
     "\ud800",
+    *([msgpack.ExtType(9, b"x"), "x" * beside] for beside in (0, 1024, LARGE)),
 ]
 
 
@@ -206,6 +209,9 @@ def test_the_hard_ones_do(paths: Paths, path: Callable[[Paths, Any], Any]) -> No
         {"opens": time(9, 30), "big": 2**100, "far": datetime.max.replace(tzinfo=UTC)},
         bytearray(b"\xff"),
         {None: 1, 1.5: 2, b"x": 3, date(2026, 1, 31): 4, Decimal("1.1"): 5},
+        # Above the sizes from which a body is read in another way.
+        ["x" * 1024, {(1, 2): UUID(int=5)}, {1, (2, 3)}],
+        ["x" * LARGE, {(1, 2): UUID(int=5)}, {1, (2, 3)}],
     ):
         assert path(paths, value) == value
 
