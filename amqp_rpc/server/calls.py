@@ -193,10 +193,7 @@ class CallDispatcher(Dispatcher):
         return self._finish_one(chunk, call, outcome) if isinstance(outcome, Unfinished) else self._item(chunk, outcome)
 
     async def _run_all_async(self, chunk: Chunk) -> list[Item]:
-        loop = asyncio.get_running_loop()
-        if self._room is None or self._room[0] is not loop:
-            self._room = loop, asyncio.Semaphore(self._concurrency)
-        room = self._room[1]
+        room = self._shared_room()
         items: list[Item] = [(False, None)] * len(chunk.calls)
         left = iter(enumerate(chunk.calls))
 
@@ -224,7 +221,14 @@ class CallDispatcher(Dispatcher):
         return self._answer(call, await finish(call, unfinished))
 
     async def _finish_one(self, chunk: Chunk, call: Invocation, unfinished: Unfinished) -> Item:
-        return self._item(chunk, await finish(call, unfinished))
+        async with self._shared_room():
+            return self._item(chunk, await finish(call, unfinished))
+
+    def _shared_room(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._room is None or self._room[0] is not loop:
+            self._room = loop, asyncio.Semaphore(self._concurrency)
+        return self._room[1]
 
     async def _finish_all(self, chunk: Chunk, ran: list[Item | Coroutine[Any, Any, Item]]) -> Answer:
         """Await those of a chunk that returned an awaitable, and run the others then."""

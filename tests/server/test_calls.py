@@ -540,16 +540,38 @@ class TestChunks:
         dispatcher = CallDispatcher(own.queue, own.functions, Settings(10_000, concurrency=3))
         calls = chunk(*((n,) for n in range(100)), function="work")
 
-        async def run() -> list[Any]:
-            if awaits:
-                return await asyncio.gather(*(dispatcher.run_async(*calls, redelivered=False) for _ in range(2)))
-            answered = dispatcher.run(*calls, redelivered=False)
-            assert asyncio.iscoroutine(answered)
-            return [await answered]
+        def begin() -> Coroutine[Any, Any, Answer]:
+            begun = (dispatcher.run_async if awaits else dispatcher.run)(*calls, redelivered=False)
+            assert asyncio.iscoroutine(begun)
+            return begun
+
+        async def run() -> list[Answer]:
+            return await asyncio.gather(begin(), begin())
 
         for answered in asyncio.run(run()):
             assert outcomes(answered) == list(range(100))
         assert most == 3
+
+    @pytest.mark.parametrize("awaits", [True, False], ids=["async def", "returns an awaitable"])
+    def test_many_calls_in_it_make_no_more_tasks_than_run_at_once(self, awaits):
+        own, tasks = Service(), 0
+
+        async def work(n: int) -> int:
+            nonlocal tasks
+            tasks = max(tasks, len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+            return n
+
+        own.rpc(work if awaits else as_ordinary(work))
+        dispatcher = CallDispatcher(own.queue, own.functions, Settings(100_000, concurrency=3))
+        calls = chunk(*((n % 100,) for n in range(2000)), function="work")
+
+        async def run() -> Any:
+            return await (dispatcher.run_async if awaits else dispatcher.run)(*calls, redelivered=False)
+
+        assert outcomes(asyncio.run(run())) == [n % 100 for n in range(2000)]
+        # Each of them, the test's own, and one that awaits what a function has returned.
+        assert tasks <= 3 + 1 + 3
 
     def test_async_functions_that_never_wait_leave_the_loop_to_others(self):
         own = Service()
