@@ -1,7 +1,7 @@
 """From the connection's I/O thread to event loops: calls as asyncio futures, and scripts that asyncio runs.
 
 An event loop is woken once for all that has arrived meanwhile, not once for each. Nothing here takes a thread, but for
-looks into a store of results, which block: they run on a few threads of their own.
+what takes long: looks into a store of results, and large bodies to decode. Those have threads of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, wraps
 from queue import Empty
 from types import TracebackType
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from amqp_rpc.amqp.pending import Wait, Work, script_of
 from amqp_rpc.client.call import GRACE, Call, Room
-from amqp_rpc.client.reply import Reply
+from amqp_rpc.client.reply import Reply, read_elsewhere
 from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
+from amqp_rpc.message.codec import LARGE
 from amqp_rpc.message.events import PublishedEvent
 from amqp_rpc.message.text import bounded_logger, safe_repr
 from amqp_rpc.ops.dead_letters import DeadLetters
@@ -43,7 +44,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Front[Any]")
 
 NEVER = float("inf")
-#: Threads for looks into a store of results.
+#: Threads for looks into a store of results, and for large results of tasks and items of queues.
 _STORE_THREADS = 4
 
 
@@ -70,10 +71,16 @@ class Bridge:
     def _drain(self) -> None:
         # In this order: a thread that appends after the last look sees the flag, and wakes the event loop again.
         self._woken = False
+        decoded = 0
         while self._arrived:
+            if decoded > LARGE:
+                # The deadlines of others have their turn.
+                self._woken = True
+                self.loop.call_soon(self._drain)
+                return
             future = self._arrived.popleft()
             if isinstance(future, AwaitedCall):
-                future.arrive()
+                decoded += future.arrive()
             elif not future.done():
                 future.set_result(None)
 
@@ -118,7 +125,8 @@ class AwaitedCall(Call, asyncio.Future[Any]):
     _bridge: Bridge
     #: Its place in the line, while it has no room among the calls in flight.
     _room: Room | None = None
-    _outcome: Reply | AmqpRpcError | None = None
+    #: Its end, as it has come; a large reply is a future while another thread decodes it.
+    _outcome: Reply | AmqpRpcError | Future[Any] | None = None
     #: Ends it while it is in the line.
     _timer: asyncio.TimerHandle | None = None
 
@@ -149,20 +157,22 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         self._outcome = error
         self._bridge.post(self)
 
-    def arrive(self) -> None:
-        """Go on with the room, or the outcome, that has come; on the event loop."""
+    def arrive(self) -> int:
+        """Go on with the room, or the outcome, that has come; on the event loop. Return the bytes that it decoded."""
         if self._room is not None:
             self._enter(self._room)
         elif not self.done():
-            self._bridge.sent.discard(self)
-            self._end()
+            return self._end()
+        return 0
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Give the call up. It may run all the same; its reply is dropped."""
         cancelled = super().cancel(msg)
         if cancelled:
             self._bridge.sent.discard(self)
-            if self._room is None:
+            if isinstance(self._outcome, Future):
+                self._stop_reading(self._outcome)
+            elif self._room is None:
                 self._caller.give_up(self)
             elif self._caller.capacity.leave(self._room):
                 self._leave_line()
@@ -170,7 +180,12 @@ class AwaitedCall(Call, asyncio.Future[Any]):
 
     def expire(self) -> None:
         """End it: its time is over; on the event loop."""
-        if self._room is None:
+        if isinstance(self._outcome, Future):
+            self._bridge.sent.discard(self)
+            self._stop_reading(self._outcome)
+            if not self.done():
+                self.set_exception(self.unread(self._caller.counters))
+        elif self._room is None:
             self._caller.expire(self)
         elif self._caller.capacity.leave(self._room):
             self._leave_line()
@@ -188,18 +203,38 @@ class AwaitedCall(Call, asyncio.Future[Any]):
         else:
             self._bridge.guard(self)
 
-    def _end(self) -> None:
-        if isinstance(self._outcome, AmqpRpcError):
-            self.set_exception(self._outcome)
-            return
-        assert self._outcome is not None
+    def _end(self) -> int:
+        """End it, and return the bytes of its reply; one that is large is first decoded on another thread."""
+        outcome, decoded = self._outcome, 0
+        if isinstance(outcome, Reply):
+            decoded = len(outcome.body)
+            if decoded > LARGE:
+                # It takes as long as its peer likes, and this call and the others of the loop have deadlines.
+                self._outcome = reading = read_elsewhere(partial(self.read, outcome))
+                reading.add_done_callback(self._return)
+                return 0
+        self._bridge.sent.discard(self)
+        # Such a future keeps this call.
+        self._outcome = None
+        if isinstance(outcome, AmqpRpcError):
+            self.set_exception(outcome)
+            return 0
+        assert outcome is not None
         try:
-            result = self.read(self._outcome)
+            result = self.read(outcome) if isinstance(outcome, Reply) else outcome.result()
         except Exception as error:
             # Without this frame: else the traceback and this call keep each other alive.
             self.set_exception(error.with_traceback(None))
         else:
             self.set_result(result)
+        return decoded
+
+    def _return(self, _: Future[Any]) -> None:
+        self._bridge.post(self)
+
+    def _stop_reading(self, reading: Future[Any]) -> None:
+        reading.cancel()
+        self._outcome = None
 
     def _leave_line(self) -> None:
         self._room = None
@@ -380,6 +415,8 @@ class AsyncEvents(AsyncIterator[PublishedEvent]):
         self._tap = tap
         self._news: asyncio.Event = asyncio.Event()
         self._started = self._ended = False
+        #: A large event, while it is decoded.
+        self._reading: Future[Any] | None = None
         # One that is collected closes its connection.
         self._finalizer = weakref.finalize(self, tap.abandon)
         self._finalizer.atexit = False
@@ -411,14 +448,21 @@ class AsyncEvents(AsyncIterator[PublishedEvent]):
             # In this order: what arrives after the look sets it again.
             self._news.clear()
             try:
-                event = self._tap.next_event()
+                delivery = None if self._reading is not None else self._tap.next_delivery()
             except Empty:
                 await self._news.wait()
             except AmqpRpcError:
                 await self.aclose()
                 raise
             else:
-                if event is not None:
+                if delivery is not None and len(delivery.body) <= LARGE:
+                    return self._tap.read(delivery)
+                if delivery is not None:
+                    self._reading = read_elsewhere(partial(self._tap.read, delivery))
+                if self._reading is not None:
+                    # Where the task is cancelled meanwhile, the next one gets the event.
+                    event: PublishedEvent = await asyncio.shield(asyncio.wrap_future(self._reading))
+                    self._reading = None
                     return event
         raise StopAsyncIteration
 

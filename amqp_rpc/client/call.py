@@ -6,7 +6,7 @@ import enum
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -146,6 +146,14 @@ class Call(ABC):
         else:
             cause = "the broker did not report in time whether it has a server"
         return NotSent(f"{self.function}() was not sent {within}: {cause}")
+
+    def unread(self, counters: Counter[str]) -> CallTimeout:
+        """Count a call whose reply was not decoded by its deadline, and return its error."""
+        counters["timeouts"] += 1
+        return CallTimeout(
+            f"no result from {self.function}() within {self.timeout:g} s: its reply came, and is so large that it was "
+            "not decoded in time. It may have run. timeout= gives it longer"
+        )
 
     def read(self, reply: Reply) -> Any:
         """Return the result in its reply, or raise the error."""

@@ -6,26 +6,23 @@ It is a seam: threads wait for these, event loops for those of `bridge`, and `ca
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import queue
-import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError, wait
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.pending import Outcome
 from amqp_rpc.client.call import GRACE, Call
-from amqp_rpc.client.reply import Reply
+from amqp_rpc.client.reply import Reply, Thread, read_elsewhere
 from amqp_rpc.errors import AmqpRpcError
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.codec import LARGE
 from amqp_rpc.message.timing import Deadline
 
 if TYPE_CHECKING:
+    from amqp_rpc.amqp.loop import Loop
     from amqp_rpc.client.rpc import Caller
-
-logger: logging.Logger = bounded_logger(__name__)
 
 #: Seconds for the thread that has taken a call out of the table to end it; it takes microseconds.
 _VERDICT = 10.0
@@ -53,6 +50,8 @@ class BlockingCall(Call, Outcome[Reply | AmqpRpcError]):
 
     def result(self) -> Any:
         """Return the function's result, or raise the error that the call ended with; wait until its deadline."""
+        # `map` may ask for a result long after the reply has come.
+        timed = not (self.decoder.many and self.done())
         if not self.done():
             self._caller.wait(self, self.expires_at + GRACE)
         if not self.done():
@@ -62,7 +61,7 @@ class BlockingCall(Call, Outcome[Reply | AmqpRpcError]):
             self.wait(time.monotonic() + _VERDICT)
         outcome = self.value if self.done() else self.lost("its reply came too late to be read")
         if isinstance(outcome, Reply):
-            return self.read(outcome)
+            return self._read_in_time(outcome) if timed and len(outcome.body) > LARGE else self.read(outcome)
         try:
             raise outcome
         finally:
@@ -74,11 +73,25 @@ class BlockingCall(Call, Outcome[Reply | AmqpRpcError]):
         if self._caller.give_up(self):
             self._caller.ended()
 
+    def _read_in_time(self, reply: Reply) -> Any:
+        reading = read_elsewhere(partial(self.read, reply))
+        try:
+            wait([reading], max(GRACE, self.expires_at + GRACE - time.monotonic()))
+            if not reading.done():
+                raise self.unread(self._caller.counters)
+            return reading.result()
+        finally:
+            reading.cancel()
+            # Else the exception's traceback, this frame and the call keep each other alive.
+            del reading, self
+
 
 class PendingCall(Call, Future[Any]):
     """A call in flight as a `concurrent.futures.Future`: what it ends with is a result or an exception, decoded."""
 
     _caller: Caller
+    #: Its large reply, while that is decoded on another thread.
+    _reading: Future[Any] | None = None
 
     done = Future.done
 
@@ -91,8 +104,15 @@ class PendingCall(Call, Future[Any]):
         """End it with its reply: now, or on another thread if decoding takes long, or runs code of users'."""
         if self.decoder.is_brief(reply):
             self._end(reply)
-        else:
+        elif len(reply.body) <= LARGE:
             _decoding.call(self._end_elsewhere, reply)
+        else:
+            self._reading = reading = read_elsewhere(partial(self.read, reply))
+            # No thread may wait for it: then a timer sees to its deadline.
+            self._caller.watch(reading)
+            if (connection := self._caller.connection) is not None:
+                connection.post(_guard, weakref.ref(self), connection.loop)
+            reading.add_done_callback(self._end_read)
 
     def fail(self, error: AmqpRpcError) -> None:
         """End it with an error."""
@@ -155,7 +175,31 @@ class PendingCall(Call, Future[Any]):
         if not self.done():
             # As in `BlockingCall.result`.
             self._caller.expire(self)
+            self.wait(time.monotonic() + GRACE)
+            self.end_unread()
             self.wait(time.monotonic() + _VERDICT)
+
+    def end_unread(self) -> None:
+        """End it at its deadline if its reply is still being decoded; any thread."""
+        reading = self._reading
+        if reading is None or self.done():
+            return
+        # The thread that decodes it may be first.
+        with contextlib.suppress(InvalidStateError):
+            self.set_exception(self.unread(self._caller.counters))
+        reading.cancel()
+        self._caller.ended()
+
+    def _end_read(self, reading: Future[Any]) -> None:
+        self._reading = None
+        self._caller.unwatch(reading)
+        with contextlib.suppress(InvalidStateError, CancelledError):
+            error = reading.exception()
+            if error is None:
+                self.set_result(reading.result())
+            else:
+                self.set_exception(error)
+        self._caller.ended()
 
     def _end_elsewhere(self, reply: Reply) -> None:
         self._end(reply)
@@ -172,36 +216,17 @@ class PendingCall(Call, Future[Any]):
             self.set_result(result)
 
 
-class Thread:
-    """A thread of this process that calls functions for other threads, one after another; its first call starts it."""
+def _guard(call: weakref.ref[PendingCall], loop: Loop) -> None:
+    """Have a call ended at its deadline, if its reply is still being decoded then; the I/O thread's."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        #: Held while it is started.
-        self._starting = threading.Lock()
-        #: Its process: a forked one has no threads.
-        self._process = 0
-        self._calls: queue.SimpleQueue[tuple[Callable[[Any], object], Any]] = queue.SimpleQueue()
+    def end() -> None:
+        late = call()
+        if late is not None:
+            late.end_unread()
 
-    def call(self, function: Callable[[Any], object], argument: Any) -> None:
-        """Call a function with its argument on this thread, soon."""
-        with self._starting:
-            if self._process != os.getpid():
-                self._calls = queue.SimpleQueue()
-                threading.Thread(target=self._run, args=(self._calls,), name=self._name, daemon=True).start()
-                self._process = os.getpid()
-        self._calls.put((function, argument))
-
-    @staticmethod
-    def _run(calls: queue.SimpleQueue[tuple[Callable[[Any], object], Any]]) -> None:
-        while True:
-            function, argument = calls.get()
-            try:
-                function(argument)
-            except Exception:
-                logger.exception("callback of a future raised: %r", function)
-            # Otherwise they live until the next call.
-            del function, argument
+    found = call()
+    if found is not None:
+        loop.call_later(max(0.0, found.expires_at + GRACE - time.monotonic()), end)
 
 
 _callbacks, _decoding = Thread("amqp_rpc callbacks"), Thread("amqp_rpc decoding")

@@ -1,14 +1,23 @@
 """Decodes replies: a result, as the type that the function's annotation names, or the error that it stands for.
 
 Whatever fails here, fails after the function was answered: every error of this module has ``may_have_run``.
+
+A large reply takes as long to decode as its peer likes, within the limit of its size. A thread is there for those
+(`read_elsewhere`): neither an event loop nor the I/O thread decodes one, and a call ends at its deadline meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import queue
+import threading
 import types
 import typing
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,7 +28,10 @@ from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, RESULTS, Prope
 from amqp_rpc.message.failures import abridged, rebuild
 from amqp_rpc.message.headers import UNREADABLE
 from amqp_rpc.message.settings import DEFAULT_MAX_MESSAGE_SIZE
+from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.service.function import Function
+
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The items that stand for one call in the reply to a chunk: whether it has a result, and the result or the error.
 _OUTCOME = 2
@@ -181,3 +193,58 @@ def _is_ours(hint: Any) -> bool:
     if hint is Any or hint is None or hint is ... or isinstance(hint, types.UnionType):
         return all(map(_is_ours, parts))
     return getattr(hint, "__module__", "") in _OURS and all(map(_is_ours, parts))
+
+
+class Thread:
+    """A thread of this process that calls functions for other threads, one after another; its first call starts it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        #: Held while it is started.
+        self._starting = threading.Lock()
+        #: Its process: a forked one has no threads.
+        self._process = 0
+        self._calls: queue.SimpleQueue[tuple[Callable[[Any], object], Any]] = queue.SimpleQueue()
+
+    def call(self, function: Callable[[Any], object], argument: Any) -> None:
+        """Call a function with its argument on this thread, soon."""
+        with self._starting:
+            if self._process != os.getpid():
+                self._calls = queue.SimpleQueue()
+                threading.Thread(target=self._run, args=(self._calls,), name=self._name, daemon=True).start()
+                self._process = os.getpid()
+        self._calls.put((function, argument))
+
+    @staticmethod
+    def _run(calls: queue.SimpleQueue[tuple[Callable[[Any], object], Any]]) -> None:
+        while True:
+            function, argument = calls.get()
+            try:
+                function(argument)
+            except Exception:
+                logger.exception("callback of a future raised: %r", function)
+            # Otherwise they live until the next call.
+            del function, argument
+
+
+_large = Thread("amqp_rpc large replies")
+
+
+def read_elsewhere(read: Callable[[], Any]) -> Future[Any]:
+    """Have a large reply read on the thread for those, one after another; cancel the future to wait no more for it."""
+    reading: Future[Any] = Future()
+    _large.call(partial(_read, reading), read)
+    return reading
+
+
+def _read(reading: Future[Any], read: Callable[[], Any]) -> None:
+    if not reading.set_running_or_notify_cancel():
+        return
+    try:
+        result = read()
+    # A user's type may raise anything.
+    except BaseException as error:
+        # Without this frame: else the traceback and the call keep each other alive.
+        reading.set_exception(error.with_traceback(None))
+    else:
+        reading.set_result(result)

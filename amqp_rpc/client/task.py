@@ -32,7 +32,7 @@ from amqp_rpc.errors import (
     StoreUnavailable,
 )
 from amqp_rpc.message import codec, topology
-from amqp_rpc.message.codec import MSGPACK, ContentType
+from amqp_rpc.message.codec import LARGE, MSGPACK, ContentType
 from amqp_rpc.message.envelope import APPLICATION, ERROR, Message, Properties, task_properties
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES, positive
@@ -483,14 +483,14 @@ class TaskHandle(Generic[R]):
         if seconds is None:
             raise ConfigurationError(f"a timeout is a number of seconds, not {timeout!r}")
         until = time.monotonic() + seconds
-        looks, pause, trouble = 0, FIRST_PAUSE, ""
         record: Record | None = None
         # The reply of a brief task is faster than any store; for the id alone no reply comes.
-        wait = self._replied
+        looks, pause, trouble, wait = 0, FIRST_PAUSE, "", self._replied
         while True:
             left = max(0.0, until - time.monotonic())
             if await self._arrived((left if self._store is None else min(pause, left)) if wait else 0.0):
-                result: R = decoder.read(self._reply.value, self.function)
+                read = partial(decoder.read, self._reply.value, self.function)
+                result: R = await Work(read) if len(self._reply.value.body) > LARGE else read()
                 return result
             wait = True
             try:

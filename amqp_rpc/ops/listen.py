@@ -74,8 +74,8 @@ class EventTap(Keeper):
             yield news
             self.connection.post(news.channel.ack, [news.tag])
 
-    def next_event(self) -> PublishedEvent | None:
-        """Return the next event that has arrived, and ack it; None for the end.
+    def next_delivery(self) -> AddressedDelivery | None:
+        """Return the next event that has arrived, and ack it; None for the end. `read` reads it.
 
         Raises:
             queue.Empty: None has arrived.
@@ -87,7 +87,12 @@ class EventTap(Keeper):
         if news is None:
             return None
         self.connection.post(news.channel.ack, [news.tag])
-        return _event(news)
+        return news
+
+    @staticmethod
+    def read(delivery: AddressedDelivery) -> PublishedEvent:
+        """Return the event in a delivery; any thread."""
+        return _event(delivery)
 
     def stop(self) -> None:
         """End the iteration; safe in a signal handler."""

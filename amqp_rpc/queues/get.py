@@ -13,15 +13,17 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from amqp_rpc.amqp.channel import Channel, ChannelClosed, Delivery
 from amqp_rpc.amqp.declare import ensure_queue
 from amqp_rpc.amqp.keeper import Keeper
-from amqp_rpc.amqp.pending import Outcome, Wait
+from amqp_rpc.amqp.pending import Outcome, Wait, Work
 from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
+from amqp_rpc.message.codec import LARGE
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import Repeats
@@ -147,9 +149,22 @@ class ItemConsumer(Keeper):
             self._check_open()
             delivery = self._pop() or await self._next(count, wait=wait, by=by)
             try:
-                return Taken(delivery, items.value(delivery.properties, delivery.body, limit=self._limit))
+                return Taken(delivery, await self._value(delivery))
             except CodecError as error:
                 await self._bury(delivery, error, by)
+
+    async def _value(self, delivery: Delivery) -> Any:
+        read = partial(items.value, delivery.properties, delivery.body, limit=self._limit)
+        if len(delivery.body) <= LARGE:
+            return read()
+        try:
+            return await Work(read)
+        except CodecError:
+            raise
+        except BaseException:
+            # Its caller was cancelled meanwhile: nobody has it.
+            self.requeue([Taken(delivery, None)])
+            raise
 
     def settle(self, some: list[Taken]) -> None:
         """Ack done items."""
