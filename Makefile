@@ -6,6 +6,9 @@ READY := .venv/.installed
 PROVIDE := $(BIN)/python -c 'import sys; from amqp_rpc import broker; \
 	sys.excepthook = lambda kind, error, trace: print(f"error: {error}", file=sys.stderr); broker.provide()'
 
+# The tests start hundreds of programs, each of which would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint types audit check shape bench fuzz chaos chaos-tasks broker-start broker-stop clean
 
@@ -32,8 +35,8 @@ test: $(READY)  ## run all tests on a real RabbitMQ, installed where there is no
 	@echo "running the tests (pytest) …" >&2
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-test-fast: $(READY)  ## run the tests that need no RabbitMQ and no Redis (less than a minute)
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not rabbitmq and not redis' $(ARGS)
+test-fast: $(READY)  ## run the tests that need no RabbitMQ, no Redis and no long time (less than a minute)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m 'not rabbitmq and not redis and not slow' $(ARGS)
 
 lint: $(READY)  ## check the style (ruff)
 	@$(BIN)/ruff check .

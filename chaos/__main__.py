@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chaos.faults import chosen
+from chaos.faults import PAUSE, chosen
 from chaos.scenario import SCENARIOS, run
 from tests.nodes import missing
 
@@ -26,6 +26,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="for the order and length of faults, and the load (1)")
     parser.add_argument("--seconds", type=float, help="of faults, in each scenario (single 210, cluster 270)")
+    parser.add_argument("--pause", type=float, default=PAUSE, help=f"seconds without a fault after each ({PAUSE:g})")
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
     parser.add_argument(
         "--only",
@@ -48,7 +49,10 @@ def main() -> int:
     troubles: list[str] = []
     for name in SCENARIOS if given.scenario == "all" else [given.scenario]:
         seconds = given.seconds or SECONDS[name]
-        found = run(SCENARIOS[name], seed=given.seed, seconds=seconds, only=given.only, folder=top / name, say=_say)
+        found = run(
+            SCENARIOS[name], seed=given.seed, seconds=seconds, pause=given.pause, only=given.only,
+            folder=top / name, say=_say,
+        )  # fmt: skip
         troubles += [f"{name}: {trouble}" for trouble in found]
     for trouble in troubles:
         _say(f"NOT ZERO: {trouble}")

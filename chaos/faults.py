@@ -18,8 +18,8 @@ from chaos.stage import NODE_TIMEOUT, QUEUE, Stage, until
 COMES_BACK = 60.0
 #: Seconds between two nodes of a cluster, for faults that hit each node in turn.
 IN_TURN = (0.5, 3.0)
-#: Seconds without a fault after each.
-PAUSES = (4.0, 6.0)
+#: Seconds without a fault after each, and how much longer or shorter they may be.
+PAUSE, JITTER = 5.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,13 @@ class Injection:
     Args:
         faults: The kinds.
         seed: The same seed gives the same order, durations and pauses.
+        pause: Seconds without a fault after each.
     """
 
-    def __init__(self, stage: Stage, faults: tuple[Fault, ...], seed: int) -> None:
+    def __init__(self, stage: Stage, faults: tuple[Fault, ...], seed: int, *, pause: float = PAUSE) -> None:
         self._stage = stage
         self._faults = faults
+        self._seconds = pause
         self._chance = random.Random(seed)  # noqa: S311 - repeatable, not a secret
         self._record = Record(stage.folder / FAULTS)
         self._left: list[Fault] = []
@@ -280,4 +282,4 @@ class Injection:
         return f"{fault.name}: {undone - injected:.1f} s, all servers there {over - undone:.1f} s later{again}"
 
     def _pause(self) -> None:
-        time.sleep(self._chance.uniform(*PAUSES))
+        time.sleep(self._seconds * self._chance.uniform(1 - JITTER, 1 + JITTER))

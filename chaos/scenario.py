@@ -27,7 +27,14 @@ SCENARIOS = {each.name: each for each in (Scenario("single", 1, SINGLE), Scenari
 
 
 def run(
-    scenario: Scenario, *, seed: int, seconds: float, only: Sequence[str], folder: Path, say: Callable[[str], object]
+    scenario: Scenario,
+    *,
+    seed: int,
+    seconds: float,
+    pause: float,
+    only: Sequence[str],
+    folder: Path,
+    say: Callable[[str], object],
 ) -> list[str]:
     """Run a scenario and print its figures; return the figures that must be zero and are not."""
     faults = chosen(scenario.faults, only)
@@ -38,7 +45,8 @@ def run(
     with Stage(nodes=scenario.nodes, seed=seed, folder=folder) as stage:
         say(f"== {scenario.name}, seed {seed}, RabbitMQ {stage.version} × {scenario.nodes}; records in {folder}")
         stage.start_clients()
-        Injection(stage, faults, seed).run(seconds, lambda line: say(f"   {time.monotonic() - started:6.1f} s  {line}"))
+        injection = Injection(stage, faults, seed, pause=pause)
+        injection.run(seconds, lambda line: say(f"   {time.monotonic() - started:6.1f} s  {line}"))
         troubles = [] if stage.whole(1) else [f"at the end {stage.consumers()} of {SERVERS} servers consume"]
         stage.stop_clients()
         stage.stop_servers()

@@ -6,7 +6,9 @@ import os
 import secrets
 import signal
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -52,13 +54,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("node")
         if item.get_closest_marker("node"):
             item.add_marker("rabbitmq")
-    # First those that wait for a broker to end and to come back, so that none of them is the last one alone.
-    items.sort(key=lambda item: item.get_closest_marker("node") is None)
+    items[:] = dealt(items, workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     if nodes.URL:
         skip = pytest.mark.skip(reason="needs a RabbitMQ node of its own, and AMQP_RPC_TEST_URL gives only a URL")
         for item in items:
             if item.get_closest_marker("node"):
                 item.add_marker(skip)
+
+
+def dealt(items: list[pytest.Item], *, workers: int) -> list[pytest.Item]:
+    """Tests in an order in which no long one is the last one alone, and all workers have their share of them.
+
+    With ``--dist worksteal`` each worker gets one block of them, and whoever is done first gets the end of another's.
+    So each block begins with tests that take long; those of one file stay together, since they share nodes.
+    """
+    files: defaultdict[Path, list[pytest.Item]] = defaultdict(list)
+    short = []
+    for item in items:
+        if seconds_of(item):
+            files[item.path].append(item)
+        else:
+            short.append(item)
+    blocks: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for tests in sorted(files.values(), key=lambda tests: -sum(map(seconds_of, tests))):
+        min(blocks, key=lambda block: sum(map(seconds_of, block))).extend(tests)
+    left = len(items)
+    for number, block in enumerate(blocks):
+        size = left // (workers - number)
+        left -= size
+        room = max(0, size - len(block))
+        block.extend(short[:room])
+        del short[:room]
+    return [item for block in blocks for item in block] + short
+
+
+def seconds_of(item: pytest.Item) -> float:
+    """About how long a test takes that takes long; 0 for all others."""
+    if (slow := item.get_closest_marker("slow")) is not None:
+        return float(slow.kwargs["seconds"])
+    if item.get_closest_marker("ends_node") is not None:
+        return 10.0
+    return 3.0 if item.get_closest_marker("node") is not None else 0.0
 
 
 @pytest.fixture(scope="session")

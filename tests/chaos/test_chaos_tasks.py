@@ -14,6 +14,7 @@ from tests.programs import ROOT
 SEED, TASKS, SECONDS = 1, 3000, 35
 
 
+@pytest.mark.slow(seconds=80)
 @pytest.mark.node
 @pytest.mark.timeout(500)
 def test_under_faults_no_accepted_task_or_event_is_lost_comes_too_early_or_is_dead_without_cause():

@@ -35,6 +35,7 @@ def silent() -> Iterator[None]:
     logging.disable(before)
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_in_the_corpus_is_read_or_refused(name: str) -> None:
     kept = corpus.load(name)

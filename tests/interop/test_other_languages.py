@@ -125,6 +125,7 @@ def place(url: str) -> Iterator[str]:
             yield url.removesuffix("/")
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.timeout(2 * COMPILE)
 def test_their_programs_reach_ours(theirs: tuple[str, ...], place: str) -> None:
     service = Service(queue_type="quorum")
@@ -151,6 +152,7 @@ def test_their_programs_reach_ours(theirs: tuple[str, ...], place: str) -> None:
             assert client.dead_letters("task_queue").list() == []
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.timeout(2 * COMPILE)
 def test_ours_reach_their_programs(theirs: tuple[str, ...], place: str, tmp_path: Path) -> None:
     names = ("worker", "receive_logs", "rpc_server")

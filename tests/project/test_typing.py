@@ -31,10 +31,12 @@ def found() -> dict[str, set[tuple[int, str]]]:
     return errors
 
 
+@pytest.mark.slow(seconds=10)
 def test_what_is_right_is_accepted(found):
     assert found["accepts.py"] == set()
 
 
+@pytest.mark.slow(seconds=10)
 def test_what_is_wrong_is_refused_and_nothing_else(found):
     lines = (ROOT / FOLDER / "rejects.py").read_text().splitlines()
     marks = {
@@ -50,6 +52,7 @@ def test_what_is_wrong_is_refused_and_nothing_else(found):
 PYRIGHT = shutil.which("basedpyright", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
+@pytest.mark.slow(seconds=20)
 @pytest.mark.skipif(PYRIGHT is None, reason="basedpyright is not installed: pip install basedpyright")
 def test_type_checkers_know_nearly_all_types_without_inference(tmp_path: Path) -> None:
     # Not from the top of the checkout, where it would read the configuration of its own.

@@ -72,6 +72,7 @@ messages = st.tuples(
 )
 
 
+@pytest.mark.slow(seconds=25)
 @pytest.mark.timeout(400)
 def test_the_server_survives_whatever_is_sent_to_it(url: str, raw: Raw) -> None:
     sent = 0
