@@ -32,7 +32,7 @@ def name(queue_name: str) -> str:
 def small(all_nodes: nodes.Nodes) -> Iterator[Node]:
     """A node that takes small messages only."""
     require_node()
-    node = all_nodes.new(settings=[f"max_message_size = {LIMIT}"])
+    node = all_nodes.new(parameters={"rabbit": {"max_message_size": str(LIMIT)}})
     node.start(timeout=nodes.START_TIMEOUT)
     yield node
     node.close()

@@ -229,7 +229,7 @@ def test_forged_tokens_keep_no_schedule_from_its_ticks(
 
 def test_a_token_above_the_broker_s_limit_is_made_smaller(new_node: Callable[..., Node]) -> None:
     """Two of them are published as one."""
-    node = new_node(settings=["max_message_size = 20000"])
+    node = new_node(parameters={"rabbit": {"max_message_size": "20000"}})
     ticking = Ticking(0.1)
     with pika.BlockingConnection(pika.URLParameters(node.url)) as connection, Server(ticking.service, url=node.url):
         until(lambda: len(ticking.ran) >= 3)
