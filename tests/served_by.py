@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -13,7 +15,12 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from amqp_rpc import Client, Server, Service
 from amqp_rpc.amqp import declare
+from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from tests.waiting import until
+
+Serve = Callable[..., Server]
+#: As workers declare queues of dead letters.
+DEAD = dead_letter_arguments(task_arguments("quorum"))
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +118,38 @@ def raw(url: str) -> Iterator[Raw]:
     yield raw
     if connection.is_open:
         connection.close()
+
+
+@pytest.fixture
+def queue(raw: Raw) -> str:
+    """A task queue of the test's own, whose dead letters' queue is there before a server asks for it."""
+    name = f"t{secrets.token_hex(6)}"
+    declare_dead(raw, name)
+    return name
+
+
+def declare_dead(raw: Raw, queue: str) -> None:
+    """Declare the queue of dead letters: RabbitMQ 3.10 can't be asked for messages while another one declares it."""
+    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=DEAD)
+
+
+def dead_letter(raw: Raw, queue: str, *, timeout: float = 20.0) -> Any:
+    """Wait for the one dead letter of a queue; return its properties."""
+    method, properties, _ = until(
+        lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None, timeout=timeout
+    )
+    assert method.message_count == 0
+    return properties
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """The event that slow handlers wait for; they end with the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def lines(path: Path) -> list[list[str]]:
+    """The words of each line that served functions have written down: a word, and the number of their process."""
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []

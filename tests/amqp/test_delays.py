@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +18,6 @@ from amqp_rpc.errors import PublishRefused
 from amqp_rpc.message.topology import ABANDONED, UNROUTED, arrivals_queue
 from amqp_rpc.ops.browse import MOST_RETURNS
 from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
 
 Serve = Callable[..., Server]
@@ -40,13 +38,6 @@ def channel_of(node: Node) -> Iterator[Any]:
 def counted(channel: Any, queue: str) -> int:
     """The messages of a queue that no one has."""
     return int(channel.queue_declare(queue, passive=True).method.message_count)
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
 
 
 def test_delayed_tasks_for_a_queue_that_is_full_hold_up_no_other_queue(

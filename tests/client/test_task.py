@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -28,17 +27,9 @@ from amqp_rpc import (
 )
 from amqp_rpc.broker.node import Node
 from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
 
 
 def doubling(service: Service, queue: str, **options: Any) -> Callable[[int], int]:

@@ -31,14 +31,13 @@ from amqp_rpc import (
     Service,
 )
 from amqp_rpc.message.headers import only_carried
-from amqp_rpc.message.topology import dead_letter_arguments, delayed_key, task_arguments
+from amqp_rpc.message.topology import delayed_key
 from amqp_rpc.ops.browse import MOST_RETURNS, Cursor
 from amqp_rpc.ops.dead_letters import Progress
-from tests.served_by import Raw
+from tests.served_by import DEAD, Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-DEAD = dead_letter_arguments(task_arguments("quorum"))
 
 
 @pytest.fixture

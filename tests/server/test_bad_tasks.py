@@ -19,9 +19,8 @@ from amqp_rpc import (
     Service,
     Unencodable,
 )
-from tests.served_by import Raw
+from tests.served_by import Raw, declare_dead
 from tests.server.test_bad_messages import BAD_BODIES, MSGPACK, WRONG_CALLS
-from tests.server.test_tasks_on_rabbitmq import declare_dead
 from tests.waiting import until
 
 Serve = Callable[..., Server]

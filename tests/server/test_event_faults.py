@@ -12,9 +12,7 @@ import pytest
 from amqp_rpc import Client, Server, Service
 from amqp_rpc.broker.node import Node
 from tests.programs import serving
-from tests.served_by import Raw
-from tests.server.test_task_faults import lines
-from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
+from tests.served_by import Raw, dead_letter, declare_dead, lines
 from tests.waiting import until
 
 
@@ -33,17 +31,18 @@ def test_the_event_of_a_worker_that_is_killed_goes_to_another_one(url: str, clie
 
 
 def test_an_event_that_kills_its_workers_ends_among_the_dead_letters(
-    url: str, client: Client, raw: Raw, tmp_path: Path
+    url: str, client: Client, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ran"
+    monkeypatch.setenv("TEST_MOST_CRASHES", "3")
     declare_dead(raw, "events.tevents.note_and_die")
     with serving("tests.served_events", "--processes", "4", url=url):
         identity = client.publish("tevents.die", str(path), mandatory=True)
         properties = dead_letter(raw, "events.tevents.note_and_die", timeout=100)
         assert properties.message_id == identity
-        assert properties.headers["reason"].startswith("8 workers died, one after another")
+        assert properties.headers["reason"].startswith("3 workers died, one after another")
         assert properties.headers["amqp_rpc.topic"] == "tevents.die"
-        assert len(lines(path)) == 8
+        assert len(lines(path)) == 3
 
 
 def test_each_process_of_a_server_is_an_instance(url: str, client: Client, tmp_path: Path) -> None:

@@ -35,8 +35,7 @@ from amqp_rpc import (
 )
 from amqp_rpc.broker.node import Node
 from amqp_rpc.message.topology import bindings_record
-from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import DEAD, dead_letter
+from tests.served_by import DEAD, Raw, dead_letter
 from tests.waiting import until
 
 Serve = Callable[..., Server]

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from amqp_rpc import Client, Server, Service, context
 from tests.programs import serving
-from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import declare_dead
+from tests.served_by import Raw, declare_dead
 from tests.server.test_time_limits import LIMITED, lines
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    """A task queue of the test's own."""
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
-
-
-@pytest.fixture
-def release() -> Iterator[threading.Event]:
-    """The event that slow tasks wait for; they end with the test."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])

@@ -20,8 +20,7 @@ from amqp_rpc.queues import items
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.invoke import Answer, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation, requeued
-from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import DEAD
+from tests.served_by import DEAD, Raw
 from tests.waiting import until
 
 Serve = Callable[..., Server]

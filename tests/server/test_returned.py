@@ -25,8 +25,7 @@ from amqp_rpc import (
     context,
 )
 from amqp_rpc.server.invoke import exceeded, traceback_of
-from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
+from tests.served_by import Raw, dead_letter
 from tests.waiting import until
 
 Serve = Callable[..., Server]
@@ -52,14 +51,6 @@ class Later:
 
     def __await__(self) -> Any:
         return asyncio.sleep(0, self.value).__await__()
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    """A task queue of the test's own."""
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
 
 
 def numbers(n: int) -> Iterator[int]:

@@ -31,19 +31,10 @@ from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.broker.node import Node
 from amqp_rpc.cli.exits import Exit
 from tests.programs import serving
-from tests.served_by import Raw
-from tests.server.test_task_faults import lines
-from tests.server.test_tasks_on_rabbitmq import declare_dead
+from tests.served_by import Raw, declare_dead, lines
 from tests.waiting import until
 
 TASKS = ("tests.served", "--queues", "tserved_limited")
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
 
 
 def freeze(node: Node) -> None:

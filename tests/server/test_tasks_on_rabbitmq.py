@@ -14,38 +14,13 @@ import pytest
 from amqp_rpc import Client, ConfigurationError, Reject, RemoteError, Retry, Server, Service, context
 from amqp_rpc.amqp.channel import Channel
 from amqp_rpc.message.envelope import Message, task_properties
-from amqp_rpc.message.topology import dead_letter_arguments, task_arguments
 from amqp_rpc.server import consumers
 from amqp_rpc.server.invoke import Answer, Settings
 from amqp_rpc.server.tasks import TaskDispatcher, TaskInvocation
-from tests.served_by import Raw
+from tests.served_by import Raw, dead_letter
 from tests.waiting import until
 
 Serve = Callable[..., Server]
-#: As workers declare queues of dead letters.
-DEAD = dead_letter_arguments(task_arguments("quorum"))
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    """A task queue of the test's own, whose dead letters' queue is there before a server asks for it."""
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
-
-
-def declare_dead(raw: Raw, queue: str) -> None:
-    """Declare the queue of dead letters: RabbitMQ 3.10 can't be asked for messages while another one declares it."""
-    raw.channel.queue_declare(f"{queue}.dead", durable=True, arguments=DEAD)
-
-
-def dead_letter(raw: Raw, queue: str, *, timeout: float = 20.0) -> Any:
-    """Wait for the one dead letter of a queue; return its properties."""
-    method, properties, _ = until(
-        lambda: got if (got := raw.channel.basic_get(f"{queue}.dead"))[0] else None, timeout=timeout
-    )
-    assert method.message_count == 0
-    return properties
 
 
 def test_a_task_runs_and_its_result_comes_to_who_enqueued_it(

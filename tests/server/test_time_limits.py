@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,28 +14,11 @@ import pytest
 from amqp_rpc import Client, RemoteError, Server, Service, TimeLimitExceeded, context
 from amqp_rpc.cli.exits import Exit
 from tests.programs import Program, serving
-from tests.served_by import Raw
-from tests.server.test_tasks_on_rabbitmq import dead_letter, declare_dead
+from tests.served_by import Raw, dead_letter, declare_dead
 from tests.waiting import until
 
 Serve = Callable[..., Server]
 LIMITED = "tserved_limited"
-
-
-@pytest.fixture
-def queue(raw: Raw) -> str:
-    """A task queue of the test's own."""
-    name = f"t{secrets.token_hex(6)}"
-    declare_dead(raw, name)
-    return name
-
-
-@pytest.fixture
-def release() -> Iterator[threading.Event]:
-    """The event that endless handlers wait for; they end with the test."""
-    event = threading.Event()
-    yield event
-    event.set()
 
 
 def test_a_thread_that_is_over_its_limit_is_settled_without_it_and_the_pool_goes_on(
