@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture in SERVER_MARKERS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(SERVER_MARKERS[fixture])
-        if {"node", "new_node"} & set(getattr(item, "fixturenames", ())):
+        if {"node", "node_with", "new_node"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("node")
         if item.get_closest_marker("node"):
             item.add_marker("rabbitmq")
@@ -150,6 +150,30 @@ def node(request: pytest.FixtureRequest, all_nodes: nodes.Nodes) -> Iterator[Nod
                 patch.setattr(node, name, lambda: pytest.fail("mark a test that ends its node: ends_node"))
         yield node
     all_nodes.give_back(node, whole=FAILED not in request.node.stash)
+
+
+@pytest.fixture
+def node_with(request: pytest.FixtureRequest, all_nodes: nodes.Nodes) -> Iterator[Callable[..., Node]]:
+    """Lend a running node with some of `Node`'s options; as with `node`, later tests that want the same get it."""
+    require_node()
+    lent: list[tuple[Node, dict[str, object]]] = []
+
+    def lend(**options: object) -> Node:
+        lent.append((all_nodes.lend(**options), options))
+        return lent[-1][0]
+
+    yield lend
+    for node, options in lent:
+        all_nodes.give_back(node, whole=FAILED not in request.node.stash, **options)
+
+
+@pytest.fixture
+def vhost(node: Node, queue_name: str) -> Iterator[str]:
+    """The URL of a virtual host that nothing has been declared in, on `node`."""
+    node.ctl("add_vhost", queue_name, *(("--default-queue-type", nodes.QUEUE_TYPE) if nodes.QUEUE_TYPE else ()))
+    node.ctl("set_permissions", "-p", queue_name, "guest", ".*", ".*", ".*")
+    yield f"{node.url}{queue_name}"
+    node.ctl("delete_vhost", queue_name)
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +89,8 @@ def expression(words: Sequence[str]) -> str | None:
             values = [user, vhost, *rights]
         case ("set_permissions" as function, user, *rights):
             values = [user, "/", *rights]
-        case ("add_vhost", vhost):
-            module, function, values = "rabbit_vhost", "add", [vhost]
+        case ("add_vhost" | "delete_vhost" as verb, vhost):
+            module, function, values = "rabbit_vhost", verb.removesuffix("_vhost"), [vhost]
         case ("set_vhost_limits", "-p", *values):
             module, function = "rabbit_vhost_limit", "parse_set"
         case _:
@@ -190,20 +192,21 @@ class Nodes:
         self._watch: subprocess.Popen[bytes] | None = None
         self._made = 0
         self._secured: dict[str, Any] | None = None
-        self._idle: list[Node] = []
+        #: Those that are not lent, by their options.
+        self._idle: defaultdict[str, list[Node]] = defaultdict(list)
 
-    def lend(self) -> Node:
-        """A running node: the last one, or a new one."""
-        if self._idle:
-            return self._idle.pop()
-        node = self.new()
+    def lend(self, **options: Any) -> Node:
+        """A running node with these options: the last one, or a new one."""
+        if idle := self._idle[repr(options)]:
+            return idle.pop()
+        node = self.new(**options)
         node.start(timeout=START_TIMEOUT)
         return node
 
-    def give_back(self, node: Node, *, whole: bool) -> None:
+    def give_back(self, node: Node, *, whole: bool, **options: Any) -> None:
         """Keep a lent node for the next test, if it is whole and runs; else remove it."""
         if whole and node.pid:
-            self._idle.append(node)
+            self._idle[repr(options)].append(node)
         else:
             node.close()
 
@@ -248,8 +251,9 @@ class Nodes:
         return nodes
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        for node in chain.from_iterable(self._idle.values()):
+            node.close()
+        self._idle.clear()
         if self._watch is not None:
             self._watch.communicate(timeout=30)  # closes its input, and it cleans up
 

@@ -106,7 +106,7 @@ def system_files() -> dict[str, float]:
 
 
 @pytest.mark.node
-def test_start_status_stop_beside_a_taken_port(shell: Shell, real_node):
+def test_start_status_stop_beside_a_taken_port_in_a_session_of_its_own(shell: Shell, real_node):
     before = system_files()
     with taken(5672):
         started = shell.run("start")
@@ -117,6 +117,9 @@ def test_start_status_stop_beside_a_taken_port(shell: Shell, real_node):
     assert port != 5672
     assert "starting RabbitMQ" in started.stderr
     version = greet(port)
+
+    # Ctrl-C later does not reach it.
+    assert os.getsid(0) not in {os.getsid(pid) for pid in shell.node_processes()}
 
     again = shell.run("start")
     assert again.returncode == 0
@@ -133,12 +136,6 @@ def test_start_status_stop_beside_a_taken_port(shell: Shell, real_node):
     assert greet(port) is None
     assert shell.left() == []
     assert system_files() == before
-
-
-@pytest.mark.node
-def test_the_broker_is_in_a_session_of_its_own_so_that_ctrl_c_later_does_not_reach_it(shell: Shell, real_node):
-    assert shell.run("start").returncode == 0
-    assert os.getsid(0) not in {os.getsid(pid) for pid in shell.node_processes()}
 
 
 @pytest.mark.node

@@ -9,15 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from amqp_rpc import Client
 from amqp_rpc.cli.exits import Exit
+from tests.forwarding import forwarding
 from tests.programs import Program, run, serving
 from tests.waiting import until
 
@@ -317,34 +315,6 @@ def test_a_server_may_wait_for_a_broker_that_is_just_starting(url: str) -> None:
     with forwarding(later, ("127.0.0.1", port)):
         server.until_said("Ready.")
         assert server.end() == Exit.OK
-
-
-@contextmanager
-def forwarding(here: tuple[str, int], there: tuple[str, int]) -> Iterator[None]:
-    """Forward the connections to one address to another one."""
-    open_now: list[socket.socket] = []
-
-    def pump(one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                far = socket.create_connection(there)
-                open_now.extend([near, far])
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    with socket.create_server(here) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
-    for each in open_now:
-        each.close()
 
 
 def test_waiting_for_a_broker_ends_at_a_signal_and_at_its_time() -> None:

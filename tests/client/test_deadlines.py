@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,7 +25,7 @@ from amqp_rpc import (
     Unroutable,
     context,
 )
-from amqp_rpc.broker import Node
+from tests.forwarding import forwarding
 from tests.served_by import Raw
 
 Serve = Callable[..., Server]
@@ -141,8 +142,12 @@ def test_an_awaited_call_ends_in_time_while_the_brokers_name_is_looked_up(monkey
     answered.set()
 
 
-def test_deadlines_hold_after_a_first_attempt_to_connect_that_failed(new_node: Callable[..., Node]) -> None:
-    node = new_node(start=False)
+def test_deadlines_hold_after_a_first_attempt_to_connect_that_failed(url: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        later = free.getsockname()
+    there = urlsplit(url)
+    first_nobody = there._replace(netloc=f"guest:guest@127.0.0.1:{later[1]}").geturl()
     go_on = threading.Event()
     service = Service("tlate")
 
@@ -151,11 +156,10 @@ def test_deadlines_hold_after_a_first_attempt_to_connect_that_failed(new_node: C
         go_on.wait(30)
 
     async def main() -> None:
-        async with AsyncClient(node.url, timeout=1) as client:
+        async with AsyncClient(first_nobody, timeout=1) as client:
             with pytest.raises(NotConnected):
                 await client.call(hold)
-            await asyncio.to_thread(node.start)
-            with Server(service, url=node.url):
+            with forwarding(later, (str(there.hostname), there.port or 5672)), Server(service, url=url):
                 with pytest.raises(CallTimeout):
                     await asyncio.wait_for(client.call(hold), 15)
                 go_on.set()

@@ -142,10 +142,10 @@ def test_an_idempotent_call_of_a_killed_server_is_answered_by_another_one(url: s
 
 
 def test_a_server_consumes_again_after_the_brokers_consumer_timeout(
-    new_node: Callable[..., Node], service: Service
+    node_with: Callable[..., Node], service: Service
 ) -> None:
     """3.10 and 4.0 close the channel (406); 4.3 does so for quorum queues alone, and cancels that consumer only."""
-    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
+    node = node_with(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
     go_on = threading.Event()
     echo = _echo(service)
 

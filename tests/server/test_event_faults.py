@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,22 +159,21 @@ def test_a_broadcast_subscriber_is_there_again_after_its_connection_was_lost(nod
 
 
 def test_what_an_instance_that_is_gone_was_to_try_again_does_not_stay_in_the_broker(
-    new_node: Callable[..., Node], service: Service
+    node: Node, vhost: str, service: Service
 ) -> None:
-    node = new_node()
-
     @service.subscribe(service.name, mode="broadcast", retries=1, backoff=(0.4, 0.4))
     def fail() -> None:
         raise OSError
 
     def delayed() -> int:
         """Count what the levels hold; what they can't hand on is not among what is ready."""
-        query = 'element(2, element(2, ra:local_query({list_to_atom("%2F_amqp_rpc.delay.0~b"), node()}, fun F/1)))'
-        query = query.replace("fun F/1", "fun rabbit_fifo:query_messages_total/1")
+        place = vhost.rpartition("/")[2]
+        query = 'element(2, element(2, ra:local_query({list_to_atom("V_amqp_rpc.delay.0~b"), node()}, fun F/1)))'
+        query = query.replace("fun F/1", "fun rabbit_fifo:query_messages_total/1").replace("V_", f"{place}_")
         return sum(int(node.ctl("eval", query.replace("~b", str(level)) + ".")) for level in range(3))
 
-    with Client(node.url, timeout=60) as client:
-        with Server(service, url=node.url) as server:
+    with Client(vhost, timeout=60) as client:
+        with Server(service, url=vhost) as server:
             client.publish(service.name, mandatory=True)
             until(lambda: server.counters["retried"] == 1 and not server._state.unacked)
         until(lambda: delayed() == 0)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import pytest
 
 from amqp_rpc import AmqpRpcError, Client, ConfigurationError, Server, Service
-from amqp_rpc.broker import Node
 from tests.programs import ROOT, serving
 from tests.waiting import until
 
@@ -242,9 +241,7 @@ def test_a_server_may_be_stopped_twice_and_says_the_same(client: Client, serve: 
         assert [stop.result(timeout=20) for stop in stops] == [False] * 3
 
 
-def test_a_server_that_is_stopped_while_it_declares_is_quiet(
-    new_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_is_stopped_while_it_declares_is_quiet(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     service = Service()
 
     @service.task(queue="tquiet")
@@ -252,6 +249,6 @@ def test_a_server_that_is_stopped_while_it_declares_is_quiet(
         """Nothing to do."""
 
     # The levels of delay are declared one after another, a hundred steps.
-    with Server(service, url=new_node().url):
+    with Server(service, url=vhost):
         pass
     assert [record for record in caplog.records if record.name.startswith("amqp_rpc")] == []

@@ -278,10 +278,13 @@ def test_a_dead_letter_that_waits_for_room_is_dropped_with_the_connection_of_its
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_task_that_the_broker_takes_back_after_its_consumer_timeout_runs_once_and_is_no_crash(
-    new_node: Callable[..., Node], queue_name: str, kind: Literal["classic", "quorum"], caplog: pytest.LogCaptureFixture
+    node_with: Callable[..., Node],
+    queue_name: str,
+    kind: Literal["classic", "quorum"],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """From RabbitMQ 4.3 on a classic queue has no such timeout, and a quorum queue cancels the consumer."""
-    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
+    node = node_with(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
     if kind == "classic" and node.version.startswith("4.3"):
         pytest.skip("RabbitMQ 4.3 has no consumer timeout in classic queues")
     service = Service()
@@ -312,9 +315,9 @@ def test_a_task_that_the_broker_takes_back_after_its_consumer_timeout_runs_once_
 
 
 def test_a_time_limit_above_the_brokers_consumer_timeout_is_warned_of_or_told_the_broker(
-    new_node: Callable[..., Node], queue_name: str, caplog: pytest.LogCaptureFixture
+    node_with: Callable[..., Node], queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = new_node(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
+    node = node_with(parameters={"rabbit": {"consumer_timeout": "1000", "channel_tick_interval": "1000"}})
     service = Service()
     go_on = threading.Event()
 
