@@ -39,6 +39,17 @@ def service() -> Service:
     return Service(f"t{secrets.token_hex(6)}")
 
 
+def noting(queue: str) -> tuple[Service, Callable[[int], None], list[int]]:
+    """A service with one task, that task, and the numbers that it has run with."""
+    service, ran = Service(), list[int]()
+
+    @service.task(queue=queue)
+    def work(n: int) -> None:
+        ran.append(n)
+
+    return service, work, ran
+
+
 @pytest.fixture
 def serve(url: str) -> Iterator[Callable[..., Server]]:
     """Start a server for services, with `Server`'s options; it is stopped when the test ends."""

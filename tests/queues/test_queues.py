@@ -77,7 +77,7 @@ def taker(url: str, name: str, *, done: int = 0) -> Iterator[subprocess.Popen[st
         process.communicate(timeout=30)
 
 
-def drained(items: Queue[object], *, first: float = 2.0, wait: float = 2.0) -> list[object]:
+def drained(items: Queue[object], *, first: float = 2.0, wait: float = 1.0) -> list[object]:
     """All that is in a queue, done; the first of it may take longer than the next."""
     found = []
     while True:

@@ -31,7 +31,7 @@ from amqp_rpc.amqp.publisher import Publication
 from amqp_rpc.broker.node import Node
 from amqp_rpc.cli.exits import Exit
 from tests.programs import serving
-from tests.served_by import Raw, declare_dead, lines
+from tests.served_by import Raw, declare_dead, lines, noting
 from tests.waiting import until
 
 TASKS = ("tests.served", "--queues", "tserved_limited")
@@ -102,12 +102,7 @@ def test_ctrl_c_in_the_middle_of_many_does_not_wait_for_a_broker_that_does_not_a
 
 
 def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(node: Node, queue_name: str) -> None:
-    service = Service()
-    ran: list[int] = []
-
-    @service.task(queue=queue_name)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue_name)
 
     with Client(node.url, timeout=60) as client, Server(service, url=node.url):
         client.enqueue(work, 1)
@@ -122,12 +117,7 @@ def test_a_task_whose_confirm_does_not_come_may_run_and_that_is_said(node: Node,
 def test_the_key_of_a_task_that_may_have_been_accepted_stays_taken(
     node: Node, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service()
-    ran: list[int] = []
-
-    @service.task(queue=queue_name)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue_name)
 
     with Client(node.url, timeout=60) as client, Server(service, url=node.url):
         client.enqueue(work, 1)
@@ -154,12 +144,7 @@ def test_under_a_memory_alarm_enqueue_is_refused_at_its_timeout_and_accepted_whe
     node: Node,
     queue_name: str,
 ) -> None:
-    service = Service()
-    ran: list[int] = []
-
-    @service.task(queue=queue_name)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue_name)
 
     with Client(node.url, timeout=60) as client, Server(service, url=node.url):
         client.enqueue(work, 1)

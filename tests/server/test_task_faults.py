@@ -15,7 +15,7 @@ import pytest
 from amqp_rpc import Client, Reject, Server, Service, context
 from amqp_rpc.broker.node import Node
 from tests.programs import serving
-from tests.served_by import Raw, dead_letter, declare_dead, lines
+from tests.served_by import Raw, dead_letter, declare_dead, lines, noting
 from tests.waiting import until
 
 
@@ -55,12 +55,7 @@ def test_a_task_that_kills_its_workers_ends_among_the_dead_letters_and_the_other
 def test_tasks_in_the_queue_and_delayed_ones_survive_the_end_of_the_broker(
     node: Node, queue_name: str, end: str
 ) -> None:
-    service = Service()
-    ran: list[int] = []
-
-    @service.task(queue=queue_name)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue_name)
 
     with Server(service, url=node.url):
         """Prepare the queues, and end before there is a task."""
@@ -99,12 +94,7 @@ def test_a_queue_is_not_forgotten_once_a_server_has_prepared_it(node: Node, queu
 
 @pytest.mark.ends_node
 def test_what_is_enqueued_while_the_broker_is_away_is_accepted_when_it_is_back(node: Node, queue_name: str) -> None:
-    service = Service()
-    ran: list[int] = []
-
-    @service.task(queue=queue_name)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue_name)
 
     with Client(node.url, timeout=60) as client, Server(service, url=node.url):
         client.enqueue(work, 1)
