@@ -231,7 +231,7 @@ def test_a_slow_call_that_a_server_has_is_not_sent_again(client: Client, serve: 
     # A call's patience is 1.5 s here: many signs of life, and other calls that pass it, while it runs for longer.
     call = client.submit(slow, timeout=12, idempotent=True)
     threading.Timer(3.5, go_on.set).start()
-    while not go_on.is_set():
+    while not go_on.wait(0.01):
         assert client.call(quick) == 1
     assert call.result() == 1
     assert client.counters["retries"] == 0
