@@ -120,10 +120,10 @@ class TypedNode(Node):
             input=f'lists:flatten(io_lib:format("~0p", [begin {asked} end])).\n',
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
-        if (found := re.fullmatch(r'\{ok, (".*")\}', done.stdout.strip(), re.DOTALL)) is not None:
-            result = str(json.loads(found[1]))
-            if args[0] == "eval" or result == "ok":
-                return result
+        if (found := re.fullmatch(r'\{ok, "(.*)"\}', done.stdout.strip(), re.DOTALL)) is not None and (
+            args[0] == "eval" or found[1] == "ok"
+        ):
+            return found[1]
         # It says why.
         return super().ctl(*args, timeout=timeout)
 
