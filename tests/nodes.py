@@ -77,13 +77,24 @@ def missing() -> str | None:
     )
 
 
-def expression(words: Sequence[str]) -> str | None:
+def expression(words: Sequence[str]) -> str | None:  # noqa: C901, PLR0911 - one case for each word
     """What ``rabbitmqctl`` has the node do for these words; None for what tests ask for too seldom."""
     module = "rabbit_auth_backend_internal"
     match words:
         case ("eval", asked):
             return asked.strip().removesuffix(".")
-        case ("add_user" | "set_user_limits" | "delete_user" as function, *values):
+        case ("set_vm_memory_high_watermark" as function, part):
+            return f"vm_memory_monitor:{function}({part})"
+        case ("set_vm_memory_high_watermark" as function, "absolute", limit):
+            return f"vm_memory_monitor:{function}({{absolute, {limit}}})"
+        case ("close_all_connections", reason):
+            return f'rabbit_networking:close_connections(rabbit_networking:connections(), "{reason}")'
+        case ("close_connection", pid, reason):
+            return f'rabbit_networking:close_connection(rabbit_misc:string_to_pid("{pid}"), "{reason}")'
+        case (
+            "add_user" | "change_password" | "delete_user" | "set_user_limits" | "clear_user_limits" as function,
+            *values,
+        ):
             """They have the same order there."""
         case ("set_permissions" as function, "-p", vhost, user, *rights):
             values = [user, vhost, *rights]
@@ -113,12 +124,13 @@ class TypedNode(Node):
     def ctl(self, *args: str, timeout: float = 60.0) -> str:
         """Do as `Node.ctl` does, without ``rabbitmqctl`` where it only passes a word on to the node."""
         asked = expression(args)
-        if asked is None or ERL_CALL is None or self.command:
+        if asked is None or not (ERL_CALL or self.command):
             return super().ctl(*args, timeout=timeout)
+        cookie = () if self.command else ("-c", self.cookie)
         done = subprocess.run(
-            [ERL_CALL, "-address", f"127.0.0.1:{self._distribution_port}", "-c", self.cookie, "-e"],
+            [*self.command, "erl_call", "-address", f"127.0.0.1:{self._distribution_port}", *cookie, "-e"],
             input=f'lists:flatten(io_lib:format("~0p", [begin {asked} end])).\n',
-            capture_output=True, text=True, timeout=timeout, check=False,
+            env=self._environment(), capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
         if (found := re.fullmatch(r'\{ok, "(.*)"\}', done.stdout.strip(), re.DOTALL)) is not None and (
             args[0] == "eval" or found[1] == "ok"
