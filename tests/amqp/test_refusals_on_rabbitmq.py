@@ -18,6 +18,8 @@ from tests import nodes
 from tests.conftest import require_node
 from tests.waiting import until
 
+pytestmark = pytest.mark.node
+
 #: The broker's limit here; ours is far above it.
 LIMIT = 65536
 
