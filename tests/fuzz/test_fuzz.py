@@ -35,7 +35,6 @@ def silent() -> Iterator[None]:
     logging.disable(before)
 
 
-@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_in_the_corpus_is_read_or_refused(name: str) -> None:
     kept = corpus.load(name)
@@ -53,6 +52,7 @@ def test_the_corpus_is_small_and_has_nothing_twice() -> None:
         assert len(kept) == len(set(kept)), name
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize("name", TARGETS)
 def test_random_inputs_are_read_or_refused_and_many_get_past_the_first_check(name: str) -> None:
     reader = Reader(name, notes := Notes())
