@@ -80,6 +80,8 @@ def missing() -> str | None:
 def expression(words: Sequence[str]) -> str | None:  # noqa: C901, PLR0911 - one case for each word
     """What ``rabbitmqctl`` has the node do for these words; None for what tests ask for too seldom."""
     module = "rabbit_auth_backend_internal"
+    function: str
+    values: list[str]
     match words:
         case ("eval", asked):
             return asked.strip().removesuffix(".")
