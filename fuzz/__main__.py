@@ -161,6 +161,7 @@ def main() -> int:
         "and the others are random",
     )  # fmt: skip
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at a time (one for each processor)")
+    parser.add_argument("--found", type=Path, help="a folder for the inputs that atheris finds: see fuzz.reach --more")
     parser.add_argument("--report", type=Path, help="a file for the lines that are printed at the end")
     given = parser.parse_args()
     names = [*TARGETS] if given.target == "all" else [given.target]
@@ -172,7 +173,8 @@ def main() -> int:
     silence()
     began = time.monotonic()
     everything = jobs(names, engines, most=given.inputs, seconds=given.seconds / len(engines), seed=given.seed)
-    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+    with tempfile.TemporaryDirectory() as passing:
+        tempfile.tempdir = str(given.found or passing)
         run(list(everything), given.processes)
     failed = sum(job.notes.failures + bool(job.broken) for job in everything)
     slowest = max(everything, key=lambda job: job.notes.slowest)

@@ -147,7 +147,7 @@ def by_atheris(reader: Reader, *, most: int, seconds: float, seed: int) -> None:
     if seconds != float("inf"):
         limits.append(f"-max_total_time={max(1, int(seconds))}")
     # Fuzz() ends the process: the parent removes the folder.
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(prefix=f"{reader.name}.")
     for number, data in enumerate(corpus.load(reader.name)):
         (Path(folder) / f"{number}").write_bytes(data)
     atheris.Setup([sys.argv[0], *limits, folder], one)

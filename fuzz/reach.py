@@ -125,14 +125,14 @@ def main() -> None:
     parser.add_argument("--target", choices=[*TARGETS, "all"], default="all")
     parser.add_argument("--inputs", type=int, default=2000, help="of each target (2000)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--more", type=Path, help="a folder with a folder of inputs for each target, from atheris")
+    parser.add_argument("--more", type=Path, help="a folder of inputs from python -m fuzz --engine atheris --found")
     parser.add_argument("--keep", action="store_true", help="write the corpus anew")
     parser.add_argument("--missing", action="store_true", help="print the lines that are not reached")
     given = parser.parse_args()
     silence()
     everything: set[tuple[str, int]] = set()
     for name in TARGETS if given.target == "all" else [given.target]:
-        more = [path.read_bytes() for path in sorted((given.more / name).glob("*"))] if given.more else []
+        more = [path.read_bytes() for path in sorted(given.more.glob(f"{name}.*/*"))] if given.more else []
         few = chosen(name, [*more, *itertools.islice(random_inputs(name, given.seed), given.inputs)])
         reached = {(file, line) for found in few.values() for file, _, line in found}
         everything |= reached
