@@ -24,7 +24,8 @@ class Proxy:
         self._flowing.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
-        threading.Thread(target=self._loop.run_forever, name=f"proxy to {target}", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy to {target}", daemon=True)
+        self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     @property
@@ -52,16 +53,19 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
-        """Reset every connection and stop."""
+        """Reset every connection, listen no more and stop."""
         self.cut()
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
 
     async def _listen(self) -> None:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _end(self) -> None:
+        self._server.close()
         self._flowing.set()
         # Their connections are reset, so all of them end by themselves.
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

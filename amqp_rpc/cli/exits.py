@@ -142,8 +142,8 @@ def one_line_errors(*, of_code: bool = False) -> Iterator[None]:
         code = code_of(error)
         fail(spoken(error), Exit.CONFIGURATION if of_code and code is Exit.USAGE else code)
     except OSError as error:
-        # click ends quietly when the reader of the output has gone.
-        if error.errno == errno.EPIPE:
+        # The reader of the output has gone, or its disk is full: `main` ends quietly.
+        if error.errno in (errno.EPIPE, errno.ENOSPC):
             raise
         fail_with(error)
     except KeyboardInterrupt:

@@ -149,8 +149,8 @@ class Policy:
             self._set(max_priority=count("max_priority", self.max_priority, most=HIGHEST_PRIORITY))
             if self.queue_type != "classic":
                 raise ConfigurationError(
-                    "max_priority is for classic queues; a quorum queue tells two apart by itself, 0 to 4 and 5 to 9 "
-                    "(RabbitMQ 4.0 and newer)"
+                    "max_priority is for classic queues; a quorum queue has two levels by itself, 0 to 4 and 5 to 9 "
+                    "(RabbitMQ 4.0 and newer), or all ten (4.3 and newer)"
                 )
 
     def _set(self, **values: object) -> None:

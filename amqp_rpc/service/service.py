@@ -208,8 +208,8 @@ class Service:
                 - ``time_limit``: Seconds that one attempt may take (None: no limit); then it has failed, and is tried
                   again.
                 - ``priority``: Of its tasks, from 0 to 9, unless they are enqueued with another one. A quorum queue
-                  prefers 5 to 9 to the others (RabbitMQ 4.0 and newer); a classic one knows them all up to
-                  ``max_priority``.
+                  prefers 5 to 9 to the others (RabbitMQ 4.0 to 4.2), or tells them all apart (4.3 and newer); a classic
+                  one knows them all up to ``max_priority``.
                 - ``max_length``: Tasks that may wait in the queue; `Client.enqueue` raises `PublishRefused` when it is
                   full.
                 - ``max_priority``: The highest priority that a classic queue tells apart (None: it has none).

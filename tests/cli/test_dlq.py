@@ -338,8 +338,14 @@ def test_at_a_terminal_drop_asks_for_confirmation(letters: Letters) -> None:
     assert until(lambda: letters.count(".dead") == 1)
 
 
-def answered(letters: Letters, answer: str, *arguments: str) -> int:
-    """Run `amqp-rpc dlq` at a terminal, answer its question, and return its exit code."""
+def test_what_was_typed_before_the_question_is_no_answer_to_it(letters: Letters) -> None:
+    letters.put("aa-1")
+    assert answered(letters, "n", "drop", letters.queue, "--all", before="y") == Exit.NOT_CONFIRMED
+    assert until(lambda: letters.count(".dead") == 1)
+
+
+def answered(letters: Letters, answer: str, *arguments: str, before: str = "") -> int:
+    """Run `amqp-rpc dlq` at a terminal, type something, answer its question, and return its exit code."""
     try:
         ours, theirs = pty.openpty()
     except OSError as error:
@@ -348,6 +354,8 @@ def answered(letters: Letters, answer: str, *arguments: str) -> int:
     environment = {**os.environ, "AMQP_URL": letters.url}
     program = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
     os.close(theirs)
+    if before:
+        os.write(ours, f"{before}\n".encode())
     said = b""
     while b"[y/N]" not in said:
         said += os.read(ours, 1000)

@@ -340,7 +340,7 @@ def test_the_line_of_a_module_that_fails_to_import_is_the_user_s_and_traceback_s
     assert "<frozen os>" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["--version"], ["schedules", "tests.ticking"]])
 def test_an_output_that_can_t_be_written_is_quiet_and_not_0(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(

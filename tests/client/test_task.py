@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from amqp_rpc import (
     AlreadyQueued,
     AsyncClient,
+    AsyncTaskHandle,
     CallTimeout,
     Client,
     ConfigurationError,
@@ -26,6 +28,7 @@ from amqp_rpc import (
     TaskHandle,
 )
 from amqp_rpc.broker.node import Node
+from amqp_rpc.service.policy import Policy
 from tests.served_by import Raw
 from tests.waiting import until
 
@@ -127,6 +130,13 @@ def test_a_task_without_a_result_is_told_of_by_what_is_known(
         task.result(timeout=0.01)
     go_on.set()
     task.result()
+
+
+@pytest.mark.parametrize("handle", [TaskHandle, AsyncTaskHandle])
+def test_a_result_is_waited_for_longer_than_the_default_retries_take(handle: type[Any]) -> None:
+    policy = Policy("any")
+    longest = max(sum(policy.delay(attempt + 1) for attempt in range(policy.retries)) for _ in range(200))
+    assert longest < inspect.signature(handle.result).parameters["timeout"].default
 
 
 def test_many_tasks_are_enqueued_at_once_and_their_handles_are_in_order(
@@ -240,6 +250,29 @@ def test_tasks_of_a_higher_priority_are_taken_first(client: Client, serve: Serve
     serve(service, threads=1)
     until(lambda: len(ran) == 4)
     assert ran == [9, 5, 3, 1]
+
+
+def test_a_quorum_queue_knows_the_priorities_that_its_version_has(
+    client: Client, serve: Serve, service: Service, queue: str
+) -> None:
+    ran: list[int] = []
+
+    @service.task(queue=queue)
+    def work(n: int) -> None:
+        ran.append(n)
+
+    order = [1, 3, 5, 9]
+    for n in order:
+        client.enqueue(work, n, priority=n)
+    connection = client._session.connection
+    assert connection is not None
+    serve(service, threads=1)
+    until(lambda: len(ran) == 4)
+    if connection.version >= (4, 3):
+        assert ran == order[::-1]
+    else:
+        # Two levels, and none in RabbitMQ 3.
+        assert ran == ([5, 9, 1, 3] if connection.version >= (4, 0) else order)
 
 
 @pytest.mark.parametrize("priority", [-1, 10, True, "high"])

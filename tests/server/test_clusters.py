@@ -65,6 +65,8 @@ def test_a_leader_that_the_broker_has_lost_sight_of_repeats_no_ticks(
 ) -> None:
     caplog.set_level(logging.INFO)
     one, other, _ = cluster
+    if one.version.startswith("4.3"):
+        pytest.skip("RabbitMQ 4.3 leaves the token where it is for a minute (consumer_disconnected_timeout)")
     ticking = Ticking(0.2)
     with pika.BlockingConnection(pika.URLParameters(other.url)) as raw:
         # Its leader is on the node of the connection that declares it.

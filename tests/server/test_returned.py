@@ -315,6 +315,22 @@ def test_a_task_whose_body_has_not_run_is_a_dead_letter_and_never_succeeded(
     assert (server.counters["failed"], server.counters["retried"], server.counters["result"]) == (1, 0, 0)
 
 
+def test_an_event_whose_body_has_not_run_is_a_dead_letter_and_never_succeeded(
+    client: Client, serve: Serve, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.subscribe(f"{service.name}.paid")
+    def ship(_order: int) -> Any:
+        return numbers(3)
+
+    serve(service)
+    with caplog.at_level(logging.INFO, "amqp_rpc"):
+        client.publish(f"{service.name}.paid", 7, mandatory=True)
+        letters = client.dead_letters(f"events.{service.name}.ship")
+        [letter] = until(letters.list)
+    assert str(letter.reason).startswith("NotAResult: ship() returned a generator, whose body has not run")
+    assert "succeeded" not in caplog.text
+
+
 def test_an_async_function_that_returns_a_generator_fails_as_well(
     client: Client, serve: Serve, service: Service
 ) -> None:

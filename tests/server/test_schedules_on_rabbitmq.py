@@ -17,6 +17,7 @@ import pytest
 from amqp_rpc import Client, ConfigurationError, Server, Service, context
 from amqp_rpc.broker.node import Node
 from amqp_rpc.message.topology import CLOCK_ARGUMENTS, clock_queue
+from amqp_rpc.server.scheduler import Scheduler
 from amqp_rpc.service.schedules import tick_id
 from tests.programs import serving
 from tests.served_by import Raw
@@ -158,6 +159,27 @@ def test_when_the_holder_is_killed_another_one_goes_on(
             ticks = sorted({round(tick * 5) for _, tick, _ in lines(path)})
             # Ticks that were missed until the other became the leader are not enqueued one by one.
             assert len(ticks) <= ticks[-1] - ticks[0] + 1
+
+
+def test_a_tick_whose_leader_ends_before_it_is_recorded_comes_again_with_the_same_id(
+    serve: Serve, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticking = Ticking(SELDOM)
+    ticking.token(raw, seconds_ago=SELDOM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "_renew", lambda _self: None)
+        first = serve(ticking.service)
+        until(lambda: ticking.ran)
+        first.stop()
+    second = serve(ticking.service)
+    until(lambda: len(ticking.ran) == 2)
+    assert ticking.ran[0] == ticking.ran[1]
+    # It has recorded that.
+    until(lambda: not second._schedulers[0].busy)
+    second.stop()
+    third = serve(ticking.service)
+    until(lambda: third._schedulers[0].leads)
+    assert (third.counters["ticks"], len(ticking.ran)) == (0, 2)
 
 
 def test_a_tick_that_was_missed_while_nobody_ran_is_enqueued_once_and_it_is_the_latest(

@@ -116,7 +116,7 @@ def test_a_worker_whose_connection_breaks_in_a_task_does_not_lose_it(node: Node,
     @service.task(queue=queue_name)
     def work() -> str:
         begun.set()
-        go_on.wait(30)
+        go_on.wait(100)
         ran.append(True)
         return "done"
 
@@ -153,7 +153,7 @@ def test_what_fails_after_its_connection_was_lost_leaves_no_copy_beside_what_the
     def work() -> None:
         ran.append(context().attempt)
         begun.set()
-        go_on.wait(30)
+        go_on.wait(100)
         if context().attempt == 1:
             raise error
 
@@ -182,7 +182,7 @@ def test_a_failure_after_its_connection_was_lost_is_not_recorded_over_what_anoth
         if len(ran) > 1:
             return "done"
         begun.set()
-        go_on.wait(30)
+        go_on.wait(100)
         raise ValueError("late")
 
     results = f"sqlite:///{tmp_path}/results.db"
@@ -212,7 +212,7 @@ def test_a_success_after_its_connection_was_lost_is_recorded_and_told_and_spares
     def work() -> str:
         ran.append(1)
         begun.set()
-        go_on.wait(30)
+        go_on.wait(100)
         return "done"
 
     results = f"sqlite:///{tmp_path}/results.db"
@@ -284,7 +284,7 @@ def test_a_task_that_the_broker_takes_back_after_its_consumer_timeout_runs_once_
     @service.task(queue=queue_name, queue_type=kind)
     def work() -> str:
         ran.append(context().attempt)
-        go_on.wait(60)
+        go_on.wait(100)
         return "done"
 
     with (
