@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import amqp_rpc
+from scripts import threats
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,6 +70,18 @@ def test_every_row_of_the_table_of_failures_names_a_test_that_exists() -> None:
     assert len(rows) >= 20
     for file, test in rows:
         assert f"def {test}(" in (ROOT / "docs" / file).resolve().read_text(), test
+
+
+def test_every_row_of_the_tables_of_threats_names_tests_that_exist() -> None:
+    table = threats.rows(threats.PAGE.read_text())
+    assert len(table) >= 40
+    assert all(table), "a threat without a test"
+    for test in (test for row in table for test in row):
+        file, *classes, name = test.split("::")
+        body: list[ast.stmt] = ast.parse((ROOT / file).read_text()).body
+        for wanted in classes:
+            (body,) = [each.body for each in body if isinstance(each, ast.ClassDef) and each.name == wanted]
+        assert name in [each.name for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)], test
 
 
 def test_every_name_in_the_page_of_the_architecture_exists() -> None:

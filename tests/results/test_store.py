@@ -88,6 +88,13 @@ class TestEveryStore:
         assert store.get(first.id, "nobody's") is None
         assert store.get(first.id + "8", first.fingerprint) is None
 
+    @pytest.mark.parametrize("name", ["a\0b", "é" * 127, "../../x", "amqp_rpc:task:x", "x' OR 1=1 --", ""])
+    def test_keeps_any_name_that_a_stranger_chose(self, store, name):
+        record, other = a_record(id=name, function=name, queue=name, attempt=2**63 - 1), a_record(id=f"{name}-")
+        store.put(record, expires=60)
+        store.put(other, expires=60)
+        assert (store.get(name), store.get(f"{name}-")) == (record, other)
+
     def test_forgets_what_has_expired(self, store):
         short, long = a_record(), a_record()
         store.put(short, expires=0.05)
