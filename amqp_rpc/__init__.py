@@ -31,6 +31,7 @@ from amqp_rpc.errors import (
     NamesAnotherQueue,
     NoServer,
     NotAllAccepted,
+    NotAuthorized,
     NotConnected,
     NotDone,
     NotSent,
@@ -47,7 +48,7 @@ from amqp_rpc.errors import (
     Unroutable,
 )
 from amqp_rpc.message.dead_letter import DeadLetter, Death
-from amqp_rpc.message.events import Event
+from amqp_rpc.message.envelope import Event
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.failures import register_error
 from amqp_rpc.ops.dead_letters import DeadLetters
@@ -100,6 +101,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "NoServer",
     "FunctionNotFound",
     "InvalidArguments",
+    "NotAuthorized",
     "Expired",
     "Overloaded",
     "NotSent",

@@ -20,6 +20,7 @@
     │  │  ├─ NoServer                     the queue has no consumers
     │  │  ├─ FunctionNotFound             the server has no function of that name
     │  │  ├─ InvalidArguments(TypeError)  the arguments do not fit the function
+    │  │  ├─ NotAuthorized                it is not signed, or its sender may not have the function run
     │  │  ├─ Expired                      it expired before a handler started
     │  │  ├─ Overloaded                   too many calls are in flight, or wait
     │  │  └─ NotSent                      the request never left this process
@@ -182,6 +183,13 @@ class FunctionNotFound(CallError):
 
 class InvalidArguments(CallError, TypeError):
     """The arguments do not fit the function's parameters. Nothing ran."""
+
+
+class NotAuthorized(CallError):
+    """The server refuses the sender: it wants signed messages, or the function's ``authorize=`` said no. Nothing ran.
+
+    An ``authorize=`` hook may raise it, with a text for the sender.
+    """
 
 
 class Expired(CallError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
-from benchmarks.contenders import FLOOR, OURS, PREFETCH, Contender
+from benchmarks.contenders import FLOOR, OURS, PREFETCH, SIGNED, Contender
 from benchmarks.measuring import Entry
 
 TITLES = {
@@ -69,7 +69,7 @@ def entries(case: str, contenders: Iterable[Contender], *, seconds: float, capac
         seconds: How long each is measured in each round.
         capacity: The calls per second that ours answers; for the open loop.
     """
-    names = [contender.name for contender in contenders]
+    names = [contender.name for contender in contenders if contender.name != SIGNED or case == "b"]
     basic = {"seconds": seconds, "size": SIZE, "in_flight": PREFETCH, "threads": THREADS}
     match case:
         case "a" | "b" | "c" | "d":

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.cases import TITLES, WITH_EVENTS, WITH_QUEUES, WITH_TASKS
-from benchmarks.contenders import ALL, FLOOR, OURS
+from benchmarks.contenders import ALL, FLOOR, OURS, SIGNED
 from benchmarks.contenders.queues import KOMBU
 from benchmarks.idle import Idle
 from benchmarks.measuring import Entry, ratios
@@ -74,6 +74,9 @@ def _rates(results: Results, entries: Sequence[Entry]) -> None:
         if not entry.unsupported
     ]
     _print(head, rows)
+    signed, ours = results.of(first.case, SIGNED), results.of(first.case, OURS)
+    if signed is not None and ours is not None:
+        print(f"Signed messages: {_ratio(ratios(signed, ours))} × {OURS}\n")
 
 
 def _own(entries: Sequence[Entry]) -> None:

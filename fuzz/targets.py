@@ -41,7 +41,7 @@ from amqp_rpc.cli.options import _item as line_read
 from amqp_rpc.cli.options import arguments_in, arguments_of, value_of
 from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.errors import AmqpRpcError, BrokerError, Undecodable
-from amqp_rpc.message import codec, dead_letter, events
+from amqp_rpc.message import codec, dead_letter, envelope
 from amqp_rpc.message.codec import JSON, MSGPACK, TEXT
 from amqp_rpc.message.envelope import Message, Properties, read_names
 from amqp_rpc.message.settings import Address, Addresses
@@ -209,7 +209,7 @@ def event(draw: Draw) -> bool:
     """Accept an event, run its handler, and answer it."""
     exchange, redelivered = draw.one(("amqp_rpc.events", "", "amqp_rpc.delay.03")), draw.chance(20)
     properties, body = inputs.event(draw)
-    events.mark(properties, exchange, "a.b")
+    envelope.mark(properties, exchange, "a.b")
     return _run(EVENTS, properties, body, redelivered=redelivered)
 
 

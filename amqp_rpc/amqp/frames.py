@@ -201,6 +201,9 @@ def write_properties(properties: Properties) -> tuple[int, bytes] | None:  # noq
         if (text := properties.type) is not None:
             flags |= TYPE
             pieces.append(_known.get(text) or _remembered(text))
+        if (text := properties.user_id) is not None:
+            flags |= USER_ID
+            pieces.append(_known.get(text) or _remembered(text))
         if (text := properties.app_id) is not None:
             flags |= APP_ID
             pieces.append(_known.get(text) or _remembered(text))
@@ -256,7 +259,7 @@ _LONGEST_LOST = 300
 _DELIVER = b"\x00\x3c\x00\x3c"
 _ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 #: Those whose value is no short text, and those that `Properties` has no place for.
-_UNKNOWN = USER_ID | CLUSTER_ID | MORE | 2
+_UNKNOWN = CLUSTER_ID | MORE | 2
 #: Octets of a header frame that has no properties.
 _SHORTEST_HEADER = OVERHEAD + 14
 
@@ -269,7 +272,7 @@ _read_long = struct.Struct(">q").unpack_from
 _read_long_long = struct.Struct(">Q").unpack_from
 
 
-def read_properties(data: bytes, position: int, flags: int) -> Properties | None:  # noqa: C901, PLR0912 - one field a line
+def read_properties(data: bytes, position: int, flags: int) -> Properties | None:  # noqa: C901, PLR0912, PLR0915 - one field a line
     """Return the properties that begin at a position; None if only pika can read them."""
     if flags & _UNKNOWN:
         return None
@@ -317,6 +320,10 @@ def read_properties(data: bytes, position: int, flags: int) -> Properties | None
             start = position + 1
             position = start + data[position]
             found.type = data[start:position].decode()
+        if flags & USER_ID:
+            start = position + 1
+            position = start + data[position]
+            found.user_id = data[start:position].decode()
         if flags & APP_ID:
             start = position + 1
             position = start + data[position]

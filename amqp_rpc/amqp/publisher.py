@@ -34,6 +34,7 @@ from amqp_rpc.errors import (
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode, body_too_large
 from amqp_rpc.message.settings import Addresses
+from amqp_rpc.message.signature import Keys
 
 if TYPE_CHECKING:
     from amqp_rpc.amqp.channel import Channel
@@ -67,6 +68,9 @@ class Publication(Outcome[AmqpRpcError | None]):
     guessed = False
     #: True if it must not be published again after a lost connection: the broker would refuse a second copy.
     once = False
+    #: False if it is signed already, or must not be; and the properties of the message whose key signs it.
+    signed = True
+    like: Properties | None = None
     #: True if it asks for a reply: it is written once there is a reply queue, with its address (`addressed`).
     replied = False
     #: In errors: the consequence if the broker never had it, and the advice if the broker may have it.
@@ -230,6 +234,11 @@ class Publisher(Keeper):
         #: The name of the queue for replies, while there is one; and called when a message needs it.
         self.reply_queue: str | None = None
         self.on_replied: Callable[[], object] = int
+        #: Those that sign messages, None without any; and True if messages have the name of their user.
+        self.keys: Keys | None = None
+        self._named = bool(addresses.named())
+        #: True with one of both: `prove`.
+        self.proving: bool = self._named
         #: Queues that other programs have declared, with arguments that are not known here.
         self.foreign: set[str] = set()
         self._unsent: deque[Publication] = deque()
@@ -246,6 +255,18 @@ class Publisher(Keeper):
         """Belong to a connection from now on."""
         super().begin(connection)
         self._timer_due = float("inf")
+
+    def use(self, keys: Keys | None) -> None:
+        """Sign with these keys, before anything is published."""
+        self.keys = keys
+        self.proving = self._named or keys is not None
+
+    def prove(self, message: Message, *, like: Properties | None = None, signed: bool = True) -> None:
+        """Name the user of a message that is about to be written, and sign it, with the key of another one."""
+        if self._named:
+            message.properties.user_id = self.connection.address.user
+        if signed and self.keys is not None:
+            self.keys.sign(message, like=like)
 
     def add(self, publication: Publication) -> None:
         """Add a publication to the table; `send` must follow on the I/O thread. Any thread."""
@@ -470,6 +491,8 @@ class Publisher(Keeper):
             publication.addressed(self.reply_queue)
         publication.publisher = self
         try:
+            if self.proving:
+                self.prove(publication.message, like=publication.like, signed=publication.signed)
             if not channel.publish_confirmed(publication.message, publication, mandatory=True):
                 publication.written = False
                 self._unsent.append(publication)

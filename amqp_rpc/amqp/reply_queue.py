@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AccessRefused, BrokerError
-from amqp_rpc.message.text import bounded_logger
+from amqp_rpc.message.signature import NotProved
+from amqp_rpc.message.text import bounded_logger, quoted
 from amqp_rpc.message.timing import Repeats
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class ReplyQueue(Keeper):
         self.address: str | None = None
         self._declared = ""
         self._receivers: dict[str, Receiver] = {}
+        #: The log lines of replies that are not signed.
+        self._forged = Repeats()
         #: Anybody may send any number of them.
         self._unknown = Repeats()
 
@@ -78,6 +81,19 @@ class ReplyQueue(Keeper):
         """Return whether something has asked for a reply, and was not refused."""
         return self._needed
 
+    def _received_signed(self, delivery: Delivery) -> None:
+        """Hand on a message that is signed, and drop others."""
+        assert self._publisher.keys is not None
+        try:
+            self._publisher.keys.check(delivery.properties, delivery.body, routing_key=self._declared)
+        except NotProved as error:
+            if (times := self._forged.again(str(error))) is not None:
+                logger.warning(
+                    "reply %s: dropped: %s%s", quoted(delivery.properties.correlation_id), error, times or ""
+                )
+        else:
+            self.received(delivery)
+
     def unknown(self, delivery: Delivery) -> None:
         """Drop a message that has no receiver: it comes too late, or was never asked for."""
         if (times := self._unknown.again("reply")) is not None:
@@ -87,7 +103,8 @@ class ReplyQueue(Keeper):
         """Declare and consume the queue: the old one's name is the broker's until it has noticed the loss."""
         state = await channel.declare("", exclusive=True)
         self._declared = state.name
-        await channel.consume(state.name, self.received, acknowledge=False, on_cancelled=self.cancelled)
+        receive = self.received if self._publisher.keys is None else self._received_signed
+        await channel.consume(state.name, receive, acknowledge=False, on_cancelled=self.cancelled)
 
     def ready(self) -> None:
         """Have messages published that ask for replies."""

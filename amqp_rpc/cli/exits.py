@@ -57,7 +57,7 @@ _OPTIONS_OF_URL = re.compile(r"its options \(([^)]*)\) are not read; .*")
 #: The first class that fits gives the code.
 _CODES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
     (errors.RemoteError, Exit.REMOTE_ERROR),
-    (errors.AccessRefused, Exit.ACCESS_REFUSED),
+    ((errors.AccessRefused, errors.NotAuthorized), Exit.ACCESS_REFUSED),
     (errors.PublishRefused, Exit.REFUSED),
     (errors.BrokerTimeout, Exit.TIMEOUT),
     (broker.NotAvailable, Exit.BROKER_NOT_AVAILABLE),

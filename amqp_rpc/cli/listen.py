@@ -17,10 +17,10 @@ from amqp_rpc.cli.options import Broker, broker_options, exchange_options, heade
 from amqp_rpc.cli.output import decoded_as_json, set_up_log
 from amqp_rpc.errors import AmqpRpcError
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Request
-from amqp_rpc.message.events import mark, read
+from amqp_rpc.message.envelope import Request, mark, read_event
 from amqp_rpc.message.exchanges import Exchange, bindings
 from amqp_rpc.message.settings import broker_addresses, positive
+from amqp_rpc.message.signature import keys_of
 from amqp_rpc.message.text import quoted
 from amqp_rpc.ops.listen import EventTap
 
@@ -67,7 +67,8 @@ def listen(
         topics = ("#",)
     bound = bindings(exchange, topics, headers if headers or exchange.kind == "headers" else None)
     name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
-    tap = _Tap(checked(broker_addresses(**broker)), exchange, bound, name=name, heartbeat=heartbeat)
+    keys = keys_of(broker.pop("keys"))
+    tap = _Tap(checked(broker_addresses(**broker)), exchange, bound, name=name, heartbeat=heartbeat, keys=keys)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: tap.stop())
     with tap:
@@ -87,7 +88,7 @@ class _Tap(EventTap):
 def _line(delivery: AddressedDelivery, *, as_json: bool) -> str:
     mark(delivery.properties, delivery.exchange, delivery.routing_key)
     request = Request.read(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-    event = read(request, delivery.properties)
+    event = read_event(request, delivery.properties)
     try:
         payload = codec.decode(delivery.body, request.content_type, limit=_WHOLE)
         if isinstance(payload, bytes):

@@ -86,12 +86,16 @@ _BROKER_FLAGS: list[Callable[[Any], Any]] = [
            cls=_Weaker, help="The login: external takes the user from --certfile."),
     option("password-file", metavar="FILE", cls=_Weaker,
            help="A file with the user's password, instead of one in the URL."),
+    option("user-id", type=click.Choice(["sent", "none"], case_sensitive=False), show_default="none", cls=_Weaker,
+           help="sent: each message has the name of its user, which RabbitMQ checks."),
 ]  # fmt: skip
+
+_KEYS_FLAG = option("keys", metavar="FILE", help="A file of keys: only what is signed with one of them is believed.")
 
 
 def broker_flags(command: F) -> F:
-    """Give a command the options of connections to a broker, each as an argument of its own."""
-    for flag in reversed(_BROKER_FLAGS):
+    """Give a command the options of connections to a broker, and ``keys``, each as an argument of its own."""
+    for flag in (_KEYS_FLAG, *reversed(_BROKER_FLAGS)):
         command = flag(command)
     return command
 
@@ -108,7 +112,7 @@ def broker_options(function: F) -> F:
         if unverified is not None:
             # These commands show no log.
             click.echo(f"amqp-rpc: {unverified}", err=True)
-        function(*args, broker=broker, **options)
+        function(*args, broker=broker | {"keys": options.pop("keys")}, **options)
 
     return cast(F, command)
 

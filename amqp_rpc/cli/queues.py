@@ -222,7 +222,7 @@ def queues(names: tuple[str, ...], *, as_object: bool, broker: Broker, timeout: 
 
 def _listed(broker: Broker) -> tuple[str, ...]:
     """Return the queues of programs on the broker that `broker start` has started; none if it is another one."""
-    addresses = broker_addresses(**broker)
+    addresses = broker_addresses(**{name: value for name, value in broker.items() if name != "keys"})
     entry = throwaway.status()
     here = "localhost", "127.0.0.1", "::1"
     if entry is None or not any(

@@ -26,7 +26,7 @@ from amqp_rpc.client.rpc import Caller
 from amqp_rpc.client.task import TaskHandle
 from amqp_rpc.errors import AmqpRpcError, ConfigurationError
 from amqp_rpc.message.codec import LARGE
-from amqp_rpc.message.events import PublishedEvent
+from amqp_rpc.message.envelope import PublishedEvent
 from amqp_rpc.message.text import bounded_logger, safe_repr
 from amqp_rpc.ops.dead_letters import DeadLetters
 from amqp_rpc.queues.queue import Queue

@@ -40,6 +40,7 @@ from amqp_rpc.message.settings import (
     positive,
     results_url,
 )
+from amqp_rpc.message.signature import KeySource, keys_of
 from amqp_rpc.message.text import safe_repr
 from amqp_rpc.message.timing import Seconds, timeout_of
 from amqp_rpc.ops.dead_letters import DeadLetters
@@ -80,6 +81,8 @@ class Client:
         results: Where workers record the outcomes of tasks, their ``results=``: ``sqlite:///file.db``, or
             ``redis://host:6379/0``. None reads ``AMQP_RPC_RESULTS``; without a store a task's result comes only to
             the client that enqueued it, while its connection lasts.
+        keys: Keys that sign all that it sends, and without which it believes no reply: the path of a file, or keys by
+            their ids; see docs/security.md. None reads ``AMQP_RPC_KEYS``, the path of a file.
         ssl_context: A context of your own, in the place of all options of TLS but ``server_name_indication=``.
         options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
             of `BrokerOptions`, all of them in docs/security.md.
@@ -103,6 +106,7 @@ class Client:
         max_pending: int = DEFAULT_MAX_PENDING,
         max_pending_bytes: int = DEFAULT_MAX_PENDING_BYTES,
         results: str | None = None,
+        keys: KeySource | None = None,
         ssl_context: ssl.SSLContext | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
@@ -117,6 +121,7 @@ class Client:
         name = f"amqp-rpc client {socket.gethostname()}"
         capacity = Capacity(calls=max_pending, size=max_pending_bytes)
         self._session = Caller(self._addresses, name=name, heartbeat=heartbeat, capacity=capacity)
+        self._session.publisher.use(keys_of(keys))
         #: Held while a queue is made, and while they are listed: a weak set can't be read while it grows. A signal
         #: handler may do either.
         self._making_queues = threading.RLock()
@@ -548,7 +553,8 @@ class Client:
         source = as_exchange(exchange)
         bound = bindings(source, topics or (("#",) if source.kind == "topic" else ()), headers)
         name = f"amqp-rpc listen {socket.gethostname()}:{os.getpid()}"
-        return EventTap(self._addresses, source, bound, name=name, heartbeat=self._heartbeat)
+        keys = self._session.publisher.keys
+        return EventTap(self._addresses, source, bound, name=name, heartbeat=self._heartbeat, keys=keys)
 
     def _seconds(self, timeout: Seconds | Default) -> float:
         """Return the seconds for an operation: no more than are left to the call that is being handled here."""

@@ -23,8 +23,7 @@ from amqp_rpc.errors import (
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, TEXT, ContentType
-from amqp_rpc.message.envelope import Message
-from amqp_rpc.message.events import event_properties
+from amqp_rpc.message.envelope import Message, event_properties
 from amqp_rpc.message.exchanges import Exchange, as_exchange, check_published, other_exchange
 from amqp_rpc.message.headers import check_headers
 from amqp_rpc.message.settings import LONGEST_EXPIRES

@@ -372,6 +372,8 @@ class Requests(ReplyQueue):
         self._last_written = call.identity
         message = Message(call.queue, properties, call.body)
         try:
+            if self._publisher.proving:
+                self._publisher.prove(message)
             if self._bounded and call.queue in self._bounded:
                 sent = self._publish_confirmed(self.channel, call, message)
             else:

@@ -27,6 +27,7 @@ from amqp_rpc.message.headers import (
     OF_DEATH,
     QUEUE,
     REASON,
+    SENDER,
     TOPIC,
     TRACEBACK,
     UNREADABLE,
@@ -245,7 +246,8 @@ def replayed(properties: Properties, body: bytes, *, queue: str, now: float, to:
     added = {ATTEMPT: 1, HISTORY: _remembered(request, headers)}
     # A person wants it to run, though its time is over.
     over = request.deadline is None or request.deadline <= now
-    without = OF_DEATH | {DEADLINE} if over else OF_DEATH
+    # Its sender is who replays it.
+    without = OF_DEATH | {SENDER, DEADLINE} if over else OF_DEATH | {SENDER}
     return Message(to or queue, _kept(properties, added, _identity(properties), without=without), body)
 
 

@@ -1,4 +1,4 @@
-"""The AMQP properties of calls, tasks and replies, written and read: all of a message but its body. Pure values.
+"""The AMQP properties of calls, tasks, events and replies, written and read: all of a message but its body. Pure.
 
 The names and their meaning are the wire format (docs/wire-format.md); programs in other languages rely on them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from amqp_rpc.errors import Undecodable
 from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.exchanges import Exchange
 from amqp_rpc.message.headers import (
+    ADDED_TO_EVENTS,
     ATTEMPT,
     CHUNK,
     CRASHES,
@@ -24,19 +26,22 @@ from amqp_rpc.message.headers import (
     DECISIVE,
     HEADERS_DROPPED,
     IDEMPOTENT,
+    SENDER,
     SHORTENED,
     TICK,
+    TOPIC,
     UNREADABLE,
     WANTS_ALIVE,
     only_carried,
     others,
     read_count,
     read_text,
+    read_time,
     shortened,
 )
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW
 from amqp_rpc.message.text import text_of
-from amqp_rpc.message.topology import DIRECT_REPLIES, HIGHEST_PRIORITY
+from amqp_rpc.message.topology import DIRECT_REPLIES, HIGHEST_PRIORITY, comes_back
 
 #: The types of replies: a result, an error, or the reply to a chunk of calls: a list of ``[true, result]`` and
 #: ``[false, error]``.
@@ -83,6 +88,7 @@ class Properties:
     message_id: str | None = None
     timestamp: int | None = None
     type: str | None = None
+    user_id: str | None = None
     app_id: str | None = None
 
 
@@ -128,6 +134,9 @@ class Request:
     body: bytes = field(repr=False)
     #: The content type as its sender wrote it.
     said: str | None
+    #: The user who sent it, if the broker has checked that, and the id of the key that signed it, if that was checked.
+    user_id: str | None = None
+    key: str | None = None
 
     @classmethod
     def read(cls, properties: Properties, body: bytes, *, redelivered: bool) -> Request:
@@ -138,7 +147,7 @@ class Request:
         attempt, deadline = headers.get(ATTEMPT), headers.get(DEADLINE)
         # This runs for every call: type() settles the common case faster than the readers that accept anything.
         said = kind if type(kind) is str else read_text(kind)
-        due = None if deadline is None else _read_milliseconds(deadline)
+        due = None if deadline is None else read_milliseconds(deadline)
         # By position, in the order above: by names it would take four times as long.
         return cls(
             (function if type(function) is str else read_text(function)) or None,
@@ -176,7 +185,7 @@ class Request:
     @property
     def tick(self) -> int | None:
         """When a scheduled task was due, Unix milliseconds."""
-        tick = _read_milliseconds(self.headers.get(TICK))
+        tick = read_milliseconds(self.headers.get(TICK))
         return int(tick) if tick is not None and tick >= 1 else None
 
     @property
@@ -203,7 +212,7 @@ class Request:
         return self.deadline is not None and now > self.deadline + clock_skew
 
 
-def _read_milliseconds(value: object) -> float | None:
+def read_milliseconds(value: object) -> float | None:
     """Return a number of milliseconds that is written as text or as a number; None for other values."""
     if isinstance(value, str):
         # At most as long as a number of 64 bits, and digits that `int` takes.
@@ -260,6 +269,19 @@ def request_properties(
 def copied(properties: Properties, **changes: Any) -> Properties:
     """Return a copy with some properties changed; ``properties`` may be pika's object, which has the same names."""
     return Properties(**{name: getattr(properties, name) for name in Properties.__slots__} | changes)
+
+
+def sender(properties: Properties, servers: Container[str]) -> str | None:
+    """Return the user who sent a message, as far as the broker has checked it; None if it has not.
+
+    The broker checks the ``user_id``: https://www.rabbitmq.com/docs/validated-user-id. In a copy it is a server's user,
+    one of the ``servers``, and a header of the copy names the sender.
+    """
+    user = properties.user_id
+    if not isinstance(user, str):
+        return None
+    named = (properties.headers or {}).get(SENDER) if user in servers else None
+    return named if isinstance(named, str) else user
 
 
 def republished(
@@ -395,3 +417,79 @@ def read_names(body: bytes) -> list[str]:
         return _names(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(f"the body ({len(body)} bytes) is no list of names: {error}") from error
+
+
+# Events. A topic is the routing key of a publication. A retry comes back by another one, so a subscriber writes the
+# topic into a header when the event first comes: see `mark`.
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event without its payload; a handler gets it in a parameter with this type hint.
+
+    Args:
+        topic: The topic of its publication: ``"orders.eu.paid"``.
+        headers: The headers of its publication.
+        id: Its id, the same in every queue and on every attempt; None if its publisher gave none.
+        time: When it was published, to the second, in UTC; None if unknown.
+        redelivered: Whether another worker had it before, and died or lost its connection: it may have been handled.
+
+    Example:
+        >>> from amqp_rpc import Service
+        >>> service = Service("mail")
+        >>> @service.subscribe("orders.*.paid")
+        ... def thank(order: dict, event: Event) -> None:
+        ...     print(event.topic, event.id, order)
+    """
+
+    topic: str
+    headers: dict[str, Any]
+    id: str | None
+    time: datetime | None
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEvent(Event):
+    """An event with its payload: `Client.listen` yields it.
+
+    Args:
+        payload: A value as it travels; ``bytes`` where the body is not what its content type says.
+    """
+
+    payload: Any
+
+
+def mark(properties: Properties, exchange: str, routing_key: str) -> None:
+    """Write the topic of an event, delivered by an exchange, into its headers; and remove its reply address."""
+    headers = properties.headers = properties.headers or {}
+    if not comes_back(exchange) or not isinstance(headers.get(TOPIC), str):
+        headers[TOPIC] = routing_key
+    properties.reply_to = None
+
+
+def read_event(request: Request, properties: Properties) -> Event:
+    """Return an event that was marked."""
+    headers = properties.headers or {}
+    return Event(
+        topic=str(headers.get(TOPIC, "")),
+        headers=others(headers, than=ADDED_TO_EVENTS),
+        id=request.message_id,
+        time=read_time(properties.timestamp, per_second=1),
+        redelivered=request.redelivered or request.crashes > 0,
+    )
+
+
+def event_properties(
+    *, content_type: str, headers: dict[str, Any], identity: str, expires: float | None, now: float
+) -> Properties:
+    """Return the properties of an event; no subscriber begins it after ``expires`` (Unix time; None for never)."""
+    if expires is not None:
+        headers = {**headers, DEADLINE: milliseconds(expires)}
+    return Properties(
+        content_type=content_type,
+        headers=headers or None,
+        delivery_mode=2,
+        message_id=identity,
+        timestamp=int(now),
+    )

@@ -27,6 +27,7 @@ VERDICTS: dict[str, type[AmqpRpcError]] = {
     for error in (
         errors.FunctionNotFound,
         errors.InvalidArguments,
+        errors.NotAuthorized,
         errors.Expired,
         errors.MaybeExecuted,
         errors.Undecodable,

@@ -42,6 +42,10 @@ HISTORY: Final = "history"
 HEADERS_DROPPED: Final = "headers_dropped"
 #: Names what could not be read of a message: it is in a message as it is received, which is then not run.
 UNREADABLE: Final = "unreadable"
+#: The signature of a message: see `signature`.
+SIGNATURE: Final = "amqp_rpc.signature"
+#: Of a copy that a server has published: the user who sent the message, if the broker has checked it.
+SENDER: Final = "amqp_rpc.user"
 #: Of an item's dead letter: the id that the item had.
 ITEM_ID: Final = "id"
 
@@ -50,11 +54,11 @@ ITEM_ID: Final = "id"
 RESERVED: Final = frozenset(
     {
         ATTEMPT, CRASHES, DEADLINE, IDEMPOTENT, CHUNK, WANTS_ALIVE, SCHEDULE, TICK, TOPIC, LAST_ERROR,
-        REASON, QUEUE, DIED, TRACEBACK, HISTORY, HEADERS_DROPPED, UNREADABLE,
+        REASON, QUEUE, DIED, TRACEBACK, HISTORY, HEADERS_DROPPED, UNREADABLE, SIGNATURE, SENDER,
     }
 )  # fmt: skip
 #: Those that amqp_rpc adds to an event on its way; a handler sees all others.
-ADDED_TO_EVENTS: Final = frozenset({TOPIC, ATTEMPT, CRASHES, DEADLINE, LAST_ERROR, HISTORY})
+ADDED_TO_EVENTS: Final = frozenset({TOPIC, ATTEMPT, CRASHES, DEADLINE, LAST_ERROR, HISTORY, SIGNATURE, SENDER})
 #: Those about a death; a replayed dead letter has none of them.
 OF_DEATH: Final = frozenset({REASON, DIED, TRACEBACK, CRASHES, LAST_ERROR, QUEUE, HISTORY})
 #: Those that only people read, those that are shortened where a message's headers are too large, and those that decide

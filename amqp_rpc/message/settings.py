@@ -113,9 +113,11 @@ class BrokerOptions(TypedDict, total=False):
     auth_mechanism: str | None
     #: A file with the user's password, instead of one in the URL.
     password_file: File | None
+    #: ``sent``: each message has the name of its user, which RabbitMQ checks; ``none`` unless given.
+    user_id: str | None
 
 
-_NOT_TLS = ("auth_mechanism", "password_file")
+_NOT_TLS = ("auth_mechanism", "password_file", "user_id")
 OPTIONS_IN_A_URL = tuple(BrokerOptions.__annotations__)
 _FILES = ("cacertfile", "certfile", "keyfile", "keyfile_password_file", "password_file")
 
@@ -176,6 +178,7 @@ class Address:
     tls: TLS | None = None
     auth_mechanism: str = "plain"
     password_file: str | None = None
+    user_id: str = "none"
 
     @classmethod
     def parse(cls, url: str, given: Mapping[str, Any] | None = None) -> Address:
@@ -236,6 +239,7 @@ class Address:
             tls=options.tls(encrypted=parts.scheme == "amqps"),
             auth_mechanism=options.found.get("auth_mechanism", "plain"),
             password_file=options.found.get("password_file"),
+            user_id=options.found.get("user_id", "none"),
         )
 
     def current_password(self) -> str:
@@ -326,6 +330,7 @@ _WORDS = {
     "verify": ("verify_peer", "verify_none"),
     "minimum_version": ("tlsv1.2", "tlsv1.3"),
     "auth_mechanism": ("plain", "external"),
+    "user_id": ("sent", "none"),
 }
 _VALUES = {name: " or ".join(words) for name, words in _WORDS.items()} | {"server_name_indication": "a host's name"}
 
@@ -366,6 +371,10 @@ class Addresses(tuple[Address, ...]):
 
     def __str__(self) -> str:
         return ", ".join(map(str, self))
+
+    def named(self) -> frozenset[str]:
+        """Return the users whose names are in the messages that are sent there."""
+        return frozenset(each.user for each in self if each.user_id == "sent")
 
     def unverified(self) -> str | None:
         """Return a warning if the certificate of one is not checked; else None."""

@@ -38,14 +38,16 @@ _BATCH, _BATCH_BYTES = 100, 8 * 1024 * 1024
 class Move(Publication):
     """The copy of a message that replaces it, in its queue or in another one; it is published once, or refused."""
 
-    __slots__ = ("_lighter", "delivery")
+    __slots__ = ("_lighter", "delivery", "signed")
     once = True
 
-    def __init__(self, message: Message, delivery: Delivery) -> None:
+    def __init__(self, message: Message, delivery: Delivery, *, signed: bool) -> None:
         # Two messages may have the same id.
         super().__init__(message, None, identity=str(id(delivery)))
         #: The message that it replaces.
         self.delivery: Delivery = delivery
+        # One that stays a dead letter keeps the signature of the server that buried it, or has none.
+        self.signed: bool = signed
         self._lighter: Iterator[Message] | None = None
 
     def unwritable(self, publisher: Publisher, error: Exception) -> None:
@@ -179,7 +181,7 @@ class Cursor:
 
     async def move(self, delivery: Delivery, message: Message) -> None:
         """Publish a copy in a message's place, which is acked once the broker has confirmed the copy."""
-        move = Move(message, delivery)
+        move = Move(message, delivery, signed=message.routing_key != self._queue)
         self._moves.append(move)
         self._note(message)
         self._bytes += len(message.body)

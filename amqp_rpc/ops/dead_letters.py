@@ -21,7 +21,8 @@ from amqp_rpc.errors import (
     PublishRefused,
 )
 from amqp_rpc.message.dead_letter import Choice, DeadLetter, read, replayed
-from amqp_rpc.message.text import safe_repr
+from amqp_rpc.message.signature import NotProved
+from amqp_rpc.message.text import quoted, safe_repr
 from amqp_rpc.message.topology import UNROUTED, dead_letter_queue, delayed_queue
 from amqp_rpc.ops.browse import WINDOW, Cursor
 
@@ -183,6 +184,17 @@ class DeadLetters:
         """
         return await self._remove(_which("drop", all, filters), self._way("dropped", progress))
 
+    def _check_signature(self, delivery: AddressedDelivery) -> None:
+        """Raise `PublishRefused` for a letter that no server with our keys has buried: a replay would sign it."""
+        keys = self._session.publisher.keys
+        if keys is not None:
+            signed_for = delayed_queue(delivery.routing_key) or self.dead_letter_queue
+            try:
+                keys.check(delivery.properties, delivery.body, routing_key=signed_for)
+            except NotProved as error:
+                identity = quoted(delivery.properties.message_id)
+                raise PublishRefused(f"dead letter [{identity}] is not replayed: {error}. Drop it") from error
+
     @safe_repr
     def __repr__(self) -> str:
         return f"<DeadLetters of {self.queue}>"
@@ -234,6 +246,7 @@ class DeadLetters:
                     await cursor.keep(delivery)
                 elif way.verb == "replayed":
                     try:
+                        self._check_signature(delivery)
                         queue = _home(delivery, self.queue)
                         message = replayed(delivery.properties, delivery.body, queue=queue, now=time.time(), to=to)
                     except PublishRefused as refusal:

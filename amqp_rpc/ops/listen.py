@@ -19,11 +19,12 @@ from amqp_rpc.amqp.declare import ensure_exchange
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.errors import AmqpRpcError, BrokerError, DeclaredOtherwise, NotConnected
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Request
-from amqp_rpc.message.events import PublishedEvent, mark, read
+from amqp_rpc.message.envelope import PublishedEvent, Request, mark, read_event
 from amqp_rpc.message.exchanges import Binding, Exchange, other_exchange
 from amqp_rpc.message.settings import Addresses
-from amqp_rpc.message.text import bounded_logger, safe_repr
+from amqp_rpc.message.signature import Keys, NotProved
+from amqp_rpc.message.text import bounded_logger, quoted, safe_repr
+from amqp_rpc.message.timing import Repeats
 
 logger: logging.Logger = bounded_logger(__name__)
 
@@ -42,10 +43,20 @@ class EventTap(Keeper):
     """
 
     def __init__(
-        self, addresses: Addresses, exchange: Exchange, bindings: Sequence[Binding], *, name: str, heartbeat: float
+        self,
+        addresses: Addresses,
+        exchange: Exchange,
+        bindings: Sequence[Binding],
+        *,
+        name: str,
+        heartbeat: float,
+        keys: Keys | None = None,
     ) -> None:
         super().__init__(f"events of the {exchange}")
         self._exchange, self._bindings = exchange, bindings
+        #: Those with which an event must be signed; None if it need not be. And the log lines of others.
+        self._keys = keys
+        self._refusals = Repeats()
         self._news: queue.SimpleQueue[AddressedDelivery | AmqpRpcError | None] = queue.SimpleQueue()
         #: Set once it listens, or has failed.
         self.began: threading.Event = threading.Event()
@@ -131,6 +142,17 @@ class EventTap(Keeper):
 
     def _on_event(self, delivery: Delivery) -> None:
         assert isinstance(delivery, AddressedDelivery)
+        if self._keys is not None:
+            exchange, key = delivery.exchange, delivery.routing_key
+            try:
+                self._keys.check(delivery.properties, delivery.body, routing_key=key, exchange=exchange)
+            except NotProved as error:
+                if (times := self._refusals.again(str(error))) is not None:
+                    logger.warning(
+                        "%s: event %s left out: %s%s", self.name, quoted(delivery.routing_key), error, times or ""
+                    )
+                delivery.channel.ack([delivery.tag])
+                return
         self._news.put(delivery)
         self.on_news()
 
@@ -198,7 +220,7 @@ class Events(Iterator[PublishedEvent]):
 def _event(delivery: AddressedDelivery) -> PublishedEvent:
     mark(delivery.properties, delivery.exchange, delivery.routing_key)
     request = Request.read(delivery.properties, delivery.body, redelivered=delivery.redelivered)
-    event = read(request, delivery.properties)
+    event = read_event(request, delivery.properties)
     payload: object = delivery.body
     # Any program may publish any bytes: they are no reason to stop.
     with contextlib.suppress(AmqpRpcError):

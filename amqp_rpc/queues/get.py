@@ -22,9 +22,11 @@ from amqp_rpc.amqp.declare import ensure_queue
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.pending import Outcome, Wait, Work
 from amqp_rpc.amqp.publisher import Publication
-from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotConnected
+from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, CodecError, NotAuthorized, NotConnected
 from amqp_rpc.message.codec import LARGE
+from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode
+from amqp_rpc.message.signature import Gate
 from amqp_rpc.message.text import bounded_logger, plural
 from amqp_rpc.message.timing import Repeats
 from amqp_rpc.queues import items
@@ -63,9 +65,23 @@ class Taken:
 class _Letter(Publication):
     """The dead letter of an item; its queue may have other arguments than the guess."""
 
-    __slots__ = ()
+    __slots__ = ("like", "signed")
 
     guessed = True
+
+    def __init__(
+        self,
+        message: Message,
+        arguments: dict[str, Any] | None,
+        *,
+        timeout: float,
+        like: Properties,
+        signed: bool,
+    ) -> None:
+        super().__init__(message, arguments, timeout=timeout)
+        self.like: Properties | None = like
+        # A replay signs it, if its letter is signed.
+        self.signed: bool = signed
 
 
 class ItemConsumer(Keeper):
@@ -97,6 +113,9 @@ class ItemConsumer(Keeper):
         self._prefetch = prefetch
         self._timeout = timeout
         self._limit = limit
+        keys = session.publisher.keys
+        #: Admits the items that are signed; None where they need not be.
+        self._gate = None if keys is None else Gate(keys)
         self._following = False
         #: True once callers get no more items.
         self.shut: bool = False
@@ -149,8 +168,10 @@ class ItemConsumer(Keeper):
             self._check_open()
             delivery = self._pop() or await self._next(count, wait=wait, by=by)
             try:
+                if self._gate is not None:
+                    items.admit(self._gate, self._queue, delivery)
                 return Taken(delivery, await self._value(delivery))
-            except CodecError as error:
+            except (CodecError, NotAuthorized) as error:
                 await self._bury(delivery, error, by)
 
     async def _value(self, delivery: Delivery) -> Any:
@@ -287,17 +308,21 @@ class ItemConsumer(Keeper):
             connection.loop.leave(self._ack)
         return True
 
-    async def _bury(self, delivery: Delivery, error: CodecError, until: float) -> None:
+    async def _bury(self, delivery: Delivery, error: CodecError | NotAuthorized, until: float) -> None:
         """Dead-letter an unreadable item, even if its caller stops waiting; after a failure it is redelivered."""
         letter = items.dead(
             delivery.properties, delivery.body, queue=self._queue, reason=str(error), identity=self._session.identity()
         )
-        publication = _Letter(letter, self._dead_letter_arguments, timeout=self._timeout)
+        signed = not isinstance(error, NotAuthorized)
+        publication = _Letter(
+            letter, self._dead_letter_arguments, timeout=self._timeout, like=delivery.properties, signed=signed
+        )
 
         def ended() -> None:
             nor = "" if publication.value is None else f", nor dead-lettered: {publication.value}"
             if (times := self._refusals.again(f"{error}{nor}")) is not None:
-                said = f"an item can't be read ({error}){nor}" if nor else f"dead-lettered an item: {error}"
+                what = "can't be read" if signed else "is refused"
+                said = f"an item {what} ({error}){nor}" if nor else f"dead-lettered an item: {error}"
                 logger.warning("queue %s: %s%s", self._queue, said, times)
             if publication.value is None:
                 self._settle(delivery)
@@ -430,6 +455,8 @@ class ItemConsumer(Keeper):
         self._ack_due = self._hurried = False
         tags: list[int] = []
         receipts: dict[str, list[str]] = defaultdict(list)
+        # A producer may know its own key alone.
+        like: dict[str, Properties] = {}
         while self._done:
             delivery = self._done.popleft()
             if delivery.channel is not self.channel:
@@ -442,12 +469,15 @@ class ItemConsumer(Keeper):
                 self._receipts.done([identity])
             else:
                 receipts[reply_to].append(identity)
+                like[reply_to] = delivery.properties
         if self.channel is None or not tags:
             return
         # In this order, which the broker keeps on one channel: a crash in between repeats items, and hides none from
         # `join`.
         for reply_to, identities in receipts.items():
             for receipt in items.receipts(reply_to, identities):
+                if self._session.publisher.keys is not None:
+                    self._session.publisher.keys.sign(receipt, like=like[reply_to])
                 self.channel.publish(receipt)
         self.channel.ack(tags)
         self._forget_tags(tags)

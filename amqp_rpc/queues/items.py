@@ -16,13 +16,15 @@ from threading import Lock
 from typing import Any, Final
 
 from amqp_rpc.amqp import declare
+from amqp_rpc.amqp.channel import Delivery
 from amqp_rpc.amqp.pending import Outcome
-from amqp_rpc.errors import CodecError, ConfigurationError, Undecodable
+from amqp_rpc.errors import CodecError, ConfigurationError, NotAuthorized, Undecodable
 from amqp_rpc.message import codec, topology
 from amqp_rpc.message.codec import MSGPACK, base_type
 from amqp_rpc.message.dead_letter import dead_letter
 from amqp_rpc.message.envelope import Message, Properties, pack_names, read_names
 from amqp_rpc.message.headers import ITEM_ID, UNREADABLE
+from amqp_rpc.message.signature import Gate, NotProved
 from amqp_rpc.message.topology import LONGEST_NAME
 
 #: The ``type`` of an item that one of our clients has put, and of a receipt.
@@ -38,6 +40,18 @@ def item(queue: str, body: bytes, *, identity: str) -> Message:
     properties.timestamp = int(time.time())
     properties.type = ITEM
     return Message(queue, properties, body)
+
+
+def admit(gate: Gate, queue: str, delivery: Delivery) -> None:
+    """Check that an item is signed, and came for the first time.
+
+    Raises:
+        NotAuthorized: It is not.
+    """
+    try:
+        gate.admit(delivery.properties, delivery.body, routing_key=queue, redelivered=delivery.redelivered)
+    except NotProved as error:
+        raise NotAuthorized(f"not allowed: {error}") from None
 
 
 def value(properties: Properties, body: bytes, *, limit: int) -> Any:

@@ -11,7 +11,15 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, InvalidArguments, MaybeExecuted, Undecodable
+from amqp_rpc.errors import (
+    AmqpRpcError,
+    CodecError,
+    Expired,
+    InvalidArguments,
+    MaybeExecuted,
+    NotAuthorized,
+    Undecodable,
+)
 from amqp_rpc.message import codec
 from amqp_rpc.message.envelope import (
     PROBE,
@@ -45,6 +53,8 @@ from amqp_rpc.service.function import Function
 
 logger: logging.Logger = bounded_logger(__name__)
 
+#: The counters of refused calls; all others are ``refused``.
+_OUTCOMES: dict[type[AmqpRpcError], str] = {Expired: "expired", NotAuthorized: "unauthorized"}
 #: Servers that may die with one idempotent call.
 MOST_CRASHES = 3
 
@@ -105,7 +115,7 @@ class CallDispatcher(Dispatcher):
         request = Request.read(properties, body, redelivered=redelivered)
         try:
             request.check()
-            function = self._find(request)
+            function = self._find(request, properties)
             if redelivered and not self._expired(request) and (request.idempotent or function.idempotent):
                 return self._again(request, function, properties)
             if redelivered:
@@ -130,6 +140,16 @@ class CallDispatcher(Dispatcher):
                 )
             return self._refused(request, Undecodable(f"the message could not be read: {error!r}"))
         return Invocation(request, function, args, kwargs)
+
+    def unsigned(self, properties: Properties, body: bytes) -> Message | None:
+        """Return the reply to a call that is not signed, and should be; None if it wants none."""
+        request = Request.read(properties, body, redelivered=False)
+        if request.reply_to is None:
+            return None
+        refused = NotAuthorized(
+            f"the call is not signed, and {self.queue} takes signed ones alone: give the client keys="
+        )
+        return self._error(request, describe_verdict(refused))
 
     def _again(self, request: Request, function: Function, properties: Properties) -> Answer:
         """Requeue an idempotent call that a server died with, as a copy that counts the crash.
@@ -161,7 +181,7 @@ class CallDispatcher(Dispatcher):
         return value
 
     def _refused(self, request: Request, error: AmqpRpcError) -> Answer:
-        outcome = "expired" if isinstance(error, Expired) else "refused"
+        outcome = _OUTCOMES.get(type(error), "refused")
         if request.reply_to is not None:
             self._log_refused("call refused", request, error)
             return Answer(self._error(request, describe_verdict(error, earlier=request.may_have_run)), None, outcome)

@@ -347,7 +347,7 @@ class ArrivalsConsumer(Consumer):
     def _release(self, identity: str | None) -> None:
         del self._moving[identity]
         for delivery in self._worker.arriving.pop((self.home, identity)):
-            self._worker.deliver(self._dispatcher, delivery)
+            self._worker.accept(self._dispatcher, delivery)
 
     async def _cancel(self, channel: Channel) -> None:
         await channel.cancel(self._tag)

@@ -3,7 +3,8 @@
 A dispatcher reads a delivery into an `Invocation`, `invoke` runs it and returns a `HandlerOutcome`, and the dispatcher
 turns that into an `Answer`. `invoke` and `invoke_async` are the one place that calls a user's function: for a call, for
 each call of a chunk, for a task and for an event. Everything that wraps a handler belongs there: middleware, and a
-metric of how long handlers take (`HandlerOutcome.seconds`).
+metric of how long handlers take (`HandlerOutcome.seconds`). `Dispatcher._authorize` asks before, as soon as the
+function is known, whether it may run for its sender.
 
 What a function returned decides whether it has run: an awaitable is awaited (`Unfinished`, `finish`), and a generator
 is an error (`NotAResult`), since its body has not run.
@@ -17,6 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import inspect
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
@@ -30,19 +32,23 @@ from amqp_rpc.errors import (
     FunctionNotFound,
     InvalidArguments,
     MessageTooLarge,
+    NotAuthorized,
     TimeLimitExceeded,
 )
 from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, OCTETS, TEXT, base_type, packed
-from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied
+from amqp_rpc.message.envelope import APPLICATION, ERROR, RESULT, Message, Properties, Request, copied, sender
 from amqp_rpc.message.failures import brief_error, describe_verdict
 from amqp_rpc.message.settings import DEFAULT_CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_THREADS
-from amqp_rpc.message.text import LONGEST_ERROR, brief, quoted, text_of, traceback_text
+from amqp_rpc.message.signature import Keys, key_of
+from amqp_rpc.message.text import LONGEST_ERROR, bounded_logger, brief, quoted, text_of, traceback_text
 from amqp_rpc.message.timing import Repeats
 from amqp_rpc.results.record import Record
 from amqp_rpc.service.catalog import default_function, queue_arguments
-from amqp_rpc.service.context import in_context
+from amqp_rpc.service.context import Authorize, described, in_context
 from amqp_rpc.service.function import Function
+
+logger: logging.Logger = bounded_logger(__name__)
 
 #: The types of most results: a result of such a type needs no look at what it is.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -100,8 +106,9 @@ class Answer:
     Args:
         reply: The message to the caller; None if no reply is sent.
         dead_letter: Why the delivery is dead-lettered; None if it is not.
-        outcome: Its counter: ``result``, ``raised``, ``refused``, ``expired``, ``retried``, ``failed``, ``crashed``,
-            ``repeated`` (had succeeded before), ``again`` (requeued before it ran) or ``probe``.
+        outcome: Its counter: ``result``, ``raised``, ``refused``, ``unauthorized``, ``expired``, ``retried``,
+            ``failed``, ``crashed``, ``repeated`` (had succeeded before), ``again`` (requeued before it ran) or
+            ``probe``.
         again: The copy that is published instead: the requeued request, or a task's next attempt.
         details: More headers of the dead letter.
         record: The task's record for the store of results; None without a store.
@@ -179,6 +186,10 @@ class Settings:
     tracebacks: bool = True
     #: True if there is a store for the records of tasks.
     records: bool = False
+    #: Those that all that comes is signed with, None without any; and the users of servers, where their messages have
+    #: their names.
+    keys: Keys | None = None
+    users: frozenset[str] = frozenset()
     #: Seconds by which the callers' clocks may differ from the server's.
     clock_skew: float = DEFAULT_CLOCK_SKEW
     #: Returns the Unix time in seconds.
@@ -201,6 +212,8 @@ class Dispatcher:
         self._tracebacks = settings.tracebacks
         self._clock = settings.clock
         self._clock_skew = settings.clock_skew
+        self._signed = settings.keys is not None
+        self._users = settings.users
         #: The refusals of bad messages: equal ones are logged at growing intervals, since anybody can send many.
         self._refusals = Repeats()
 
@@ -227,18 +240,50 @@ class Dispatcher:
     def _expired(self, request: Request) -> bool:
         return request.expired(self._clock(), clock_skew=self._clock_skew)
 
-    def _find(self, request: Request) -> Function:
+    def _find(self, request: Request, properties: Properties) -> Function:
+        """Return the function that a request is for, if it may run for its sender.
+
+        Raises:
+            FunctionNotFound: There is none.
+            NotAuthorized: It may not.
+        """
         if request.function is None:
             if self._default is None:
                 raise FunctionNotFound(
                     f"the message names no function (AMQP property 'type'), and none is the default; "
                     f"there are: {', '.join(self._functions)}"
                 )
-            return self._default
-        function = self._functions.get(request.function)
-        if function is None:
+            function = self._default
+        elif (found := self._functions.get(request.function)) is not None:
+            function = found
+        else:
             raise FunctionNotFound(f"no function {request.function!r} here; there are: {', '.join(self._functions)}")
+        if self._signed or properties.user_id is not None:
+            request.user_id = sender(properties, self._users)
+            request.key = key_of(properties) if self._signed else None
+        if function.authorize is not None:
+            self._authorize(request, function, function.authorize)
         return function
+
+    def _authorize(self, request: Request, function: Function, authorize: Authorize) -> None:
+        """Ask a function's ``authorize=`` whether it may run for this sender; only True is a yes.
+
+        Raises:
+            NotAuthorized: It may not, or that could not be found out.
+        """
+        known = ("user", request.user_id), ("key", request.key)
+        who = " with ".join(f"{what} {quoted(it)}" for what, it in known if it is not None) or "an unknown sender"
+        try:
+            allowed = authorize(described(function.name, request))
+        except NotAuthorized:
+            raise
+        # Whatever it raises, even SystemExit, is no yes.
+        except BaseException as error:
+            if (times := self._refusals.again(f"authorize {error!r}")) is not None:
+                logger.exception("queue %s: authorize= of %s() failed; refused%s", self.queue, function.name, times)
+            raise NotAuthorized(f"{function.name}() did not run: whether {who} may have it run is not known") from error
+        if allowed is not True:
+            raise NotAuthorized(f"{function.name}() does not run for {who}")
 
     def _arguments(self, request: Request, function: Function) -> tuple[list[Any], dict[str, Any]]:
         compiled = function.signature.compile()

@@ -23,9 +23,9 @@ from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.errors import AccessRefused, AmqpRpcError, BrokerError, ConnectionLost, MessageTooLarge
 from amqp_rpc.message.dead_letter import dead_letter
-from amqp_rpc.message.envelope import Message, Properties, bare, lighter
+from amqp_rpc.message.envelope import Message, Properties, bare, lighter, sender
 from amqp_rpc.message.exchanges import Exchange
-from amqp_rpc.message.headers import HEADERS_DROPPED
+from amqp_rpc.message.headers import HEADERS_DROPPED, SENDER
 from amqp_rpc.message.settings import Addresses
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Repeats
@@ -108,30 +108,50 @@ class Replies:
         self._connection.post(tell, message)
 
     def dead_letter(
-        self, queue: str, delivery: Delivery, reason: str, details: Mapping[str, Any] | None = None
+        self,
+        queue: str,
+        delivery: Delivery,
+        reason: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        signed: bool = True,
     ) -> None:
         """Copy a delivery to the dead-letter queue of its queue, with the reason and more, and ack it."""
         letter = dead_letter(
             delivery.properties, delivery.body, queue=queue, reason=reason, now=time.time(), details=details or {}
         )
-        self.keep(letter, delivery)
+        self.keep(letter, delivery, signed=signed)
 
-    def keep(self, message: Message, delivery: Delivery) -> None:
+    def keep(self, message: Message, delivery: Delivery, *, signed: bool = True) -> None:
         """Publish a message that must not be lost, and ack the delivery once the broker has confirmed it.
 
         If the delivery's channel is closed by then, nothing is published: the broker redelivers it.
         """
+        self._name_sender(message, delivery)
         queue = message.routing_key
         accepted = queue in self._arguments
         # The dead-letter queue of calls, or one instance's queue, has no arguments.
         arguments = self._arguments[queue] if accepted else self._calls.get(queue, {})
         copy = Copy(message, delivery, self._state, arguments, accepted=accepted)
+        copy.signed = signed
         self.copies.add(copy)
         self._connection.post(self.copies.send, copy)
 
+    def _name_sender(self, message: Message, delivery: Delivery) -> None:
+        """Write the sender of a message into its copy, whose user is this server's; and never what a stranger wrote."""
+        if not self._state.users:
+            return
+        headers = {name: value for name, value in (message.properties.headers or {}).items() if name != SENDER}
+        if (user := sender(delivery.properties, self._state.users)) is not None:
+            headers[SENDER] = user
+        message.properties.headers = headers
+
     def move(self, message: Message, delivery: Delivery) -> Arrival:
         """Publish what has arrived for a task queue, as often as it takes, and ack the delivery after the confirm."""
+        self._name_sender(message, delivery)
         arrival = Arrival(message, delivery, self._state, self._arguments[message.routing_key], accepted=True)
+        # It was not checked yet, and has its signature.
+        arrival.signed = False
         self.copies.add(arrival)
         self._connection.post(self.copies.send, arrival)
         return arrival
@@ -250,6 +270,8 @@ class ReplyChannel(Keeper):
                         "queue %s: reply not sent, an error instead: %s%s", message.routing_key, error, times
                     )
                 message = too_large(message, error)
+                if self._state.keys is not None:
+                    self._state.keys.sign(message, like=delivery.properties)
             self._large.popleft()
             self.publish(message, delivery, mandatory)
 
@@ -313,6 +335,7 @@ class CopyPublisher(Publisher):
         super().__init__(addresses, name="retries")
         self._state = state
         self._prepared = prepared
+        self.use(state.keys)
 
     async def set_up(self, channel: Channel) -> None:
         """Switch confirms on, and declare the task queues with all that their retries need."""
@@ -368,13 +391,16 @@ class Copy(Publication):
     A copy that is ``accepted`` is of a task, and must not be lost.
     """
 
-    __slots__ = ("_accepted", "_lighter", "_refusals", "_state", "delivery")
+    __slots__ = ("_accepted", "_lighter", "_refusals", "_state", "delivery", "like", "signed")
 
     def __init__(
         self, message: Message, delivery: Delivery, state: State, arguments: dict[str, Any] | None, *, accepted: bool
     ) -> None:
         super().__init__(message, arguments, identity=str(id(delivery)))
         self.delivery: Delivery = delivery
+        # With the key of what it follows: its sender may know no other.
+        self.signed: bool = True
+        self.like: Properties | None = delivery.properties
         self._state = state
         self._accepted = accepted
         self._refusals = 0

@@ -349,6 +349,10 @@ class Scheduler(Keeper):
         schedule = due.schedule
         message = schedule.message(due.tick, now=now)
         identity = str(message.properties.message_id)
+        if self._state.users:
+            message.properties.user_id = self.connection.address.user
+        if self._state.keys is not None:
+            self._state.keys.sign(message)
         taken = await channel.confirmed(message, mandatory=True)
         returned = identity in self._returned
         self._returned.discard(identity)

@@ -34,6 +34,7 @@ from amqp_rpc.message.settings import (
     result_seconds,
     results_url,
 )
+from amqp_rpc.message.signature import KeySource, keys_of
 from amqp_rpc.message.timing import Deadline, Seconds, seconds_of, timeout_of
 from amqp_rpc.message.topology import arrivals_queue, dead_letter_queue
 from amqp_rpc.results import Store, open_store
@@ -82,6 +83,8 @@ class Server:
         result_expires: Seconds that they are kept. None reads ``AMQP_RPC_RESULT_EXPIRES``, else takes 86400, a day.
         queues: The services' queues that are consumed (None: all), as a list or with commas between them. With it some
             workers do one kind of work alone.
+        keys: Keys with which all that it runs must be signed, and that sign its replies: the path of a file, or keys by
+            their ids; see docs/security.md. None reads ``AMQP_RPC_KEYS``, the path of a file.
         ssl_context: A context of your own, in the place of all options of TLS but ``server_name_indication=``.
         options: Those of connections: ``cacertfile=``, ``certfile=``, ``keyfile=``, ``password_file=`` and the others
             of `BrokerOptions`, all of them in docs/security.md.
@@ -110,6 +113,7 @@ class Server:
         results: str | None = None,
         result_expires: Seconds | None = None,
         queues: str | Iterable[str] | None = None,
+        keys: KeySource | None = None,
         ssl_context: ssl.SSLContext | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
@@ -138,6 +142,8 @@ class Server:
             tracebacks=tracebacks,
             records=self.results is not None,
             clock_skew=clock_skew,
+            keys=keys_of(keys),
+            users=addresses.named(),
         )
         calls = {queue: CallDispatcher(queue, each, settings) for queue, each in self.functions.items()}
         suspects = Suspects()
@@ -162,11 +168,14 @@ class Server:
             [*dispatchers, *map(arrivals_queue, durable)],
             ["replies", *(["retries"] if arguments else []), *self.schedules],
             needs=parts(catalog)[SERVER],
+            keys=settings.keys,
+            users=settings.users,
         )
         self._state.on_stuck = lambda handlers: self.on_stuck(handlers)  # noqa: PLW0108 - a user sets it later
         self._state.ends_when_stuck = lambda handlers: self.ends_when_stuck(handlers)  # noqa: PLW0108 - as above
         #: ``result``, ``raised``, ``refused``, ``expired``: outcomes of calls and tasks; ``again``: idempotent
         #: calls that another server died with; ``retried``, ``failed``, ``crashed``: tasks and events;
+        #: ``unauthorized``: refused by ``authorize=``; ``unproved``: not signed, where keys are given, or copies;
         #: ``dead_letters``; ``ticks``: tasks that a schedule enqueued; ``consumed``: consumers that were started;
         #: ``returned``: replies whose caller was gone; ``stale_acks``: acks of deliveries that the broker had requeued.
         self.counters: Counter[str] = self._state.counters

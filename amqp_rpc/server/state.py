@@ -12,6 +12,7 @@ from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.declare import advice, other_arguments
 from amqp_rpc.errors import AmqpRpcError, BrokerError, ConfigurationError, NotConnected
 from amqp_rpc.message.refusals import Need, ReplyCode, Rights, is_conflict
+from amqp_rpc.message.signature import Keys
 from amqp_rpc.message.text import bounded_logger
 from amqp_rpc.message.timing import Repeats
 from amqp_rpc.server.pool import Pool
@@ -31,11 +32,24 @@ class State:
     #: The connection that consumes, after `begin`.
     connection: Connection
 
-    def __init__(self, pool: Pool, queues: Iterable[str], parts: Iterable[str], *, needs: Iterable[Need] = ()) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        queues: Iterable[str],
+        parts: Iterable[str],
+        *,
+        needs: Iterable[Need] = (),
+        keys: Keys | None = None,
+        users: frozenset[str] = frozenset(),
+    ) -> None:
         self.counters: Counter[str] = Counter()
         #: Those that all its connections use: what one of them lacks at first is said with all that they need.
         self.rights: Rights = Rights()
         self.rights.use(needs)
+        #: Those that messages are signed with; None if they need not be.
+        self.keys: Keys | None = keys
+        #: Its users, where its messages have their names.
+        self.users: frozenset[str] = users
         #: Set once every part is ready, or one has failed.
         self.started: threading.Event = threading.Event()
         self.failure: AmqpRpcError | None = None

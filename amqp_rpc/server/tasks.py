@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, Reject, Retry, Undecodable
-from amqp_rpc.message import codec, events
+from amqp_rpc.errors import AmqpRpcError, CodecError, Expired, MaybeExecuted, NotAuthorized, Reject, Retry, Undecodable
+from amqp_rpc.message import codec
 from amqp_rpc.message.codec import MSGPACK, packed
-from amqp_rpc.message.envelope import RESULT, Message, Properties, Request, republished
+from amqp_rpc.message.envelope import RESULT, Message, Properties, Request, read_event, republished
 from amqp_rpc.message.failures import describe_raised, describe_verdict
 from amqp_rpc.message.headers import ATTEMPT, CRASHES, LAST_ERROR, TRACEBACK, delivery_count
 from amqp_rpc.message.text import bounded_logger, text_of
@@ -117,13 +117,14 @@ class TaskDispatcher(Dispatcher):
             return ended
         try:
             request.check()
-            function = self._find(request)
+            function = self._find(request, properties)
             if self._expired(request):
                 raise Expired(f"its time was over before a worker received it: {function.name}() did not run")  # noqa: TRY301 - one place turns every refusal into a dead letter
             codec.check_encoding(request.content_encoding)
             args, kwargs = self._task_arguments(request, function, properties)
         except AmqpRpcError as error:
-            return self._dead(request, f"{type(error).__name__}: {error}", "refused", error=error)
+            outcome = "unauthorized" if isinstance(error, NotAuthorized) else "refused"
+            return self._dead(request, f"{type(error).__name__}: {error}", outcome, error=error)
         # Nothing in a message may end the thread that reads messages.
         except Exception as error:
             if (times := self._refusals.again(repr(error))) is not None:
@@ -289,7 +290,7 @@ class TaskDispatcher(Dispatcher):
             details[TRACEBACK] = traceback_of(error)
         else:
             # One that crashed its workers is no bad message of which there may be a flood.
-            times = self._refusals.again(reason) if outcome == "refused" else ""
+            times = self._refusals.again(reason) if outcome != "crashed" else ""
             if times is not None:
                 logger.error("%s dead-lettered: %s%s", self.named(request), reason, times, extra=self.keys(request))
         reply = None
@@ -351,7 +352,7 @@ class TaskDispatcher(Dispatcher):
 
 
 class EventDispatcher(TaskDispatcher):
-    """The events of one subscription, whose deliveries have their topic in a header (`events.mark`)."""
+    """The events of one subscription, whose deliveries have their topic in a header (`envelope.mark`)."""
 
     kind = "Event"
 
@@ -371,13 +372,13 @@ class EventDispatcher(TaskDispatcher):
         return self.function.asynchronous
 
     def _crashed(self, request: Request, properties: Properties) -> Answer | None:
-        self._find(request)
+        request.function = self.function.name
         return super()._crashed(request, properties)
 
-    def _find(self, request: Request) -> Function:
+    def _find(self, request: Request, properties: Properties) -> Function:
         # An event's type is its publisher's, and no function's name.
         request.function = self.function.name
-        return self.function
+        return super()._find(request, properties)
 
     def _task_arguments(
         self, request: Request, _function: Function, properties: Properties
@@ -395,7 +396,7 @@ class EventDispatcher(TaskDispatcher):
                     text=not packed(request.content_type),
                 )
         if self._event is not None:
-            arguments[self._event] = events.read(request, properties)
+            arguments[self._event] = read_event(request, properties)
         return [], arguments
 
 

@@ -3,6 +3,8 @@
 A delivery is acked when its reply has left, or when the copy that must not be lost is confirmed; if its connection is
 lost before, the broker delivers it to another server. Calls and tasks have methods of their own here: only a task has a
 record, a time limit, and a failure that another worker may settle.
+
+It is longer than other modules: whatever happens to a delivery between its arrival and its ack is here.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from typing import Any
 from amqp_rpc.amqp.channel import AddressedDelivery, Channel, ChannelClosed, Delivery, QueueState
 from amqp_rpc.amqp.loop import Timer
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.envelope import ALIVE, Message, Properties, pack_names
-from amqp_rpc.message.events import mark
+from amqp_rpc.message.envelope import ALIVE, PROBE, Message, Properties, mark, pack_names
 from amqp_rpc.message.headers import WANTS_ALIVE
 from amqp_rpc.message.settings import LIVENESS_INTERVAL
-from amqp_rpc.message.text import bounded_logger, text_of
-from amqp_rpc.message.timing import LONGEST
-from amqp_rpc.message.topology import named_by_broker
+from amqp_rpc.message.signature import Gate, NotProved
+from amqp_rpc.message.text import bounded_logger, quoted, text_of
+from amqp_rpc.message.timing import LONGEST, Repeats
+from amqp_rpc.message.topology import comes_back, named_by_broker
 from amqp_rpc.results.recorder import Recorder
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.invoke import Answer, HandlerOutcome, Unfinished, finish, invoke, invoke_async
@@ -63,6 +65,14 @@ class Worker:
         self._pool = pool
         self._replies = replies
         self._recorder = recorder
+        #: Those that admit the signed messages of a queue; and the log lines of others. By queue: each queue that an
+        #: event is for has the same copy.
+        self._gates: dict[str, Gate] = {}
+        self._refusals = Repeats()
+        #: Accepts a delivery, if it is signed where it must be; the I/O thread's.
+        self.deliver: Callable[[CallDispatcher | TaskDispatcher, Delivery], object] = (
+            self.accept if state.keys is None else self._deliver_signed
+        )
         self._limits = TimeLimits(state, pool, self._overrun)
         self._backlog = Backlog(state, replies, fair)
         #: The deliveries that wait for the acks of their arrivals, by queue and id: see `ArrivalsConsumer`; the I/O
@@ -75,8 +85,8 @@ class Worker:
         #: True once `give_up` has logged the unacked deliveries: failures after that are not logged one by one.
         self._given_up = False
 
-    def deliver(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
-        """Accept a delivery and submit it to the pool; the I/O thread's."""
+    def accept(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
+        """Submit a delivery to the pool, once its arrival is acked: then it is accepted again; the I/O thread's."""
         if delivery.redelivered and self._taken_back and self._goes_on(dispatcher, delivery):
             return
         self._state.unacked[id(delivery)] = delivery
@@ -103,8 +113,49 @@ class Worker:
     def deliver_event(self, dispatcher: EventDispatcher, delivery: Delivery) -> None:
         """Accept an event, and add its topic to its headers, which retries and dead letters keep."""
         assert isinstance(delivery, AddressedDelivery)
-        mark(delivery.properties, delivery.exchange, delivery.routing_key)
-        self.deliver(dispatcher, delivery)
+        exchange, key = delivery.exchange, delivery.routing_key
+        if self._state.keys is not None:
+            # A retry was signed for its queue.
+            target = ("", dispatcher.home) if comes_back(exchange) else (exchange, key)
+            if not self._proved(dispatcher, delivery, target[1], exchange=target[0]):
+                return
+        mark(delivery.properties, exchange, key)
+        self.accept(dispatcher, delivery)
+
+    def _deliver_signed(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery) -> None:
+        if self._proved(dispatcher, delivery, dispatcher.queue):
+            self.accept(dispatcher, delivery)
+
+    def _proved(
+        self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, key: str, *, exchange: str = ""
+    ) -> bool:
+        """Return whether a message is signed, and came for the first time; dead-letter any other, unsigned."""
+        properties, queue = delivery.properties, dispatcher.queue
+        if properties.type == PROBE and isinstance(dispatcher, CallDispatcher):
+            # It asks for nothing, and is dropped. Only for calls: of an event the type means nothing.
+            return True
+        gate = self._gates.get(queue)
+        if gate is None:
+            assert self._state.keys is not None
+            gate = self._gates[queue] = Gate(self._state.keys)
+        try:
+            gate.admit(properties, delivery.body, routing_key=key, exchange=exchange, redelivered=delivery.redelivered)
+        except NotProved as error:
+            self._state.unacked[id(delivery)] = delivery
+            self._state.counters["unproved"] += 1
+            self._state.counters["dead_letters"] += 1
+            if (times := self._refusals.again(f"{queue}: {error}")) is not None:
+                logger.warning(
+                    "queue %s: message [%s] refused: %s%s", queue, quoted(properties.message_id), error, times
+                )
+            # A caller with keys would not believe a refusal; one without learns what it lacks.
+            if error.unsigned and isinstance(dispatcher, CallDispatcher):
+                refusal = dispatcher.unsigned(properties, delivery.body)
+                if refusal is not None:
+                    self._replies.tell(refusal)
+            self._replies.dead_letter(queue, delivery, f"not allowed: {error}", signed=False)
+            return False
+        return True
 
     def timed_out(self, queue: str, channel: Channel) -> None:
         """Note that the broker took back what is unacked on a channel, since some of it was so for too long.
@@ -281,6 +332,8 @@ class Worker:
 
     def _settle(self, dispatcher: CallDispatcher | TaskDispatcher, delivery: Delivery, answer: Answer) -> None:
         self._state.counters[answer.outcome] += 1
+        if self._state.keys is not None and answer.reply is not None:
+            self._state.keys.sign(answer.reply, like=delivery.properties)
         if answer.dead_letter is not None:
             self._state.counters["dead_letters"] += 1
             if answer.reply is not None:
@@ -352,7 +405,9 @@ class Worker:
         self._liveness_due = bool(self._state.unacked)
         if self._liveness_due:
             self._state.connection.loop.call_later(LIVENESS_INTERVAL, self._send_liveness)
-            for message in _liveness_messages(self._state.unacked.values()):
+            for message, like in _liveness_messages(self._state.unacked.values()):
+                if self._state.keys is not None:
+                    self._state.keys.sign(message, like=like)
                 self._replies.tell(message)
 
 
@@ -527,9 +582,10 @@ class Backlog:
         ]
 
 
-def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
-    """Yield a liveness message for each caller whose calls ask for one (header ``alive``)."""
+def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[tuple[Message, Properties]]:
+    """Yield a liveness message for each caller whose calls ask for one (header ``alive``), and a call's properties."""
     callers: defaultdict[str, list[str]] = defaultdict(list)
+    asking: dict[str, Properties] = {}
     for delivery in unacked:
         properties = delivery.properties
         asked = (properties.headers or {}).get(WANTS_ALIVE) is True
@@ -537,6 +593,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
         # pika gives bytes for text that is not UTF-8.
         if asked and reply_to and isinstance(reply_to, str) and isinstance(identity, str):
             callers[reply_to].append(identity)
+            asking[reply_to] = properties
     for reply_to, identities in callers.items():
         # Our clients, which ask, have reply queues that the broker named, and no program can declare another one with
         # such a name. Any other queue may be one of tasks.
@@ -550,7 +607,7 @@ def _liveness_messages(unacked: Collection[Delivery]) -> Iterator[Message]:
                 expiration=str(int(LIVENESS_INTERVAL * 1000)),
                 type=ALIVE,
             )
-            yield Message(reply_to, ours, body)
+            yield Message(reply_to, ours, body), asking[reply_to]
 
 
 def _identity(queue: str, delivery: Delivery) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ unless it runs in `contextvars.copy_context`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,9 @@ class Context:
             is earlier; None without either.
         tick: Unix time when a scheduled task was due, the same on every attempt; None for all others.
         headers: The headers that its sender gave it, the same on every attempt, such as ``traceparent``.
+        user_id: The user of the broker who sent it, the same on every attempt; None if its sender does not say so
+            (``user_id="sent"``). RabbitMQ has checked it: docs/security.md.
+        key: The id of the key that signed it, which is proved; None if the server has no keys.
     """
 
     function: str
@@ -38,6 +42,8 @@ class Context:
     deadline: float | None
     tick: float | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    user_id: str | None = None
+    key: str | None = None
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, 0.0 after it; None without one."""
@@ -62,13 +68,21 @@ def context() -> Context:
     current = _current.get()
     if current is None:
         raise ConfigurationError("context() is for handlers: no call is being handled in this thread or task")
-    function, request, ends = current
+    return described(*current)
+
+
+#: A hook that decides whether a function runs for a sender; True is a yes.
+Authorize = Callable[[Context], bool]
+
+
+def described(function: str, request: Request, ends: float | None = None) -> Context:
+    """Return a call or a task, for its handler or for an `Authorize`; ``ends`` is the end of its time limit."""
     tick = None if request.tick is None else request.tick / 1000
     # RabbitMQ does not mark the copy that a server requeues after another died; its header counts.
     redelivered = request.redelivered or request.crashes > 0
     return Context(
         function, request.message_id, request.attempt, redelivered, _deadline(request, ends), tick,
-        others(request.headers),
+        others(request.headers), request.user_id, request.key,
     )  # fmt: skip
 
 

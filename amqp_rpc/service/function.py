@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from amqp_rpc.errors import ConfigurationError, InvalidArguments
 from amqp_rpc.message.exchanges import Binding, Exchange
 from amqp_rpc.message.topology import LONGEST_NAME
+from amqp_rpc.service.context import Authorize
 from amqp_rpc.service.other_libraries import hint
 from amqp_rpc.service.policy import CallQueue, Policy
 from amqp_rpc.service.signature import Options, Signature, annotated, where
@@ -55,11 +56,20 @@ class Function:
     task: Policy | None = None
     #: The events that it handles; it has a policy too, as a task has. None for all others.
     subscription: Subscription | None = None
+    #: Decides whether it runs for a sender; None: it runs for all.
+    authorize: Authorize | None = None
     #: True for an ``async def`` function.
     asynchronous: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asynchronous", _is(inspect.iscoroutinefunction, self.call))
+        if self.authorize is not None and (
+            not callable(self.authorize) or _is(inspect.iscoroutinefunction, self.authorize)
+        ):
+            raise ConfigurationError(
+                f"{self.signature.where}: authorize= of {self.name}() is an ordinary function that takes a Context and "
+                f"returns True or False, not {self.authorize!r}"
+            )
 
     @property
     def queue(self) -> str:

@@ -11,6 +11,7 @@ from amqp_rpc.message import topology
 from amqp_rpc.message.settings import count, positive
 from amqp_rpc.message.timing import Seconds, backoff, seconds_of, whole
 from amqp_rpc.message.topology import HIGHEST_PRIORITY, LONGEST_DELAY
+from amqp_rpc.service.context import Authorize
 
 #: RabbitMQ keeps a quorum queue on a majority of a cluster's nodes, and a classic one on one.
 QueueType = Literal["quorum", "classic"]
@@ -32,6 +33,7 @@ class SubscriptionOptions(TypedDict, total=False):
     retry_for: tuple[type[BaseException], ...]
     time_limit: Seconds | None
     max_length: int | None
+    authorize: Authorize | None
 
 
 class TaskOptions(SubscriptionOptions, total=False):

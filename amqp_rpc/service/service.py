@@ -22,6 +22,7 @@ from amqp_rpc.message.topology import (
     instance_queue,
     task_queue,
 )
+from amqp_rpc.service.context import Authorize
 from amqp_rpc.service.function import Function, Mode, Subscription, signed, too_long
 from amqp_rpc.service.policy import (
     CallQueue,
@@ -54,6 +55,10 @@ class Service:
             as it is; it does not start without it. ``"active"`` (the default): the server declares it.
         max_length: Calls that may wait in the queue (None: any number). When it is full, a call raises `Overloaded` at
             once: it did not run. Without a bound, calls wait in line, however long that is.
+        authorize: Decides for each call, task and event whether its function runs: it gets the `Context`, which names
+            the sender (``user_id``, ``key``), and returns True for yes. Any other result, and any exception, is a no:
+            the sender gets `NotAuthorized`, and nothing runs. It is an ordinary function, and is asked at each attempt,
+            before the arguments are read. None: all senders may. A function may have its own.
 
     Raises:
         ConfigurationError: The name is empty, has a dot, or is too long for AMQP; or another option makes no sense.
@@ -75,6 +80,7 @@ class Service:
         queue_type: QueueType = "classic",
         declare: Declare = "active",
         max_length: int | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         taken = name is not None and call_queue(name) == dead_letter_queue(CALL_QUEUE)
         if name is not None and (not name or taken or "." in name or too_long(dead_letter_queue(call_queue(name)))):
@@ -84,6 +90,7 @@ class Service:
             )
         self.name = name
         self._calls = CallQueue(call_queue(name) if queue is None else queue, queue_type, declare, max_length)
+        self._authorize = authorize
         self._functions: dict[str, Function] = {}
         #: By queue and name.
         self._tasks: dict[tuple[str, str], Function] = {}
@@ -120,10 +127,23 @@ class Service:
     def rpc(self, function: F, /) -> F: ...
     @overload
     def rpc(
-        self, /, *, name: str | None = None, idempotent: bool = False, default: bool = False
+        self,
+        /,
+        *,
+        name: str | None = None,
+        idempotent: bool = False,
+        default: bool = False,
+        authorize: Authorize | None = None,
     ) -> Callable[[F], F]: ...
     def rpc(
-        self, function: F | None = None, /, *, name: str | None = None, idempotent: bool = False, default: bool = False
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        idempotent: bool = False,
+        default: bool = False,
+        authorize: Authorize | None = None,
     ) -> F | Callable[[F], F]:
         """Register a function: clients can call it. It stays the function that it is.
 
@@ -133,6 +153,7 @@ class Service:
             idempotent: Whether running it twice does no harm. Only then is a call sent again that may have run.
             default: Whether it answers plain text bodies that name no function, as RabbitMQ's tutorials send.
                 A service's only function does that in any case.
+            authorize: Who may call it: see `Service`, whose one it has unless given.
 
         Raises:
             ConfigurationError: The name is taken, a parameter has a reserved name (``timeout``, ``idempotent``,
@@ -153,7 +174,14 @@ class Service:
             if default and (other := next((f for f in self._functions.values() if f.default), None)):
                 raise ConfigurationError(f"{signature.where}: {other.name!r} is the default function already")
             registered = Function(
-                known, self.name, function, signature, idempotent=idempotent, default=default, calls=self._calls
+                known,
+                self.name,
+                function,
+                signature,
+                idempotent=idempotent,
+                default=default,
+                calls=self._calls,
+                authorize=authorize or self._authorize,
             )
             self._functions[known] = registered
             registered.mark()
@@ -215,6 +243,7 @@ class Service:
                 - ``max_priority``: The highest priority that a classic queue tells apart (None: it has none).
                 - ``result``: Whether clients can ask for the task's state and result (True). Without, workers drain
                   half as many again; failures are in the log and in the dead-letter queue.
+                - ``authorize``: Who may enqueue it: see `Service`, whose one it has unless given.
 
         Raises:
             ConfigurationError: The name is taken, a parameter has a reserved name, a type can't be sent, the queue is
@@ -227,6 +256,7 @@ class Service:
             ...     ...
         """
         check_options("task", options, TaskOptions)
+        authorize = options.pop("authorize", None) or self._authorize
 
         def register(function: F) -> F:
             queues = _several(queue) if queue is not None else (task_queue(self.name),)
@@ -236,7 +266,7 @@ class Service:
             )
             made = {
                 (policy.queue, signature.name): Function(
-                    signature.name, self.name, function, signature, default=default, task=policy
+                    signature.name, self.name, function, signature, default=default, task=policy, authorize=authorize
                 )
                 for policy in policies
             }
@@ -363,6 +393,7 @@ class Service:
                   again.
                 - ``max_length``: Events that may wait. A shared queue that is full refuses more, and `Client.publish`
                   raises `PublishRefused`; a broadcast one drops the oldest.
+                - ``authorize``: Whose events it handles: see `Service`, whose one it has unless given.
 
         Raises:
             ConfigurationError: A pattern can never match, the exchange's kind does not fit, the name is taken, a type
@@ -376,6 +407,7 @@ class Service:
             ...     ...
         """
         check_options("subscribe", options, SubscriptionOptions)
+        authorize = options.pop("authorize", None) or self._authorize
         if topics and callable(topics[0]):
             raise ConfigurationError(
                 f"{where(topics[0])}: @service.subscribe needs to know to what: @service.subscribe('orders.*.paid')"
@@ -412,7 +444,14 @@ class Service:
                     "names: name=, or queue="
                 )
             self._subscriptions[policy.queue] = Function(
-                known, self.name, function, signature, default=True, task=policy, subscription=subscription
+                known,
+                self.name,
+                function,
+                signature,
+                default=True,
+                task=policy,
+                subscription=subscription,
+                authorize=authorize,
             )
             return function
 

@@ -19,7 +19,7 @@ import msgspec
 
 from amqp_rpc.errors import CodecError, ConfigurationError, InvalidArguments
 from amqp_rpc.message import codec
-from amqp_rpc.message.events import Event
+from amqp_rpc.message.envelope import Event
 from amqp_rpc.message.text import brief
 from amqp_rpc.service.hints import Hint, name_of, problem, problem_of_result, result_hint
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: The prefetch of every server, and the number of calls in flight.
 PREFETCH = 100
 
 OURS = "amqp_rpc"
+#: Ours, with signed messages on both sides: in one case alone.
+SIGNED = "amqp_rpc-signed"
 FLOOR = "c-floor"
 
 
@@ -53,10 +56,10 @@ def serve(*options: str) -> tuple[str, ...]:
     return "-m", "amqp_rpc", "serve", f"{__name__}.amqp_rpc.service:service", *options
 
 
-def ours(name: str, service: str, *options: str) -> Contender:
+def ours(name: str, service: str, *options: str, **environment: str) -> Contender:
     """Return ours, served under a name with options of ``amqp-rpc serve``."""
-    client = _module("amqp_rpc", "client")
-    return Contender(name, OURS, "amqp_rpc", serve(*options), client, f"rpc_queue.{service}", {"BENCH_NAME": service})
+    client, variables = _module("amqp_rpc", "client"), {"BENCH_NAME": service, **environment}
+    return Contender(name, OURS, "amqp_rpc", serve(*options), client, f"rpc_queue.{service}", variables)
 
 
 def _python(name: str, family: str, folder: str, *, queue: str = "", **environment: str) -> Contender:
@@ -75,6 +78,9 @@ def _celery(pool: str, threads: int) -> Contender:
 ALL = [
     ours(OURS, "bench", f"--prefetch={PREFETCH}"),
     ours("amqp_rpc-defaults", "bench-defaults"),
+    ours(
+        SIGNED, "bench-signed", f"--prefetch={PREFETCH}", AMQP_RPC_KEYS=str(Path(__file__).parent / OURS / "bench.keys")
+    ),
     Contender(FLOOR, FLOOR, "c", ("server",), ("client",), "bench.c"),
     _python("raw-pika", "raw-pika", "raw_pika"),
     _python("aio-pika", "aio-pika", "aio_pika"),

@@ -36,6 +36,7 @@ PROPERTIES = st.builds(
     message_id=SHORT,
     timestamp=st.none() | st.integers(0, 2**40),
     type=SHORT,
+    user_id=SHORT,
     app_id=SHORT,
 )
 BODIES = st.binary(max_size=50) | st.integers(0, 4 * FRAME_MAX).map(lambda size: bytes(range(256)) * (size // 256 + 1))
@@ -162,10 +163,9 @@ def test_a_message_with_a_rare_header_is_handed_on_whole(value):
     assert [number for number, *_ in taken.taken] == [8]
 
 
-@pytest.mark.parametrize("field", ["user_id", "cluster_id"])
-def test_a_message_with_a_property_that_nothing_here_uses_is_handed_on_whole(field):
+def test_a_message_with_a_property_that_nothing_here_uses_is_handed_on_whole():
     taken = Taken()
-    message = delivered(pika.BasicProperties(**{field: "5"}), b"x" * 3 * FRAME_MAX)
+    message = delivered(pika.BasicProperties(cluster_id="5"), b"x" * 3 * FRAME_MAX)
     taken.feed(message)
     assert b"".join(taken.handed_on) == message
     assert taken.taken == []

@@ -204,3 +204,11 @@ def test_the_page_about_queues_shows_the_examples():
 
     assert len(snippets) >= 3
     assert all(any(snippet in source for source in sources) for snippet in snippets)
+
+
+def test_who_may_not_have_a_function_run_is_refused(url):
+    assert example("authorized", url=url).splitlines() == [
+        "order 1174 is charged",
+        "order 1174 is refunded",
+        "refused: refund() does not run for key web",
+    ]

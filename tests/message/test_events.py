@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Properties, Request
-from amqp_rpc.message.events import mark, read
+from amqp_rpc.message.envelope import Properties, Request, mark, read_event
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.message.topology import ARRIVALS, delay
 
@@ -42,11 +41,11 @@ def test_what_came_again_says_so_and_keeps_its_topic() -> None:
     properties = marked(
         content_type=codec.JSON, headers={"crashes": 1, "attempt": 2, "error": "OSError", "history": "[]"}
     )
-    event = read(Request.read(properties, b"{}", redelivered=False), properties)
+    event = read_event(Request.read(properties, b"{}", redelivered=False), properties)
     assert (event.redelivered, event.headers) == (True, {})
 
 
 @pytest.mark.parametrize("timestamp", [None, -(10**18), 10**18, "yesterday"])
 def test_a_time_that_is_none_is_none(timestamp: Any) -> None:
     properties = marked(timestamp=timestamp)
-    assert read(Request.read(properties, b"", redelivered=False), properties).time is None
+    assert read_event(Request.read(properties, b"", redelivered=False), properties).time is None

@@ -218,6 +218,7 @@ class TestVerdicts:
         [
             errors.FunctionNotFound("no function"),
             errors.InvalidArguments("no 'n'"),
+            errors.NotAuthorized("not you"),
             errors.Expired("over"),
             errors.MaybeExecuted("died"),
             errors.Undecodable("bytes"),

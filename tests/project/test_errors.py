@@ -43,6 +43,7 @@ def test_a_stranger_catches_it_by_the_builtin(error, builtin):
         (errors.NoServer, False),
         (errors.FunctionNotFound, False),
         (errors.InvalidArguments, False),
+        (errors.NotAuthorized, False),
         (errors.Expired, False),
         (errors.Overloaded, False),
         (errors.NotSent, False),

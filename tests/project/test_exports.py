@@ -44,6 +44,7 @@ EXPORTS = {
     "NotAllAccepted",
     "FunctionNotFound",
     "InvalidArguments",
+    "NotAuthorized",
     "Expired",
     "Overloaded",
     "NotSent",

@@ -15,7 +15,7 @@ AT_MOST = {
     "entries in amqp_rpc/": 13,
     "modules in the fullest package": 12,
     # Moves with the behaviour: 19 310 when the tree was made, and what each later capability needs beside it.
-    "lines": 28_000,
+    "lines": 28_500,
     "lines of the longest file": 650,
     "Callable parameters": 90,
     "one-importer modules, no seam": 0,

@@ -54,6 +54,8 @@ class Place:
     def deliver(self, _dispatcher: TaskDispatcher, delivery: Any) -> None:
         self.delivered.append(delivery)
 
+    accept = deliver
+
     def timed_out(self, queue: str, channel: Any) -> None:
         self.taken_back.append((queue, channel))
 

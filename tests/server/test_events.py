@@ -9,8 +9,7 @@ import pytest
 
 from amqp_rpc import Event, Service
 from amqp_rpc.message import codec
-from amqp_rpc.message.envelope import Properties, bare, lighter
-from amqp_rpc.message.events import mark
+from amqp_rpc.message.envelope import Properties, bare, lighter, mark
 from amqp_rpc.message.headers import TOPIC
 from amqp_rpc.server.invoke import Answer, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskInvocation

@@ -12,8 +12,7 @@ import pytest
 
 from amqp_rpc import Retry, Service
 from amqp_rpc.message.codec import MSGPACK
-from amqp_rpc.message.envelope import Properties
-from amqp_rpc.message.events import mark
+from amqp_rpc.message.envelope import Properties, mark
 from amqp_rpc.server.calls import CallDispatcher
 from amqp_rpc.server.invoke import Dispatcher, HandlerOutcome, Settings, invoke
 from amqp_rpc.server.tasks import EventDispatcher, TaskDispatcher, TaskInvocation

@@ -28,6 +28,7 @@ class Acks:
         self.acked: list[Delivery] = []
         self.counters: Counter[str] = Counter()
         self.repeats = Repeats()
+        self.keys = None
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
         self.acked += deliveries
