@@ -119,6 +119,10 @@ SIZE = 4 * 2**20
 HEAVY = {
     "empty lists": (MSGPACK, array(SIZE, b"\x90")),
     "empty maps": (MSGPACK, array(SIZE, b"\x80")),
+    "empty lists behind a long text": (
+        MSGPACK,
+        b"\x92\xc6" + (SIZE // 8).to_bytes(4, "big") + b"\x90" * (SIZE // 8) + array(SIZE // 8 * 7, b"\x90"),
+    ),
     "empty sets": (MSGPACK, array(SIZE // 3, b"\xd4\x06\x90")),
     "lists of one": (MSGPACK, array(SIZE // 2, b"\x91\x01")),
     "maps of one": (MSGPACK, array(SIZE // 3, b"\x81\x01\x01")),
@@ -175,6 +179,30 @@ def test_values_of_as_many_bytes_are_read_in_the_memory_that_a_body_may_take(con
     said, memory = peak(content_type, body)
     assert said == "read"
     assert memory <= codec.MEMORY * SIZE
+
+
+def values_of(value: object) -> int:
+    """How many values there are in one, keys too."""
+    if isinstance(value, dict):
+        return 1 + sum(values_of(key) + values_of(item) for key, item in value.items())
+    return 1 + sum(map(values_of, value)) if isinstance(value, list) else 1
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(width=32) | st.text(max_size=300)
+        | st.binary(max_size=300) | st.builds(bytes, st.integers(60000, 70000)),
+        lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=40), inner, max_size=20),
+        max_leaves=30,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_the_values_at_the_beginning_of_a_body_are_counted(value, single):
+    body = msgpack.packb(value, use_single_float=single)
+    values, end = codec._long_texts(body)
+    if values < 64:
+        assert (values, end) == (values_of(value), len(body))
+    assert values <= values_of(value)
 
 
 @pytest.mark.parametrize("content_type", [MSGPACK, JSON])
