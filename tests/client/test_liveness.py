@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgpack
 import pytest
 
 from amqp_rpc import Client, MaybeExecuted, Server, Service
@@ -304,3 +305,40 @@ def test_signs_of_life_go_only_to_callers_that_ask_for_them(raw: Raw, serve: Ser
     assert raw.count(declared.method.queue) == 0
     raw.channel.queue_delete(declared.method.queue)
     assert set(signs()) == {b"\x91\xa4told"}
+
+
+#: Thousands of UUIDs whose hashes are one.
+COLLIDING = msgpack.packb([msgpack.ExtType(5, (k * (2**61 - 1)).to_bytes(16, "big")) for k in range(5000)])
+FORGED = {
+    "colliding hashes": msgpack.packb(msgpack.ExtType(6, COLLIDING)),
+    "a map": msgpack.packb({"a": 1}),
+    "no msgpack": b"\xc1",
+    "many names": msgpack.packb(["x" * 30] * 5000),
+    "megabytes": b"\xdd\x00\x80\x00\x00" + bytes(8 * 2**20),
+    "deep": b"\x91" * 5000,
+    "nothing": b"",
+}
+
+
+def test_forged_signs_of_life_keep_no_call_from_its_result(
+    client: Client, serve: Serve, service: Service, raw: Raw, queue_name: str
+) -> None:
+    """Each server that a client has called knows its reply queue, and its thread reads them."""
+
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    serve(service)
+    raw.channel.queue_declare(queue_name, auto_delete=True)
+
+    def answer(_channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
+        for body in FORGED.values():
+            raw.send(properties.reply_to, body, type="alive", content_type="application/msgpack")
+        raw.send(properties.reply_to, b"1", type="result", correlation_id=properties.correlation_id)
+
+    raw.channel.basic_consume(queue_name, answer, auto_ack=True)
+    asked = client.submit("f", queue=queue_name, timeout=20)
+    until(lambda: raw.connection.process_data_events(0.01) or asked.done())
+    assert asked.result() == "1"
+    assert client.call(double, 21) == 42

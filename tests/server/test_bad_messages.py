@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from amqp_rpc import Client, MessageTooLarge, Server, Service
-from amqp_rpc.message.topology import dead_letter_queue
+from amqp_rpc.message.topology import arrivals_queue, dead_letter_queue
 from services import fib
 from tests.served_by import Raw
 from tests.waiting import until
@@ -221,6 +221,39 @@ def test_a_reply_to_that_does_not_exist_is_counted_and_the_next_call_is_served(
     assert raw.ask(service.queue, b"21")[1] == b"42"
 
 
+def test_a_reply_to_a_queue_of_the_server_s_own_is_one_dead_letter_and_no_loop(
+    raw: Raw, serve: Serve, service: Service
+) -> None:
+    tasks = f"{service.name}.tasks"
+
+    @service.rpc
+    def double(n: int) -> int:
+        return 2 * n
+
+    @service.task(queue=tasks, retries=1)
+    def work(n: int) -> None:
+        raise ValueError(n)
+
+    for queue in (service.queue, tasks):
+        raw.channel.queue_declare(dead_letter_queue(queue), durable=True)
+    serve(service)
+    call = {"type": "double", "content_type": "application/json", "correlation_id": "c"}
+    for address, dead in (
+        (service.queue, dead_letter_queue(service.queue)),
+        (dead_letter_queue(service.queue), dead_letter_queue(service.queue)),
+        (tasks, dead_letter_queue(tasks)),
+        (arrivals_queue(tasks), dead_letter_queue(tasks)),
+        (dead_letter_queue(tasks), dead_letter_queue(tasks)),
+    ):
+        raw.send(service.queue, b"[[21],{}]", reply_to=address, **call)
+        assert raw.get(dead)[1] == b"42"
+        # What would go round would be there before this one.
+        assert raw.ask(service.queue, b"[[21],{}]", **call)[1] == b"42"
+        assert (raw.count(address), raw.count(dead)) == (0, 0)
+    for queue in (tasks, dead_letter_queue(tasks), arrivals_queue(tasks)):
+        raw.channel.queue_delete(queue)
+
+
 @pytest.mark.parametrize("correlation_id", [None, "", "x" * 255, "ä" * 127])
 def test_a_correlation_id_comes_back_as_it_was(raw: Raw, served: Service, correlation_id: str | None) -> None:
     properties, body = raw.ask(
@@ -321,6 +354,20 @@ def test_headers_with_odd_names_are_dead_lettered_and_settled(raw: Raw, serve: S
     for _ in range(3):
         assert raw.get(dead_letter_queue(service.queue))[1] == b"x"
     assert raw.ask(service.queue, b"21")[1] == b"42"
+
+
+@pytest.mark.parametrize(
+    "headers", [{f"h{n:03}": "x" * 1000 for n in range(126)}, {"h": "x" * 130_700}], ids=["many", "all but a frame"]
+)
+def test_a_call_with_headers_that_leave_no_room_is_a_dead_letter_all_the_same(
+    raw: Raw, served: Service, headers: dict[str, str]
+) -> None:
+    raw.channel.queue_declare(dead_letter_queue(served.queue), durable=True)
+    raw.send(served.queue, b"[[1],{}]", content_type="application/json", type="nope", message_id="m1", headers=headers)
+    properties, body = raw.get(dead_letter_queue(served.queue))
+    assert (properties.message_id, body) == ("m1", b"[[1],{}]")
+    assert properties.headers["reason"].startswith("no function 'nope' here")
+    assert everything_is_settled(raw, served)
 
 
 def test_a_dead_letter_queue_with_other_arguments_is_used_as_it_is(raw: Raw, serve: Serve, service: Service) -> None:
