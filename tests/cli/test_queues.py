@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,17 +85,17 @@ def test_without_names_the_usual_queues_are_shown(served: str) -> None:
 
 
 def test_without_names_all_queues_of_the_broker_that_was_started_here_are_shown(
-    node: Node, vhost: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    new_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    node = new_node()
     entry = Record(way="private node", port=node.port, version=node.version, name=node.name, folder=str(node.folder))
     monkeypatch.setattr(throwaway, "status", lambda: entry)
-    words = "list_queues", "-p", vhost.rpartition("/")[2], "name", "--no-table-headers"
-    monkeypatch.setattr(throwaway, "queues", lambda: node.ctl(*words).splitlines())
-    with Client(vhost) as client:
+    monkeypatch.setattr(throwaway, "queues", lambda: node.ctl("list_queues", "name", "--no-table-headers").splitlines())
+    with Client(node.url) as client:
         client.enqueue("resize", queue="thumbs", delay=60)
         client.enqueue("resize", queue="thumbs")
         client.enqueue("resize", queue="others")
-    monkeypatch.setenv("AMQP_URL", vhost)
+    monkeypatch.setenv("AMQP_URL", node.url)
     queues.main([], standalone_mode=False)
     said = capsys.readouterr()
     assert [line.split()[:2] for line in said.out.splitlines()[1:-1]] == [["others", "1"], ["thumbs", "1"]]
