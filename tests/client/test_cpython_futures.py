@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from amqp_rpc import Client, Server, Service
+from amqp_rpc.client.call import CallOptions
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
 from tests.cpython import cpythons, names_of, run
@@ -117,10 +118,7 @@ class NoCaller:
 
 def pending(state: str = "PENDING", exception: BaseException | None = None, result: Any = None) -> PendingCall:
     """A future of `submit`, in a state."""
-    made = PendingCall(
-        "id", "rpc_queue", "charge", b"", timeout=60, chunk=False, decoder=Decoder(None, 1000), idempotent=False,
-        wait_for_server=False,
-    )  # fmt: skip
+    made = PendingCall("id", "rpc_queue", "charge", b"", 60.0, Decoder(None, 1000), CallOptions())
     made._caller = NoCaller()  # type: ignore[assignment] # it is all that is asked of it
     vars(made).update(_state=state, _exception=exception, _result=result)
     return made

@@ -18,7 +18,7 @@ import msgpack
 import pika
 import pytest
 
-from amqp_rpc import AsyncClient, CallTimeout, Client, Undecodable, Unroutable
+from amqp_rpc import AsyncClient, CallTimeout, Client, NotSent, Undecodable, Unroutable
 from amqp_rpc.message import codec
 
 P = 2**61 - 1
@@ -93,7 +93,8 @@ def test_a_call_that_gets_no_reply_ends_at_its_deadline_and_nothing_else_is_deco
             lambda: client.submit("f", queue=queue, timeout=TIMEOUT).result(),
         ):
             began = time.monotonic()
-            with pytest.raises(CallTimeout):
+            # On a busy machine the broker may not even have said in time that there is a server.
+            with pytest.raises((CallTimeout, NotSent)):
                 send()
             assert time.monotonic() - began < LATEST
     assert not decoded
@@ -110,7 +111,7 @@ def test_a_call_with_a_hostile_reply_and_one_beside_it_end_at_their_deadlines(ur
             began = time.monotonic()
 
             async def beside() -> float:
-                with pytest.raises(CallTimeout):
+                with pytest.raises((CallTimeout, NotSent)):
                     await client.call("f", queue=silent, timeout=TIMEOUT)
                 return time.monotonic() - began
 
@@ -120,14 +121,14 @@ def test_a_call_with_a_hostile_reply_and_one_beside_it_end_at_their_deadlines(ur
 
     took, outcome = asyncio.run(aio())
     assert took < LATEST
-    assert isinstance(outcome, Undecodable | list | CallTimeout)
+    assert isinstance(outcome, Undecodable | list | CallTimeout | NotSent)
     with Client(url) as client:
         with pytest.raises(Unroutable):
             client.call("f", queue="nobody")
         began = time.monotonic()
         beside = client.submit("f", queue=silent, timeout=TIMEOUT)
         answered = client.submit("f", queue=replied, timeout=TIMEOUT)
-        with pytest.raises(CallTimeout):
+        with pytest.raises((CallTimeout, NotSent)):
             beside.result()
-        assert answered.exception() is None or isinstance(answered.exception(), Undecodable | CallTimeout)
+        assert answered.exception() is None or isinstance(answered.exception(), Undecodable | CallTimeout | NotSent)
         assert time.monotonic() - began < LATEST

@@ -15,6 +15,7 @@ import pytest
 
 from amqp_rpc import AsyncClient, CallTimeout, Client, Server, Service
 from amqp_rpc.client.bridge import AwaitedCall, Bridge
+from amqp_rpc.client.call import CallOptions
 from amqp_rpc.client.future import BlockingCall
 from amqp_rpc.client.reply import Decoder, Reply
 from amqp_rpc.message import codec
@@ -25,10 +26,8 @@ from tests.waiting import until
 Serve = Callable[..., Server]
 
 SIZE = LARGE + 1000
-#: The options of calls that no client makes.
-CALL: dict[str, Any] = {
-    "timeout": 60.0, "idempotent": False, "wait_for_server": False, "chunk": False, "decoder": Decoder(None, 2 * SIZE),
-}  # fmt: skip
+#: The last arguments of a call that no client makes.
+CALL = 60.0, Decoder(None, 2 * SIZE), CallOptions()
 
 
 class Gate:
@@ -94,7 +93,7 @@ def test_calls_end_at_their_deadlines_while_a_reply_is_decoded(client: Client, t
 
 
 def test_a_result_of_map_that_is_asked_for_after_its_deadline_is_read_all_the_same() -> None:
-    late = BlockingCall("1", "q", "f", b"", **{**CALL, "timeout": 0.0, "decoder": Decoder(None, 2 * SIZE, many=True)})
+    late = BlockingCall("1", "q", "f", b"", 0.0, Decoder(None, 2 * SIZE, many=True), CallOptions())
     late.answer(Reply(Properties(), b"x" * SIZE))
     assert late.result() == ["x" * SIZE]
 
@@ -169,7 +168,7 @@ def test_an_event_loop_has_its_turn_between_replies() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         bridge, done_at_turn = Bridge(loop), []
-        calls = [AwaitedCall(str(n), "q", "f", b"", **CALL) for n in range(10)]
+        calls = [AwaitedCall(str(n), "q", "f", b"", *CALL) for n in range(10)]
         for call in calls:
             call._bridge = bridge
             call.answer(Reply(Properties(), b"x" * LARGE))
@@ -184,7 +183,7 @@ def test_what_is_given_up_before_its_turn_is_never_decoded(gate: Gate) -> None:
     body = codec.encode("x" * SIZE, codec.MSGPACK, limit=2 * SIZE)
 
     async def main() -> None:
-        call = AwaitedCall("1", "q", "f", b"", **CALL)
+        call = AwaitedCall("1", "q", "f", b"", *CALL)
         call._bridge = Bridge(asyncio.get_running_loop())
         call.answer(Reply(Properties(content_type=codec.MSGPACK, type="result"), body))
         await asyncio.to_thread(until, lambda: gate.threads)
