@@ -195,6 +195,6 @@ def test_items_that_a_full_queue_refuses_are_named_by_their_places(session: Fake
     session.while_it_waits = refuse_odd_ones
     one = producer(session, maxsize=100)
     with pytest.raises(NotAllAccepted) as raised:
-        session.finish(one.put_many(range(6), until=time.monotonic() + 0.05))
+        session.finish(one.put_many(range(6), until=time.monotonic() + 0.3))
     assert list(raised.value.errors) == [1, 3, 5]
     assert len(one.unfinished) == 3
