@@ -187,7 +187,9 @@ def test_a_subscriber_handles_events_and_retries_them_and_may_publish_none(
             refused(lambda: limited.publish("orders.x", 1), "write")
 
 
-def test_a_publisher_publishes_and_may_call_nothing(place: Place, served: Served, name: str) -> None:
+def test_a_publisher_publishes_the_topics_that_it_may_and_may_call_nothing(
+    place: Place, served: Served, name: str
+) -> None:
     with Server(served.mail, served.rpc, url=place.all):
         place.allow("publisher", f"{name}:mail")
         with Client(place.url, timeout=60) as client:
@@ -197,6 +199,10 @@ def test_a_publisher_publishes_and_may_call_nothing(place: Place, served: Served
             refused(lambda: client.call(f"{name}_a.charge", 5), "(configure|write)")
             client.publish("orders.x", 3)
             until(lambda: served.ran["write"] == 3)
+            place.run(f"rabbitmqctl set_topic_permissions -p {name} {name} amqp_rpc.events '^orders[.].*' '.*'")
+            refused(lambda: client.publish("payments.x", 1), "write topic")
+            client.publish("orders.x", 4)
+            until(lambda: served.ran["write"] == 4)
 
 
 def test_a_scheduler_ticks_and_may_read_no_other_queue(place: Place, served: Served, name: str) -> None:
@@ -271,11 +277,26 @@ def test_who_may_only_read_dead_letters_sees_them_each_time(
         until(all_are_there)
 
 
+def test_a_queue_between_processes_needs_rights_to_its_own_names_alone(place: Place, name: str) -> None:
+    own, replies = rf"{name}_items(\.dead)?", r"amq\.gen-.*"
+    place.set(configure=f"^({own}|{replies})$", write=r"^amq\.default$", read=f"^({own}|{replies})$")
+    with Client(place.url, timeout=60) as client, client.queue(f"{name}_items") as items:
+        items.put(1)
+        assert items.get(timeout=60) == 1
+        items.task_done()
+        items.join(timeout=60)
+        assert items.qsize() == 0
+        refused(lambda: client.queue(f"{name}_others").put(1), "configure")
+
+
 def test_a_refusal_says_at_once_what_is_missing_and_the_command_that_gives_it(
     place: Place, served: Served, name: str
 ) -> None:
     with Server(served.rpc, served.work, served.mail, url=place.all), Client(place.all) as client:
         client.queue(f"{name}.items").put(0)
+        # This needs no right.
+        done = CliRunner().invoke(main, ["queues", served.queue, "--url", place.url, "--json"])
+        assert (done.exit_code, json.loads(done.stdout)["queues"][0]["consumers"]) == (0, 1), done.output
         # With one client, whose connection stays; and with a new one each time.
         with Client(place.url, timeout=60) as limited:
             place.until_allowed(lambda: limited.call(f"{name}_a.charge", 5))
