@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from amqp_rpc import Client
 from amqp_rpc.cli.exits import Exit
+from chaos.proxy import Proxy
 from tests.forwarding import forwarding
 from tests.programs import Program, run, serving
 from tests.waiting import until
@@ -315,6 +317,21 @@ def test_a_server_may_wait_for_a_broker_that_is_just_starting(url: str) -> None:
     with forwarding(later, ("127.0.0.1", port)):
         server.until_said("Ready.")
         assert server.end() == Exit.OK
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_while_the_broker_is_away_ends_it_as_a_stop(url: str, processes: str) -> None:
+    parts = urlsplit(url)
+    proxy = Proxy(parts.port)
+    server = Program("serve", "tests.served", "--processes", processes, url=f"{parts.scheme}://127.0.0.1:{proxy.port}")
+    server.until_said("Ready.")
+    # From now on an attempt to connect takes ten seconds.
+    proxy.freeze()
+    proxy.cut()
+    server.until_said("trying again in")
+    server.send(signal.SIGTERM)
+    assert server.process.wait(6) == Exit.OK
+    proxy.close()
 
 
 def test_waiting_for_a_broker_ends_at_a_signal_and_at_its_time() -> None:

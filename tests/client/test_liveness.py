@@ -10,9 +10,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from amqp_rpc import Client, MaybeExecuted, Server, Service
+from amqp_rpc import CallTimeout, Client, MaybeExecuted, Server, Service
 from amqp_rpc.amqp.channel import QueueState
 from amqp_rpc.amqp.pending import InFlight
+from amqp_rpc.broker.node import Node
 from amqp_rpc.client.call import CallOptions
 from amqp_rpc.client.future import PendingCall
 from amqp_rpc.client.reply import Decoder
@@ -212,6 +213,44 @@ def test_an_idempotent_call_that_is_lost_is_sent_again_without_a_lost_connection
     occupied.exception()
     assert waiting.result() == 2
     assert client.counters["retries"] == 1
+
+
+def test_a_reply_queue_that_is_deleted_is_made_again_and_what_waits_for_a_reply_says_what_is_known(
+    node: Node, service: Service
+) -> None:
+    go_on = threading.Event()
+    ran: list[str] = []
+
+    @service.rpc
+    def hold(name: str) -> str:
+        ran.append(name)
+        go_on.wait(60)
+        return "done"
+
+    @service.task(queue=f"{service.name}.tasks")
+    def work() -> str:
+        go_on.wait(60)
+        return "done"
+
+    with Server(service, url=node.url, threads=10), Client(node.url, timeout=60) as client:
+        asked = [client.submit(f"{service.name}.hold", "x", idempotent=each) for each in (False, True)]
+        task = client.enqueue(work)
+        until(lambda: len(ran) == 2, what="both calls on the server")
+        replies = client._session.reply_queue
+        address = replies.address
+        assert address is not None
+        node.ctl("delete_queue", address)
+        with pytest.raises(MaybeExecuted, match="It may have run"):
+            asked[0].result(timeout=20)
+        until(lambda: replies.address not in (None, address), what="another reply queue")
+        go_on.set()
+        assert asked[1].result(timeout=20) == "done"
+        assert client.call(hold, "y") == "done"
+        assert client.enqueue(work).result(timeout=20) == "done"
+        # Its result went to the queue that is gone.
+        with pytest.raises(CallTimeout, match="has 1 consumer, and 0 messages wait in it") as late:
+            task.result(timeout=0.2)
+        assert "goes on" not in str(late.value)
 
 
 def test_a_slow_call_that_a_server_has_is_not_sent_again(client: Client, serve: Serve, service: Service) -> None:
