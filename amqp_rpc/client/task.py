@@ -479,7 +479,7 @@ class TaskHandle(Generic[R]):
             ConfigurationError: It was registered with ``result=False``.
         """
         decoder = self._check_result()
-        seconds = seconds_of(timeout)
+        seconds = timeout if isinstance(timeout, float) else seconds_of(timeout)
         if seconds is None:
             raise ConfigurationError(f"a timeout is a number of seconds, not {timeout!r}")
         until = time.monotonic() + seconds

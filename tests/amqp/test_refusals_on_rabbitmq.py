@@ -384,6 +384,7 @@ class TestServerWithoutTheRightToWrite:
     ) -> None:
         url = user(node, name)
         service, ran = counted(name)
+        caplog.set_level(logging.DEBUG, "amqp_rpc.amqp.keeper")
         with Server(service, url=url, threads=2), Client(node.url, timeout=60) as client:
             call = f"{name}.echo"
             assert client.call(call, b"x") == b"x"
@@ -400,6 +401,8 @@ class TestServerWithoutTheRightToWrite:
             until(lost, timeout=30, what="the loss in the log")
             waiting = [client.submit(call, b"xxx") for _ in range(10)]
             until(lambda: ran[3] >= 2, what="those that it has taken")
+            # The channel that replaces the first one is refused too.
+            until(lambda: caplog.text.count("replies: ") > 1, what="another refusal")
             node.ctl("set_permissions", name, ".*", ".*", ".*")
             assert [each.result(timeout=30) for each in waiting] == [b"xxx"] * 10
         assert "replies: works again" in caplog.text
