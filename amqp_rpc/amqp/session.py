@@ -305,6 +305,10 @@ class Session:
         except BaseException:
             run.stop()
             raise
+        if not run.done():
+            # This process was stopped for longer than that, and this thread goes on before the I/O thread does.
+            run.stop()
+            raise BrokerTimeout(f"it was not done within {timeout:.3g} s")
         return run.result()
 
     def open_channel(self) -> BrokerAnswer[Channel]:

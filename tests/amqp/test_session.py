@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import pytest
 
+from amqp_rpc.amqp import session as session_module
 from amqp_rpc.amqp.channel import ChannelClosed
 from amqp_rpc.amqp.connection import Connection
 from amqp_rpc.amqp.keeper import Keeper
 from amqp_rpc.amqp.publisher import Publication, Publisher
 from amqp_rpc.amqp.reply_queue import Receiver, ReplyQueue
 from amqp_rpc.amqp.session import ScriptRun, Session
-from amqp_rpc.errors import BrokerError, ConfigurationError, ConnectionLost, NotConnected
+from amqp_rpc.errors import BrokerError, BrokerTimeout, ConfigurationError, ConnectionLost, NotConnected
 from amqp_rpc.message.envelope import Message, Properties
 from amqp_rpc.message.refusals import ReplyCode
 from amqp_rpc.message.settings import broker_addresses
@@ -194,6 +195,17 @@ def test_one_that_is_stopped_is_closed(nowhere):
     run = started(nowhere, connection, look(connection))
     run.stop()
     assert (run.done(), connection.scripts, connection.channels[0].is_open) == (True, set(), False)
+
+
+def test_one_whose_process_was_stopped_meanwhile_ends_with_its_time(nowhere, monkeypatch):
+    """Its thread may go on before the I/O thread, which would have ended it."""
+    connection = FakeConnection()
+    connection.hold("q")
+    monkeypatch.setattr(session_module, "_VERDICT", 0.0)
+    monkeypatch.setattr(nowhere, "_enter", lambda run: run.begin(cast("Connection", connection)) or run.on_open())
+    with pytest.raises(BrokerTimeout, match="it was not done within"):
+        nowhere.finish(nowhere.script(look(connection), timeout=0.01))
+    assert (connection.scripts, connection.channels[0].is_open) == (set(), False)
 
 
 def test_without_a_broker_the_first_use_fails_and_the_next_tries_again(nowhere):
