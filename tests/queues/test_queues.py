@@ -588,7 +588,7 @@ def test_a_taker_that_is_busy_holds_nothing_that_another_could_take(client: Clie
         busy.get(timeout=20)
         busy.task_done()
     held = busy.get(timeout=20)
-    assert sorted([held, *drained(idle, wait=6)]) == list(range(100, 200))
+    assert sorted([held, *drained(idle, first=10)]) == list(range(100, 200))
     busy.task_done()
     items.join(timeout=20)
 
