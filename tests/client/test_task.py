@@ -29,7 +29,7 @@ from amqp_rpc import (
 )
 from amqp_rpc.broker.node import Node
 from amqp_rpc.service.policy import Policy
-from tests.served_by import Raw
+from tests.served_by import Raw, noting
 from tests.waiting import until
 
 Serve = Callable[..., Server]
@@ -181,13 +181,9 @@ def test_an_argument_that_cannot_be_sent_is_named_and_the_rest_is_accepted(
 
 
 def test_what_was_enqueued_before_the_arguments_failed_is_said_and_runs(
-    client: Client, serve: Serve, service: Service, queue: str
+    client: Client, serve: Serve, queue: str
 ) -> None:
-    ran: list[int] = []
-
-    @service.task(queue=queue)
-    def work(n: int) -> None:
-        ran.append(n)
+    service, work, ran = noting(queue)
 
     def arguments() -> Iterator[tuple[int]]:
         yield from [(1,), (2,)]
@@ -252,15 +248,8 @@ def test_tasks_of_a_higher_priority_are_taken_first(client: Client, serve: Serve
     assert ran == [9, 5, 3, 1]
 
 
-def test_a_quorum_queue_knows_the_priorities_that_its_version_has(
-    client: Client, serve: Serve, service: Service, queue: str
-) -> None:
-    ran: list[int] = []
-
-    @service.task(queue=queue)
-    def work(n: int) -> None:
-        ran.append(n)
-
+def test_a_quorum_queue_knows_the_priorities_that_its_version_has(client: Client, serve: Serve, queue: str) -> None:
+    service, work, ran = noting(queue)
     order = [1, 3, 5, 9]
     for n in order:
         client.enqueue(work, n, priority=n)
